@@ -1,0 +1,1 @@
+"""Datasets on disk: what each holds, where its files lie, and how they are made."""

@@ -1,0 +1,1 @@
+"""Prepared volumes in, training episodes and evaluation sets out."""

@@ -1,0 +1,1 @@
+"""Leaves that everything else may import: files, images, seeds, metrics, checkpoints, reports."""

@@ -1,0 +1,9 @@
+"""The one exception that means: the user's input is at fault, not the program."""
+
+
+class UserError(Exception):
+    """Bad input, told in one line: what must hold, what was found and where, the way out.
+
+    Entry points print the message alone and exit with code 2; every other exception is a defect of ours
+    and keeps its traceback.
+    """
