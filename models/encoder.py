@@ -1,0 +1,122 @@
+"""The shared encoder: a dilated ResNet with a reducing convolution and a threshold head (design of HCPMNet).
+
+Residual networks: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation:
+Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ENCODERS = ("resnet101", "resnet50", "resnet18")
+N_CLASSIFIER_OUTPUTS = 1000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder gives for `N` images of each of `B` episodes.
+
+    Attributes:
+        features: `(B, N, C, h, w)`, with `h = ceil(H / 4)` and likewise `w`.
+        tau: `(B, N, 2)`, the threshold head's two scalars per image.
+    """
+
+    features: Tensor
+    tau: Tensor
+
+
+class Encoder(nn.Module):
+    """ResNet to layer3 at stride 4, reduced to `feature_width`, with a threshold head on layer4.
+
+    Args:
+        name: one of `ENCODERS`.
+        feature_width: channels `C` of the features.
+
+    Raises:
+        ValueError: the name is unknown or the width is below 1.
+    """
+
+    def __init__(self, *, name: str = "resnet101", feature_width: int = 512) -> None:
+        super().__init__()
+        if name not in ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
+        if feature_width < 1:
+            raise ValueError(f"feature_width must be at least 1, got {feature_width}")
+        self.name = name
+        self.backbone = _make_backbone(name)
+        layer3_width = self.backbone.layer4[0].conv1.in_channels
+        self.reduce = nn.Conv2d(layer3_width, feature_width, kernel_size=1, bias=False)
+        nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
+        self.threshold = nn.Linear(N_CLASSIFIER_OUTPUTS, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images.
+
+        Args:
+            images: `(N, 1, H, W)` or `(N, 3, H, W)`; one channel is repeated to three.
+
+        Returns:
+            Features `(N, C, h, w)` and `tau` `(N, 2)`.
+        """
+        net = self.backbone
+        x = images.expand(-1, 3, -1, -1)
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        x = net.layer3(net.layer2(net.layer1(x)))
+        features = self.reduce(x)
+        pooled = F.adaptive_avg_pool2d(net.layer4(x), 1).flatten(1)
+        return features, self.threshold(net.fc(pooled))
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Encode `(B, N, 1 or 3, H, W)` images of `B` episodes in one pass."""
+        n_episodes, n_images = images.shape[:2]
+        features, tau = self(images.flatten(0, 1))
+        return Encoded(
+            features=features.unflatten(0, (n_episodes, n_images)),
+            tau=tau.unflatten(0, (n_episodes, n_images)),
+        )
+
+
+def _make_backbone(name: str) -> nn.Module:
+    build = getattr(torchvision.models, name)
+    if name != "resnet18":
+        return build(weights=None, replace_stride_with_dilation=[True, True, False])
+    # Basic blocks cannot be dilated, so stride 4 is kept by taking the later strides out instead.
+    net = build(weights=None)
+    for layer in (net.layer2, net.layer3):
+        layer[0].conv1.stride = (1, 1)
+        layer[0].downsample[0].stride = (1, 1)
+    return net
+
+
+def freeze_batchnorm(module: nn.Module) -> None:
+    """Put every BatchNorm below `module` in evaluation mode: running statistics are used and kept."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.eval()
+
+
+@torch.no_grad()
+def calibrate_batchnorm(encoder: Encoder, batches: list[Tensor]) -> None:
+    """Set an encoder's BatchNorm statistics to the averages over image batches.
+
+    An untrained network needs this before its features mean anything; the weights stay as they are.
+
+    Args:
+        encoder: changed in place; its training mode is restored.
+        batches: images, each `(N, 1 or 3, H, W)`.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    was_training = encoder.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    encoder.train()
+    for images in batches:
+        encoder(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    encoder.train(was_training)

@@ -1,0 +1,248 @@
+"""FewShotSeg: the whole network, wired from its parts.
+
+Support and query go through one encoder; prior masks (HCPMG) guide target region mining (TRM) and prototype-
+oriented expansion matching (POEM). Training segments in both directions with the same function.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.encoder import Encoded, Encoder, freeze_batchnorm
+from models.losses import segmentation_loss
+from models.matching import ExpansionMatching
+from models.mining import TargetRegionMining
+from models.prior_masks import PriorMasks, full_prior_masks, make_prior_masks
+from models.prototypes import (
+    BACKGROUND_AREA_LIMIT,
+    FOREGROUND_AREA_LIMIT,
+    Prototypes,
+    extract_prototypes,
+)
+from models.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class SupportState:
+    """All that a segmentation needs of the support, computed once for any number of queries.
+
+    Attributes:
+        prototypes: of background and foreground.
+        keys, values: `(B, S, C)`, the cross attention's projections; `S` runs over all shots' positions.
+        mask: `(B, S)`, the foreground's share at each of them.
+        tau: `(B, 2)`, the shots' mean.
+    """
+
+    prototypes: tuple[Prototypes, Prototypes]
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+    tau: Tensor
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the network says of `Q` queries in each of `B` episodes.
+
+    Attributes:
+        probabilities: `(B, Q, 2, H, W)` of background and foreground.
+        prior_masks: what HCPMG found.
+    """
+
+    probabilities: Tensor
+    prior_masks: PriorMasks
+
+
+@dataclass(frozen=True)
+class EpisodeLosses:
+    """The losses of a training batch, and the signs of life of its prior.
+
+    Attributes:
+        query, alignment: `(B,)`, one of each per episode.
+        prior_areas: `(4,)`, see `PriorMasks.areas`.
+    """
+
+    query: Tensor
+    alignment: Tensor
+    prior_areas: Tensor
+
+
+class FewShotSeg(nn.Module):
+    """Segment queries after a few annotated support slices.
+
+    Args:
+        encoder: one of `models.encoder.ENCODERS`.
+        feature_width: channels `C` of features, attention and decoders.
+        frozen_batchnorm: keep BatchNorm's running statistics as they are while training.
+        magnitude: False compares by angle alone.
+        prior: False makes the refined prior masks 1 everywhere.
+        mining: False takes the query's own features for both classes' mined ones.
+        expansion: False does not expand the prototypes.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: str = "resnet101",
+        feature_width: int = 512,
+        frozen_batchnorm: bool = False,
+        magnitude: bool = True,
+        prior: bool = True,
+        mining: bool = True,
+        expansion: bool = True,
+    ) -> None:
+        super().__init__()
+        self.frozen_batchnorm = frozen_batchnorm
+        self.uses_prior = prior
+        self.uses_mining = mining
+        self.encoder = Encoder(name=encoder, feature_width=feature_width)
+        self.similarity = Similarity(magnitude=magnitude)
+        self.mining = TargetRegionMining(feature_width=feature_width)
+        self.matching = ExpansionMatching(feature_width=feature_width, expansion=expansion)
+
+    def train(self, mode: bool = True) -> "FewShotSeg":
+        """Set training or evaluation mode; a frozen BatchNorm stays in the latter."""
+        super().train(mode)
+        if self.frozen_batchnorm:
+            freeze_batchnorm(self)
+        return self
+
+    def forward(
+        self,
+        support_images: Tensor,
+        support_masks: Tensor,
+        query_images: Tensor,
+        query_masks: Tensor,
+        *,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> EpisodeLosses:
+        """Play training episodes in both directions.
+
+        Args:
+            support_images: `(B, S, 1 or 3, H, W)`.
+            support_masks: `(B, S, H, W)` of 0 and 1.
+            query_images: `(B, Q, 1 or 3, H, W)`.
+            query_masks: `(B, Q, H, W)` of 0 and 1, or 255 for pixels to ignore.
+            generators: one CPU generator per episode, for drawing prototypes; None draws none at random.
+
+        Returns:
+            The losses of each episode; their sum is to be minimised.
+        """
+        n_shots = support_images.shape[1]
+        encoded = self.encoder.encode(torch.cat([support_images, query_images], dim=1))
+        support = Encoded(features=encoded.features[:, :n_shots], tau=encoded.tau[:, :n_shots])
+        query = Encoded(features=encoded.features[:, n_shots:], tau=encoded.tau[:, n_shots:])
+
+        state = self.prepare_support(support, support_masks, generators=generators)
+        there = self.segment(state, query, image_size=query_images.shape[-2:])
+        query_loss = segmentation_loss(there.probabilities, query_masks).mean(dim=1)
+        alignment = self._alignment_loss(there, support, query, support_masks, generators=generators)
+        return EpisodeLosses(
+            query=query_loss, alignment=alignment, prior_areas=there.prior_masks.areas().detach()
+        )
+
+    def predict(self, support_images: Tensor, support_masks: Tensor, query_images: Tensor) -> Tensor:
+        """Segment queries once: probabilities `(B, Q, 2, H, W)`; shapes as in `forward`.
+
+        For many queries of one support, call `prepare_support` once and `segment` for each batch.
+        """
+        state = self.prepare_support(self.encoder.encode(support_images), support_masks)
+        query = self.encoder.encode(query_images)
+        return self.segment(state, query, image_size=query_images.shape[-2:]).probabilities
+
+    def prepare_support(
+        self,
+        support: Encoded,
+        masks: Tensor,
+        *,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> SupportState:
+        """Compute what segmentation needs of the support.
+
+        Args:
+            support: `S` shots of each of `B` episodes.
+            masks: `(B, S, H, W)` of 0 and 1.
+            generators: as in `forward`.
+        """
+        masks = masks.to(support.features.dtype)
+        limits = (BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT)
+        background, foreground = (
+            extract_prototypes(support.features, of_class, area_limit=limit, generators=generators)
+            for of_class, limit in zip((1 - masks, masks), limits, strict=True)
+        )
+        positions = support.features.flatten(-2).transpose(-1, -2).flatten(1, 2)
+        keys, values = (
+            self.mining.cross_attention.project(positions) if self.uses_mining else (positions,) * 2
+        )
+        size = support.features.shape[-2:]
+        resized = F.interpolate(masks, size=size, mode="bilinear", align_corners=True)
+        return SupportState(
+            prototypes=(background, foreground),
+            keys=keys,
+            values=values,
+            mask=resized.flatten(1),
+            tau=support.tau.mean(dim=1),
+        )
+
+    def segment(self, state: SupportState, query: Encoded, *, image_size: Sequence[int]) -> Segmentation:
+        """Segment queries with a prepared support, in either direction of training and in evaluation.
+
+        Args:
+            state: of `B` episodes.
+            query: `Q` images of each episode.
+            image_size: `(H, W)` of the probabilities.
+        """
+        features = query.features
+        prior_masks = full_prior_masks(features)
+        if self.uses_prior:
+            prior_masks = make_prior_masks(
+                self.similarity,
+                state.prototypes,
+                features,
+                tau_support=state.tau,
+                tau_query=query.tau,
+            )
+        refined = (prior_masks.background, prior_masks.foreground)
+        mined = (features, features)
+        if self.uses_mining:
+            mined = self.mining(
+                features,
+                refined,
+                support_keys=state.keys,
+                support_values=state.values,
+                support_mask=state.mask,
+            )
+        logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=query.tau)
+        upsampled = F.interpolate(
+            logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True
+        )
+        probabilities = upsampled.softmax(dim=1).unflatten(0, logits.shape[:2])
+        return Segmentation(probabilities=probabilities, prior_masks=prior_masks)
+
+    def _alignment_loss(
+        self,
+        there: Segmentation,
+        support: Encoded,
+        query: Encoded,
+        support_masks: Tensor,
+        *,
+        generators: Sequence[torch.Generator] | None,
+    ) -> Tensor:
+        """Segment the support after the predicted query: `(B,)`, 0 where nothing was predicted.
+
+        `tau` keeps its places: thresholds come from the support image, sharpness and expansion from the
+        query image, in this direction too.
+        """
+        predicted = there.probabilities.detach().argmax(dim=2)
+        n_shots = support.features.shape[1]
+        as_support = Encoded(features=query.features, tau=support.tau)
+        tau_query = query.tau.mean(dim=1, keepdim=True).expand(-1, n_shots, -1)
+        as_query = Encoded(features=support.features, tau=tau_query)
+        state = self.prepare_support(as_support, predicted, generators=generators)
+        back = self.segment(state, as_query, image_size=support_masks.shape[-2:])
+        losses = segmentation_loss(back.probabilities, support_masks).mean(dim=1)
+        found = predicted.flatten(1).any(dim=1)
+        return torch.where(found, losses, torch.zeros_like(losses))

@@ -1,0 +1,82 @@
+"""HCPMG: high-confidence prior masks from angle-and-magnitude similarity."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.prototypes import Prototypes
+from models.similarity import Similarity, pooling_weights, sharpness
+
+SIMILARITY_SCALE = 10.0
+
+
+@dataclass(frozen=True)
+class PriorMasks:
+    """Hard masks of where a query surely shows background and foreground, each `(B, Q, h, w)` of 0 and 1.
+
+    Attributes:
+        raw_background, raw_foreground: the thresholded similarities.
+        background, foreground: those without what the other claims too.
+    """
+
+    raw_background: Tensor
+    raw_foreground: Tensor
+    background: Tensor
+    foreground: Tensor
+
+    def areas(self) -> Tensor:
+        """Return the masks' shares of the image in the order of the attributes: `(4,)`, 0 to 1."""
+        masks = (self.raw_background, self.raw_foreground, self.background, self.foreground)
+        return torch.stack([mask.mean(dtype=torch.float32) for mask in masks])
+
+
+def make_prior_masks(
+    similarity: Similarity,
+    prototypes: tuple[Prototypes, Prototypes],
+    features: Tensor,
+    *,
+    tau_support: Tensor,
+    tau_query: Tensor,
+) -> PriorMasks:
+    """Threshold the pooled similarity of each class, then take out what the other class claims too.
+
+    Args:
+        similarity: the module with the learnable `alpha`.
+        prototypes: of background and foreground, for `B` episodes.
+        features: the queries', `(B, Q, C, h, w)`.
+        tau_support: `(B, 2)`, the thresholds of background and foreground.
+        tau_query: `(B, Q, 2)`.
+
+    Returns:
+        The masks; hard, so no gradient flows through them.
+    """
+    with torch.no_grad():
+        raw = [
+            SIMILARITY_SCALE * _pooled_similarity(similarity, of_class, features, tau_query)
+            > tau_support[:, None, index, None]
+            for index, of_class in enumerate(prototypes)
+        ]
+    background, foreground = (mask.to(features.dtype).unflatten(-1, features.shape[-2:]) for mask in raw)
+    return PriorMasks(
+        raw_background=background,
+        raw_foreground=foreground,
+        background=background * (1 - foreground),
+        foreground=foreground * (1 - background),
+    )
+
+
+def full_prior_masks(features: Tensor) -> PriorMasks:
+    """Return masks that are 1 everywhere: the network without a prior."""
+    ones = features.new_ones(*features.shape[:2], *features.shape[-2:])
+    return PriorMasks(raw_background=ones, raw_foreground=ones, background=ones, foreground=ones)
+
+
+def _pooled_similarity(
+    similarity: Similarity, prototypes: Prototypes, features: Tensor, tau_query: Tensor
+) -> Tensor:
+    """Pool over all prototypes of a class, the global one included: `(B, Q, L)`."""
+    both = torch.cat([prototypes.global_[:, None], prototypes.region], dim=1)[:, None]
+    valid = torch.cat([torch.ones_like(prototypes.valid[:, :1]), prototypes.valid], dim=1)[:, None]
+    compared = similarity(both, features.flatten(-2))
+    return (pooling_weights(compared, sharpness(tau_query), valid) * compared).sum(dim=-2)

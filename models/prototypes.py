@@ -1,0 +1,167 @@
+"""Global and region prototypes: masked means of features, taken without upsampling them.
+
+Prototypes are means of the features upsampled to the image grid. Upsampling and averaging are both linear,
+so a mean is a weighted sum of the `h x w` features, its weights the adjoint of the upsampling applied to mask
+and window: `Uy^T (mask in window) Ux`. Nothing of image size times channels is ever formed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WINDOW_PX = 16
+STRIDE_PX = 8
+MAX_WINDOWS = 150  # region prototypes of one image and class
+MAX_PIXELS = 100  # single pixels that stand in where no window counts
+AREA_EPSILON = 1e-5
+
+# A window counts when 100 times its mask area reaches the smaller of this and the class area in the image:
+# whole numbers for the design's min(0.95 * 256, n_fg / 100) and min(256, n_bg / 100).
+FOREGROUND_AREA_LIMIT = 95 * WINDOW_PX**2
+BACKGROUND_AREA_LIMIT = 100 * WINDOW_PX**2
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The prototypes of one class, of fixed size.
+
+    Attributes:
+        global_: `(B, C)`, the masked mean over all shots; zero for an empty mask.
+        region: `(B, P, C)`; rows that do not count are arbitrary.
+        valid: `(B, P)` bool, the rows that count.
+    """
+
+    global_: Tensor
+    region: Tensor
+    valid: Tensor
+
+
+def bilinear_matrix(n_out: int, n_in: int, *, device: torch.device | None = None) -> Tensor:
+    """Build the matrix of bilinear upsampling along one axis, `align_corners=True`.
+
+    Returns:
+        `(n_out, n_in)` float32; rows sum to 1.
+    """
+    step = (n_in - 1) / (n_out - 1) if n_out > 1 else 0.0
+    place = torch.arange(n_out, device=device, dtype=torch.float64) * step
+    knot = torch.arange(n_in, device=device, dtype=torch.float64)
+    return (1 - (place[:, None] - knot[None, :]).abs()).clamp(min=0).float()
+
+
+def extract_prototypes(
+    features: Tensor,
+    masks: Tensor,
+    *,
+    area_limit: int,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Prototypes:
+    """Take the prototypes of one class from every shot of every episode.
+
+    Args:
+        features: `(B, S, C, h, w)`.
+        masks: `(B, S, H, W)`, 1 on the class and 0 elsewhere.
+        area_limit: `FOREGROUND_AREA_LIMIT` or `BACKGROUND_AREA_LIMIT`.
+        generators: one CPU generator per episode; where a class has more windows (or stand-in pixels) than
+            are used, they are drawn at random. Without them evenly spaced ones in raster order are taken.
+
+    Returns:
+        The prototypes; their number depends on the shapes alone.
+    """
+    n_episodes, n_channels = features.shape[0], features.shape[2]
+    flat = features.flatten(-2).transpose(-1, -2)
+    masks = masks.to(flat.dtype)
+    height, width = masks.shape[-2:]
+    rows = bilinear_matrix(height, features.shape[-2], device=flat.device).to(flat.dtype)
+    columns = bilinear_matrix(width, features.shape[-1], device=flat.device).to(flat.dtype)
+
+    area = masks.sum(dim=(1, 2, 3))
+    global_weights = (rows.T @ masks @ columns).flatten(-2)
+    global_ = torch.einsum("bsl,bslc->bc", global_weights, flat) / (area + AREA_EPSILON)[:, None]
+
+    weights, valid = _region_weights(masks, rows, columns, area_limit=area_limit, generators=generators)
+    region = weights @ flat
+    return Prototypes(
+        global_=global_,
+        region=region.reshape(n_episodes, -1, n_channels),
+        valid=valid.reshape(n_episodes, -1),
+    )
+
+
+def _region_weights(
+    masks: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    *,
+    area_limit: int,
+    generators: Sequence[torch.Generator] | None,
+) -> tuple[Tensor, Tensor]:
+    """Weights `(B, S, P, h * w)` whose product with the features gives region prototypes, and which count."""
+    top, left, single, valid = _choose_windows(masks, area_limit=area_limit, generators=generators)
+    reach = torch.arange(WINDOW_PX, device=masks.device)
+    in_rows, in_columns = top[..., None] + reach, left[..., None] + reach
+    # Padding by a window lets a single pixel at the last row or column be read as a window's first.
+    padded = F.pad(masks, (0, WINDOW_PX, 0, WINDOW_PX))
+    places = in_rows[..., :, None] * padded.shape[-1] + in_columns[..., None, :]
+    patches = padded.flatten(-2).gather(-1, places.flatten(-3)).view(places.shape)
+    first_only = F.pad(patches.new_ones(1, 1), (0, WINDOW_PX - 1, 0, WINDOW_PX - 1))
+    patches = torch.where(single[..., None, None], patches * first_only, patches)
+    patches = patches / patches.sum(dim=(-1, -2), keepdim=True).clamp(min=1)
+    row_weights = F.pad(rows, (0, 0, 0, WINDOW_PX))[in_rows]
+    column_weights = F.pad(columns, (0, 0, 0, WINDOW_PX))[in_columns]
+    weights = row_weights.transpose(-1, -2) @ (patches @ column_weights)
+    return weights.flatten(-2), valid
+
+
+def _choose_windows(
+    masks: Tensor, *, area_limit: int, generators: Sequence[torch.Generator] | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Choose the windows of each image: top row, left column, whether a single pixel, whether it counts."""
+    n_episodes, n_shots, height, width = masks.shape
+    short_height, short_width = max(WINDOW_PX - height, 0), max(WINDOW_PX - width, 0)
+    padded = F.pad(masks.flatten(0, 1)[:, None], (0, short_width, 0, short_height))
+    areas = F.avg_pool2d(padded, WINDOW_PX, STRIDE_PX)[:, 0] * WINDOW_PX**2
+    per_row = areas.shape[-1]
+    areas = areas.view(n_episodes, n_shots, -1)
+    class_area = masks.sum(dim=(-1, -2))[..., None]
+    qualifies = (100 * areas >= class_area.clamp(max=area_limit)) & (areas > 0)
+    if short_height or short_width:
+        qualifies = torch.zeros_like(qualifies)  # no whole window fits
+
+    n_slots = max(min(MAX_WINDOWS, areas.shape[-1]), MAX_PIXELS)
+    window, window_counts = _choose(qualifies, MAX_WINDOWS, n_slots, generators)
+    pixel, pixel_counts = _choose(masks.flatten(-2) > 0, MAX_PIXELS, n_slots, generators)
+    single = ~qualifies.any(dim=-1, keepdim=True).expand_as(window_counts)
+    top = torch.where(single, pixel // width, window // per_row * STRIDE_PX)
+    left = torch.where(single, pixel % width, window % per_row * STRIDE_PX)
+    return top, left, single, torch.where(single, pixel_counts, window_counts)
+
+
+def _choose(
+    qualifies: Tensor, limit: int, n_slots: int, generators: Sequence[torch.Generator] | None
+) -> tuple[Tensor, Tensor]:
+    """Choose at most `limit` of the qualifying candidates, in a fixed number of slots.
+
+    Args:
+        qualifies: `(B, S, M)` bool.
+        generators: as in `extract_prototypes`.
+
+    Returns:
+        Candidates' indices `(B, S, n_slots)` and which of the slots are filled, of the same shape.
+    """
+    n_candidates = qualifies.shape[-1]
+    if generators is None:
+        keys = torch.arange(n_candidates, device=qualifies.device, dtype=torch.float32).expand(
+            qualifies.shape
+        )
+    else:
+        draws = [torch.rand(qualifies.shape[1:], generator=generator) for generator in generators]
+        keys = torch.stack(draws).to(qualifies.device, non_blocking=True)
+    order = torch.where(qualifies, keys, torch.inf).argsort(dim=-1, stable=True)
+    count = qualifies.sum(dim=-1, keepdim=True)
+    slot = torch.arange(n_slots, device=qualifies.device)
+    spaced = torch.where(count > limit, slot * count // limit, slot)
+    chosen = order.gather(-1, spaced.clamp(max=n_candidates - 1))
+    return chosen, slot < count.clamp(max=limit)
