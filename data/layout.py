@@ -1,7 +1,8 @@
 """Where the files of a prepared dataset lie.
 
 `<data_dir>/<volumes>/image_<id>.nii.gz`, `label_<id>.nii.gz`;
-`<supervoxel_dir>/supervoxels_<min_size>/superpix-MIDDLE_<id>.nii.gz`. Others' prepared data drops in unchanged.
+`<supervoxel_dir>/supervoxels_<min_size>/superpix-MIDDLE_<id>.nii.gz`. Others' prepared data
+drops in unchanged.
 """
 
 import re

@@ -56,7 +56,8 @@ def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
         raise WeightsError(
-            f"encoder_weights={source}: {file_name} could not be downloaded ({getattr(error, 'reason', error)}); "
+            f"encoder_weights={source}: {file_name} could not be downloaded "
+            f"({getattr(error, 'reason', error)}); "
             f"put it at {target} by hand ({weights.url}) or train from scratch with encoder_weights=None"
         ) from error
     except Exception as error:  # a damaged file raises errors of many kinds
@@ -69,13 +70,15 @@ def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
 def _file_state(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise WeightsError(
-            f"encoder_weights={path}: must be {', '.join(PUBLISHED)}, None or an existing file; found none there"
+            f"encoder_weights={path}: must be {', '.join(PUBLISHED)}, None or an existing file; "
+            "found none there"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or unsafe file raises errors of many kinds
         raise WeightsError(
-            f"{path}: is not a file of plain tensors ({_first_line(error)}); save a state_dict with torch.save"
+            f"{path}: is not a file of plain tensors ({_first_line(error)}); "
+            "save a state_dict with torch.save"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(
