@@ -1,0 +1,301 @@
+"""The sacred experiments' configuration: every key with its default, its meaning and what it must be.
+
+Any key can be set on the command line, nested ones with dots: `bash script/train.sh dataset=CHAOST2
+n_steps=2000 optim.lr=0.002`. `python training.py print_config with dataset=PHANTOM` shows what would be used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data.layout import DatasetLayout
+from data.specs import DATASETS, DatasetSpec, find_spec
+from util.command_line import experiment_logger, sacred
+from util.errors import UserError
+from util.settings import (
+    default_values,
+    flag,
+    group,
+    increasing_pair,
+    key,
+    one_of,
+    optional,
+    parse_values,
+    real,
+    several,
+    text,
+    whole,
+)
+
+REPOSITORY = Path(__file__).resolve().parent
+N_FOLDS = 5
+
+# Of sys or fd, the first: the second can deadlock with worker processes.
+sacred.SETTINGS.CAPTURE_MODE = "sys"
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Stochastic gradient descent."""
+
+    lr: float = key(1e-3, real(0, open_minimum=True), "learning rate at the start")
+    momentum: float = key(0.9, real(0, 1), "momentum")
+    weight_decay: float = key(5e-4, real(0), "weight decay")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    encoder: str = key(
+        "resnet101", one_of("resnet101", "resnet50", "resnet18"), "encoder; the small ones suit CPUs"
+    )
+    encoder_weights: str | None = key(
+        "deeplabv3_coco",
+        optional(text()),
+        "start of the encoder: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
+    )
+    feature_width: int = key(512, whole(1), "channels of features, attention and decoders")
+    frozen_batchnorm: bool = key(False, flag(), "keep BatchNorm's running statistics while training")
+    magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
+    prior: bool = key(True, flag(), "use HCPMG's prior masks; False: masks of 1 everywhere")
+    mining: bool = key(True, flag(), "use TRM; False: the query's own features")
+    expansion: bool = key(True, flag(), "use POEM's prototype expansion; False: the support's prototypes")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a training episode is."""
+
+    exclude_rule: str = key(
+        "any", one_of("any", "all"), "setting 2 drops slices that contain any, or all, of the excluded organs"
+    )
+    gamma: tuple[float, float] = key(
+        (0.5, 1.5), increasing_pair(real(0, open_minimum=True)), "range of the intensity exponent"
+    )
+    rotation_deg: float = key(5.0, real(0, 180), "largest rotation, either way")
+    shift_px: float = key(5.0, real(0), "largest shift along each axis, at 256 x 256")
+    shear_deg: float = key(5.0, real(0, 45), "largest shear, either way")
+    scale: tuple[float, float] = key(
+        (0.9, 1.2), increasing_pair(real(0, open_minimum=True)), "range of the isotropic scale"
+    )
+    elastic_amplitude: float = key(
+        10.0, real(0), "factor on the smoothed displacement noise of -1 to 1, in px"
+    )
+    elastic_sigma_px: float = key(5.0, real(0, open_minimum=True), "smoothing of that noise, at 256 x 256")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated beside the published protocol."""
+
+    all_slices: bool = key(
+        True, flag(), "also segment every slice of each query, without a look at where the organ lies"
+    )
+    every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
+    baselines: bool = key(
+        False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
+    )
+    slices_per_call: int = key(4, whole(1), "query slices segmented at once")
+    save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """The synthetic scans of `dataset=PHANTOM`."""
+
+    n_scans: int = key(20, whole(10), "scans to make")
+    image_size_px: int = key(96, whole(48, 512), "height and width of their slices")
+    seed: int = key(2025, whole(0), "seed of the scans")
+
+
+def _dataset_paths(name: str) -> type:
+    @dataclass(frozen=True)
+    class DatasetPaths:
+        """Where one dataset lies."""
+
+        data_dir: str = key(f"data/{name}", text(), f"folder of the prepared {name} volumes")
+        supervoxel_dir: str | None = key(
+            None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same"
+        )
+
+    return DatasetPaths
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """Folders; relative ones start at the current folder (the scripts start at the repository)."""
+
+    log_dir: str = key("runs", text(), "folder of all runs")
+    CHAOST2: Any = group(_dataset_paths("CHAOST2"))
+    SABS: Any = group(_dataset_paths("SABS"))
+    CMR: Any = group(_dataset_paths("CMR"))
+    PHANTOM: Any = group(_dataset_paths("PHANTOM"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can be set. `seed` to `n_shot` carry the names usual among these code bases."""
+
+    dataset: str = key("CHAOST2", one_of(*DATASETS), "dataset")
+    eval_fold: int = key(0, whole(0, N_FOLDS - 1), "fold held out of training and evaluated")
+    setting: int = key(
+        1, one_of(1, 2), "1: nothing excluded; 2: slices with the tested organ group never train"
+    )
+    organ_group: int = key(0, whole(0), "setting 2: which group of organs is tested")
+    n_steps: int = key(40_000, whole(1), "training steps")
+    seed: int = key(2025, whole(0, 2**32 - 1), "seed of weights, episodes and prototype sampling")
+    batch_size: int = key(1, whole(1), "episodes per training step")
+    n_shot: int = key(1, whole(1), "support slices per training episode")
+    supp_idx: int = key(2, whole(0), "position of the support scan in its fold")
+    n_part: int = key(3, whole(1), "chunks of a query, each served by a support slice of its own")
+    test_label: tuple[int, ...] | None = key(
+        None, optional(several(whole(1), minimum=1)), "label ids to evaluate; None: the protocol's"
+    )
+    exclude_label: tuple[int, ...] | None = key(
+        None,
+        optional(several(whole(1))),
+        "label ids whose slices never train; None: none in setting 1, the group in setting 2",
+    )
+    use_gt: bool = key(False, flag(), "train on manual labels outside `test_label` instead of on supervoxels")
+    n_sv: int | None = key(None, optional(whole(1)), "least supervoxel size in voxels; None: the dataset's")
+    min_size: int = key(
+        200, whole(1), "least pixels of a supervoxel in one of an episode's slices, at 256 x 256"
+    )
+    image_size_px: tuple[int, int] | None = key(
+        None, optional(several(whole(16, 2048), length=2)), "resize slices to [H, W]; None: as they are"
+    )
+    max_iters_per_load: int = key(10_000, whole(1), "steps between two cuts of the learning rate")
+    lr_step_gamma: float = key(0.98, real(0, 1, open_minimum=True), "factor of each cut")
+    save_snapshot_every: int = key(10_000, whole(1), "steps between snapshots; the last step has one too")
+    print_interval: int = key(100, whole(1), "steps between log lines")
+    num_workers: int = key(2, whole(0, 256), "processes that make episodes; 0: none beside the main one")
+    device: str = key("auto", text(), "cpu, cuda, cuda:<n>, mps, or auto for the best one present")
+    deterministic: bool = key(False, flag(), "use only deterministic CUDA kernels in training; slower")
+    reload_model_path: str | None = key(
+        None, optional(text()), "snapshot or run folder to evaluate; None: the latest of dataset and fold"
+    )
+    optim: OptimConfig = group(OptimConfig)
+    model: ModelConfig = group(ModelConfig)
+    task: TaskConfig = group(TaskConfig)
+    evaluation: EvaluationConfig = group(EvaluationConfig)
+    phantom: PhantomConfig = group(PhantomConfig)
+    path: PathConfig = group(PathConfig)
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The dataset's constants."""
+        return find_spec(self.dataset)
+
+    @property
+    def layout(self) -> DatasetLayout:
+        """Where the dataset's files lie."""
+        paths = getattr(self.path, self.dataset)
+        return DatasetLayout(
+            spec=self.spec,
+            data_dir=Path(paths.data_dir),
+            supervoxel_dir=Path(paths.supervoxel_dir or paths.data_dir),
+            supervoxel_min_vox=self.n_sv or self.spec.supervoxel_min_vox,
+        )
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder of all runs of this dataset and setting."""
+        of_group = f"_setting2_group{self.organ_group}" if self.setting == 2 else ""
+        return Path(self.path.log_dir) / f"{self.dataset}{of_group}"
+
+    @property
+    def fold_dir(self) -> Path:
+        """The folder of all runs of this fold."""
+        return self.runs_dir / f"fold_{self.eval_fold}"
+
+
+# What a dataset changes of the defaults. PHANTOM is sized for two CPU cores.
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "PHANTOM": {
+        "n_steps": 1000,
+        "max_iters_per_load": 250,
+        "lr_step_gamma": 0.5,
+        "save_snapshot_every": 1000,
+        "print_interval": 50,
+        "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 64},
+        "evaluation": {"baselines": True},
+    },
+}
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Check a whole configuration and fill in what follows from the dataset and the setting.
+
+    Raises:
+        UserError: an unknown key, a wrong type, an impossible value or combination.
+    """
+    config: Config = parse_values(Config, values)
+    spec = config.spec
+    if config.setting == 2 and config.organ_group >= len(spec.organ_groups):
+        raise UserError(
+            f"organ_group={config.organ_group}: {config.dataset} has {len(spec.organ_groups)} organ groups, "
+            "counted from 0"
+        )
+    in_group = spec.organ_groups[config.organ_group] if config.setting == 2 else None
+    if config.test_label is None:
+        config = replace(config, test_label=in_group or spec.test_labels)
+    if config.exclude_label is None:
+        config = replace(config, exclude_label=in_group or ())
+    for name in ("test_label", "exclude_label"):
+        unknown = sorted(set(getattr(config, name)) - set(spec.labels))
+        if unknown:
+            known = ", ".join(f"{label} {organ}" for label, organ in spec.labels.items())
+            raise UserError(f"{name}={unknown}: {config.dataset} has the labels {known}")
+    return config
+
+
+def check_paths(config: Config) -> None:
+    """Check that what the configuration points to exists; PHANTOM is made where it is missing."""
+    if config.dataset != "PHANTOM":
+        config.layout.scan_ids()
+    if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
+        raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
+    log_dir = Path(config.path.log_dir)
+    if log_dir.exists() and not log_dir.is_dir():
+        raise UserError(f"path.log_dir={log_dir}: must be a folder, found a file")
+
+
+def make_experiment(kind: str) -> sacred.Experiment:
+    """Make a sacred experiment whose runs lie under `<log_dir>/<dataset>/fold_<k>/<kind>/<number>`.
+
+    The configuration is checked before a run starts, so that a mistake leaves no run behind.
+    """
+    experiment = sacred.Experiment(kind, base_dir=REPOSITORY)
+    experiment.logger = experiment_logger()
+    experiment.configurations.append(_evaluate_defaults)
+
+    @experiment.config_hook
+    def check(config: dict[str, Any], command_name: str, logger: Any) -> dict[str, Any]:
+        parsed = parse_config(config)
+        if command_name == experiment.default_command:
+            check_paths(parsed)
+            experiment.observers[:] = [sacred.observers.FileStorageObserver(parsed.fold_dir / kind)]
+        return {}
+
+    return experiment
+
+
+def dataset_defaults(dataset: str) -> dict[str, Any]:
+    """Return all defaults of a dataset as a nested dict of plain values."""
+    return _merged(default_values(Config), {"dataset": dataset, **DATASET_DEFAULTS.get(dataset, {})})
+
+
+def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
+    """Give sacred the defaults of the chosen dataset; what the user fixed wins over them."""
+    chosen = (fixed or {}).get("dataset")
+    defaults = dataset_defaults(chosen) if isinstance(chosen, str) else default_values(Config)
+    return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
+
+
+def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(values)
+    for name, value in changes.items():
+        result[name] = _merged(result[name], value) if isinstance(value, Mapping) else value
+    return result

@@ -1,0 +1,188 @@
+"""The evaluation protocol: which support slice serves which query slice."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.layout import DatasetLayout
+from dataloaders.volumes import load_scan
+from util.errors import UserError
+from util.image_io import Geometry
+
+
+@dataclass(frozen=True)
+class EvaluationScan:
+    """A held-out scan, at the network's slice size and at its own.
+
+    Attributes:
+        scan_id: its id.
+        images: `(Z, 1, h, w)` float32, z-scored, at the network's slice size.
+        support_labels: `(Z, h, w)`, labels at that size, for when the scan is the support.
+        label_map: `(Z, H, W)`, labels at the scan's own size, for scores.
+        geometry: of the scan's own grid.
+    """
+
+    scan_id: int
+    images: torch.Tensor
+    support_labels: np.ndarray
+    label_map: np.ndarray
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which of a query's slices are segmented, and after which of the support slices.
+
+    Attributes:
+        slices: positions in the query, increasing.
+        parts: for each of them an index into the support slices.
+    """
+
+    slices: np.ndarray
+    parts: np.ndarray
+
+
+def load_evaluation_scan(
+    layout: DatasetLayout, scan_id: int, *, image_size_px: tuple[int, int] | None
+) -> EvaluationScan:
+    """Load a scan with its labels; see `dataloaders.volumes.load_scan` for what is raised."""
+    scan = load_scan(layout, scan_id, with_labels=True, with_supervoxels=False, image_size_px=image_size_px)
+    own = scan
+    if image_size_px is not None:
+        own = load_scan(layout, scan_id, with_labels=True, with_supervoxels=False)
+    return EvaluationScan(
+        scan_id=scan_id,
+        images=torch.from_numpy(scan.image)[:, None],
+        support_labels=scan.label_map,
+        label_map=own.label_map,
+        geometry=scan.geometry,
+    )
+
+
+def organ_slices(label_map: np.ndarray, label: int) -> np.ndarray:
+    """List the slices of a label map `(Z, H, W)` that contain an organ, in order; may be empty."""
+    return np.flatnonzero((label_map == label).any(axis=(1, 2)))
+
+
+def choose_support_slices(slices: np.ndarray, n_part: int) -> np.ndarray:
+    """Take the middle slice of each of `n_part` equal parts: index `int((2 i + 1) / (2 n_part) * n)`.
+
+    For three parts those are at 1/6, 1/2 and 5/6 of the organ; few slices are taken repeatedly.
+
+    Args:
+        slices: the support's slices that contain the organ, at least one.
+        n_part: number of parts.
+
+    Raises:
+        ValueError: there is no slice.
+    """
+    if len(slices) == 0:
+        raise ValueError("the support must contain the organ")
+    return np.array([slices[(2 * part + 1) * len(slices) // (2 * n_part)] for part in range(n_part)])
+
+
+def assign_chunks(slices: np.ndarray, n_part: int) -> Assignment:
+    """Cut a query's organ slices into `n_part` chunks; support slice i serves chunk i.
+
+    The cuts are at `linspace(0, n, n_part + 1)` truncated to whole numbers.
+    """
+    cuts = [part * len(slices) // n_part for part in range(n_part + 1)]
+    return Assignment(slices=slices, parts=np.repeat(np.arange(n_part), np.diff(cuts)))
+
+
+def assign_by_height(n_query_slices: int, support_slices: np.ndarray, n_support_slices: int) -> Assignment:
+    """Serve every query slice by the support slice of the nearest relative height; no look at the truth.
+
+    A slice's relative height is `(z + 1/2) / Z` in its own scan; of two equally near ones the first serves.
+    """
+    query_heights = (np.arange(n_query_slices) + 0.5) / n_query_slices
+    support_heights = (np.asarray(support_slices) + 0.5) / n_support_slices
+    nearest = np.abs(query_heights[:, None] - support_heights[None]).argmin(axis=1)
+    return Assignment(slices=np.arange(n_query_slices), parts=nearest)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One organ to segment in one query after one support.
+
+    Attributes:
+        protocol: `chunks` or `all_slices`.
+        support, query: the scans.
+        label: the organ.
+        support_slices: the support's slices, one per part.
+        assignment: which query slices, and the part that serves each.
+        main_support: whether the support is the one that the protocol names.
+    """
+
+    protocol: str
+    support: EvaluationScan
+    query: EvaluationScan
+    label: int
+    support_slices: np.ndarray
+    assignment: Assignment
+    main_support: bool
+
+
+def plan_jobs(
+    scans: Sequence[EvaluationScan],
+    organs: Mapping[int, str],
+    *,
+    support_position: int,
+    n_part: int,
+    all_slices: bool,
+    every_support: bool,
+) -> list[Job]:
+    """Plan the evaluation of a fold.
+
+    A query without an organ gets no job for it. With `every_support` the other scans take the support's role
+    in turn, for the published protocol; of those, scans without an organ are passed over for it.
+
+    Args:
+        scans: the fold's, in order.
+        organs: the organs to evaluate, label -> name.
+        support_position: the main support's position in `scans`.
+        n_part: chunks of a query.
+        all_slices: also plan every slice of each query, on the main support.
+        every_support: also let every other scan be the support.
+
+    Raises:
+        UserError: the fold has no such position, or the main support lacks an organ.
+    """
+    if support_position >= len(scans):
+        raise UserError(
+            f"supp_idx={support_position}: the fold holds {len(scans)} scans, counted from 0; choose a "
+            "smaller one"
+        )
+    main = scans[support_position]
+    for label, organ in organs.items():
+        _require_organ(main, label, organ=organ)
+    supports = [main, *(scan for scan in scans if scan is not main and every_support)]
+    jobs = []
+    for support, label in itertools.product(supports, organs):
+        in_support = organ_slices(support.support_labels, label)
+        if len(in_support) == 0:
+            continue
+        chosen = choose_support_slices(in_support, n_part)
+        for query in scans:
+            in_query = organ_slices(query.label_map, label)
+            if query is support or len(in_query) == 0:
+                continue
+            plans = {"chunks": assign_chunks(in_query, n_part)}
+            if all_slices and support is main:
+                plans["all_slices"] = assign_by_height(len(query.images), chosen, len(support.images))
+            jobs += [
+                Job(name, support, query, label, chosen, plan, support is main)
+                for name, plan in plans.items()
+            ]
+    return jobs
+
+
+def _require_organ(scan: EvaluationScan, label: int, *, organ: str) -> None:
+    if not (scan.support_labels == label).any():
+        raise UserError(
+            f"scan {scan.scan_id}: does not contain label {label} ({organ}), so it cannot be its support; "
+            "choose another supp_idx or leave the organ out of test_label"
+        )

@@ -1,0 +1,200 @@
+"""Load prepared scans: z-scored images with their labels and supervoxels on one checked grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data.layout import DatasetLayout
+from util.errors import UserError
+from util.image_io import Geometry, read_volume
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """One scan as episodes and evaluation use it.
+
+    Attributes:
+        scan_id: the number in the file names.
+        image: `(Z, H, W)` float32, mean 0 and standard deviation 1 over this very array.
+        label_map: `(Z, H, W)` int16, 0 = background; None when not asked for.
+        supervoxels: `(Z, H, W)` int32, 0 = outside the body; None when not asked for.
+        geometry: the image file's own grid, also after an in-plane resize: predictions go back to it.
+    """
+
+    scan_id: int
+    image: np.ndarray
+    label_map: np.ndarray | None
+    supervoxels: np.ndarray | None
+    geometry: Geometry
+
+
+def load_scan(
+    layout: DatasetLayout,
+    scan_id: int,
+    *,
+    with_labels: bool,
+    with_supervoxels: bool,
+    image_size_px: tuple[int, int] | None = None,
+) -> PreparedScan:
+    """Load one scan and check that its volumes belong together.
+
+    Labels must lie on the image's grid in the patient too; supervoxels must only have its shape, because some
+    tools write them without spacing and origin.
+
+    Args:
+        layout: where the files lie.
+        scan_id: which scan.
+        with_labels: read the label map.
+        with_supervoxels: read the supervoxels.
+        image_size_px: `(H, W)` to resize every slice to (see `resize_in_plane`); None keeps the file's size.
+            The image is z-scored after that, so what is returned has mean 0 and standard deviation 1.
+
+    Raises:
+        UserError: a file is missing or damaged, grids differ, the image is constant or not finite, or labels
+            or supervoxels are not whole numbers in range.
+    """
+    image_path = layout.image_path(scan_id)
+    voxels, geometry = read_volume(image_path)
+    image = resize_in_plane(_finite_float32(voxels, image_path), image_size_px)
+    label_map = supervoxels = None
+    if with_labels:
+        path = layout.label_path(scan_id)
+        voxels, label_geometry = read_volume(path)
+        _require_same_grid(label_geometry, geometry, path=path, scan_id=scan_id)
+        label_map = resize_in_plane(_whole_numbers(voxels, np.int16, path=path), image_size_px)
+    if with_supervoxels:
+        path = layout.supervoxel_path(scan_id)
+        voxels = _read_supervoxels(path, geometry, layout=layout)
+        supervoxels = resize_in_plane(_whole_numbers(voxels, np.int32, path=path), image_size_px)
+    return PreparedScan(scan_id, _z_score(image, image_path), label_map, supervoxels, geometry)
+
+
+def load_scans(
+    layout: DatasetLayout,
+    scan_ids: Sequence[int],
+    *,
+    with_labels: bool,
+    with_supervoxels: bool,
+    image_size_px: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> list[PreparedScan]:
+    """Load several scans in the given order; see `load_scan` for arguments and what is raised."""
+    bar = tqdm(scan_ids, desc=f"load {layout.spec.name}", unit="scan", disable=not progress, leave=False)
+    return [
+        load_scan(
+            layout,
+            scan_id,
+            with_labels=with_labels,
+            with_supervoxels=with_supervoxels,
+            image_size_px=image_size_px,
+        )
+        for scan_id in bar
+    ]
+
+
+def resize_in_plane(volume: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
+    """Resize every slice; floating point by area or linearly, whole numbers by the nearest pixel.
+
+    Both conventions align pixel areas (not corner pixels), so an image and its labels stay registered.
+
+    Args:
+        volume: `(Z, H, W)`, float32 or an integer type.
+        size_px: the new `(H, W)`; None, or the size it has, returns `volume` itself.
+
+    Returns:
+        `(Z, *size_px)` of the same dtype. Floating point values are averaged over pixel areas where neither
+        axis grows, and interpolated linearly otherwise.
+
+    Raises:
+        UserError: `size_px` is not two whole numbers of at least 1.
+    """
+    if size_px is None:
+        return volume
+    if len(size_px) != 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in size_px):
+        raise UserError(f"image_size_px={size_px}: must be two whole numbers (height, width) of at least 1")
+    old_height, old_width = volume.shape[1:]
+    height, width = size_px
+    if (height, width) == (old_height, old_width):
+        return volume
+    if np.issubdtype(volume.dtype, np.floating):
+        shrinks = height <= old_height and width <= old_width
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        # Python integers: cv2 does not take NumPy's.
+        target = (int(width), int(height))
+        return np.stack([cv2.resize(image, target, interpolation=method) for image in volume])
+    rows = _nearest_positions(old_height, height)
+    columns = _nearest_positions(old_width, width)
+    return volume[:, rows[:, None], columns[None, :]]
+
+
+def _nearest_positions(old_length: int, new_length: int) -> np.ndarray:
+    centres = (np.arange(new_length) + 0.5) * (old_length / new_length)
+    return np.minimum(centres.astype(np.intp), old_length - 1)
+
+
+def _finite_float32(voxels: np.ndarray, path: Path) -> np.ndarray:
+    # Values beyond float32 become infinite and are reported below.
+    with np.errstate(over="ignore"):
+        volume = voxels.astype(np.float32)
+    n_bad = volume.size - np.count_nonzero(np.isfinite(volume))
+    if n_bad:
+        raise UserError(f"{path}: image must be finite, got {n_bad} NaN or infinite voxels; prepare it again")
+    return volume
+
+
+def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
+    # float64 sums: float32 ones lose digits over millions of voxels with a large mean.
+    mean, deviation = image.mean(dtype=np.float64), image.std(dtype=np.float64)
+    # A constant float32 volume may show rounding noise instead of exactly 0.
+    if deviation <= 1e-6 * abs(mean):
+        raise UserError(f"{path}: image must vary, got {mean:g} everywhere; prepare it again")
+    return ((image - mean) / deviation).astype(np.float32)
+
+
+def _whole_numbers(voxels: np.ndarray, dtype: type, *, path: Path) -> np.ndarray:
+    """Convert to `dtype` (floating point files with whole values are fine) or raise `UserError`."""
+    low, high = voxels.min(), voxels.max()
+    largest = np.iinfo(dtype).max
+    if low < 0 or high > largest:
+        raise UserError(f"{path}: ids must lie in 0..{largest}, got {low:g}..{high:g}; make the file again")
+    whole = voxels.astype(dtype)
+    if not np.array_equal(whole, voxels):
+        first = voxels[whole != voxels][0]
+        raise UserError(f"{path}: ids must be whole numbers, got {first:g}; resample it label by label")
+    return whole
+
+
+def _read_supervoxels(path: Path, geometry: Geometry, *, layout: DatasetLayout) -> np.ndarray:
+    command = f"python -m data.supervoxels --dataset {layout.spec.name}"
+    if not path.is_file():
+        raise UserError(f"{path}: no such supervoxel file; run `{command}`")
+    voxels, found = read_volume(path)
+    if found.shape != geometry.shape:
+        raise UserError(
+            f"{path}: supervoxel grid {found.shape} differs from image grid {geometry.shape}; "
+            f"delete the file and run `{command}`"
+        )
+    return voxels
+
+
+def _require_same_grid(found: Geometry, expected: Geometry, *, path: Path, scan_id: int) -> None:
+    if found.same_grid(expected):
+        return
+    if found.shape != expected.shape:
+        differing = f"label grid {found.shape} differs from image grid {expected.shape}"
+    else:
+        differing = f"label grid ({_place(found)}) differs from image grid ({_place(expected)})"
+    raise UserError(f"{path}: {differing}; re-run preparation for scan {scan_id}")
+
+
+def _place(geometry: Geometry) -> str:
+    parts = {
+        "spacing": geometry.spacing_mm,
+        "origin": geometry.origin_mm,
+        "direction": geometry.direction,
+    }
+    return ", ".join(f"{name} {[round(float(x), 3) for x in numbers]}" for name, numbers in parts.items())

@@ -1,0 +1,216 @@
+"""Augment slices: one combined warp for affine and elastic deformation, and gamma.
+
+Lengths of the ranges are stated for slices of 256 x 256 and scale with `sqrt(H * W) / 256`, so that a
+resized slice is deformed as the full one would be. A map gives every output pixel the place in the input
+that it is taken from.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from util.errors import UserError
+
+REFERENCE_SIZE_PX = 256
+
+# scipy.ndimage.gaussian_filter's default reach; what is cut off is below 1e-4 of the weight.
+_KERNEL_REACH_SIGMA = 4.0
+
+
+@dataclass(frozen=True)
+class AugmentationRanges:
+    """How strongly training slices are changed; every value is drawn uniformly.
+
+    Attributes:
+        rotation_deg: largest rotation either way.
+        shift_px: largest shift either way along each axis, at 256 x 256.
+        shear_deg: largest shear either way (of the vertical axis).
+        scale: smallest and largest isotropic scale; above 1 enlarges.
+        elastic_sigma_px: Gaussian that smooths the displacement noise, at 256 x 256.
+        elastic_amplitude: factor on the smoothed noise (uniform in -1..1 before smoothing); 0 switches it
+            off. 10 with a sigma of 5 px moves pixels by 0.33 px (standard deviation per axis).
+        gamma: smallest and largest exponent on intensities mapped to 0..1.
+
+    Raises:
+        UserError: a range that cannot be drawn from, on construction.
+    """
+
+    rotation_deg: float = 5.0
+    shift_px: float = 5.0
+    shear_deg: float = 5.0
+    scale: tuple[float, float] = (0.9, 1.2)
+    elastic_sigma_px: float = 5.0
+    elastic_amplitude: float = 10.0
+    gamma: tuple[float, float] = (0.5, 1.5)
+
+    def __post_init__(self) -> None:
+        for name in ("rotation_deg", "shift_px", "shear_deg", "elastic_amplitude"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name}={getattr(self, name)}: must be a finite number of at least 0")
+        if not self.shear_deg < 90:
+            raise UserError(f"shear_deg={self.shear_deg}: must be below 90")
+        if not 0 < self.elastic_sigma_px < math.inf:
+            raise UserError(f"elastic_sigma_px={self.elastic_sigma_px}: must be a finite number above 0")
+        for name in ("scale", "gamma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise UserError(f"{name}={(low, high)}: must be (smallest, largest), both finite and above 0")
+
+    @classmethod
+    def none(cls) -> "AugmentationRanges":
+        """Return the ranges that change nothing."""
+        return cls(rotation_deg=0, shift_px=0, shear_deg=0, scale=(1, 1), elastic_amplitude=0, gamma=(1, 1))
+
+
+def sample_warp(
+    generator: np.random.Generator, shape: tuple[int, int], ranges: AugmentationRanges
+) -> np.ndarray:
+    """Draw one map that deforms affinely, then elastically.
+
+    Args:
+        generator: the only source of randomness.
+        shape: `(H, W)` of the slice.
+        ranges: what to draw from.
+
+    Returns:
+        `(2, H, W)` float32: for every output pixel the input's column (x) and row (y), in pixels.
+    """
+    unit_px = math.sqrt(shape[0] * shape[1]) / REFERENCE_SIZE_PX
+    shift_x_px, shift_y_px = generator.uniform(-ranges.shift_px, ranges.shift_px, size=2) * unit_px
+    matrix = affine_source(
+        shape,
+        rotation_deg=generator.uniform(-ranges.rotation_deg, ranges.rotation_deg),
+        shift_px=(shift_x_px, shift_y_px),
+        shear_deg=generator.uniform(-ranges.shear_deg, ranges.shear_deg),
+        scale=generator.uniform(*ranges.scale),
+    )
+    displacement_px = None
+    if ranges.elastic_amplitude > 0:
+        displacement_px = sample_displacement(
+            generator,
+            shape,
+            sigma_px=ranges.elastic_sigma_px * unit_px,
+            # Squared: a sigma that is k times as wide averages the noise down to 1/k.
+            amplitude=ranges.elastic_amplitude * unit_px**2,
+        )
+    return compose_map(matrix, shape, displacement_px)
+
+
+def affine_source(
+    shape: tuple[int, int],
+    *,
+    rotation_deg: float,
+    shift_px: tuple[float, float],
+    shear_deg: float,
+    scale: float,
+) -> np.ndarray:
+    """Compute the affine that gives each output pixel its place in the input.
+
+    The input is scaled and sheared, then rotated about the slice's centre, then shifted; this is the inverse.
+
+    Args:
+        shape: `(H, W)` of the slice; its centre is `((W - 1) / 2, (H - 1) / 2)`.
+        rotation_deg: from the x towards the y axis (clockwise on screen, rows pointing down).
+        shift_px: `(x, y)`.
+        shear_deg: x moves by `-tan(shear)` for a step in y.
+        scale: above 1 enlarges.
+
+    Returns:
+        `(2, 3)` float64, `(x, y)_input = matrix @ (x, y, 1)_output`.
+    """
+    height, width = shape
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    angle = math.radians(rotation_deg)
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    shear = np.array([[1.0, -math.tan(math.radians(shear_deg))], [0.0, 1.0]])
+    inverse = np.linalg.inv(scale * rotation @ shear)
+    offset = centre - inverse @ (centre + np.asarray(shift_px))
+    return np.column_stack([inverse, offset])
+
+
+def sample_displacement(
+    generator: np.random.Generator, shape: tuple[int, int], *, sigma_px: float, amplitude: float
+) -> np.ndarray:
+    """Draw a smooth random displacement field.
+
+    Source: Simard et al., "Best practices for convolutional neural networks applied to visual document
+    analysis", ICDAR 2003. Outside the slice the noise counts as 0.
+
+    Returns:
+        `(2, H, W)` float32 in pixels: noise in -1..1, smoothed with `sigma_px`, times `amplitude`.
+    """
+    noise = generator.random((2, *shape), dtype=np.float32)
+    # In place from here on: new arrays of this size cost as much as the arithmetic.
+    noise *= 2
+    noise -= 1
+    side = 2 * int(_KERNEL_REACH_SIGMA * sigma_px + 0.5) + 1
+    for plane in noise:
+        cv2.GaussianBlur(plane, (side, side), sigma_px, dst=plane, borderType=cv2.BORDER_CONSTANT)
+    noise *= np.float32(amplitude)
+    return noise
+
+
+def compose_map(
+    matrix: np.ndarray, shape: tuple[int, int], displacement_px: np.ndarray | None = None
+) -> np.ndarray:
+    """Join an affine and the displacement that follows it into one map.
+
+    Args:
+        matrix: `(2, 3)`, as `affine_source` gives it.
+        shape: `(H, W)` of the slice.
+        displacement_px: `(2, H, W)` in the output's frame, x then y; None for none.
+
+    Returns:
+        `(2, H, W)` float32, as `sample_warp` gives it: `matrix @ (x + dx, y + dy, 1)`.
+    """
+    height, width = shape
+    a = matrix.astype(np.float32)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    source = a[:, 0, None, None] * x + (a[:, 1, None] * y + a[:, 2, None])[:, :, None]
+    if displacement_px is not None:
+        dx, dy = displacement_px
+        for plane, row in zip(source, a, strict=True):
+            plane += row[0] * dx
+            plane += row[1] * dy
+    return source
+
+
+def warp_image_and_mask(
+    image: np.ndarray, mask: np.ndarray, source_map: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take image and mask from the places that the map names.
+
+    Args:
+        image: `(H, W)` float32; interpolated linearly, outside it is its minimum.
+        mask: `(H, W)` float32 of 0 and 1; interpolated linearly, then 1 where at least 0.5; outside 0.
+        source_map: `(2, H, W)` float32, as `sample_warp` gives it.
+
+    Returns:
+        New arrays, image and mask, each `(H, W)` float32. The mask may be empty.
+    """
+    linear = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_CONSTANT}
+    x, y = source_map
+    warped_image = cv2.remap(image, x, y, **linear, borderValue=float(image.min()))
+    warped_mask = cv2.remap(mask, x, y, **linear, borderValue=0.0)
+    return warped_image, (warped_mask >= 0.5).astype(np.float32)
+
+
+def apply_gamma(image: np.ndarray, gamma: float) -> np.ndarray:
+    """Bend a slice's intensities between its own minimum and maximum, which stay.
+
+    Args:
+        image: `(H, W)` float32.
+        gamma: exponent on intensities mapped to 0..1; below 1 brightens.
+
+    Returns:
+        A new `(H, W)` float32 array; a constant slice is returned as it is.
+    """
+    low, high = image.min(), image.max()
+    if low == high:
+        return image.copy()
+    bent = np.power((image - low) / (high - low), np.float32(gamma))
+    bent *= high - low
+    bent += low
+    return bent

@@ -1,0 +1,122 @@
+"""What can segment slices after a support slice: the network, and the baselines it must beat.
+
+All share three steps: `encode` slices, `prepare` a support from an encoded slice and its mask, `segment`
+encoded slices with it. Encodings and supports are opaque to the caller and reused freely.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.encoder import Encoded, Encoder
+from models.few_shot_seg import FewShotSeg
+from models.similarity import cosine_similarity
+
+COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
+
+
+class Segmenter(Protocol):
+    """Segments slices of a scan after a support slice."""
+
+    def encode(self, batches: Sequence[Tensor]) -> Any:
+        """Encode slices given in batches `(n, 1, H, W)`; `take` indexes the result over all of them."""
+
+    def take(self, encoding: Any, positions: Tensor) -> Any:
+        """Take some of the encoded slices, by their positions `(n,)`."""
+
+    def prepare(self, encoding: Any, mask: Tensor) -> Any:
+        """Prepare a support from one encoded slice and its mask `(H, W)` of 0 and 1."""
+
+    def segment(self, support: Any, encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
+        """Give the foreground's probability in each encoded slice, `(N, *image_size)`."""
+
+
+class NetworkSegmenter:
+    """The network in evaluation mode: deterministic, each slice alone."""
+
+    def __init__(self, model: FewShotSeg) -> None:
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def encode(self, batches: Sequence[Tensor]) -> Encoded:
+        """Encode slices; see `Segmenter`."""
+        parts = [self.model.encoder(images) for images in batches]
+        features, tau = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Encoded(features=features[None], tau=tau[None])
+
+    def take(self, encoding: Encoded, positions: Tensor) -> Encoded:
+        """Take some of the encoded slices; see `Segmenter`."""
+        return Encoded(features=encoding.features[:, positions], tau=encoding.tau[:, positions])
+
+    @torch.inference_mode()
+    def prepare(self, encoding: Encoded, mask: Tensor) -> Any:
+        """Prepare a support; see `Segmenter`."""
+        return self.model.prepare_support(encoding, mask[None, None])
+
+    @torch.inference_mode()
+    def segment(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
+        """Segment slices; see `Segmenter`."""
+        return self.model.segment(support, encoding, image_size=image_size).probabilities[0, :, 1]
+
+
+class CosineSegmenter:
+    """Baseline: the nearer, by angle, of the support's mean foreground and mean background feature."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder.eval()
+
+    @torch.inference_mode()
+    def encode(self, batches: Sequence[Tensor]) -> Tensor:
+        """Encode slices; see `Segmenter`."""
+        return torch.cat([self.encoder(images)[0] for images in batches])
+
+    def take(self, encoding: Tensor, positions: Tensor) -> Tensor:
+        """Take some of the encoded slices; see `Segmenter`."""
+        return encoding[positions]
+
+    @torch.inference_mode()
+    def prepare(self, encoding: Tensor, mask: Tensor) -> Tensor:
+        """Prepare a support, the two mean features `(2, C)`; see `Segmenter`."""
+        size = encoding.shape[-2:]
+        shares = F.interpolate(mask[None, None].float(), size=size, mode="bilinear", align_corners=True)
+        shares = torch.cat([1 - shares, shares]).flatten(1)
+        features = encoding.flatten(-2)[0]
+        return shares @ features.T / shares.sum(dim=1, keepdim=True).clamp(min=1e-5)
+
+    @torch.inference_mode()
+    def segment(self, support: Tensor, encoding: Tensor, *, image_size: tuple[int, int]) -> Tensor:
+        """Segment slices; see `Segmenter`."""
+        similarity = cosine_similarity(support[None], encoding.flatten(-2)[:, None])
+        logits = COSINE_SCALE * similarity.unflatten(-1, encoding.shape[-2:])
+        upsampled = F.interpolate(logits, size=image_size, mode="bilinear", align_corners=True)
+        return upsampled.softmax(dim=1)[:, 1]
+
+
+@dataclass(frozen=True)
+class _SliceCount:
+    n_slices: int
+
+
+class CopySegmenter:
+    """Baseline: the support's mask, copied onto every query slice."""
+
+    def encode(self, batches: Sequence[Tensor]) -> _SliceCount:
+        """Count the slices; see `Segmenter`."""
+        return _SliceCount(sum(len(images) for images in batches))
+
+    def take(self, encoding: _SliceCount, positions: Tensor) -> _SliceCount:
+        """Count some of the slices; see `Segmenter`."""
+        return _SliceCount(len(positions))
+
+    def prepare(self, encoding: _SliceCount, mask: Tensor) -> Tensor:
+        """Keep the mask; see `Segmenter`."""
+        return mask.float()
+
+    def segment(self, support: Tensor, encoding: _SliceCount, *, image_size: tuple[int, int]) -> Tensor:
+        """Copy the mask; see `Segmenter`."""
+        resized = F.interpolate(support[None, None], size=image_size, mode="bilinear", align_corners=True)[0]
+        return resized.expand(encoding.n_slices, -1, -1)

@@ -1,0 +1,195 @@
+"""Run training.py or validation.py fold by fold: `python script/folds.py train|evaluate [key=value ...]`.
+
+`train.sh` and `evaluate.sh` prepare the environment and hand over to this; their --help says what users may
+rely on. Not in shell, because only here do signals and exit codes pass between script and fold without loss.
+Imports the standard library alone, so that it adds nothing to the time before the first fold.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ALL_FOLDS = ("0", "1", "2", "3", "4")
+PREPARED_CHAOST2 = Path("data/CHAOST2/chaos_MR_T2_normalized")
+EXIT_USER_ERROR = 2
+
+
+class RequestError(Exception):
+    """The command line asks for something that would run other than meant; told in one line."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done to every fold: the entry point, a word for it, and whether a summary ends it."""
+
+    entry_point: str
+    doing: str
+    has_summary: bool
+
+
+STEPS = {
+    "train": Step("training.py", "training", has_summary=False),
+    "evaluate": Step("validation.py", "evaluating", has_summary=True),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, taken apart.
+
+    Attributes:
+        dataset: the dataset named by `dataset=` or by `path.<NAME>.<key>=`; None where none is.
+        eval_fold: the value of `eval_fold=`; None where not given.
+        reload_model_path: the whole word `reload_model_path=...`; None where not given.
+        overrides: all other words, sacred's options included, in order.
+    """
+
+    dataset: str | None
+    eval_fold: str | None
+    reload_model_path: str | None
+    overrides: tuple[str, ...]
+
+
+def parse_request(words: list[str]) -> Request:
+    """Take the command line apart; the last of several values counts, as for sacred.
+
+    Raises:
+        RequestError: `dataset=` or `eval_fold=` is empty, or only the paths of several datasets are given.
+    """
+    taken: dict[str, str] = {}
+    overrides = []
+    datasets_with_paths = set()
+    for word in words:
+        # Sacred strips the blanks around keys and values, and reads quoted values as literals.
+        key, value = (part.strip() for part in word.partition("=")[::2])
+        if word == "with":  # as in `python training.py with ...`; put in again for every fold
+            continue
+        if key in ("dataset", "eval_fold"):
+            taken[key] = value.strip("\"'")
+            if not taken[key]:
+                raise RequestError(f"{key}= has no value (an unset variable?); give one or leave it out")
+        elif key == "reload_model_path":
+            taken[key] = word
+        else:
+            overrides.append(word)
+            if match := re.fullmatch(r"path\.(\w+)\.[\w.]+", key):
+                datasets_with_paths.add(match[1])
+    if "dataset" not in taken and len(datasets_with_paths) > 1:
+        names = ", ".join(sorted(datasets_with_paths))
+        raise RequestError(f"paths of several datasets are given ({names}); add dataset=<NAME>")
+    dataset = taken.get("dataset", next(iter(datasets_with_paths), None))
+    return Request(dataset, taken.get("eval_fold"), taken.get("reload_model_path"), tuple(overrides))
+
+
+def refuse_hidden_settings(request: Request) -> None:
+    """Refuse a configuration file that sets what is set here for every fold: it would be lost unsaid.
+
+    Raises:
+        RequestError: a file among the words names `dataset` or `eval_fold`, and the command line does not.
+    """
+    for path in (Path(word) for word in request.overrides if "=" not in word):
+        if not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for key in ("dataset", "eval_fold"):
+            if getattr(request, key) is None and re.search(rf"\b{key}\b[\"']?\s*:", text):
+                raise RequestError(f"{path} sets {key}; give it on the command line, too: {key}=<value>")
+
+
+def choose_dataset_and_folds(request: Request) -> tuple[str, tuple[str, ...]]:
+    """Settle what is run; says so where PHANTOM stands in for a CHAOST2 that nobody named."""
+    dataset, folds = request.dataset, ALL_FOLDS
+    if dataset is None and any(PREPARED_CHAOST2.glob("image_*.nii.gz")):
+        dataset = "CHAOST2"
+    elif dataset is None:
+        dataset, folds = "PHANTOM", ALL_FOLDS[:1]
+        print(
+            f"CHAOST2 is not prepared ({PREPARED_CHAOST2} holds no image_<id>.nii.gz).\n"
+            "Using PHANTOM, synthetic scans made on the spot, fold 0 only unless eval_fold is given.\n"
+            "For other data: dataset=<NAME> path.<NAME>.data_dir=<folder>.",
+            flush=True,
+        )
+    return dataset, folds if request.eval_fold is None else (request.eval_fold,)
+
+
+class ChildRunner:
+    """Runs commands one after another and passes on the signals that reach this process."""
+
+    def __init__(self) -> None:
+        self.received: list[signal.Signals] = []
+        self._child: subprocess.Popen | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._receive)
+
+    def run(self, command: list[str]) -> int:
+        """Run a command to its end; returns its exit code, 128 + n where signal n ended it."""
+        self._child = subprocess.Popen(command)
+        for number in self.received:  # those that came while the child was starting
+            self._pass_on(number)
+        code = self._child.wait()
+        self._child = None
+        return code if code >= 0 else 128 - code
+
+    def _receive(self, number: int, _frame: object) -> None:
+        self.received.append(signal.Signals(number))
+        self._pass_on(self.received[-1])
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        # Ctrl-C reaches the child by itself; a second SIGINT would cut its clean-up short.
+        if self._child is not None and number != signal.SIGINT:
+            self._child.send_signal(number)
+
+
+def run_step(runner: ChildRunner, label: str, command: list[str]) -> None:
+    """Run one labelled command; leaves the program with its exit code where it fails or is stopped."""
+    print(f"== {label} ==", flush=True)
+    code = runner.run([sys.executable, *command])
+    if runner.received:
+        print(f"== {label}: stopped by {runner.received[0].name} ==", file=sys.stderr)
+        sys.exit(code or 128 + runner.received[0])
+    if code:
+        print(f"== {label}: failed with exit code {code} ==", file=sys.stderr)
+        sys.exit(code)
+
+
+def run_folds(step: Step, words: list[str]) -> None:
+    """Run a step on every fold that the command line asks for.
+
+    Raises:
+        RequestError: see `parse_request`; or one snapshot is given for the evaluation of several folds.
+    """
+    request = parse_request(words)
+    refuse_hidden_settings(request)
+    dataset, folds = choose_dataset_and_folds(request)
+    reload = [request.reload_model_path] if request.reload_model_path else []
+    if reload and step.has_summary and len(folds) > 1:
+        raise RequestError(f"{reload[0]}: a snapshot belongs to one fold; add eval_fold=<0 to 4>")
+
+    runner = ChildRunner()
+    for position, fold in enumerate(folds, start=1):
+        place = f"eval_fold={fold}"
+        if len(folds) > 1:
+            place = f"fold {position} of {len(folds)} ({place})"
+        command = [step.entry_point, "with", f"dataset={dataset}", f"eval_fold={fold}"]
+        run_step(runner, f"{place}: {step.doing} {dataset}", [*command, *reload, *request.overrides])
+    if step.has_summary and len(folds) > 1:
+        command = [step.entry_point, "summarise", "with", f"dataset={dataset}", *request.overrides]
+        run_step(runner, f"all folds: summary of {dataset}", command)
+
+
+def main() -> None:
+    """Run the step named by the first word; exit code 2 for what the user has to mend."""
+    os.environ["PYTHONUNBUFFERED"] = "1"  # a log file or a pipe shows every line at once
+    try:
+        run_folds(STEPS[sys.argv[1]], sys.argv[2:])
+    except RequestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Check style with ruff, then run the tests: `bash script/test.sh [pytest arguments]`.
+set -euo pipefail
+
+if [[ ${1-} == -h || ${1-} == --help ]]; then
+    cat <<'USAGE'
+usage: bash script/test.sh [pytest arguments]
+
+Runs ruff (rules and format) and pytest, on everything by default; fails if either fails. Prepares the Python
+environment first, as script/train.sh --help says. Paths start at the repository's root.
+
+  bash script/test.sh
+  bash script/test.sh tests/models -k prototype
+USAGE
+    exit
+fi
+
+# shellcheck source=script/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+prepare_environment
+
+style_code=0
+"$python" -m ruff check . || style_code=1
+"$python" -m ruff format --check . || style_code=1
+test_code=0
+"$python" -m pytest "$@" || test_code=$?
+
+if ((style_code != 0)); then
+    echo "ruff found something, see above (ruff check --fix . and ruff format . mend most of it)" >&2
+fi
+exit $((test_code != 0 ? test_code : style_code))

@@ -1,0 +1,185 @@
+"""Loading: z-scoring, resizing, and the checks that scans, labels and supervoxels belong together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data.layout import DatasetLayout
+from data.specs import DATASETS
+from dataloaders.volumes import load_scan, load_scans, resize_in_plane
+from util.errors import UserError
+from util.image_io import Geometry, write_volume
+
+SHAPE = (3, 8, 6)
+GEOMETRY = Geometry(SHAPE, (7.7, 1.25, 1.5), (-10.0, 20.0, 5.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """Two scans with labels and supervoxels on disk."""
+    made = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path / "elsewhere", 5000)
+    for scan_id in (3, 7):
+        generator = np.random.default_rng(scan_id)
+        image = generator.integers(0, 900, SHAPE).astype(np.int16)
+        write_volume(made.image_path(scan_id), image, GEOMETRY)
+        write_volume(made.label_path(scan_id), generator.integers(0, 5, SHAPE).astype(np.uint8), GEOMETRY)
+        supervoxels = generator.integers(0, 9, SHAPE).astype(np.int32)
+        write_volume(made.supervoxel_path(scan_id), supervoxels, GEOMETRY)
+    return made
+
+
+def load(layout, scan_id=7, **options):
+    return load_scan(layout, scan_id, **{"with_labels": True, "with_supervoxels": True, **options})
+
+
+def test_the_image_is_z_scored_over_the_whole_volume(layout):
+    image = np.zeros(SHAPE, np.int16)
+    image[0] = 4  # a third at 4, two thirds at 0: mean 4/3, standard deviation sqrt(32/9)
+    write_volume(layout.image_path(7), image, GEOMETRY)
+    scan = load(layout)
+    np.testing.assert_allclose(scan.image[0], (4 - 4 / 3) / np.sqrt(32 / 9), rtol=1e-6)
+    np.testing.assert_allclose(scan.image[1:], (0 - 4 / 3) / np.sqrt(32 / 9), rtol=1e-6)
+
+
+def test_a_scan_has_the_promised_types_and_the_files_contents(layout):
+    scan = load(layout)
+    assert (scan.image.dtype, scan.label_map.dtype, scan.supervoxels.dtype) == ("float32", "int16", "int32")
+    generator = np.random.default_rng(7)
+    raw = generator.integers(0, 900, SHAPE)
+    np.testing.assert_allclose(scan.image, (raw - raw.mean()) / raw.std(), atol=1e-6)
+    np.testing.assert_array_equal(scan.label_map, generator.integers(0, 5, SHAPE))
+    np.testing.assert_array_equal(scan.supervoxels, generator.integers(0, 9, SHAPE))
+    assert scan.scan_id == 7
+    assert scan.geometry.same_grid(GEOMETRY)
+
+
+def test_only_what_is_asked_for_is_read(layout):
+    layout.label_path(7).unlink()
+    layout.supervoxel_path(7).unlink()
+    scan = load(layout, with_labels=False, with_supervoxels=False)
+    assert scan.label_map is None
+    assert scan.supervoxels is None
+
+
+def test_scans_come_in_the_given_order(layout):
+    scans = load_scans(layout, [7, 3], with_labels=False, with_supervoxels=True, progress=False)
+    assert [scan.scan_id for scan in scans] == [7, 3]
+
+
+def test_a_resized_scan_keeps_the_files_geometry_and_is_z_scored_as_returned(layout):
+    scan = load(layout, image_size_px=(4, 3))
+    assert scan.image.shape == scan.label_map.shape == scan.supervoxels.shape == (3, 4, 3)
+    assert (scan.label_map.dtype, scan.supervoxels.dtype) == ("int16", "int32")
+    assert abs(scan.image.mean()) < 1e-6
+    assert abs(scan.image.std() - 1) < 1e-6
+    assert scan.geometry.shape == SHAPE
+
+
+def test_labels_with_whole_floating_point_values_are_accepted(layout):
+    expected = load(layout).label_map
+    write_volume(layout.label_path(7), expected.astype(np.float32), GEOMETRY)
+    np.testing.assert_array_equal(load(layout).label_map, expected)
+
+
+def test_supervoxels_without_spacing_and_origin_are_accepted(layout):
+    bare = Geometry(SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), GEOMETRY.direction)
+    write_volume(layout.supervoxel_path(7), np.ones(SHAPE, np.int32), bare)
+    assert (load(layout).supervoxels == 1).all()
+
+
+def test_shrinking_averages_images_and_picks_labels():
+    volume = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    np.testing.assert_allclose(resize_in_plane(volume, (2, 2))[0], [[2.5, 4.5], [10.5, 12.5]])
+    labels = volume.astype(np.int16)
+    np.testing.assert_array_equal(resize_in_plane(labels, (2, 2))[0], [[5, 7], [13, 15]])
+
+
+def test_shrinking_counts_every_pixel_not_only_those_near_the_new_centres():
+    volume = np.zeros((1, 4, 4), np.float32)
+    volume[0, 0, 0] = 16
+    np.testing.assert_allclose(resize_in_plane(volume, (1, 1)), [[[1.0]]])
+
+
+def test_growing_interpolates_images_and_repeats_labels():
+    volume = np.array([[[0.0, 4.0]]], dtype=np.float32)
+    np.testing.assert_allclose(resize_in_plane(volume, (1, 4))[0], [[0, 1, 3, 4]])
+    np.testing.assert_array_equal(resize_in_plane(volume.astype(np.int32), (1, 4))[0], [[0, 0, 4, 4]])
+
+
+def test_image_and_labels_stay_registered_at_odd_sizes():
+    rows, columns = np.indices((257, 257))
+    disc = ((rows - 90) ** 2 + (columns - 150) ** 2 < 60**2)[None]
+    image = resize_in_plane(disc.astype(np.float32), (128, 100))
+    labels = resize_in_plane(disc.astype(np.int16), (128, 100))
+    for axis in (1, 2):
+        centres = [
+            np.average(np.indices(volume.shape)[axis], weights=volume.astype(float))
+            for volume in (image, labels)
+        ]
+        assert abs(centres[0] - centres[1]) < 0.15  # rounding down from corners is off by 0.3
+
+
+def test_no_size_or_the_same_size_changes_nothing():
+    volume = np.zeros((2, 5, 7), np.float32)
+    assert resize_in_plane(volume, None) is volume
+    assert resize_in_plane(volume, (5, 7)) is volume
+
+
+def _overwrite(layout, kind, voxels, geometry):
+    """Write kind's file of scan 7 again with changed voxels."""
+    write_volume(getattr(layout, f"{kind}_path")(7), voxels, geometry)
+
+
+SHORT = replace(GEOMETRY, shape=(2, 8, 6))
+MOVED = replace(GEOMETRY, origin_mm=(-10.0, 20.0, 25.0))
+# Finite in the file, infinite as float32 (the NIfTI reader itself turns NaN into 0).
+HUGE = np.zeros(SHAPE, np.float64)
+HUGE[0, 0, :2] = (1e300, -1e300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "voxels", "geometry", "message"),
+    [
+        ("image", HUGE, GEOMETRY, r"image_7.nii.gz: image must be finite, got 2 NaN"),
+        ("image", np.full(SHAPE, 7.3, np.float32), GEOMETRY, r"image_7.nii.gz: image must vary, got 7.3"),
+        (
+            "label",
+            np.zeros((2, 8, 6), np.uint8),
+            SHORT,
+            r"label_7.nii.gz: label grid \(2, 8, 6\) differs from image grid \(3, 8, 6\).*scan 7",
+        ),
+        (
+            "label",
+            np.zeros(SHAPE, np.uint8),
+            MOVED,
+            r"origin \[-10.0, 20.0, 25.0\].* differs from image grid .*origin \[-10.0, 20.0, 5.0\]",
+        ),
+        ("label", np.full(SHAPE, 1.5, np.float32), GEOMETRY, r"label_7.nii.gz: ids must be whole .*got 1.5"),
+        ("label", np.full(SHAPE, -1, np.int16), GEOMETRY, r"ids must lie in 0..32767, got -1..-1"),
+        ("label", np.full(SHAPE, 70000, np.int32), GEOMETRY, r"ids must lie in 0..32767, got 70000"),
+        (
+            "supervoxel",
+            np.zeros((2, 8, 6), np.int32),
+            SHORT,
+            r"superpix-MIDDLE_7.nii.gz: supervoxel grid \(2, 8, 6\) differs from image grid \(3, 8, 6\)",
+        ),
+    ],
+)
+def test_a_faulty_file_is_named_in_one_line(layout, kind, voxels, geometry, message):
+    _overwrite(layout, kind, voxels, geometry)
+    with pytest.raises(UserError, match=message) as caught:
+        load(layout)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_supervoxels_name_the_command_that_makes_them(layout):
+    layout.supervoxel_path(7).unlink()
+    with pytest.raises(UserError, match=r"MIDDLE_7.*python -m data.supervoxels --dataset CHAOST2"):
+        load(layout)
+
+
+@pytest.mark.parametrize("size_px", [(0, 4), (4,), (4.5, 4)])
+def test_an_impossible_size_is_refused(layout, size_px):
+    with pytest.raises(UserError, match="image_size_px="):
+        load(layout, image_size_px=size_px)

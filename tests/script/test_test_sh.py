@@ -1,0 +1,48 @@
+"""`test.sh` and `.ci/run`: style and tests, and an exit code that tells of either."""
+
+import pytest
+
+
+@pytest.fixture
+def tested_clone(clone):
+    """A clone with two tests, one of them failing, and clean style."""
+    (clone.root / "test_two.py").write_text(
+        "def test_passes():\n    pass\n\n\ndef test_fails():\n    raise ValueError\n"
+    )
+    for path in [*clone.root.glob("*ing.py"), *clone.root.glob("*tion.py"), *clone.root.glob("data/*/*.py")]:
+        path.write_text("")
+    (clone.root / "data/supervoxels/setup.py").write_text(
+        "import shutil\nimport sysconfig\n\n"
+        'NAME = "data/supervoxels/felzenszwalb_3d_cy" + sysconfig.get_config_var("EXT_SUFFIX")\n'
+        'shutil.copyfile("data/supervoxels/felzenszwalb_3d_cy.pyx", NAME)\n'
+    )
+    (clone.root / "ruff.toml").write_text("line-length = 110\n")
+    return clone
+
+
+def test_clean_style_and_passing_tests_succeed_and_arguments_reach_pytest(tested_clone):
+    result = tested_clone.run("script/test.sh", "-k", "passes or nothing")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed, 1 deselected" in result.stdout
+
+
+def test_a_failing_test_gives_pytests_exit_code(tested_clone):
+    result = tested_clone.run("script/test.sh")
+    assert result.returncode == 1
+    assert "1 failed, 1 passed" in result.stdout
+    assert tested_clone.run("script/test.sh", "-k", "absent").returncode == 5
+
+
+@pytest.mark.parametrize("text", ["import os\n", "x = ( 1 )\n"], ids=["rule", "format"])
+def test_bad_style_fails_although_the_tests_pass_and_run(tested_clone, text):
+    (tested_clone.root / "untidy.py").write_text(text)
+    result = tested_clone.run("script/test.sh", "-k", "passes")
+    assert result.returncode == 1
+    assert "1 passed" in result.stdout
+    assert "ruff found something" in result.stderr
+
+
+def test_ci_runs_the_same_from_any_folder(tested_clone, tmp_path):
+    result = tested_clone.run(".ci/run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "1 failed, 1 passed" in result.stdout

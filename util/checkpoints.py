@@ -1,0 +1,96 @@
+"""Snapshots of a training: weights with all that is needed to use them, and nothing that could run."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.errors import UserError
+from util.files import replaced_file
+
+FORMAT = 1
+_RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "SimpleITK", "sacred")
+_FIELDS = {"format": int, "step": int, "weights": Mapping, "config": Mapping, "versions": Mapping}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network as it was after some training steps.
+
+    Attributes:
+        step: training steps done.
+        weights: the network's state dict.
+        config: the configuration of its training, plain values.
+        versions: of Python and of the packages that matter.
+    """
+
+    step: int
+    weights: Mapping[str, torch.Tensor]
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+def save_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot in one step; raises `UserError` when the disk is full or not writable."""
+    content = {
+        "format": FORMAT,
+        "step": snapshot.step,
+        "weights": {name: tensor.detach().cpu() for name, tensor in snapshot.weights.items()},
+        "config": snapshot.config,
+        "versions": dict(snapshot.versions),
+    }
+    with replaced_file(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # what the zip writer makes of a full disk
+            raise UserError(f"{path}: cannot be written ({_first_line(error)}); is the disk full?") from error
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """Read a snapshot onto the CPU, running nothing that it may hold.
+
+    Raises:
+        UserError: the file is missing, damaged, of another format, or no snapshot of ours.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such snapshot")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage shows as errors of many kinds
+        raise UserError(
+            f"{path}: is damaged or not a snapshot ({_first_line(error)}); use another snapshot of the run"
+        ) from error
+    for name, kind in _FIELDS.items():
+        if not isinstance(content, Mapping) or not isinstance(content.get(name), kind):
+            raise UserError(
+                f"{path}: is not a snapshot of this project (no {name}); give one made by training"
+            )
+    if content["format"] != FORMAT:
+        raise UserError(
+            f"{path}: has snapshot format {content['format']}, this version reads {FORMAT}; train it again"
+        )
+    return Snapshot(
+        step=content["step"],
+        weights=content["weights"],
+        config=content["config"],
+        versions=content["versions"],
+    )
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    versions = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

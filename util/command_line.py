@@ -1,0 +1,93 @@
+"""Run a sacred experiment so that a user's mistake costs one line, and a defect keeps its traceback."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from docopt import DocoptExit, docopt
+
+from util.errors import UserError
+
+with warnings.catch_warnings():
+    # sacred 0.8.7 imports pkg_resources, which says at each start that it will go.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    import sacred
+    from sacred.arg_parser import get_config_updates
+    from sacred.utils import SacredError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def experiment_logger() -> logging.Logger:
+    """Return a logger that tells warnings of sacred's but not its remarks on changed types.
+
+    Types are checked by the configuration itself; None turning into a number is no news.
+    """
+    logger = logging.getLogger("hcpmnet")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.addFilter(lambda record: not record.getMessage().startswith("Changed type of config entry"))
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+    return logger
+
+
+def run_command_line(experiment: sacred.Experiment, argv: Sequence[str] | None = None) -> int:
+    """Run an experiment from command-line words and return the exit code.
+
+    `with` may be left out: a first word that sets a key is taken as an override. Bad input ends in one line
+    on stderr and code 2; `--debug` shows the traceback as well.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "with" not in words:
+        first = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), None)
+        if first is not None:
+            words.insert(first, "with")
+    _, usage, internal_usage = experiment.get_usage()
+    try:
+        options = docopt(internal_usage, words, default_help=False)
+    except DocoptExit:
+        return _refuse(f"cannot understand {' '.join(words)!r}; write key=value, or -h for help")
+    if options["--help"] or options.get("help"):
+        print(usage)
+        return 0
+    command = options.get("COMMAND") or experiment.default_command
+    if command not in experiment.commands:
+        return _refuse(f"{command}: no such command; there are {', '.join(sorted(experiment.commands))}")
+    return _guarded(lambda: _run(experiment, command, options), debug=bool(options["--debug"]))
+
+
+def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
+    """Run a plain command under the same rules for errors as `run_command_line`."""
+    return _guarded(main, debug=debug)
+
+
+def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
+    updates, named_configs = get_config_updates(options["UPDATE"])
+    for name in named_configs:
+        if name not in experiment.named_configs and not Path(name).is_file():
+            raise UserError(f"{name}: must be key=value or an existing configuration file (JSON or YAML)")
+    experiment.run(command, updates, named_configs, options=options)
+
+
+def _guarded(main: Callable[[], object], *, debug: bool) -> int:
+    try:
+        main()
+    except (UserError, SacredError) as error:
+        if debug:
+            raise
+        return _refuse(str(error).strip().splitlines()[0])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return EXIT_USER_ERROR

@@ -1,0 +1,61 @@
+"""Find what earlier runs left: a run folder is `<kind>/<number>`, the number growing."""
+
+import re
+from pathlib import Path
+
+from util.errors import UserError
+
+SNAPSHOT_FOLDER = "snapshots"
+
+
+def snapshot_path(run_dir: Path, step: int) -> Path:
+    """Name the snapshot of a run after a number of steps."""
+    return run_dir / SNAPSHOT_FOLDER / f"snapshot_{step:06d}.pt"
+
+
+def list_runs(kind_dir: Path) -> list[Path]:
+    """List the numbered run folders, the newest first; empty where there is none."""
+    if not kind_dir.is_dir():
+        return []
+    numbered = [entry for entry in kind_dir.iterdir() if entry.is_dir() and entry.name.isdecimal()]
+    return sorted(numbered, key=lambda entry: int(entry.name), reverse=True)
+
+
+def latest_snapshot_in(run_dir: Path) -> Path | None:
+    """Return the snapshot of the most steps in a run folder, or None."""
+    folder = run_dir / SNAPSHOT_FOLDER
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = {
+        int(match[1]): path for path in found if (match := re.fullmatch(r"snapshot_(\d+)\.pt", path.name))
+    }
+    return steps[max(steps)] if steps else None
+
+
+def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
+    """Find the snapshot to use.
+
+    Args:
+        training_dir: where the training runs of dataset and fold lie.
+        reload_path: a snapshot, a run folder, or None for the newest run that has a snapshot.
+
+    Raises:
+        UserError: there is none.
+    """
+    if reload_path is not None:
+        path = Path(reload_path)
+        if path.is_file():
+            return path
+        found = latest_snapshot_in(path)
+        if found is None:
+            raise UserError(
+                f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
+            )
+        return found
+    for run_dir in list_runs(training_dir):
+        found = latest_snapshot_in(run_dir)
+        if found is not None:
+            return found
+    raise UserError(
+        f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset and "
+        "eval_fold) or set reload_model_path"
+    )

@@ -1,0 +1,200 @@
+"""Describe, check and document configuration keys: one declaration serves all three.
+
+A configuration is a frozen dataclass whose fields are made by `key` or `group` (a nested
+dataclass). Defaults, validation, the typed object and the table in the README all come from it.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be.
+
+    Attributes:
+        text: completes "must be ...".
+        parse: returns the value in its final type, or raises ValueError or TypeError.
+    """
+
+    text: str
+    parse: Callable[[Any], Any]
+
+
+def whole(minimum: int, maximum: int | None = None) -> Rule:
+    """Ask for a whole number within bounds, both included."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError
+        return _bounded(value, minimum, math.inf if maximum is None else maximum)
+
+    upper = "" if maximum is None else f" and at most {maximum}"
+    return Rule(f"a whole number of at least {minimum}{upper}", parse)
+
+
+def real(minimum: float, maximum: float = math.inf, *, open_minimum: bool = False) -> Rule:
+    """Ask for a finite number within bounds; `open_minimum` leaves the lower bound itself out."""
+
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise TypeError
+        if open_minimum and value <= minimum:
+            raise ValueError
+        return float(_bounded(value, minimum, maximum))
+
+    lower = f"above {minimum}" if open_minimum else f"of at least {minimum}"
+    upper = "" if maximum == math.inf else f" and at most {maximum}"
+    return Rule(f"a number {lower}{upper}", parse)
+
+
+def flag() -> Rule:
+    """Ask for True or False."""
+
+    def parse(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+
+    return Rule("True or False", parse)
+
+
+def text() -> Rule:
+    """Ask for a text that is not empty."""
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise TypeError
+        return value
+
+    return Rule("a text", parse)
+
+
+def one_of(*choices: Any) -> Rule:
+    """Ask for one of a few values of the same type."""
+
+    def parse(value: Any) -> Any:
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise ValueError
+        return value
+
+    return Rule(f"one of {', '.join(map(str, choices))}", parse)
+
+
+def optional(rule: Rule) -> Rule:
+    """Allow None beside what `rule` allows."""
+    return Rule(f"{rule.text}, or None", lambda value: None if value is None else rule.parse(value))
+
+
+def several(rule: Rule, *, length: int | None = None, minimum: int = 0) -> Rule:
+    """Ask for a list of what `rule` allows, which becomes a tuple."""
+
+    def parse(value: Any) -> tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        if len(value) < minimum or (length is not None and len(value) != length):
+            raise ValueError
+        return tuple(rule.parse(item) for item in value)
+
+    number = f"{length} values" if length is not None else "values"
+    return Rule(f"a list of {number}, each {rule.text}", parse)
+
+
+def increasing_pair(rule: Rule) -> Rule:
+    """Ask for `[low, high]` with low not above high."""
+    pair = several(rule, length=2)
+
+    def parse(value: Any) -> tuple:
+        low, high = pair.parse(value)
+        if low > high:
+            raise ValueError
+        return low, high
+
+    return Rule(f"[low, high], each {rule.text}", parse)
+
+
+def key(default: Any, rule: Rule, meaning: str) -> Any:
+    """Declare a key of a configuration dataclass: its default, its rule and what it means."""
+    return field(default=default, metadata={"rule": rule, "meaning": meaning})
+
+
+def group(of: type) -> Any:
+    """Declare a nested dataclass of keys."""
+    return field(default_factory=of, metadata={"group": of})
+
+
+def default_values(of: type) -> dict[str, Any]:
+    """Return the defaults as a nested dict of plain values; tuples become lists."""
+    return {
+        entry.name: default_values(entry.metadata["group"])
+        if "group" in entry.metadata
+        else _plain(entry.default)
+        for entry in fields(of)
+    }
+
+
+def parse_values(of: type, values: Mapping[str, Any], *, prefix: str = "") -> Any:
+    """Check a nested mapping and build the configuration object.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value breaks its rule; the first one found is named.
+    """
+    known = {entry.name: entry for entry in fields(of)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
+            raise UserError(f"{prefix}{name}: unknown configuration key; {hint}")
+    parsed = {}
+    for name, entry in known.items():
+        if name not in values:
+            raise UserError(f"{prefix}{name}: missing configuration key")
+        parsed[name] = _parse_entry(entry, values[name], prefix=prefix)
+    return of(**parsed)
+
+
+def describe_keys(of: type, *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
+    """Yield each key's dotted name, default, rule and meaning, in the order of declaration."""
+    for entry in fields(of):
+        name = f"{prefix}{entry.name}"
+        if "group" in entry.metadata:
+            yield from describe_keys(entry.metadata["group"], prefix=f"{name}.")
+        else:
+            yield name, _plain(entry.default), entry.metadata["rule"].text, entry.metadata["meaning"]
+
+
+def plain_values(config: Any) -> Any:
+    """Turn a configuration object into nested dicts and lists that any reader understands."""
+    if is_dataclass(config):
+        return {entry.name: plain_values(getattr(config, entry.name)) for entry in fields(config)}
+    return _plain(config)
+
+
+def _parse_entry(entry: Field, value: Any, *, prefix: str) -> Any:
+    name = f"{prefix}{entry.name}"
+    if "group" in entry.metadata:
+        if not isinstance(value, Mapping):
+            raise UserError(
+                f"{name}={value!r}: is a group of keys; set them one by one, as {name}.<key>=<value>"
+            )
+        return parse_values(entry.metadata["group"], value, prefix=f"{name}.")
+    rule: Rule = entry.metadata["rule"]
+    try:
+        return rule.parse(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={value!r}: must be {rule.text}") from None
+
+
+def _bounded(value: Any, minimum: float, maximum: float) -> Any:
+    if not minimum <= value <= maximum:
+        raise ValueError
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
