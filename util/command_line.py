@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from docopt import DocoptExit, docopt
@@ -15,23 +15,27 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred
     from sacred.arg_parser import get_config_updates
+    from sacred.config import load_config_file
     from sacred.utils import SacredError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+_MUTED_REMARKS = ("Changed type of config entry", "Failed after", "Aborted after")
 
 
 def experiment_logger() -> logging.Logger:
-    """Return a logger that tells warnings of sacred's but not its remarks on changed types.
+    """Return a logger that tells sacred's warnings but not what others tell better.
 
-    Types are checked by the configuration itself; None turning into a number is no news.
+    Types are checked by the configuration itself (None turning into a number is no news), and how a run
+    failed is told by the one line or the traceback that ends it.
     """
     logger = logging.getLogger("hcpmnet")
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        # The handler's, because a logger's own filter does not see what its children log.
+        handler.addFilter(lambda record: not record.getMessage().startswith(_MUTED_REMARKS))
         logger.addHandler(handler)
-        logger.addFilter(lambda record: not record.getMessage().startswith("Changed type of config entry"))
         logger.setLevel(logging.WARNING)
         logger.propagate = False
     return logger
@@ -70,9 +74,20 @@ def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
 def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
     updates, named_configs = get_config_updates(options["UPDATE"])
     for name in named_configs:
-        if name not in experiment.named_configs and not Path(name).is_file():
-            raise UserError(f"{name}: must be key=value or an existing configuration file (JSON or YAML)")
+        if name not in experiment.named_configs:
+            _check_config_file(name)
     experiment.run(command, updates, named_configs, options=options)
+
+
+def _check_config_file(name: str) -> None:
+    if not Path(name).is_file():
+        raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
+    try:
+        content = load_config_file(name)
+    except Exception as error:  # each format fails in its own way
+        raise UserError(f"{name}: cannot be read as a configuration file ({error}); give JSON") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{name}: must hold keys and values, as {{\"n_steps\": 100}}")
 
 
 def _guarded(main: Callable[[], object], *, debug: bool) -> int:

@@ -4,6 +4,8 @@ The only module that knows SimpleITK's axis order: outside it arrays are `(Z, H,
 `(z, y, x)` in millimetres.
 """
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import SimpleITK as sitk
 
 from util.errors import UserError
 from util.files import replaced_file
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
         raise UserError(f"{path}: no such file")
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+        _unpacked_bytes(path)
+    except (RuntimeError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as an image ({_reason(error)}); restore the file") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise UserError(f"{path}: must be a 3D image of single values, got size {image.GetSize()}")
@@ -72,8 +78,8 @@ def read_geometry(path: Path) -> Geometry:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise UserError(f"{path}: cannot be read as an image ({_reason(error)}); restore the file") from error
-    if reader.GetDimension() != 3:
-        raise UserError(f"{path}: must be a 3D image, got size {reader.GetSize()}")
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        raise UserError(f"{path}: must be a 3D image of single values, got size {reader.GetSize()}")
     return _geometry(reader)
 
 
@@ -93,8 +99,22 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     with replaced_file(path, suffix=".nii.gz") as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:
+            if _unpacked_bytes(temporary) < volume.nbytes:
+                raise EOFError("the file is cut off")
+        except (RuntimeError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: cannot be written ({_reason(error)}); is the disk full?") from error
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Return a file's length, of a gzip file unpacked, whose completeness and checksum that proves.
+
+    ITK tells of neither a file that is cut off, when it reads, nor a disk that is full, when it writes.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != _GZIP_MAGIC:
+            return path.stat().st_size
+    with gzip.open(path) as unpacked:
+        return sum(map(len, iter(lambda: unpacked.read(_BLOCK_BYTES), b"")))
 
 
 def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
@@ -106,7 +126,7 @@ def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
     )
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """Take the telling line out of ITK's long message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("sitk::ERROR: ") if lines else "unknown reason"

@@ -1,0 +1,69 @@
+"""Make a dataset's supervoxels: `python -m data.supervoxels --dataset CHAOST2`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data.layout import DatasetLayout
+from data.specs import DATASETS, find_spec
+from data.supervoxels.generation import GenerationSummary, generate_supervoxels
+from util.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        spec = find_spec(options.dataset)
+        data_dir = options.data_dir or Path("data", spec.name)
+        layout = DatasetLayout(
+            spec=spec,
+            data_dir=data_dir,
+            supervoxel_dir=options.supervoxel_dir or data_dir,
+            supervoxel_min_vox=spec.supervoxel_min_vox if options.min_size is None else options.min_size,
+        )
+        print(f"{spec.name}: {layout.volumes_dir} -> {layout.supervoxels_dir}")
+        summary = generate_supervoxels(
+            layout, scale=options.scale, n_workers=options.workers, force=options.force
+        )
+    except UserError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        print("interrupted; scans that are done are kept", file=sys.stderr)
+        return 130
+    print(describe(summary))
+    return 0
+
+
+def describe(summary: GenerationSummary) -> str:
+    """Put a summary in a few lines."""
+    lines = [
+        f"{len(summary.made)} made, {len(summary.skipped)} up to date, {len(summary.foreign)} foreign kept "
+        f"in {summary.seconds:.1f} s"
+    ]
+    if summary.n_supervoxels:
+        counts = ", ".join(f"{scan_id}: {count}" for scan_id, count in summary.n_supervoxels.items())
+        lines.append(f"supervoxels per scan: {counts}")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data.supervoxels", description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument("--data-dir", type=Path, help="prepared volumes; default data/<dataset>")
+    parser.add_argument("--supervoxel-dir", type=Path, help="where supervoxels go; default the data folder")
+    parser.add_argument("--min-size", type=int, help="least supervoxel in voxels; default the dataset's")
+    parser.add_argument("--scale", type=float, default=1.0, help="larger values prefer larger supervoxels")
+    parser.add_argument("--workers", type=int, help="processes; default one for each core")
+    parser.add_argument("--force", action="store_true", help="make files anew that are up to date")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

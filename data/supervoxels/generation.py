@@ -1,0 +1,235 @@
+"""Make the supervoxel files of a whole dataset, several scans at a time.
+
+Scans that are done are skipped, those whose image, parameters or algorithm changed are made anew, and
+files without a record (others' prepared data) are checked and kept.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import types
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.layout import DatasetLayout
+from data.supervoxels import ALGORITHM_VERSION
+from data.supervoxels.records import (
+    Recipe,
+    Record,
+    file_state,
+    is_current,
+    read_record,
+    record_path,
+    write_record,
+)
+from util.errors import UserError
+from util.files import replaced_file
+from util.image_io import read_geometry, read_volume, write_volume
+
+
+@dataclass(frozen=True)
+class GenerationSummary:
+    """What `generate_supervoxels` did.
+
+    Attributes:
+        made: ids of the scans segmented now.
+        skipped: ids of those that were up to date.
+        foreign: ids of those with a file that we did not make, and kept.
+        n_supervoxels: scan id -> supervoxels in its file, for made and skipped scans.
+        seconds: wall time of the whole call.
+    """
+
+    made: tuple[int, ...]
+    skipped: tuple[int, ...]
+    foreign: tuple[int, ...]
+    n_supervoxels: dict[int, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One scan to segment; travels to a worker process."""
+
+    scan_id: int
+    image_path: Path
+    supervoxel_path: Path
+    recipe: Recipe
+
+
+def generate_supervoxels(
+    layout: DatasetLayout,
+    *,
+    scan_ids: Iterable[int] | None = None,
+    scale: float = 1.0,
+    n_workers: int | None = None,
+    progress: bool = True,
+    force: bool = False,
+) -> GenerationSummary:
+    """Bring a dataset's supervoxel files up to date.
+
+    The first failure ends the call; scans that are done or in work by then keep their files, and none is ever
+    half written. Worker processes import neither the main module nor torch.
+
+    Args:
+        layout: where images lie and supervoxels go; its `supervoxel_min_vox` is their least size.
+        scan_ids: the scans to look at; all of the dataset by default.
+        scale: see `segmentation.segment_supervoxels`.
+        n_workers: processes; by default one for each usable core, at most one for each scan to make.
+        progress: show a progress bar while scans are made.
+        force: make our own files anew even if they are up to date. Foreign ones are kept all the same.
+
+    Raises:
+        UserError: an image is missing, damaged or cannot be segmented; a foreign file's grid differs from the
+            image's; a file cannot be written; the extension is not built although a scan must be made; a
+            worker died. The message names the file.
+    """
+    start = time.perf_counter()
+    if n_workers is not None and n_workers < 1:
+        raise UserError(f"supervoxel workers: must be at least 1, got {n_workers}")
+    recipe = Recipe(ALGORITHM_VERSION, layout.supervoxel_min_vox, float(scale))
+    tasks, foreign, counts = [], [], {}
+    for scan_id in sorted(set(layout.scan_ids() if scan_ids is None else scan_ids)):
+        task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
+        if _is_foreign(task):
+            foreign.append(scan_id)
+            continue
+        count = None if force else _current_count(task)
+        if count is None:
+            tasks.append(task)
+        else:
+            counts[scan_id] = count
+    skipped = tuple(counts)
+    counts |= _make_all(tasks, n_workers or _usable_cores(), progress=progress)
+    return GenerationSummary(
+        made=tuple(task.scan_id for task in tasks),
+        skipped=skipped,
+        foreign=tuple(foreign),
+        n_supervoxels=dict(sorted(counts.items())),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _is_foreign(task: _Task) -> bool:
+    """Tell whether somebody else made the supervoxel file, and check its grid."""
+    if not task.image_path.is_file():
+        raise UserError(f"{task.image_path}: no such file; scan {task.scan_id} is not in this dataset")
+    if not task.supervoxel_path.is_file() or record_path(task.supervoxel_path).exists():
+        return False
+    found = read_geometry(task.supervoxel_path).shape
+    expected = read_geometry(task.image_path).shape
+    if found != expected:
+        raise UserError(
+            f"{task.supervoxel_path}: supervoxel grid {found} differs from image grid {expected}; "
+            "delete the file to have it made anew"
+        )
+    return True
+
+
+def _current_count(task: _Task) -> int | None:
+    """Return the number of supervoxels in an up-to-date file, None for one to be made."""
+    record = read_record(record_path(task.supervoxel_path))
+    paths = {"image_path": task.image_path, "supervoxel_path": task.supervoxel_path}
+    if record is None or not is_current(record, task.recipe, **paths):
+        return None
+    return record.n_supervoxels
+
+
+def _make_all(tasks: list[_Task], n_workers: int, *, progress: bool) -> dict[int, int]:
+    """Make the tasks' files; return scan id -> number of supervoxels."""
+    if not tasks:
+        return {}
+    # Late, for it needs the extension: a dataset that is complete must be usable without a C compiler.
+    # Here as well as in the workers, so that a missing one is told before they start.
+    from data.supervoxels.segmentation import check_parameters
+
+    check_parameters(tasks[0].recipe.min_size_vox, tasks[0].recipe.scale)
+    n_workers = min(n_workers, len(tasks))
+    counts = {}
+    results = _make_in_processes(tasks, n_workers) if n_workers > 1 else (_make_one(task) for task in tasks)
+    bar = tqdm(total=len(tasks), desc="supervoxels", unit="scan", disable=not progress)
+    with bar, closing(results) as made:
+        for scan_id, count in made:
+            counts[scan_id] = count
+            bar.update()
+    return counts
+
+
+def _make_in_processes(tasks: list[_Task], n_workers: int) -> Generator[tuple[int, int], None, None]:
+    # Spawned, not forked: image IO and torch hold threads whose locks do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        with _bare_main_module():
+            futures = [executor.submit(_make_one, task) for task in tasks]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"a supervoxel worker died, probably for lack of memory; use fewer than {n_workers} workers"
+        ) from error
+    finally:
+        # Scans in work are finished rather than killed: that leaves no temporary file behind.
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _make_one(task: _Task) -> tuple[int, int]:
+    """Segment one scan and write its file and record; return its id and number of supervoxels."""
+    from data.supervoxels.segmentation import make_supervoxels  # late: see `_make_all`
+
+    recipe = task.recipe
+    try:
+        image_state = file_state(task.image_path)  # first: a change while we read must show later
+        volume, geometry = read_volume(task.image_path)
+        supervoxels = make_supervoxels(
+            volume, geometry.spacing_mm, min_size_vox=recipe.min_size_vox, scale=recipe.scale
+        )
+        count = int(supervoxels.max())
+        with replaced_file(task.supervoxel_path, suffix=".nii.gz") as temporary:
+            write_volume(temporary, supervoxels, geometry)
+            # The record goes first: cut off between the two, the scan is made anew instead of
+            # passing for somebody else's.
+            record = Record(recipe, count, image_state, file_state(temporary))
+            write_record(record_path(task.supervoxel_path), record)
+    except UserError as error:
+        if any(str(path.parent) in str(error) for path in (task.image_path, task.supervoxel_path)):
+            raise  # it names the file already
+        raise UserError(f"{task.image_path}: {error}") from error
+    except MemoryError as error:
+        raise UserError(f"{task.image_path}: not enough memory to segment it; use fewer workers") from error
+    except Exception as error:
+        raise RuntimeError(
+            f"supervoxels of scan {task.scan_id} ({task.image_path}) failed: {error}"
+        ) from error
+    return task.scan_id, count
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ignore_interrupt() -> None:
+    """Leave Ctrl-C to the parent, which lets scans in work finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _bare_main_module() -> Iterator[None]:
+    """Hide the main module while workers start.
+
+    They would import it again: with torch, and wrongly where it is a script without a guard. They need
+    nothing of it.
+    """
+    main_module = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main_module

@@ -1,0 +1,43 @@
+"""A tiny phantom and a network small enough to train within a test."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "dataset=PHANTOM",
+    "phantom.n_scans=10",
+    "phantom.image_size_px=48",
+    "n_sv=60",
+    "model.encoder=resnet18",
+    "model.feature_width=8",
+    "n_steps=3",
+    "print_interval=2",
+    "save_snapshot_every=2",
+    "num_workers=0",
+    "device=cpu",
+)
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory) -> Path:
+    """Where all tests of a session keep the tiny phantom; the first training makes it."""
+    return tmp_path_factory.mktemp("phantom")
+
+
+@pytest.fixture(scope="session")
+def overrides_for(phantom_dir) -> Callable[[Path], list[str]]:
+    """Give overrides that train and evaluate a tiny network, with runs under a folder."""
+    return lambda log_dir: [
+        "with",
+        *TINY,
+        f"path.PHANTOM.data_dir={phantom_dir}",
+        f"path.log_dir={log_dir}",
+    ]
+
+
+@pytest.fixture
+def tiny_overrides(overrides_for, tmp_path) -> list[str]:
+    """Give such overrides with runs under this test's own folder."""
+    return overrides_for(tmp_path / "runs")

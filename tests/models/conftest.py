@@ -1,0 +1,11 @@
+"""Fixtures of the tests of the network."""
+
+import pytest
+
+from tests.models.episodes import make_network
+
+
+@pytest.fixture(name="model", scope="session")
+def _model():
+    """A small network in evaluation mode that no test may change."""
+    return make_network()

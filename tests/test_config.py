@@ -1,0 +1,156 @@
+"""The configuration refuses what cannot work, in one line, before anything is written."""
+
+import copy
+
+import pytest
+
+from config_ssl_upload import Config, check_paths, dataset_defaults, parse_config
+from util.errors import UserError
+from util.settings import plain_values
+
+NAMES_SHARED_BY_THE_FIELD = {
+    *(
+        "dataset",
+        "eval_fold",
+        "n_steps",
+        "seed",
+        "supp_idx",
+        "n_part",
+        "test_label",
+        "exclude_label",
+        "use_gt",
+    ),
+    *("n_sv", "min_size", "max_iters_per_load", "lr_step_gamma", "save_snapshot_every", "print_interval"),
+    *("num_workers", "batch_size", "n_shot", "optim", "path", "reload_model_path"),
+}
+
+
+def with_changes(dataset: str = "CHAOST2", **changes):
+    values = copy.deepcopy(dataset_defaults(dataset))
+    for name, value in changes.items():
+        target = values
+        *groups, last = name.split("__")
+        for group in groups:
+            target = target[group]
+        target[last] = value
+    return values
+
+
+def test_defaults_of_every_dataset_are_valid():
+    for dataset in ("CHAOST2", "SABS", "CMR", "PHANTOM"):
+        config = parse_config(dataset_defaults(dataset))
+        assert config.dataset == dataset
+        assert config.test_label == config.spec.test_labels
+        assert config.exclude_label == ()
+
+
+def test_published_training_defaults_are_those_of_the_design():
+    config = parse_config(dataset_defaults("CHAOST2"))
+    assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (1e-3, 0.9, 5e-4)
+    assert (config.n_steps, config.batch_size, config.seed) == (40_000, 1, 2025)
+    assert (config.max_iters_per_load, config.lr_step_gamma, config.save_snapshot_every) == (
+        10_000,
+        0.98,
+        10_000,
+    )
+    assert (config.supp_idx, config.n_part, config.min_size) == (2, 3, 200)
+    assert (config.model.encoder, config.model.feature_width) == ("resnet101", 512)
+
+
+def test_names_are_those_shared_by_the_field():
+    assert set(dataset_defaults("CHAOST2")) >= NAMES_SHARED_BY_THE_FIELD
+    paths = dataset_defaults("CHAOST2")["path"]
+    assert "log_dir" in paths
+    assert all("data_dir" in paths[name] for name in ("CHAOST2", "SABS", "CMR"))
+
+
+def test_setting_2_tests_and_excludes_the_organ_group():
+    config = parse_config(with_changes(setting=2, organ_group=1))
+    assert config.test_label == (2, 3)
+    assert config.exclude_label == (2, 3)
+    assert "setting2_group1" in str(config.fold_dir)
+
+
+def test_an_explicit_exclusion_wins_over_the_setting():
+    config = parse_config(with_changes(setting=2, organ_group=0, exclude_label=[1]))
+    assert config.exclude_label == (1,)
+    assert config.test_label == (1, 4)
+
+
+def test_supervoxel_size_follows_the_dataset_unless_given():
+    assert parse_config(with_changes("CMR")).layout.supervoxels_dir.name == "supervoxels_1000"
+    assert parse_config(with_changes("CMR", n_sv=77)).layout.supervoxels_dir.name == "supervoxels_77"
+
+
+def test_supervoxels_may_lie_apart_from_read_only_data():
+    config = parse_config(
+        with_changes(path__CHAOST2__data_dir="/scans", path__CHAOST2__supervoxel_dir="/mine")
+    )
+    assert str(config.layout.image_path(3)) == "/scans/chaos_MR_T2_normalized/image_3.nii.gz"
+    assert str(config.layout.supervoxel_path(3)) == "/mine/supervoxels_5000/superpix-MIDDLE_3.nii.gz"
+
+
+def test_the_plain_form_parses_to_the_same_configuration():
+    config = parse_config(with_changes("PHANTOM", image_size_px=[64, 80]))
+    assert parse_config(plain_values(config)) == config
+    assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_steps": 5.5}, r"^n_steps=5.5: must be a whole number of at least 1$"),
+        ({"n_steps": True}, r"^n_steps=True: must be a whole number"),
+        ({"n_steps": 0}, r"^n_steps=0: "),
+        ({"use_gt": "no"}, r"^use_gt='no': must be True or False$"),
+        ({"n_step": 3}, r"^n_step: unknown configuration key; did you mean n_steps\?$"),
+        ({"optim__learning_rate": 1}, r"^optim.learning_rate: unknown configuration key"),
+        ({"optim": 3}, r"^optim=3: is a group of keys"),
+        ({"optim__lr": 0}, r"^optim.lr=0: must be a number above 0"),
+        ({"optim__lr": float("nan")}, r"^optim.lr=nan: must be a number"),
+        ({"optim__lr": "1e-3x"}, r"^optim.lr='1e-3x'"),
+        ({"optim__momentum": 1.5}, r"^optim.momentum=1.5: .* at most 1"),
+        ({"eval_fold": 5}, r"^eval_fold=5: .* at most 4$"),
+        ({"setting": 3}, r"^setting=3: must be one of 1, 2$"),
+        ({"setting": True}, r"^setting=True: must be one of 1, 2$"),
+        ({"dataset": "CHAOS"}, r"^dataset='CHAOS': must be one of CHAOST2, SABS, CMR, PHANTOM$"),
+        ({"setting": 2, "organ_group": 2}, r"^organ_group=2: CHAOST2 has 2 organ groups"),
+        ({"test_label": [1, 9]}, r"^test_label=\[9\]: CHAOST2 has the labels 1 liver, "),
+        ({"test_label": []}, r"^test_label=\[\]: must be a list"),
+        ({"exclude_label": 1}, r"^exclude_label=1: must be a list"),
+        ({"image_size_px": [256]}, r"^image_size_px=\[256\]: must be a list of 2 values"),
+        ({"image_size_px": [8, 8]}, r"^image_size_px=\[8, 8\]"),
+        ({"task__gamma": [2, 1]}, r"^task.gamma=\[2, 1\]: must be \[low, high\]"),
+        ({"model__encoder": "vgg"}, r"^model.encoder='vgg': must be one of resnet101"),
+        ({"path__log_dir": ""}, r"^path.log_dir='': must be a text$"),
+        ({"path__MR": {}}, r"^path.MR: unknown configuration key"),
+        ({"seed": -1}, r"^seed=-1: "),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_config(with_changes(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named():
+    values = with_changes()
+    del values["model"]["prior"]
+    with pytest.raises(UserError, match=r"^model.prior: missing configuration key$"):
+        parse_config(values)
+
+
+def test_paths_that_do_not_exist_are_refused(tmp_path):
+    absent = with_changes(path__CHAOST2__data_dir=str(tmp_path / "absent"))
+    with pytest.raises(UserError, match=r"no such folder; .* set path.CHAOST2.data_dir$"):
+        check_paths(parse_config(absent))
+    reloaded = with_changes("PHANTOM", reload_model_path=str(tmp_path / "gone.pt"))
+    with pytest.raises(UserError, match=r"reload_model_path=.*gone.pt: no such snapshot or run folder"):
+        check_paths(parse_config(reloaded))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="must be a folder, found a file"):
+        check_paths(parse_config(with_changes("PHANTOM", path__log_dir=str(tmp_path / "file"))))
+
+
+def test_the_phantom_is_no_missing_path(tmp_path):
+    check_paths(parse_config(with_changes("PHANTOM", path__PHANTOM__data_dir=str(tmp_path / "to be made"))))

@@ -1,0 +1,159 @@
+"""A tiny phantom through everything: supervoxels, training, snapshot, evaluation, prediction files."""
+
+import csv
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+import training
+import validation
+from util.command_line import run_command_line
+
+FOLD_0 = (0, 1, 2)
+SUPPORT = 2
+ORGANS = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
+
+
+@pytest.fixture(scope="module")
+def runs(overrides_for, tmp_path_factory):
+    """Train and evaluate once; the module's tests read what that left."""
+    log_dir = tmp_path_factory.mktemp("end_to_end")
+    overrides = overrides_for(log_dir)
+    assert run_command_line(training.experiment, overrides) == 0
+    assert run_command_line(validation.experiment, overrides) == 0
+    return log_dir / "PHANTOM" / "fold_0", overrides
+
+
+def read_scores(folder):
+    with (folder / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def read(path):
+    return np.asarray(nibabel.load(path).dataobj)
+
+
+def test_supervoxels_lie_on_the_images_grids(runs, phantom_dir):
+    for scan_id in range(10):
+        image = nibabel.load(phantom_dir / f"phantom_MR_T2_normalized/image_{scan_id}.nii.gz")
+        supervoxels = nibabel.load(phantom_dir / f"supervoxels_60/superpix-MIDDLE_{scan_id}.nii.gz")
+        assert supervoxels.shape == image.shape
+        np.testing.assert_allclose(supervoxels.affine, image.affine, atol=1e-4)
+        assert supervoxels.get_fdata().max() >= 3
+
+
+def test_predictions_have_the_querys_full_grid(runs, phantom_dir):
+    folder = runs[0] / "evaluation" / "1" / "predictions" / "chunks"
+    for scan_id in set(FOLD_0) - {SUPPORT}:
+        image = nibabel.load(phantom_dir / f"phantom_MR_T2_normalized/image_{scan_id}.nii.gz")
+        for organ in ORGANS.values():
+            prediction = nibabel.load(folder / f"scan_{scan_id}_{organ}.nii.gz")
+            assert prediction.shape == image.shape
+            np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-4)
+            assert prediction.header.get_zooms() == pytest.approx(image.header.get_zooms(), abs=1e-5)
+        assert nibabel.load(folder / f"scan_{scan_id}.nii.gz").shape == image.shape
+    assert not list(folder.glob(f"scan_{SUPPORT}*"))
+
+
+def test_dice_recomputed_from_the_files_is_the_tables(runs, phantom_dir):
+    folder = runs[0] / "evaluation" / "1"
+    checked = 0
+    for score in read_scores(folder):
+        if score["method"] != "trained" or score["main_support"] != "True":
+            continue
+        label, scan_id = int(score["label"]), score["query_id"]
+        true = read(phantom_dir / f"phantom_MR_T2_normalized/label_{scan_id}.nii.gz") == label
+        name = f"scan_{scan_id}_{ORGANS[label]}.nii.gz"
+        predicted = read(folder / "predictions" / score["protocol"] / name).astype(bool)
+        with_organ = true.any(axis=(0, 1))
+        if score["protocol"] == "chunks":
+            assert not predicted[..., ~with_organ].any()
+            assert int(score["n_slices"]) == with_organ.sum()
+        both, total = (predicted & true).sum(), predicted.sum() + true.sum()
+        assert float(score["dice"]) == pytest.approx(2 * both / total)
+        assert float(score["iou"]) == pytest.approx(both / (total - both))
+        checked += 1
+    assert checked == 2 * len(ORGANS) * 2
+
+
+def test_the_table_compares_with_the_baselines(runs):
+    methods = {score["method"] for score in read_scores(runs[0] / "evaluation" / "1")}
+    assert methods == {"trained", "untrained", "untrained cosine", "copied support mask"}
+
+
+def test_copied_masks_score_what_copying_by_hand_scores(runs, phantom_dir):
+    scores = read_scores(runs[0] / "evaluation" / "1")
+    [found] = [
+        float(s["dice"])
+        for s in scores
+        if (s["method"], s["query_id"], s["label"]) == ("copied support mask", "0", "1")
+    ]
+    support, query = (
+        read(phantom_dir / f"phantom_MR_T2_normalized/label_{i}.nii.gz") == 1 for i in (SUPPORT, 0)
+    )
+    in_support, in_query = (np.flatnonzero(volume.any(axis=(0, 1))) for volume in (support, query))
+    cuts = np.linspace(0, len(in_query), 4).astype(int)
+    copied = np.zeros_like(query)
+    for part, fraction in enumerate((1 / 6, 1 / 2, 5 / 6)):
+        source = support[..., in_support[int(fraction * len(in_support))]]
+        for z in in_query[cuts[part] : cuts[part + 1]]:
+            copied[..., z] = source
+    assert found == pytest.approx(2 * (copied & query).sum() / (copied.sum() + query.sum()))
+
+
+def test_the_same_command_gives_identical_predictions(runs, capsys):
+    fold, overrides = runs
+    assert run_command_line(validation.experiment, [*overrides, "evaluation.every_support=False"]) == 0
+    first, second = (fold / "evaluation" / number / "predictions" for number in ("1", "2"))
+    files = sorted(path.relative_to(first) for path in first.rglob("*.nii.gz"))
+    assert files == sorted(path.relative_to(second) for path in second.rglob("*.nii.gz"))
+    assert len(files) == 2 * 2 * 5
+    for file in files:
+        np.testing.assert_array_equal(read(first / file), read(second / file))
+    assert "training/1/snapshots/snapshot_000003.pt" in capsys.readouterr().out
+
+
+def test_a_snapshot_or_a_run_folder_can_be_named(runs, capsys):
+    fold, overrides = runs
+    quick = [*overrides, "evaluation.baselines=False", "evaluation.every_support=False"]
+    quick += ["evaluation.all_slices=False", "evaluation.save_predictions=False", "test_label=[1]"]
+    for name in ("training/1", "training/1/snapshots/snapshot_000002.pt"):
+        assert run_command_line(validation.experiment, [*quick, f"reload_model_path={fold / name}"]) == 0
+    told = capsys.readouterr().out
+    assert "snapshot_000003.pt, step 3" in told
+    assert "snapshot_000002.pt, step 2" in told
+
+
+def test_summary_joins_the_folds_that_were_evaluated(runs, capsys):
+    fold, overrides = runs
+    assert run_command_line(validation.experiment, ["summarise", *overrides]) == 0
+    told = capsys.readouterr().out
+    assert "not evaluated yet: folds 1, 2, 3, 4" in told
+    summary = json.loads((fold.parent / "summary" / "scores.json").read_text())["summary"]
+    assert set(summary["means"]["trained"]) >= {"chunks"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("eval_fold=1", "holds no trained run; train first"),
+        ("supp_idx=3", "supp_idx=3: the fold holds 3 scans"),
+        ("model.feature_width=9", "model.feature_width=9: the snapshot was trained with 8"),
+        ("image_size_px=[64, 64]", "the snapshot was trained with None"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_meant_is_refused(runs, override, message, capsys):
+    assert run_command_line(validation.experiment, [*runs[1], override]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_damaged_snapshot_is_refused(runs, tmp_path, capsys):
+    fold, overrides = runs
+    damaged = tmp_path / "snapshot_000003.pt"
+    shutil.copy(fold / "training/1/snapshots/snapshot_000003.pt", damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    assert run_command_line(validation.experiment, [*overrides, f"reload_model_path={damaged}"]) == 2
+    assert "damaged or not a snapshot" in capsys.readouterr().err

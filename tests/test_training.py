@@ -1,0 +1,111 @@
+"""Training: schedule, repeatability, what it tells and what it refuses."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import training
+from config_ssl_upload import dataset_defaults, parse_config
+from models.few_shot_seg import EpisodeLosses
+from util.checkpoints import load_snapshot
+from util.command_line import run_command_line
+from util.errors import UserError
+
+
+def train(overrides, *more):
+    assert run_command_line(training.experiment, [*overrides, *more]) == 0
+
+
+def weights_of(folder, step=3):
+    return load_snapshot(folder / "snapshots" / f"snapshot_{step:06d}.pt").weights
+
+
+def losses(query, alignment):
+    areas = torch.tensor([1.0, 0.5, 0.25, 0.0])
+    return EpisodeLosses(query=torch.tensor(query), alignment=torch.tensor(alignment), prior_areas=areas)
+
+
+def test_learning_rate_is_cut_after_each_full_period():
+    values = {**dataset_defaults("CHAOST2"), "max_iters_per_load": 10, "lr_step_gamma": 0.5}
+    config = parse_config(values)
+    rates = [training.learning_rate(config, step) for step in (1, 10, 11, 20, 21)]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
+
+
+def test_meter_averages_over_steps_and_starts_anew():
+    meter = training.Meter()
+    meter.add(losses([1.0, 3.0], [0.5, 0.5]))
+    meter.add(losses([4.0], [0.0]))
+    averages = meter.take(2)
+    assert averages["query_loss"] == pytest.approx(3.0)
+    assert averages["alignment_loss"] == pytest.approx(0.25)
+    assert averages["loss"] == pytest.approx(3.25)
+    assert averages["raw_prior_background"] == 1.0
+    assert averages["prior_background"] == 0.25
+    assert averages["prior_foreground"] == 0.0
+    meter.add(losses([7.0], [0.0]))
+    assert meter.take(3)["loss"] == pytest.approx(7.0)
+
+
+def test_a_loss_that_is_not_finite_stops_training():
+    meter = training.Meter()
+    meter.add(losses([math.nan], [0.0]))
+    with pytest.raises(UserError, match=r"loss is not finite in the steps up to 7; lower optim\.lr"):
+        meter.take(7)
+
+
+def test_the_same_command_gives_the_same_weights_for_any_number_of_workers(tiny_overrides, tmp_path):
+    train(tiny_overrides)
+    train(tiny_overrides, "num_workers=2")
+    train(tiny_overrides, "seed=1")
+    folder = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
+    first, second, other = (weights_of(folder / number) for number in ("1", "2", "3"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, tmp_path, capsys):
+    train(tiny_overrides, "batch_size=2", "n_shot=2")
+    run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training" / "1"
+    assert sorted(entry.name for entry in (run / "snapshots").iterdir()) == [
+        "snapshot_000002.pt",
+        "snapshot_000003.pt",
+    ]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == {*training.METRICS, "lr"}
+    assert metrics["loss"]["steps"] == [2, 3]
+    assert all(0 <= area <= 1 for area in metrics["prior_foreground"]["values"])
+    snapshot = load_snapshot(run / "snapshots" / "snapshot_000003.pt")
+    assert snapshot.step == 3
+    assert snapshot.config["batch_size"] == 2
+    assert type(snapshot.config["test_label"]) is list
+    assert {"python", "torch"} <= set(snapshot.versions)
+    told = capsys.readouterr()
+    assert "prior fg" in told.out + told.err
+    assert json.loads((run / "run.json").read_text())["status"] == "COMPLETED"
+
+
+def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):
+    train(tiny_overrides, "setting=2", "organ_group=1", "task.exclude_rule=all", "min_size=50")
+    assert weights_of(tmp_path / "runs" / "PHANTOM_setting2_group1" / "fold_0" / "training" / "1")
+    train(tiny_overrides, "use_gt=True", "test_label=[1, 4]", "min_size=50")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("device=cuda:99", "device=cuda:99: this machine offers"),
+        ("device=tpu", "device=tpu: must be"),
+        ("min_size=200000", "no episode can be played"),
+        ("model.encoder_weights=/gone.pth", "/gone.pth"),
+        ("n_steps=many", "n_steps='many': must be a whole number"),
+    ],
+)
+def test_what_cannot_train_is_refused_in_one_line(tiny_overrides, override, message, capsys):
+    assert run_command_line(training.experiment, [*tiny_overrides, override]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert message in told[-1]
+    assert told[-1].startswith("error: ")
+    assert not any("Traceback" in line for line in told)
