@@ -4,6 +4,7 @@ Any key can be set on the command line, nested ones with dots: `bash script/trai
 n_steps=2000 optim.lr=0.002`. `python training.py print_config with dataset=PHANTOM` shows what would be used.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from util.settings import (
     group,
     increasing_pair,
     key,
+    markdown_table,
     one_of,
     optional,
     parse_values,
@@ -37,10 +39,11 @@ sacred.SETTINGS.CAPTURE_MODE = "sys"
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Stochastic gradient descent."""
+    """The optimiser."""
 
+    name: str = key("sgd", one_of("sgd", "adamw"), "optimiser")
     lr: float = key(1e-3, real(0, open_minimum=True), "learning rate at the start")
-    momentum: float = key(0.9, real(0, 1), "momentum")
+    momentum: float = key(0.9, real(0, 1), "momentum of sgd; adamw's first decay rate")
     weight_decay: float = key(5e-4, real(0), "weight decay")
 
 
@@ -258,8 +261,11 @@ def check_paths(config: Config) -> None:
     if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
         raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
     log_dir = Path(config.path.log_dir)
-    if log_dir.exists() and not log_dir.is_dir():
-        raise UserError(f"path.log_dir={log_dir}: must be a folder, found a file")
+    nearest = next(folder for folder in (log_dir, *log_dir.resolve().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"path.log_dir={log_dir}: must be a folder, found a file at {nearest}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"path.log_dir={log_dir}: cannot be written; choose another folder")
 
 
 def make_experiment(kind: str) -> sacred.Experiment:
@@ -299,3 +305,7 @@ def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     for name, value in changes.items():
         result[name] = _merged(result[name], value) if isinstance(value, Mapping) else value
     return result
+
+
+if __name__ == "__main__":
+    print(markdown_table(Config))  # the README's table

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from config_ssl_upload import Config, make_experiment, parse_config
+from config_ssl_upload import Config, OptimConfig, make_experiment, parse_config
 from data.phantom import PhantomSettings
 from data.preparation import ensure_volumes
 from data.supervoxels.generation import generate_supervoxels
@@ -44,6 +44,8 @@ METRICS = (
     "prior_background",
     "prior_foreground",
 )
+
+ADAMW_SECOND_DECAY = 0.999  # Kingma and Ba's default
 
 experiment = make_experiment("training")
 
@@ -75,12 +77,7 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
     choose_kernels(deterministic=config.deterministic)
     dataset = make_dataset(config)
     model = make_network(config).to(device).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.optim.lr,
-        momentum=config.optim.momentum,
-        weight_decay=config.optim.weight_decay,
-    )
+    optimizer = make_optimizer(config.optim, model)
     loader = make_episode_loader(
         dataset,
         batch_size=config.batch_size,
@@ -160,6 +157,14 @@ def make_network(config: Config) -> FewShotSeg:
         return build_network(seed=derive_seed(config.seed, "weights"), **options)
     except WeightsError as error:
         raise UserError(str(error)) from error
+
+
+def make_optimizer(optim: OptimConfig, model: FewShotSeg) -> torch.optim.Optimizer:
+    """Make the optimiser over all of the network's parameters."""
+    shared = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+    if optim.name == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=optim.momentum, **shared)
+    return torch.optim.AdamW(model.parameters(), betas=(optim.momentum, ADAMW_SECOND_DECAY), **shared)
 
 
 def phantom_settings(config: Config) -> PhantomSettings:

@@ -18,7 +18,7 @@ def build_network(*, seed: int, encoder_weights: str | None, **options: object) 
         models.encoder_weights.WeightsError: the weights cannot be had or do not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPUs' too
         model = FewShotSeg(**options)
     if encoder_weights is not None:
         load_encoder_weights(model.encoder, encoder_weights)

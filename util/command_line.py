@@ -87,7 +87,7 @@ def _check_config_file(name: str) -> None:
     except Exception as error:  # each format fails in its own way
         raise UserError(f"{name}: cannot be read as a configuration file ({error}); give JSON") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{name}: must hold keys and values, as {{\"n_steps\": 100}}")
+        raise UserError(f'{name}: must hold keys and values, as {{"n_steps": 100}}')
 
 
 def _guarded(main: Callable[[], object], *, debug: bool) -> int:

@@ -13,6 +13,8 @@ def derive_seed(seed: int, stream: str, position: int = 0) -> int:
     Raises:
         ValueError: the stream is not one of `STREAMS`.
     """
+    if stream not in STREAMS:
+        raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {stream!r}")
     entropy = [seed, STREAMS.index(stream), position]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 

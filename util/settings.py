@@ -168,6 +168,16 @@ def describe_keys(of: type, *, prefix: str = "") -> Iterator[tuple[str, Any, str
             yield name, _plain(entry.default), entry.metadata["rule"].text, entry.metadata["meaning"]
 
 
+def markdown_table(of: type) -> str:
+    """Lay out all keys, their defaults, rules and meanings as a Markdown table."""
+    lines = ["| key | default | must be | what it is |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | `{default}` | {rule} | {meaning} |"
+        for name, default, rule, meaning in describe_keys(of)
+    ]
+    return "\n".join(lines)
+
+
 def plain_values(config: Any) -> Any:
     """Turn a configuration object into nested dicts and lists that any reader understands."""
     if is_dataclass(config):

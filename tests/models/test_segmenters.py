@@ -1,0 +1,142 @@
+"""The network behind the segmenters' three steps, and the baselines that it must beat."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from models.factory import build_network
+from models.segmenters import COSINE_SCALE, CopySegmenter, CosineSegmenter, NetworkSegmenter
+
+SIZE = (33, 37)
+
+
+@pytest.fixture(name="model", scope="module")
+def _model():
+    """A small random network."""
+    return build_network(seed=0, encoder_weights=None, encoder="resnet18", feature_width=8)
+
+
+def _images(n, seed=0):
+    return torch.randn(n, 1, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def _mask():
+    mask = torch.zeros(SIZE)
+    mask[8:25, 5:20] = 1
+    return mask
+
+
+def _segment(segmenter, batches, positions=None):
+    support = segmenter.prepare(segmenter.encode([_images(1, seed=1)]), _mask())
+    encoding = segmenter.encode(batches)
+    if positions is not None:
+        encoding = segmenter.take(encoding, torch.tensor(positions))
+    return segmenter.segment(support, encoding, image_size=SIZE)
+
+
+@pytest.mark.parametrize("split", [1, 2, 3, 5])
+def test_the_network_gives_what_predict_gives_whatever_the_batches(model, split):
+    queries = _images(5)
+    with torch.no_grad():
+        expected = model.eval().predict(_images(1, seed=1)[None], _mask()[None, None], queries[None])
+    found = _segment(NetworkSegmenter(model), queries.split(split))
+    assert found.shape == (5, *SIZE)
+    torch.testing.assert_close(found, expected[0, :, 1], atol=1e-5, rtol=0)
+    # Slices differ, so that an exchanged order would show.
+    assert (expected[0, 0, 1] - expected[0, 1, 1]).abs().max() > 1e-3
+
+
+def test_slices_are_taken_by_position_in_any_order_and_repeatedly(model):
+    segmenter = NetworkSegmenter(model)
+    queries = _images(4)
+    whole = _segment(segmenter, [queries])
+    taken = _segment(segmenter, queries.split(3), positions=[3, 0, 0])
+    torch.testing.assert_close(taken, whole[[3, 0, 0]], atol=1e-5, rtol=0)
+
+
+def test_the_network_is_put_in_evaluation_mode_and_left_as_it_was(model):
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    segmenter = NetworkSegmenter(model)
+    assert not any(module.training for module in model.modules())
+    first, again = (_segment(segmenter, [_images(2)]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not first.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class _SignEncoder(nn.Module):
+    """Gives bright pixels one feature direction and dark ones another, at lengths that must not matter."""
+
+    def forward(self, images):
+        bright = (images > 0).float()
+        features = torch.cat([3 * bright, 0.5 * (1 - bright)], dim=1)
+        return features, torch.zeros(len(images), 2)
+
+
+def _half_bright(side):
+    image = -torch.ones(1, 1, 4, 6)
+    image[..., :3] *= -1 if side == "left" else 1
+    image[..., 3:] *= -1 if side == "right" else 1
+    return image
+
+
+def test_cosine_matching_separates_two_clusters_of_features():
+    segmenter = CosineSegmenter(_SignEncoder())
+    mask = torch.zeros(4, 6)
+    mask[:, :3] = 1
+    support = segmenter.prepare(segmenter.encode([_half_bright("left")]), mask)
+    # The mean features: foreground, the second row, is all bright.
+    torch.testing.assert_close(support, torch.tensor([[0.0, 0.5], [3.0, 0.0]]))
+    encoding = segmenter.encode([_half_bright("right"), _half_bright("left")])
+    probabilities = segmenter.segment(support, encoding, image_size=(4, 6))
+    # Cosines are 1 with one prototype and 0 with the other.
+    sure = 1 / (1 + math.exp(-COSINE_SCALE))
+    expected = torch.full((2, 4, 6), 1 - sure)
+    expected[0, :, 3:] = sure
+    expected[1, :, :3] = sure
+    torch.testing.assert_close(probabilities, expected)
+
+
+def test_cosine_matching_takes_slices_and_sizes_as_asked():
+    segmenter = CosineSegmenter(_SignEncoder())
+    support = segmenter.prepare(segmenter.encode([_half_bright("left")]), torch.ones(8, 12))
+    encoding = segmenter.encode([_half_bright("right"), _half_bright("left")])
+    taken = segmenter.take(encoding, torch.tensor([1, 1, 0]))
+    found = segmenter.segment(support, taken, image_size=(8, 12))
+    assert found.shape == (3, 8, 12)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_cosine_matching_after_an_empty_mask_finds_nothing():
+    segmenter = CosineSegmenter(_SignEncoder())
+    support = segmenter.prepare(segmenter.encode([_half_bright("left")]), torch.zeros(4, 6))
+    found = segmenter.segment(support, segmenter.encode([_half_bright("right")]), image_size=(4, 6))
+    assert (found < 0.5).all()
+
+
+def test_cosine_matching_uses_the_encoders_running_statistics(model):
+    model.train()
+    segmenter = CosineSegmenter(model.encoder)
+    whole = _segment(segmenter, [_images(4)])
+    torch.testing.assert_close(_segment(segmenter, _images(4).split(1)), whole, atol=1e-5, rtol=0)
+
+
+def test_copying_returns_the_mask_for_every_slice():
+    found = _segment(CopySegmenter(), _images(5).split(2))
+    assert found.shape == (5, *SIZE)
+    assert all(torch.equal(mask, _mask()) for mask in found)
+    assert len(_segment(CopySegmenter(), [_images(5)], positions=[4, 1])) == 2
+
+
+def test_a_copied_mask_fits_the_asked_size():
+    segmenter = CopySegmenter()
+    mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    support = segmenter.prepare(segmenter.encode([_images(1)]), mask)
+    found = segmenter.segment(support, segmenter.encode([_images(1)]), image_size=(5, 5))
+    # Corner pixels stay in place; halfway between 1 and 0 lies 1/2.
+    row = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0])
+    torch.testing.assert_close(found[0], row[:, None] * row[None])

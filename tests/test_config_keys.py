@@ -1,0 +1,186 @@
+"""Every configuration key is read somewhere: a key that nothing reads promises what it does not do."""
+
+import ast
+import inspect
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config_ssl_upload
+from config_ssl_upload import Config, ModelConfig, OptimConfig, PathConfig
+from models.factory import build_network
+from models.few_shot_seg import FewShotSeg
+from util.settings import describe_keys, group, key, whole
+
+ROOT = Path(config_ssl_upload.__file__).parent
+# What a whole group of keys is handed to as keyword arguments.
+HANDED_OVER = {"model": (build_network, FewShotSeg)}
+
+
+class KeyReads(ast.NodeVisitor):
+    """Collect the dotted keys that a function reads of a configuration, through its local names too.
+
+    A read is an attribute access on the configuration, on one of its groups, or on a local name bound to
+    either; `getattr(config.path, name)` stands for any group in `path`, written `path.*`.
+    """
+
+    def __init__(self, config_name):
+        self._names = {config_name: ""}
+        self.reads = set()
+
+    def resolve(self, node):
+        """Return the key that an expression stands for, "" for the configuration itself, None for others."""
+        if isinstance(node, ast.Name):
+            return self._names.get(node.id)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner, name = self.resolve(node.value), node.attr
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+            owner, name = self.resolve(node.args[0]), "*"
+        else:
+            return None
+        return None if owner is None else f"{owner}.{name}".removeprefix(".")
+
+    def visit_Assign(self, node):
+        for target in node.targets:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(target.elts, node.value.elts, strict=True)
+            for name, value in pairs:
+                if isinstance(name, ast.Name) and (found := self.resolve(value)) is not None:
+                    self._names[name.id] = found
+        self.generic_visit(node)
+
+    def generic_visit(self, node):
+        if found := self.resolve(node):
+            self.reads.add(found)
+        super().generic_visit(node)
+
+
+def keys_read(source, config_name="config"):
+    """Return the keys that any function of a source reads of a configuration of this name."""
+    reads = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            visitor = KeyReads(config_name)
+            visitor.visit(node)
+            reads |= visitor.reads
+    return reads
+
+
+def all_reads():
+    """Return the keys read by the entry points, who alone see it, and the configuration's own properties."""
+    reads = set()
+    for name in ("training.py", "validation.py"):
+        reads |= keys_read((ROOT / name).read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "config_ssl_upload.py").read_text(encoding="utf-8"))
+    of_config = next(node for node in tree.body if getattr(node, "name", "") == "Config")
+    return reads | keys_read(ast.unparse(of_config), "self")
+
+
+def stands_for(read, name):
+    """Tell whether a read is one of this key; a mere choice among keys by name, `x.*`, is none of any."""
+    parts, wanted = read.split("."), name.split(".")
+    fits = len(parts) == len(wanted) and all(a in ("*", b) for a, b in zip(parts, wanted, strict=True))
+    return fits and parts[-1] != "*"
+
+
+def unread_keys(of, reads):
+    """List the keys of a configuration that none of `reads` reads."""
+    unread = []
+    for name, *_ in describe_keys(of):
+        group_name, _, own_name = name.rpartition(".")
+        is_read = any(stands_for(read, name) for read in reads)
+        if group_name in HANDED_OVER and group_name in reads:
+            takers = HANDED_OVER[group_name]
+            is_read |= any(own_name in inspect.signature(taker).parameters for taker in takers)
+        if not is_read:
+            unread.append(name)
+    return unread
+
+
+def test_every_key_is_read():
+    assert unread_keys(Config, all_reads()) == []
+
+
+def test_the_keys_that_are_looked_for_are_all_there_are():
+    names = [name for name, *_ in describe_keys(Config)]
+    assert {"dataset", "optim.lr", "model.prior", "path.SABS.supervoxel_dir"} <= set(names)
+    assert len(names) > 50
+
+
+@dataclass(frozen=True)
+class _UnreadOptim(OptimConfig):
+    nesterov: int = key(1, whole(0), "read nowhere")
+
+
+@dataclass(frozen=True)
+class _UnreadModel(ModelConfig):
+    n_heads: int = key(1, whole(0), "no parameter of the network")
+
+
+def _unread_dataset_paths():
+    @dataclass(frozen=True)
+    class DatasetPaths(next(entry for entry in fields(PathConfig) if entry.name == "CMR").metadata["group"]):
+        mirror: int = key(1, whole(0), "read nowhere")
+
+    return DatasetPaths
+
+
+@dataclass(frozen=True)
+class _UnreadPath(PathConfig):
+    CMR: Any = group(_unread_dataset_paths())  # noqa: RUF009 - makes a field, as `dataclasses.field` does
+
+
+@dataclass(frozen=True)
+class _WithUnreadKeys(Config):
+    optim: Any = group(_UnreadOptim)  # noqa: RUF009 - as above
+    model: Any = group(_UnreadModel)  # noqa: RUF009 - as above
+    path: Any = group(_UnreadPath)  # noqa: RUF009 - as above
+    patience: int = key(1, whole(0), "read nowhere")
+
+
+def test_a_key_that_nothing_reads_would_be_found():
+    assert unread_keys(_WithUnreadKeys, all_reads()) == [
+        "optim.nesterov",
+        "model.n_heads",
+        "path.CMR.mirror",
+        "patience",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "fits"),
+    [
+        ("optim.lr", "optim.lr", True),
+        ("path.*.data_dir", "path.CMR.data_dir", True),
+        ("path.*", "path.log_dir", False),
+        ("*", "seed", False),
+        ("optim", "optim.lr", False),
+        ("lr", "optim.lr", False),
+        ("path.*.data_dir", "path.log_dir", False),
+    ],
+)
+def test_a_read_stands_for_its_own_key_alone(read, name, fits):
+    assert stands_for(read, name) is fits
+
+
+def test_a_key_that_is_only_assigned_or_belongs_to_something_else_is_not_read():
+    source = """
+def f(config, other):
+    task, lr = config.task, other.lr
+    paths = getattr(config.path, config.dataset)
+    other.seed = 1
+    return task.gamma, paths.data_dir, config.optim.momentum, other.optim.weight_decay
+"""
+    assert keys_read(source) == {
+        "task",
+        "task.gamma",
+        "path",
+        "path.*",
+        "path.*.data_dir",
+        "dataset",
+        "optim",
+        "optim.momentum",
+    }

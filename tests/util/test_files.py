@@ -1,0 +1,116 @@
+"""A file is replaced whole or not at all."""
+
+import errno
+import os
+
+import pytest
+
+from util import files
+from util.errors import UserError
+from util.files import replaced_file, write_text
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path):
+    """A file with old content."""
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    return path
+
+
+def _raise_no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _assert_untouched(path):
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_the_new_content_takes_the_old_ones_place(path):
+    with replaced_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_temporary_file_lies_beside_the_file_with_the_asked_ending(path):
+    with replaced_file(path, suffix=".nii.gz") as temporary:
+        # Another folder may be another disk, onto which nothing can be renamed.
+        assert temporary.parent == path.parent
+        assert temporary.name.endswith(".nii.gz")
+        assert temporary.name.startswith(".")
+
+
+def test_missing_folders_are_made(tmp_path):
+    write_text(tmp_path / "a" / "b" / "note.txt", "größer")
+    assert (tmp_path / "a" / "b" / "note.txt").read_bytes() == "größer".encode()
+
+
+def _write_half(path, error):
+    with replaced_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("defect"), KeyboardInterrupt(), UserError("bad")])
+def test_a_writer_that_fails_leaves_the_previous_file_and_its_own_error(path, error):
+    with pytest.raises(type(error)) as caught:
+        _write_half(path, error)
+    assert caught.value is error
+    _assert_untouched(path)
+
+
+def test_a_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path):
+    with pytest.raises(ValueError, match="defect"), replaced_file(tmp_path / "new.txt"):
+        raise ValueError("defect")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_in_the_writer_is_told_in_one_line(path):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(UserError, match=r"table\.csv: cannot be written \(No space left") as caught:
+        _write_half(path, error)
+    assert "\n" not in str(caught.value)
+    _assert_untouched(path)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_after_the_writer_leaves_the_previous_file(path, monkeypatch, step):
+    monkeypatch.setattr(files.os, step, _raise_no_space)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_text(path, "new")
+    _assert_untouched(path)
+
+
+def test_content_is_synced_before_it_is_renamed(path, monkeypatch):
+    steps = []
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(files.os, name, lambda *_, step=name: steps.append(step))
+    write_text(path, "new")
+    assert steps == ["fsync", "replace"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(path):
+    with pytest.raises(UserError, match=r"cannot be written \(.+\); free some space or choose another"):
+        write_text(path / "inside a file.txt", "new")
+    _assert_untouched(path)
+
+
+def test_a_folder_in_the_files_place_is_told_in_one_line(tmp_path):
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match="taken: cannot be written"):
+        write_text(tmp_path / "taken", "new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "note.txt", "")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "note.txt").stat().st_mode & 0o777 == mode

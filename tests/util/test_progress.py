@@ -1,0 +1,33 @@
+"""Progress bars move on a terminal and stay short in a log file."""
+
+import sys
+
+import pytest
+
+from util.progress import progress_bar
+
+
+@pytest.fixture(name="terminal")
+def _terminal(monkeypatch):
+    """Make stderr a terminal or not."""
+    return lambda present: monkeypatch.setattr(sys.stderr, "isatty", lambda: present, raising=False)
+
+
+def test_a_log_file_gets_few_lines(terminal, capsys):
+    terminal(False)
+    assert list(progress_bar(range(50), desc="slices")) == list(range(50))
+    # One when it starts and one when it ends.
+    assert capsys.readouterr().err.count("\r") <= 2
+
+
+@pytest.mark.parametrize(("present", "interval_s"), [(True, 0.2), (False, 30.0)])
+def test_bars_are_redrawn_often_on_a_terminal_alone(terminal, present, interval_s):
+    terminal(present)
+    with progress_bar(total=3) as bar:
+        assert bar.mininterval == interval_s
+
+
+def test_what_the_caller_asks_for_wins(terminal):
+    terminal(False)
+    with progress_bar(total=3, mininterval=5, disable=False, desc="x") as bar:
+        assert bar.mininterval == 5
