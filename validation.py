@@ -123,6 +123,7 @@ def score_methods(
         is_trained = method == TRAINED
         # Baselines answer one question: the published protocol on the main support.
         own_jobs = [job for job in jobs if is_trained or (job.main_support and job.protocol == "chunks")]
+        started = time.perf_counter()
         for job, probabilities in segment_jobs(segmenter, own_jobs, config, device=device, name=method):
             organ = config.spec.labels[job.label]
             scores.append(score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ))
@@ -135,6 +136,8 @@ def score_methods(
                     slices=job.assignment.slices,
                     probabilities=probabilities,
                 )
+        seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in own_jobs)
+        print(f"{method}: {n_slices} slices, {seconds / n_slices:.3f} s a slice", flush=True)
     for writer in writers.values():
         writer.write_label_maps()
     return scores

@@ -105,18 +105,21 @@ def calibrate_batchnorm(encoder: Encoder, batches: list[Tensor]) -> None:
     An untrained network needs this before its features mean anything; the weights stay as they are.
 
     Args:
-        encoder: changed in place; its training mode is restored.
+        encoder: its statistics are changed; training modes and momenta are restored, norm by norm.
         batches: images, each `(N, 1 or 3, H, W)`.
     """
-    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    modes = {module: module.training for module in encoder.modules()}
     momenta = [norm.momentum for norm in norms]
-    was_training = encoder.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-    encoder.train()
-    for images in batches:
-        encoder(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    encoder.train(was_training)
+    try:
+        encoder.train()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over the batches
+        for images in batches:
+            encoder(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode

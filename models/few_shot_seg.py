@@ -102,6 +102,7 @@ class FewShotSeg(nn.Module):
         self.similarity = Similarity(magnitude=magnitude)
         self.mining = TargetRegionMining(feature_width=feature_width)
         self.matching = ExpansionMatching(feature_width=feature_width, expansion=expansion)
+        self.train()  # freezes BatchNorm from the start, where that is asked for
 
     def train(self, mode: bool = True) -> "FewShotSeg":
         """Set training or evaluation mode; a frozen BatchNorm stays in the latter."""
@@ -129,7 +130,8 @@ class FewShotSeg(nn.Module):
             generators: one CPU generator per episode, for drawing prototypes; None draws none at random.
 
         Returns:
-            The losses of each episode; their sum is to be minimised.
+            The losses of each episode; their sum is to be minimised. With several queries or shots an
+            episode's loss is the mean over its images, and the alignment takes the queries' mean `tau`.
         """
         n_shots = support_images.shape[1]
         encoded = self.encoder.encode(torch.cat([support_images, query_images], dim=1))

@@ -77,6 +77,6 @@ def _pooled_similarity(
 ) -> Tensor:
     """Pool over all prototypes of a class, the global one included: `(B, Q, L)`."""
     both = torch.cat([prototypes.global_[:, None], prototypes.region], dim=1)[:, None]
-    valid = torch.cat([torch.ones_like(prototypes.valid[:, :1]), prototypes.valid], dim=1)[:, None]
+    valid = torch.cat([prototypes.valid.new_ones(len(prototypes.valid), 1), prototypes.valid], dim=1)[:, None]
     compared = similarity(both, features.flatten(-2))
     return (pooling_weights(compared, sharpness(tau_query), valid) * compared).sum(dim=-2)

@@ -1,8 +1,8 @@
 """A slow, literal reading of the method's formulas: the oracle of the tests in this folder.
 
 Written from the formulas with no regard for cost: features are upsampled to the image, windows are visited
-one by one, differences to prototypes are formed, masked keys are projected anew. A feature map is (C, h, w), a
-mask (H, W), prototypes (P, C). Nothing here uses the code under test.
+one by one, differences to prototypes are formed, masked keys are projected anew. A feature map is (C, h, w),
+a mask (H, W), prototypes (P, C). Nothing here uses the code under test.
 """
 
 from __future__ import annotations

@@ -109,17 +109,24 @@ class Network:
     def losses(
         self, support: Images, support_masks: Tensor, query: Images, query_masks: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give the query loss and the alignment loss of one episode of any shots and one query."""
+        """Give the query loss and the alignment loss of one episode.
+
+        Several queries, of which the formulas do not speak, are averaged; for the alignment they are shots.
+        """
         size = query_masks.shape[1:]
         tau_support = support.tau.mean(dim=0)
-        found, _ = self.segment(support, support_masks, query, tau_support=tau_support, size=size)
-        query_loss = literal.segmentation_loss(found, query_masks[0])
-        predicted = (found[1] > found[0]).to(found.dtype)[None]
+        of_queries, predicted = [], []
+        for features, tau, mask in zip(query.features, query.tau, query_masks, strict=True):
+            one = Images(features[None], tau[None])
+            found, _ = self.segment(support, support_masks, one, tau_support=tau_support, size=size)
+            of_queries.append(literal.segmentation_loss(found, mask))
+            predicted.append((found[1] > found[0]).to(found.dtype))
+        query_loss, predicted = torch.stack(of_queries).mean(), torch.stack(predicted)
         if not predicted.any():
             return query_loss, torch.zeros_like(query_loss)
         of_shots = []
         for features, mask in zip(support.features, support_masks, strict=True):
-            shot = Images(features[None], query.tau)
+            shot = Images(features[None], query.tau.mean(dim=0, keepdim=True))
             back, _ = self.segment(query, predicted, shot, tau_support=tau_support, size=size)
             of_shots.append(literal.segmentation_loss(back, mask))
         return query_loss, torch.stack(of_shots).mean()

@@ -186,7 +186,6 @@ def test_calibration_keeps_weights_momenta_and_mode(training):
     assert {m.training for m in encoder.modules()} == {training}
 
 
-@pytest.mark.xfail(strict=True, reason="calibrate_batchnorm restores the encoder's mode, not each norm's own")
 def test_calibration_leaves_frozen_norms_frozen():
     encoder = Encoder(name="resnet18", feature_width=4).train()
     freeze_batchnorm(encoder)

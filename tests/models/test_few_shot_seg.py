@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from tests.models import literal_network
-from tests.models.episodes import make_batch, make_network
+from models.encoder import Encoded
+from tests.models import literal, literal_network
+from tests.models.episodes import WIDTH, make_batch, make_network
 from tests.models.prototype_cases import disc
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
@@ -80,6 +81,21 @@ def test_an_image_smaller_than_a_window_gives_the_literal_probabilities(model):
     _compare_with_literal(model, (support, masks, query, masks))
 
 
+def test_each_class_has_its_own_area_limit_on_a_full_size_slice(model):
+    # Only where a class covers more than 24,320 px do the limits of background and foreground differ.
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(1, 1, WIDTH, 65, 65, generator=generator, dtype=torch.float64)
+    tau, mask = torch.zeros(1, 1, 2, dtype=torch.float64), disc((257, 257), (130, 120), 95)
+    with torch.no_grad():
+        state = model.prepare_support(Encoded(features=features, tau=tau), mask[None, None])
+    for index, of_class in enumerate((1 - mask, mask)):
+        n_counting = [len(literal.counting_windows(of_class, limit)) for limit in (0, 1)]
+        assert n_counting[0] != n_counting[1]
+        found = state.prototypes[index]
+        expected = literal.region_prototypes(features[0, 0], of_class, index)
+        torch.testing.assert_close(found.region[0][found.valid[0]], expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_does_what_its_literal_counterpart_does(model, switch):
     batch, off = make_batch(), make_network(**{switch: False})
@@ -89,9 +105,9 @@ def test_each_switch_does_what_its_literal_counterpart_does(model, switch):
         assert (off.predict(*batch[:3]) - model.predict(*batch[:3])).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("n_shots", [1, 3])
-def test_both_losses_equal_the_literal_ones(model, n_shots):
-    batch = make_batch(2, n_shots)
+@pytest.mark.parametrize(("n_shots", "n_queries"), [(1, 1), (3, 1), (2, 2)])
+def test_both_losses_equal_the_literal_ones(model, n_shots, n_queries):
+    batch = make_batch(2, n_shots, n_queries)
     batch[3][0, 0, :9] = 255
     with torch.no_grad():
         losses = model(*batch)
@@ -139,6 +155,19 @@ def test_alignment_costs_nothing_where_nothing_was_predicted():
     assert losses.query.gt(0).all()
     (losses.query + losses.alignment).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_an_episode_without_prediction_leaves_its_neighbours_alignment_alone():
+    model, batch = make_network(), make_batch(2)
+    with torch.no_grad():
+        expected = model(*batch).alignment
+        # The first episode's background wins everywhere.
+        advantage = torch.tensor([[50.0, 0.0], [0.0, 0.0]], dtype=torch.float64)[:, None, :, None, None]
+        model.matching.register_forward_hook(lambda _module, _inputs, logits: logits + advantage)
+        alignment = model(*batch).alignment
+    assert alignment[0] == 0
+    torch.testing.assert_close(alignment[1], expected[1])
+    assert alignment[1] > 0
 
 
 def test_alignment_of_an_image_all_foreground_is_the_literal_one():

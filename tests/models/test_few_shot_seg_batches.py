@@ -34,6 +34,15 @@ def test_training_draws_make_an_episode_depend_on_its_own_generator_alone(model)
     assert not torch.equal(again.query, other.query)
 
 
+def test_training_draws_in_both_directions(model):
+    batch = make_batch(1, 1, size_px=(129, 121))
+    of_both, of_one = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model(*batch, generators=[of_both])
+        model.prepare_support(model.encoder.encode(batch[0]), batch[1], generators=[of_one])
+    assert not torch.equal(of_both.get_state(), of_one.get_state())
+
+
 def test_a_query_alone_gives_what_it_gives_among_others(model):
     support, masks, query, _ = make_batch(2, 2, 3)
     with torch.no_grad():

@@ -60,7 +60,6 @@ def test_batchnorm_trains_on_support_and_query_together():
     assert means == [2]
 
 
-@pytest.mark.xfail(strict=True, reason="BatchNorm is frozen by the first call of train() only")
 def test_frozen_batchnorm_holds_right_after_construction():
     model = FewShotSeg(encoder="resnet18", feature_width=4, frozen_batchnorm=True)
     assert not model.encoder.backbone.bn1.training

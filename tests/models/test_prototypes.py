@@ -81,13 +81,14 @@ def test_a_full_image_of_coordinates_gives_the_windows_centres():
 
 
 def test_shots_share_one_global_prototype_and_bring_their_own_regions():
-    features = random_features(1, 2, 3, 17, 17)
-    masks = torch.stack([disc((65, 65), (30, 30), 20), box((65, 65), (64, 65), (10, 30))])[None]
+    features = random_features(1, 3, 3, 17, 17)
+    large, small = disc((65, 65), (30, 30), 20), disc((65, 65), (20, 44), 4)
+    masks = torch.stack([large, small, box((65, 65), (64, 65), (10, 30))])[None]
     found = extract_prototypes(features, masks, area_limit=FOREGROUND_AREA_LIMIT)
     torch.testing.assert_close(
         found.global_[0], literal.global_prototype(features[0], masks[0]), rtol=0, atol=1e-6
     )
-    expected = [literal.region_prototypes(features[0, shot], masks[0, shot], 1) for shot in (0, 1)]
+    expected = [literal.region_prototypes(features[0, shot], masks[0, shot], 1) for shot in range(3)]
     torch.testing.assert_close(found.region[0][found.valid[0]], torch.cat(expected), rtol=0, atol=1e-6)
 
 

@@ -17,10 +17,11 @@ def _module(**kwargs):
     return Similarity(**kwargs).double()
 
 
-def test_equal_vectors_score_one_plus_alpha():
+def test_equal_vectors_score_one_plus_alpha_but_for_the_distances_floor():
     prototype = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
     score = _module()(prototype, prototype.T)
-    assert score.item() == pytest.approx(1.5, abs=1e-5)  # the distance's floor costs 1e-6 of magnitude
+    distance = 1e-6  # the root of the floor, 1e-12
+    assert score.item() == pytest.approx(1 + 0.5 * 2 / (1 + math.exp(3.5 * distance)), abs=1e-8)
 
 
 def test_opposite_unit_vectors_score_the_hand_computed_value():
