@@ -1,7 +1,8 @@
-"""The sacred experiments' configuration: every key with its default, its meaning and what it must be.
+"""The sacred experiments' configuration.
 
-Any key can be set on the command line, nested ones with dots: `bash script/train.sh dataset=CHAOST2
-n_steps=2000 optim.lr=0.002`. `python training.py print_config with dataset=PHANTOM` shows what would be used.
+Every key is here with its default, its meaning and what it must be. Any key can be set on the command line,
+nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
+print_config with dataset=PHANTOM` shows what would be used.
 """
 
 import os
@@ -109,7 +110,7 @@ class PhantomConfig:
     """The synthetic scans of `dataset=PHANTOM`."""
 
     n_scans: int = key(20, whole(10), "scans to make")
-    image_size_px: int = key(96, whole(48, 512), "height and width of their slices")
+    image_size_px: int = key(64, whole(48, 512), "height and width of their slices")
     seed: int = key(2025, whole(0), "seed of the scans")
 
 
@@ -128,7 +129,10 @@ def _dataset_paths(name: str) -> type:
 
 @dataclass(frozen=True)
 class PathConfig:
-    """Folders; relative ones start at the current folder (the scripts start at the repository)."""
+    """Folders; relative ones start at the current folder.
+
+    The scripts start at the repository.
+    """
 
     log_dir: str = key("runs", text(), "folder of all runs")
     CHAOST2: Any = group(_dataset_paths("CHAOST2"))
@@ -139,7 +143,10 @@ class PathConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that can be set. `seed` to `n_shot` carry the names usual among these code bases."""
+    """Everything that can be set.
+
+    `seed` to `n_shot` carry the names usual among these code bases.
+    """
 
     dataset: str = key("CHAOST2", one_of(*DATASETS), "dataset")
     eval_fold: int = key(0, whole(0, N_FOLDS - 1), "fold held out of training and evaluated")
@@ -217,11 +224,12 @@ class Config:
 # What a dataset changes of the defaults. PHANTOM is sized for two CPU cores.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "PHANTOM": {
-        "n_steps": 1000,
-        "max_iters_per_load": 250,
-        "lr_step_gamma": 0.5,
-        "save_snapshot_every": 1000,
-        "print_interval": 50,
+        "n_steps": 2400,
+        "max_iters_per_load": 1900,
+        "lr_step_gamma": 0.1,
+        "save_snapshot_every": 1200,
+        "num_workers": 0,
+        "optim": {"lr": 3e-3},
         "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 64},
         "evaluation": {"baselines": True},
     },
@@ -229,7 +237,7 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:
-    """Check a whole configuration and fill in what follows from the dataset and the setting.
+    """Check a whole configuration, and fill in what dataset and setting imply.
 
     Raises:
         UserError: an unknown key, a wrong type, an impossible value or combination.
@@ -255,7 +263,10 @@ def parse_config(values: Mapping[str, Any]) -> Config:
 
 
 def check_paths(config: Config) -> None:
-    """Check that what the configuration points to exists; PHANTOM is made where it is missing."""
+    """Check that what the configuration points to exists.
+
+    PHANTOM need not: it is made where it is missing.
+    """
     if config.dataset != "PHANTOM":
         config.layout.scan_ids()
     if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
@@ -269,9 +280,10 @@ def check_paths(config: Config) -> None:
 
 
 def make_experiment(kind: str) -> sacred.Experiment:
-    """Make a sacred experiment whose runs lie under `<log_dir>/<dataset>/fold_<k>/<kind>/<number>`.
+    """Make a sacred experiment.
 
-    The configuration is checked before a run starts, so that a mistake leaves no run behind.
+    Its runs lie under `<log_dir>/<dataset>/fold_<k>/<kind>/<number>`. The configuration is checked before a
+    run starts, so that a mistake leaves no run behind.
     """
     experiment = sacred.Experiment(kind, base_dir=REPOSITORY)
     experiment.logger = experiment_logger()
@@ -294,7 +306,7 @@ def dataset_defaults(dataset: str) -> dict[str, Any]:
 
 
 def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """Give sacred the defaults of the chosen dataset; what the user fixed wins over them."""
+    """Give sacred the chosen dataset's defaults; what the user fixed wins over them."""
     chosen = (fixed or {}).get("dataset")
     defaults = dataset_defaults(chosen) if isinstance(chosen, str) else default_values(Config)
     return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)

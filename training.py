@@ -1,7 +1,7 @@
-"""Train HCPMNet on supervoxel episodes: `python training.py with dataset=CHAOST2 eval_fold=0`.
+"""Train HCPMNet on supervoxel episodes.
 
-`bash script/train.sh` does the same after setting up what is missing. Runs lie under
-`runs/<dataset>/fold_<k>/training/<number>`.
+Usage: `python training.py with dataset=CHAOST2 eval_fold=0`. `bash script/train.sh` does the same after
+setting up what is missing. Runs lie under `runs/<dataset>/fold_<k>/training/<number>`.
 """
 
 import resource
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from config_ssl_upload import Config, OptimConfig, make_experiment, parse_config
+from config_ssl_upload import Config, make_experiment, parse_config
 from data.phantom import PhantomSettings
 from data.preparation import ensure_volumes
 from data.supervoxels.generation import generate_supervoxels
@@ -77,7 +77,7 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
     choose_kernels(deterministic=config.deterministic)
     dataset = make_dataset(config)
     model = make_network(config).to(device).train()
-    optimizer = make_optimizer(config.optim, model)
+    optimizer = make_optimizer(config, model)
     loader = make_episode_loader(
         dataset,
         batch_size=config.batch_size,
@@ -110,7 +110,7 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
 
 
 def make_dataset(config: Config) -> EpisodeDataset:
-    """Make the training episodes of a fold, with the volumes and supervoxels that are missing.
+    """Make a fold's training episodes, with volumes and supervoxels that are missing.
 
     Raises:
         UserError: see `load_scans`, `generate_supervoxels` and `EpisodeDataset`.
@@ -151,7 +151,10 @@ def make_dataset(config: Config) -> EpisodeDataset:
 
 
 def make_network(config: Config) -> FewShotSeg:
-    """Build the network at its start; raises `UserError` when the encoder's weights cannot be had."""
+    """Build the network at its start.
+
+    Raises `UserError` when the encoder's weights cannot be had.
+    """
     options = plain_values(config.model)
     try:
         return build_network(seed=derive_seed(config.seed, "weights"), **options)
@@ -159,8 +162,9 @@ def make_network(config: Config) -> FewShotSeg:
         raise UserError(str(error)) from error
 
 
-def make_optimizer(optim: OptimConfig, model: FewShotSeg) -> torch.optim.Optimizer:
+def make_optimizer(config: Config, model: FewShotSeg) -> torch.optim.Optimizer:
     """Make the optimiser over all of the network's parameters."""
+    optim = config.optim
     shared = {"lr": optim.lr, "weight_decay": optim.weight_decay}
     if optim.name == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=optim.momentum, **shared)
@@ -173,7 +177,7 @@ def phantom_settings(config: Config) -> PhantomSettings:
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Return the rate of a step, counted from 1: cut every `max_iters_per_load` steps."""
+    """Return a step's rate, cut every `max_iters_per_load` steps; steps count from 1."""
     return config.optim.lr * config.lr_step_gamma ** ((step - 1) // config.max_iters_per_load)
 
 
@@ -193,7 +197,10 @@ def play(
 
 
 class Meter:
-    """Averages of what training reports, summed on the device so that no step waits for it."""
+    """Averages of what training reports.
+
+    They are summed on the device so that no step waits for it.
+    """
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
@@ -207,7 +214,7 @@ class Meter:
         self._count += 1
 
     def take(self, step: int) -> dict[str, float]:
-        """Return the averages since the last call, by the names in `METRICS`, and start anew.
+        """Return the averages since the last call, by name in `METRICS`, and start anew.
 
         Raises:
             UserError: the loss is not finite; `step` is named.
@@ -228,7 +235,10 @@ def choose_kernels(*, deterministic: bool) -> None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory used so far, in 1e9 bytes: the GPU's on CUDA, else this process's."""
+    """Return the most memory used so far, in 1e9 bytes.
+
+    It is the GPU's on CUDA, else this process's.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

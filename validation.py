@@ -1,7 +1,8 @@
-"""Evaluate a trained network on the held-out fold: `python validation.py with dataset=CHAOST2 eval_fold=0`.
+"""Evaluate a trained network on the held-out fold.
 
-`bash script/evaluate.sh` does the same for all folds, then sums them up with `python validation.py
-summarise`. Runs lie under `runs/<dataset>/fold_<k>/evaluation/<number>`.
+Usage: `python validation.py with dataset=CHAOST2 eval_fold=0`. `bash script/evaluate.sh` does the same for
+all folds, then sums them up with `python validation.py summarise`. Runs lie under
+`runs/<dataset>/fold_<k>/evaluation/<number>`.
 """
 
 import sys
@@ -17,9 +18,15 @@ from torch.nn import functional as F
 
 from config_ssl_upload import N_FOLDS, Config, ModelConfig, dataset_defaults, make_experiment, parse_config
 from data.preparation import ensure_volumes
-from dataloaders.evaluation_sets import EvaluationScan, Job, load_evaluation_scan, plan_jobs
+from dataloaders.evaluation_sets import (
+    EvaluationScan,
+    Job,
+    find_left_out,
+    load_evaluation_scan,
+    plan_jobs,
+)
 from dataloaders.folds import fold_scan_ids, training_scan_ids
-from dataloaders.volumes import load_scans
+from dataloaders.volumes import load_scan
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
 from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
@@ -71,7 +78,9 @@ def summarise(_config: dict[str, Any]) -> None:
 
 
 def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
-    """Evaluate a snapshot on a fold: print the tables, write them and the predictions to the run.
+    """Evaluate a snapshot on a fold.
+
+    Prints the tables, and writes them and the predictions to the run.
 
     Raises:
         UserError: no snapshot, one that does not fit, or unusable volumes.
@@ -116,7 +125,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
 def score_methods(
     config: Config, snapshot: Snapshot, jobs: Sequence[Job], *, run_dir: Path, device: torch.device
 ) -> list[VolumeScore]:
-    """Segment the jobs with every method, score them, and write the trained network's predictions."""
+    """Segment and score jobs by every method; write the trained one's predictions."""
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
     for method, segmenter in make_segmenters(config, snapshot, device=device):
@@ -196,7 +205,7 @@ def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
 def make_segmenters(
     config: Config, snapshot: Snapshot, *, device: torch.device
 ) -> Iterator[tuple[str, Segmenter]]:
-    """Give the methods to compare, with their names: the trained network, then the baselines."""
+    """Yield the methods to compare, with names: baselines, then the trained network."""
     if config.evaluation.baselines:
         untrained = make_network(replace(config, seed=snapshot.config["seed"])).to(device)
         images = _calibration_images(config)
@@ -212,7 +221,9 @@ def make_segmenters(
 def segment_jobs(
     segmenter: Segmenter, jobs: Sequence[Job], config: Config, *, device: torch.device, name: str
 ) -> Iterator[tuple[Job, np.ndarray]]:
-    """Segment jobs, query by query: supports are prepared once, each query slice is encoded once.
+    """Segment jobs, query by query.
+
+    Supports are prepared once, each query slice is encoded once.
 
     Yields:
         The job and the organ's probability in its slices, `(n, H, W)`.
@@ -241,7 +252,7 @@ def segment_jobs(
 
 
 def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:
-    """Score a job's probabilities `(n, H, W)` against the query's labels on the same slices."""
+    """Score probabilities `(n, H, W)` against the query's labels on the same slices."""
     slices = job.assignment.slices
     dice, iou = overlap(probabilities > 0.5, job.query.label_map[slices] == job.label)
     return VolumeScore(
@@ -259,18 +270,6 @@ def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, or
     )
 
 
-def find_left_out(
-    scans: Sequence[EvaluationScan], organs: dict[int, str], *, support: EvaluationScan
-) -> list[str]:
-    """Name the queries that lack an organ and so are left out of its mean."""
-    lines = []
-    for label, organ in organs.items():
-        lacking = [s.scan_id for s in scans if s is not support and not (s.label_map == label).any()]
-        if lacking:
-            lines.append(f"{organ}: left out {len(lacking)} queries without it: scans {lacking}")
-    return lines
-
-
 def _scan_ids(config: Config) -> list[int]:
     return ensure_volumes(
         config.layout, phantom=phantom_settings(config), n_phantom_scans=config.phantom.n_scans
@@ -280,21 +279,18 @@ def _scan_ids(config: Config) -> list[int]:
 def _calibration_images(config: Config) -> torch.Tensor:
     """Spread training slices `(N, 1, h, w)` for BatchNorm statistics."""
     chosen = training_scan_ids(_scan_ids(config), config.eval_fold)[:CALIBRATION_SCANS]
-    scans = load_scans(
-        config.layout,
-        chosen,
-        with_labels=False,
-        with_supervoxels=False,
-        image_size_px=config.image_size_px,
-        progress=False,
-    )
+    size = config.image_size_px
+    scans = [load_scan(config.layout, scan_id, image_size_px=size) for scan_id in chosen]
     slices = np.concatenate([scan.image for scan in scans])
     spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
     return torch.from_numpy(slices[spread])[:, None]
 
 
 def _calls(parts: np.ndarray, per_call: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Split slices into calls of one part each: the part, and positions of at most `per_call` slices."""
+    """Split slices into calls of one part each.
+
+    Yields the part, and positions of at most `per_call` slices.
+    """
     for part in np.unique(parts):
         of_part = np.flatnonzero(parts == part)
         for start in range(0, len(of_part), per_call):

@@ -91,7 +91,7 @@ def load(arguments: argparse.Namespace) -> list[PreparedScan]:
 
 
 def make_scans() -> list[PreparedScan]:
-    """Make noisy scans whose supervoxels are boxes of 4 x 40 x 40 voxels in an ellipse."""
+    """Make noisy scans; supervoxels are boxes of 4 x 40 x 40 voxels in an ellipse."""
     z, y, x = np.ogrid[: SYNTHETIC_SHAPE[0], : SYNTHETIC_SHAPE[1], : SYNTHETIC_SHAPE[2]]
     body = ((y - 128) / 100) ** 2 + ((x - 128) / 120) ** 2 < 1
     boxes = 1 + (z // 4) * 49 + (y // 40) * 7 + x // 40

@@ -1,8 +1,8 @@
-"""Time the supervoxels of one scan against a sorted edge list: `python bench/supervoxels.py [--image FILE]`.
+"""Time the supervoxels of one scan against a sorted edge list.
 
-Both run in a process of their own on one core, so that each has its own peak memory; times are CPU seconds,
-which other load disturbs least. The twin's union-find is compiled too, hence the ratio is that of the two
-ways to walk the edges. Their results must agree.
+Usage: `python bench/supervoxels.py [--image FILE]`. Both run in a process of their own on one core, so that
+each has its own peak memory; times are CPU seconds, which other load disturbs least. The twin's union-find is
+compiled too, hence the ratio is that of the two ways to walk the edges. Their results must agree.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict:
 
 
 def load(image: str | None) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Read a scan, or make smooth blobs with noise in whole grey levels; scaled to 0..255."""
+    """Read a scan or make noisy smooth blobs in whole grey levels; scale to 0..255."""
     if image:
         volume, geometry = read_volume(Path(image))
         return segmentation.scale_intensities(volume), geometry.spacing_mm

@@ -1,7 +1,7 @@
-"""PHANTOM: synthetic abdominal T2-like scans with CHAOST2's four organs, made on the spot.
+"""PHANTOM: synthetic abdominal T2-like scans with CHAOST2's four organs.
 
-A scan is a function of the settings and its id alone. `python -m data.phantom --data-dir data/PHANTOM` writes
-them in the layout of the prepared real sets.
+They are made on the spot. A scan is a function of the settings and its id alone. `python -m data.phantom
+--data-dir data/PHANTOM` writes them in the layout of the prepared real sets.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from util.files import write_text
 from util.image_io import Geometry, write_volume
 
 # Bump whenever the same parameters give other scans: data made by another version is made anew.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 # The grid of CHAOST2's prepared scans: 256 x 256 pixels of 1.25 mm, slices 7.7 mm apart.
 _FIELD_OF_VIEW_MM = 320.0
@@ -53,7 +53,7 @@ class PhantomSettings:
         UserError: a value that gives no usable scan.
     """
 
-    image_size_px: int = 96
+    image_size_px: int = 64
     min_slices: int = 20
     max_slices: int = 28
     seed: int = 2025
@@ -179,7 +179,7 @@ def _draw_space(rng: np.random.Generator, *, n_slices: int, image_size_px: int) 
     pixels = (np.arange(image_size_px) + 0.5) / image_size_px - 0.5
     in_plane_mm = pixels * _FIELD_OF_VIEW_MM
     axes = Axes(z_mm=start_mm + thin * _SLICE_STEP_MM / _THIN_PER_SLICE, y_mm=in_plane_mm, x_mm=in_plane_mm)
-    shift_x, shift_y = rng.uniform(-12, 12, 2)
+    shift_x, shift_y = rng.uniform(-18, 18, 2)
     x, y, z = (3.5 * smooth_field(rng, axes, 70) for _ in range(3))
     x += ((axes.x_mm - shift_x) / scale_x).astype(np.float32)
     y += ((axes.y_mm - shift_y) / scale_y).astype(np.float32)[:, None]
@@ -197,14 +197,17 @@ def _thick(volume: np.ndarray) -> np.ndarray:
 
 
 def _label_map(shares: dict[int, np.ndarray]) -> np.ndarray:
-    """Label each voxel with the organ that fills most of it, if that is more than half."""
+    """Label each voxel with the organ that fills more than half of it."""
     labels = np.array([0, *shares], np.uint8)
     stacked = np.stack([np.full_like(next(iter(shares.values())), 0.5), *shares.values()])
     return labels[stacked.argmax(0)]
 
 
 def _acquire(rng: np.random.Generator, signal: np.ndarray, axes: Axes) -> np.ndarray:
-    """Turn tissue signal into an image: contrast, coil shading, noise of magnitude images, grey levels."""
+    """Turn tissue signal into an image.
+
+    Adds contrast, coil shading, the noise of magnitude images, and grey levels.
+    """
     contrast = np.maximum(signal, 0) ** rng.uniform(0.75, 1.2)
     # The coil is weaker at the ends of the stack, and its shading differs from patient to patient.
     height = (axes.z_mm - axes.z_mm.mean()) / (axes.z_mm[-1] - axes.z_mm[0])
@@ -238,7 +241,10 @@ def _read_record(path: Path) -> dict:
 
 
 def _refuse_foreign_volumes(layout: DatasetLayout, *, n_own: int) -> None:
-    """Raise `UserError` if the volumes folder holds an image or label with an id of `n_own` or more."""
+    """Raise `UserError` if the volumes folder holds scans that are not PHANTOM's.
+
+    Those are images or labels with an id of `n_own` or more.
+    """
     if layout.volumes_dir.exists() and not layout.volumes_dir.is_dir():
         raise UserError(f"{layout.volumes_dir}: must be a folder; choose another one or remove this file")
     entries = sorted(layout.volumes_dir.iterdir()) if layout.volumes_dir.is_dir() else []

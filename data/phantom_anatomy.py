@@ -65,7 +65,10 @@ def draw_patient(rng: np.random.Generator, space: Space) -> tuple[np.ndarray, di
 
 
 def _kidney(rng: np.random.Generator, space: Space, *, side: int) -> np.ndarray:
-    """Give the depth of the right (`side` -1) or left (1) kidney, notched at the hilum."""
+    """Give the depth of one kidney, notched at the hilum.
+
+    `side` is -1 for the right kidney, 1 for the left.
+    """
     centre = shifted(rng, (side * 65, -36, 0 if side < 0 else 12), 13)
     radii = resized(rng, (24, 34, 54), 0.16)
     roll_deg = side * rng.uniform(20, 60)

@@ -1,7 +1,8 @@
-"""The space that a phantom is drawn in: warped coordinates, smooth random fields, solids, a canvas.
+"""The space that a phantom is drawn in.
 
-A solid is an array of depths in mm, positive inside and 0 on the surface: `np.minimum` intersects two of
-them, `np.maximum` joins them and a minus sign gives the outside.
+It has warped coordinates, smooth random fields, solids and a canvas. A solid is an array of depths in mm,
+positive inside and 0 on the surface: `np.minimum` intersects two of them, `np.maximum` joins them and a minus
+sign gives the outside.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ class Axes:
 
 @dataclass(frozen=True)
 class Space:
-    """A patient's own coordinates at every voxel: axes, scaled and bent, in nominal millimetres.
+    """A patient's own coordinates at every voxel, in nominal millimetres.
+
+    They are the axes, scaled and bent.
 
     Attributes:
         axes: the voxels' places in the scanner.
@@ -138,7 +141,10 @@ def column(space: Space, centre_mm: tuple[float, float], radii_mm: tuple[float, 
 
 
 def vessel_tree(space: Space, rng: np.random.Generator, *, radius_mm: float, over_mm: float) -> np.ndarray:
-    """Give the depth inside winding tubes about `over_mm` apart: where two random fields both vanish."""
+    """Give the depth inside winding tubes about `over_mm` apart.
+
+    They run where two random fields both vanish.
+    """
     off_centre = np.hypot(space.field(rng, over_mm), space.field(rng, over_mm))
     return radius_mm - 0.8 * over_mm * off_centre
 
@@ -166,7 +172,10 @@ class Canvas:
         self.signal = np.zeros(space.axes.shape, np.float32)
 
     def paint(self, depth: np.ndarray, signal: float | np.ndarray) -> np.ndarray:
-        """Cover the inside of a solid with `signal` and return how far each voxel is covered, 0..1."""
+        """Cover the inside of a solid with `signal`.
+
+        Returns how far each voxel is covered, 0..1.
+        """
         cover = np.clip(0.5 + depth / self.space.edge_mm, 0, 1).astype(np.float32)
         self.signal += cover * (np.asarray(signal, np.float32) - self.signal)
         return cover

@@ -1,8 +1,8 @@
-"""The phantom's patient without the labelled organs: trunk, gut, spine, vessels and chest.
+"""The phantom's patient without the labelled organs.
 
-Lengths are those of a patient of average build (see `Space`); signals are fractions of the spinal fluid's in
-a fat-suppressed T2 image. Places and sizes follow what axial T2-SPIR slices show. Much here is meant to be
-mistaken for an organ by anyone who looks at brightness alone.
+That is trunk, gut, spine, vessels and chest. Lengths are those of a patient of average build (see `Space`);
+signals are fractions of the spinal fluid's in a fat-suppressed T2 image. Places and sizes follow what axial
+T2-SPIR slices show. Much here is meant to be mistaken for an organ by anyone who looks at brightness alone.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from data.phantom_space import Canvas, Space, column, ellipsoid, resized, shifte
 
 @dataclass(frozen=True)
 class Tissue:
-    """Signals of one patient's tissues; ranges overlap so that no signal belongs to one organ alone."""
+    """Signals of one patient's tissues.
+
+    Ranges overlap so that no signal belongs to one organ alone.
+    """
 
     fat: float
     muscle: float
@@ -109,7 +112,10 @@ def paint_trunk(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissu
 
 
 def paint_bowel(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissue: Tissue) -> None:
-    """Fill the front and the flanks with loops: wall, and content that is anything from gas to fluid."""
+    """Fill the front and the flanks with loops.
+
+    A loop is wall, and content that is anything from gas to fluid.
+    """
     space = canvas.space
     front = space.y - rng.uniform(-8, 12)
     flanks = np.abs(space.x) - rng.uniform(72, 90)

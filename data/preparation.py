@@ -5,7 +5,7 @@ from data.phantom import PhantomSettings, make_phantom
 
 
 def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom_scans: int) -> list[int]:
-    """Return the ids of a dataset's scans, after making those of PHANTOM that are missing.
+    """Return the ids of a dataset's scans, after making PHANTOM's that are missing.
 
     Raises:
         UserError: the volumes of a real dataset are not there, or PHANTOM's cannot be written.

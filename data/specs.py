@@ -75,14 +75,17 @@ DATASETS = {
             labels=_ABDOMEN_MR,
             test_labels=(1, 2, 3, 4),
             organ_groups=((1, 4), (2, 3)),
-            supervoxel_min_vox=400,
+            supervoxel_min_vox=180,
         ),
     )
 }
 
 
 def find_spec(name: str) -> DatasetSpec:
-    """Return the spec of dataset `name`; raises `UserError` with the known names otherwise."""
+    """Return the spec of dataset `name`.
+
+    Raises `UserError` with the known names where it is none of them.
+    """
     if name not in DATASETS:
         raise UserError(f"dataset={name}: must be one of {', '.join(DATASETS)}")
     return DATASETS[name]

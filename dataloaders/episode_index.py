@@ -143,7 +143,7 @@ def slice_areas(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str) -> np.ndarray:
-    """Tell which slices hold test organs and must stay unseen in training (setting II).
+    """Tell which slices hold test organs; training must not see them (setting II).
 
     Args:
         label_map: `(Z, H, W)` integers.

@@ -1,4 +1,7 @@
-"""Play training episodes: neighbouring slices of one target become support and query."""
+"""Play training episodes.
+
+Neighbouring slices of one target become support and query.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -203,14 +206,20 @@ def make_episode_loader(
 
 
 def worker_init(worker_id: int) -> None:
-    """Keep a worker process to one thread: workers are many already, and slices small."""
+    """Keep a worker process to one thread.
+
+    Workers are many already, and slices small.
+    """
     cv2.setNumThreads(0)
 
 
 def _warp_in_view(
     images: np.ndarray, masks: np.ndarray, generator: np.random.Generator, ranges: AugmentationRanges
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Warp all slices by one map that empties no mask; None where no try found such a map."""
+    """Warp all slices by one map that empties no mask.
+
+    Returns None where no try found such a map.
+    """
     for _ in range(_MAX_WARP_TRIES):
         source_map = sample_warp(generator, images.shape[1:], ranges)
         pairs = [warp_image_and_mask(*pair, source_map) for pair in zip(images, masks, strict=True)]

@@ -48,11 +48,14 @@ class Assignment:
 def load_evaluation_scan(
     layout: DatasetLayout, scan_id: int, *, image_size_px: tuple[int, int] | None
 ) -> EvaluationScan:
-    """Load a scan with its labels; see `dataloaders.volumes.load_scan` for what is raised."""
-    scan = load_scan(layout, scan_id, with_labels=True, with_supervoxels=False, image_size_px=image_size_px)
+    """Load a scan with its labels.
+
+    See `dataloaders.volumes.load_scan` for what is raised.
+    """
+    scan = load_scan(layout, scan_id, with_labels=True, image_size_px=image_size_px)
     own = scan
     if image_size_px is not None:
-        own = load_scan(layout, scan_id, with_labels=True, with_supervoxels=False)
+        own = load_scan(layout, scan_id, with_labels=True)
     return EvaluationScan(
         scan_id=scan_id,
         images=torch.from_numpy(scan.image)[:, None],
@@ -63,14 +66,18 @@ def load_evaluation_scan(
 
 
 def organ_slices(label_map: np.ndarray, label: int) -> np.ndarray:
-    """List the slices of a label map `(Z, H, W)` that contain an organ, in order; may be empty."""
+    """List the slices of a label map `(Z, H, W)` that contain an organ, in order.
+
+    The list may be empty.
+    """
     return np.flatnonzero((label_map == label).any(axis=(1, 2)))
 
 
 def choose_support_slices(slices: np.ndarray, n_part: int) -> np.ndarray:
-    """Take the middle slice of each of `n_part` equal parts: index `int((2 i + 1) / (2 n_part) * n)`.
+    """Take the middle slice of each of `n_part` equal parts.
 
-    For three parts those are at 1/6, 1/2 and 5/6 of the organ; few slices are taken repeatedly.
+    Part i's has index `int((2 i + 1) / (2 n_part) * n)`. For three parts those are at 1/6, 1/2 and 5/6 of the
+    organ; few slices are taken repeatedly.
 
     Args:
         slices: the support's slices that contain the organ, at least one.
@@ -85,18 +92,19 @@ def choose_support_slices(slices: np.ndarray, n_part: int) -> np.ndarray:
 
 
 def assign_chunks(slices: np.ndarray, n_part: int) -> Assignment:
-    """Cut a query's organ slices into `n_part` chunks; support slice i serves chunk i.
+    """Cut a query's organ slices into `n_part` chunks.
 
-    The cuts are at `linspace(0, n, n_part + 1)` truncated to whole numbers.
+    Support slice i serves chunk i. The cuts are at `linspace(0, n, n_part + 1)` truncated to whole numbers.
     """
     cuts = [part * len(slices) // n_part for part in range(n_part + 1)]
     return Assignment(slices=slices, parts=np.repeat(np.arange(n_part), np.diff(cuts)))
 
 
 def assign_by_height(n_query_slices: int, support_slices: np.ndarray, n_support_slices: int) -> Assignment:
-    """Serve every query slice by the support slice of the nearest relative height; no look at the truth.
+    """Serve every query slice by the support slice of the nearest relative height.
 
-    A slice's relative height is `(z + 1/2) / Z` in its own scan; of two equally near ones the first serves.
+    The truth is not looked at. A slice's relative height is `(z + 1/2) / Z` in its own scan; of two equally
+    near ones the first serves.
     """
     query_heights = (np.arange(n_query_slices) + 0.5) / n_query_slices
     support_heights = (np.asarray(support_slices) + 0.5) / n_support_slices
@@ -178,6 +186,18 @@ def plan_jobs(
                 for name, plan in plans.items()
             ]
     return jobs
+
+
+def find_left_out(
+    scans: Sequence[EvaluationScan], organs: Mapping[int, str], *, support: EvaluationScan
+) -> list[str]:
+    """Name the queries that lack an organ and so are left out of its mean."""
+    lines = []
+    for label, organ in organs.items():
+        lacking = [s.scan_id for s in scans if s is not support and not (s.label_map == label).any()]
+        if lacking:
+            lines.append(f"{organ}: left out {len(lacking)} queries without it: scans {lacking}")
+    return lines
 
 
 def _require_organ(scan: EvaluationScan, label: int, *, organ: str) -> None:

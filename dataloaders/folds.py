@@ -33,7 +33,9 @@ def fold_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[
 
 
 def training_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[int]:
-    """List the scans outside fold `fold`, in id order; see `fold_scan_ids` for the arguments.
+    """List the scans outside fold `fold`, in id order.
+
+    See `fold_scan_ids` for the arguments.
 
     Raises:
         UserError: as `fold_scan_ids` does, or the fold leaves no scan to train on.

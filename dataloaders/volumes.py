@@ -1,4 +1,7 @@
-"""Load prepared scans: z-scored images with their labels and supervoxels on one checked grid."""
+"""Load prepared scans.
+
+A scan is a z-scored image with its labels and supervoxels on one checked grid.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +39,8 @@ def load_scan(
     layout: DatasetLayout,
     scan_id: int,
     *,
-    with_labels: bool,
-    with_supervoxels: bool,
+    with_labels: bool = False,
+    with_supervoxels: bool = False,
     image_size_px: tuple[int, int] | None = None,
 ) -> PreparedScan:
     """Load one scan and check that its volumes belong together.
@@ -77,12 +80,15 @@ def load_scans(
     layout: DatasetLayout,
     scan_ids: Sequence[int],
     *,
-    with_labels: bool,
-    with_supervoxels: bool,
+    with_labels: bool = False,
+    with_supervoxels: bool = False,
     image_size_px: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> list[PreparedScan]:
-    """Load several scans in the given order; see `load_scan` for arguments and what is raised."""
+    """Load several scans in the given order.
+
+    See `load_scan` for arguments and what is raised.
+    """
     bar = tqdm(scan_ids, desc=f"load {layout.spec.name}", unit="scan", disable=not progress, leave=False)
     return [
         load_scan(
@@ -97,9 +103,10 @@ def load_scans(
 
 
 def resize_in_plane(volume: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
-    """Resize every slice; floating point by area or linearly, whole numbers by the nearest pixel.
+    """Resize every slice.
 
-    Both conventions align pixel areas (not corner pixels), so an image and its labels stay registered.
+    Floating point goes by area or linearly, whole numbers by the nearest pixel. Both conventions align pixel
+    areas (not corner pixels), so an image and its labels stay registered.
 
     Args:
         volume: `(Z, H, W)`, float32 or an integer type.
@@ -156,7 +163,10 @@ def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _whole_numbers(voxels: np.ndarray, dtype: type, *, path: Path) -> np.ndarray:
-    """Convert to `dtype` (floating point files with whole values are fine) or raise `UserError`."""
+    """Convert to `dtype` or raise `UserError`.
+
+    Floating point files with whole values are fine.
+    """
     low, high = voxels.min(), voxels.max()
     largest = np.iinfo(dtype).max
     if low < 0 or high > largest:

@@ -1,4 +1,4 @@
-"""Augment slices: one combined warp for affine and elastic deformation, and gamma.
+"""Augment slices: one combined affine and elastic warp, and gamma.
 
 Lengths of the ranges are stated for slices of 256 x 256 and scale with `sqrt(H * W) / 256`, so that a
 resized slice is deformed as the full one would be. A map gives every output pixel the place in the input

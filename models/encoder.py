@@ -1,7 +1,8 @@
-"""The shared encoder: a dilated ResNet with a reducing convolution and a threshold head (design of HCPMNet).
+"""The shared encoder (design of HCPMNet).
 
-Residual networks: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation:
-Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017.
+A dilated ResNet with a reducing convolution and a threshold head. Residual networks: He et al., "Deep
+Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation: Chen et al., "Rethinking Atrous
+Convolution for Semantic Image Segmentation", 2017.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """ResNet to layer3 at stride 4, reduced to `feature_width`, with a threshold head on layer4.
+    """ResNet to layer3 at stride 4, reduced to `feature_width` channels.
+
+    A threshold head sits on layer4.
 
     Args:
         name: one of `ENCODERS`.
@@ -92,7 +95,10 @@ def _make_backbone(name: str) -> nn.Module:
 
 
 def freeze_batchnorm(module: nn.Module) -> None:
-    """Put every BatchNorm below `module` in evaluation mode: running statistics are used and kept."""
+    """Put every BatchNorm below `module` in evaluation mode.
+
+    Running statistics are used and kept.
+    """
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

@@ -22,7 +22,10 @@ _ENUMS = {
 
 
 class WeightsError(ValueError):
-    """Encoder weights that cannot be had or do not fit; the message is one line for the user."""
+    """Encoder weights that cannot be had or do not fit.
+
+    The message is one line for the user.
+    """
 
 
 def load_encoder_weights(encoder: Encoder, source: str) -> None:

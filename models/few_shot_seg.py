@@ -27,7 +27,9 @@ from models.similarity import Similarity
 
 @dataclass(frozen=True)
 class SupportState:
-    """All that a segmentation needs of the support, computed once for any number of queries.
+    """All that a segmentation needs of the support.
+
+    It is computed once for any number of queries.
 
     Attributes:
         prototypes: of background and foreground.
@@ -190,7 +192,9 @@ class FewShotSeg(nn.Module):
         )
 
     def segment(self, state: SupportState, query: Encoded, *, image_size: Sequence[int]) -> Segmentation:
-        """Segment queries with a prepared support, in either direction of training and in evaluation.
+        """Segment queries with a prepared support.
+
+        It serves either direction of training, and evaluation.
 
         Args:
             state: of `B` episodes.
@@ -233,10 +237,10 @@ class FewShotSeg(nn.Module):
         *,
         generators: Sequence[torch.Generator] | None,
     ) -> Tensor:
-        """Segment the support after the predicted query: `(B,)`, 0 where nothing was predicted.
+        """Return the loss of segmenting the support after the predicted query: `(B,)`.
 
-        `tau` keeps its places: thresholds come from the support image, sharpness and expansion from the
-        query image, in this direction too.
+        It is 0 where nothing was predicted. `tau` keeps its places: thresholds come from the support image,
+        sharpness and expansion from the query image, in this direction too.
         """
         predicted = there.probabilities.detach().argmax(dim=2)
         n_shots = support.features.shape[1]

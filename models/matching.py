@@ -43,7 +43,7 @@ class Decoder(nn.Module):
 
 
 class ExpansionMatching(nn.Module):
-    """Expand the prototypes towards the query, match them with the mined features, decode.
+    """Expand prototypes towards the query, match them with mined features, decode.
 
     Args:
         feature_width: channels `C`.
@@ -100,7 +100,10 @@ class ExpansionMatching(nn.Module):
     def _expand(
         self, prototypes: Prototypes, mined: Tensor, prior_mask: Tensor, strength: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give the global `(B, Q, C)` and region `(B, Q, P, C)` prototypes, moved towards the query."""
+        """Give the prototypes, moved towards the query.
+
+        Global ones are `(B, Q, C)`, region ones `(B, Q, P, C)`.
+        """
         global_, region = prototypes.global_[:, None], prototypes.region[:, None]
         n_queries = mined.shape[1]
         if not self.expansion:

@@ -13,7 +13,9 @@ SIMILARITY_SCALE = 10.0
 
 @dataclass(frozen=True)
 class PriorMasks:
-    """Hard masks of where a query surely shows background and foreground, each `(B, Q, h, w)` of 0 and 1.
+    """Hard masks of where a query surely shows background and foreground.
+
+    Each is `(B, Q, h, w)` of 0 and 1.
 
     Attributes:
         raw_background, raw_foreground: the thresholded similarities.
@@ -26,7 +28,7 @@ class PriorMasks:
     foreground: Tensor
 
     def areas(self) -> Tensor:
-        """Return the masks' shares of the image in the order of the attributes: `(4,)`, 0 to 1."""
+        """Return the masks' shares of the image, in attribute order: `(4,)`, 0 to 1."""
         masks = (self.raw_background, self.raw_foreground, self.background, self.foreground)
         return torch.stack([mask.mean(dtype=torch.float32) for mask in masks])
 
@@ -39,7 +41,7 @@ def make_prior_masks(
     tau_support: Tensor,
     tau_query: Tensor,
 ) -> PriorMasks:
-    """Threshold the pooled similarity of each class, then take out what the other class claims too.
+    """Threshold each class's pooled similarity, and take out what both classes claim.
 
     Args:
         similarity: the module with the learnable `alpha`.

@@ -1,8 +1,9 @@
-"""Global and region prototypes: masked means of features, taken without upsampling them.
+"""Global and region prototypes: masked means of features.
 
-Prototypes are means of the features upsampled to the image grid. Upsampling and averaging are both linear,
-so a mean is a weighted sum of the `h x w` features, its weights the adjoint of the upsampling applied to mask
-and window: `Uy^T (mask in window) Ux`. Nothing of image size times channels is ever formed.
+They are taken without upsampling the features. Prototypes are means of the features upsampled to the image
+grid. Upsampling and averaging are both linear, so a mean is a weighted sum of the `h x w` features, its
+weights the adjoint of the upsampling applied to mask and window: `Uy^T (mask in window) Ux`. Nothing of image
+size times channels is ever formed.
 """
 
 from collections.abc import Sequence
@@ -98,7 +99,10 @@ def _region_weights(
     area_limit: int,
     generators: Sequence[torch.Generator] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Weights `(B, S, P, h * w)` whose product with the features gives region prototypes, and which count."""
+    """Compute the weights `(B, S, P, h * w)` of the region prototypes.
+
+    Their product with the features gives the prototypes. Returns also which of these count.
+    """
     top, left, single, valid = _choose_windows(masks, area_limit=area_limit, generators=generators)
     reach = torch.arange(WINDOW_PX, device=masks.device)
     in_rows, in_columns = top[..., None] + reach, left[..., None] + reach
@@ -118,7 +122,10 @@ def _region_weights(
 def _choose_windows(
     masks: Tensor, *, area_limit: int, generators: Sequence[torch.Generator] | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Choose the windows of each image: top row, left column, whether a single pixel, whether it counts."""
+    """Choose the windows of each image.
+
+    Returns each one's top row, left column, whether it is a single pixel and whether it counts.
+    """
     n_episodes, n_shots, height, width = masks.shape
     short_height, short_width = max(WINDOW_PX - height, 0), max(WINDOW_PX - width, 0)
     padded = F.pad(masks.flatten(0, 1)[:, None], (0, short_width, 0, short_height))
@@ -142,7 +149,7 @@ def _choose_windows(
 def _choose(
     qualifies: Tensor, limit: int, n_slots: int, generators: Sequence[torch.Generator] | None
 ) -> tuple[Tensor, Tensor]:
-    """Choose at most `limit` of the qualifying candidates, in a fixed number of slots.
+    """Choose at most `limit` qualifying candidates, in a fixed number of slots.
 
     Args:
         qualifies: `(B, S, M)` bool.

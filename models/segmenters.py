@@ -1,7 +1,8 @@
-"""What can segment slices after a support slice: the network, and the baselines it must beat.
+"""What can segment slices after a support slice.
 
-All share three steps: `encode` slices, `prepare` a support from an encoded slice and its mask, `segment`
-encoded slices with it. Encodings and supports are opaque to the caller and reused freely.
+These are the network, and the baselines it must beat. All share three steps: `encode` slices, `prepare` a
+support from an encoded slice and its mask, `segment` encoded slices with it. Encodings and supports are
+opaque to the caller and reused freely.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,10 @@ class Segmenter(Protocol):
     """Segments slices of a scan after a support slice."""
 
     def encode(self, batches: Sequence[Tensor]) -> Any:
-        """Encode slices given in batches `(n, 1, H, W)`; `take` indexes the result over all of them."""
+        """Encode slices given in batches `(n, 1, H, W)`.
+
+        `take` indexes the result over all of them.
+        """
 
     def take(self, encoding: Any, positions: Tensor) -> Any:
         """Take some of the encoded slices, by their positions `(n,)`."""
@@ -64,7 +68,10 @@ class NetworkSegmenter:
 
 
 class CosineSegmenter:
-    """Baseline: the nearer, by angle, of the support's mean foreground and mean background feature."""
+    """Baseline: the nearer, by angle, of the support's two mean features.
+
+    They are the mean foreground and the mean background feature.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()

@@ -1,4 +1,7 @@
-"""Angle-and-magnitude similarity of features and prototypes, and pooling over the prototypes."""
+"""Angle-and-magnitude similarity of features and prototypes.
+
+Its pooling over the prototypes is here, too.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +13,9 @@ SQUARED_DISTANCE_FLOOR = 1e-12  # the square root's gradient is infinite at 0
 
 
 class Similarity(nn.Module):
-    """`S = cos + alpha * m`, with `m = 2 / (1 + exp(gamma * d))`, `d` the root-mean-square difference.
+    """`S = cos + alpha * m`: similarity by angle and by magnitude.
+
+    Here `m = 2 / (1 + exp(gamma * d))`, and `d` is the root-mean-square difference.
 
     Args:
         magnitude: False compares by angle alone, `S = cos`.
@@ -44,14 +49,20 @@ class Similarity(nn.Module):
 
 
 def cosine_similarity(prototype: Tensor, features: Tensor) -> Tensor:
-    """Compare one prototype `(..., C)` with every position of `(..., C, L)` by angle: `(..., L)`."""
+    """Compare a prototype with every position of the features by angle.
+
+    The prototype is `(..., C)`, the features `(..., C, L)` and the result `(..., L)`.
+    """
     product = (prototype[..., None, :] @ features)[..., 0, :]
     prototype_norm = _inverse_norm(prototype.square().sum(-1))[..., None]
     return product * prototype_norm * _inverse_norm(features.square().sum(-2))
 
 
 def sharpness(tau_query: Tensor) -> Tensor:
-    """Turn the query's first threshold scalar `(..., 2)` into the softmax factor `k` `(...)`, 1 to 11."""
+    """Turn the query's first threshold scalar into the softmax factor `k`.
+
+    The scalars are `(..., 2)`; `k` is `(...)`, 1 to 11.
+    """
     return 1 + 10 * torch.sigmoid(tau_query[..., 0])
 
 

@@ -23,7 +23,7 @@ def fingerprint(paths):
 
 
 def unmet_requirements(requirements_file):
-    """List the lines of a requirements file that the installed packages do not satisfy.
+    """List the lines of a requirements file that installed packages do not satisfy.
 
     Only what is named in the file is checked, by its metadata: importing torch alone would take seconds.
     """

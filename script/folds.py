@@ -1,8 +1,9 @@
-"""Run training.py or validation.py fold by fold: `python script/folds.py train|evaluate [key=value ...]`.
+"""Run training.py or validation.py fold by fold.
 
-`train.sh` and `evaluate.sh` prepare the environment and hand over to this; their --help says what users may
-rely on. Not in shell, because only here do signals and exit codes pass between script and fold without loss.
-Imports the standard library alone, so that it adds nothing to the time before the first fold.
+Usage: `python script/folds.py train|evaluate [key=value ...]`. `train.sh` and `evaluate.sh` prepare the
+environment and hand over to this; their --help says what users may rely on. Not in shell, because only here
+do signals and exit codes pass between script and fold without loss. Imports the standard library alone, so
+that it adds nothing to the time before the first fold.
 """
 
 import os
@@ -19,12 +20,15 @@ EXIT_USER_ERROR = 2
 
 
 class RequestError(Exception):
-    """The command line asks for something that would run other than meant; told in one line."""
+    """The command line asks for what would run other than meant; told in one line."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is done to every fold: the entry point, a word for it, and whether a summary ends it."""
+    """What is done to every fold.
+
+    That is the entry point, a word for it, and whether a summary ends it.
+    """
 
     entry_point: str
     doing: str
@@ -86,7 +90,9 @@ def parse_request(words: list[str]) -> Request:
 
 
 def refuse_hidden_settings(request: Request) -> None:
-    """Refuse a configuration file that sets what is set here for every fold: it would be lost unsaid.
+    """Refuse a configuration file that sets what is set here for every fold.
+
+    It would be lost unsaid.
 
     Raises:
         RequestError: a file among the words names `dataset` or `eval_fold`, and the command line does not.
@@ -101,7 +107,10 @@ def refuse_hidden_settings(request: Request) -> None:
 
 
 def choose_dataset_and_folds(request: Request) -> tuple[str, tuple[str, ...]]:
-    """Settle what is run; says so where PHANTOM stands in for a CHAOST2 that nobody named."""
+    """Settle what is run.
+
+    Says so where PHANTOM stands in for a CHAOST2 that nobody named.
+    """
     dataset, folds = request.dataset, ALL_FOLDS
     if dataset is None and any(PREPARED_CHAOST2.glob("image_*.nii.gz")):
         dataset = "CHAOST2"
@@ -117,7 +126,7 @@ def choose_dataset_and_folds(request: Request) -> tuple[str, tuple[str, ...]]:
 
 
 class ChildRunner:
-    """Runs commands one after another and passes on the signals that reach this process."""
+    """Runs commands one by one and passes on the signals that reach this process."""
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
@@ -126,7 +135,10 @@ class ChildRunner:
             signal.signal(number, self._receive)
 
     def run(self, command: list[str]) -> int:
-        """Run a command to its end; returns its exit code, 128 + n where signal n ended it."""
+        """Run a command to its end.
+
+        Returns its exit code, 128 + n where signal n ended it.
+        """
         self._child = subprocess.Popen(command)
         for number in self.received:  # those that came while the child was starting
             self._pass_on(number)
@@ -145,7 +157,10 @@ class ChildRunner:
 
 
 def run_step(runner: ChildRunner, label: str, command: list[str]) -> None:
-    """Run one labelled command; leaves the program with its exit code where it fails or is stopped."""
+    """Run one labelled command.
+
+    Leaves the program with its exit code where it fails or is stopped.
+    """
     print(f"== {label} ==", flush=True)
     code = runner.run([sys.executable, *command])
     if runner.received:
@@ -182,7 +197,10 @@ def run_folds(step: Step, words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the step named by the first word; exit code 2 for what the user has to mend."""
+    """Run the step named by the first word.
+
+    The exit code is 2 for what the user has to mend.
+    """
     os.environ["PYTHONUNBUFFERED"] = "1"  # a log file or a pipe shows every line at once
     try:
         run_folds(STEPS[sys.argv[1]], sys.argv[2:])

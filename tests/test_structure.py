@@ -19,6 +19,7 @@ ROOMS = {
 }
 MODELS_LIBRARIES = {"torch", "torchvision"}
 LONGEST_FILE, LONGEST_ENTRY_POINT = 300, 350
+SUMMARY_LIMIT = 80
 
 MODULES = [path.relative_to(ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 EXTENSIONS = [path.relative_to(ROOT) for path in sorted((ROOT / "data").rglob("*.p[yx][xd]"))]
@@ -30,6 +31,7 @@ TEXTS = [
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in {".py", ".pyx", ".pxd", ".sh"} or path.parent.name == ".ci"
 ]
+SCRIPTS = [path for path in TEXTS if path.suffix == ".py" and path.parts[0] in {"script", "bench"}]
 
 
 def _read(path):
@@ -104,24 +106,39 @@ def test_no_file_is_too_long():
     assert len(lengths) > 30
 
 
-def undocumented(source):
-    """List the public functions and classes of a source, methods included, that have no docstring."""
-    found = []
+def public_docstrings(source):
+    """List `(name, docstring)` of a source and its public functions and classes, methods included."""
+    tree = ast.parse(source)
+    found = [("the module", ast.get_docstring(tree))]
 
     def visit(body, prefix):
         for node in body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 if node.name.startswith("_"):
                     continue
-                if not ast.get_docstring(node):
-                    found.append(prefix + node.name)
+                found.append((prefix + node.name, ast.get_docstring(node)))
                 if isinstance(node, ast.ClassDef):
                     visit(node.body, f"{prefix}{node.name}.")
 
-    tree = ast.parse(source)
-    if not ast.get_docstring(tree):
-        found.append("the module")
     visit(tree.body, "")
+    return found
+
+
+def undocumented(source):
+    """List what is public in a source and has no docstring."""
+    return [name for name, docstring in public_docstrings(source) if not docstring]
+
+
+def badly_begun(source):
+    """List what is public in a source and has a docstring that does not begin with one short sentence.
+
+    The first line must be shorter than SUMMARY_LIMIT, end with a full stop and stand alone.
+    """
+    found = []
+    for name, docstring in public_docstrings(source):
+        first, *rest = (docstring or "").splitlines() or ["."]
+        if len(first) >= SUMMARY_LIMIT or not first.endswith(".") or (rest and rest[0]):
+            found.append(name)
     return found
 
 
@@ -143,6 +160,42 @@ class _Private:
     def method(self): ...
 '''
     assert undocumented(source) == ["the module", "Public.method", "function"]
+
+
+@pytest.mark.parametrize("path", [*MODULES, *ENTRIES, *SCRIPTS], ids=str)
+def test_every_docstring_begins_with_one_short_sentence(path):
+    assert badly_begun(_read(path)) == []
+
+
+def test_a_badly_begun_docstring_would_be_found():
+    longest = "x" * (SUMMARY_LIMIT - 2) + "."
+    source = f'''
+"""x{longest}"""
+class Long:
+    """x{longest}
+
+    More.
+    """
+    def fits(self):
+        """{longest}
+
+        More, {longest} {longest}
+        """
+    def runs_on(self):
+        """Begin a sentence
+        and end it here.
+        """
+    def not_alone(self):
+        """Begin.
+        Go on.
+        """
+    def _private(self):
+        """x{longest}"""
+def endless():
+    """No full stop"""
+def bare(): ...
+'''
+    assert badly_begun(source) == ["the module", "Long", "Long.runs_on", "Long.not_alone", "endless"]
 
 
 def test_modules_of_the_network_move_nothing_to_a_device():

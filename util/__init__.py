@@ -1,1 +1,4 @@
-"""Leaves that everything else may import: files, images, seeds, metrics, checkpoints, reports."""
+"""Leaves that everything else may import.
+
+They concern files, images, seeds, metrics, checkpoints and reports.
+"""

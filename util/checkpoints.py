@@ -1,4 +1,7 @@
-"""Snapshots of a training: weights with all that is needed to use them, and nothing that could run."""
+"""Snapshots of a training: weights with all that is needed to use them.
+
+They hold nothing that could run.
+"""
 
 import platform
 from collections.abc import Mapping
@@ -35,7 +38,10 @@ class Snapshot:
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot in one step; raises `UserError` when the disk is full or not writable."""
+    """Write a snapshot in one step.
+
+    Raises `UserError` when the disk is full or not writable.
+    """
     content = {
         "format": FORMAT,
         "step": snapshot.step,

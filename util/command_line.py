@@ -1,4 +1,7 @@
-"""Run a sacred experiment so that a user's mistake costs one line, and a defect keeps its traceback."""
+"""Run a sacred experiment so that a user's mistake costs one line.
+
+A defect keeps its traceback.
+"""
 
 import logging
 import sys

@@ -2,8 +2,8 @@
 
 
 class UserError(Exception):
-    """Bad input, told in one line: what must hold, what was found and where, the way out.
+    """Bad input, told in one line.
 
-    Entry points print the message alone and exit with code 2; every other exception is a defect of ours
-    and keeps its traceback.
+    The line says what must hold, what was found and where, and the way out. Entry points print the message
+    alone and exit with code 2; every other exception is a defect of ours and keeps its traceback.
     """

@@ -11,7 +11,7 @@ from util.errors import UserError
 
 @contextmanager
 def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block succeeds.
+    """Yield a temporary path beside `path`; it takes its place if the block succeeds.
 
     The file is synced before it is renamed, so that `path` holds the old content or the new, never a part.
 
@@ -44,7 +44,10 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` in one step; see `replaced_file` for what is raised."""
+    """Write `text` as UTF-8 to `path` in one step.
+
+    See `replaced_file` for what is raised.
+    """
     with replaced_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

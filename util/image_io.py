@@ -68,7 +68,10 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Read a 3D image's geometry alone; much cheaper than `read_volume`, which says what is raised."""
+    """Read a 3D image's geometry alone.
+
+    It is much cheaper than `read_volume`, which says what is raised.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -106,9 +109,10 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """Return a file's length, of a gzip file unpacked, whose completeness and checksum that proves.
+    """Return a file's length, of a gzip file unpacked.
 
-    ITK tells of neither a file that is cut off, when it reads, nor a disk that is full, when it writes.
+    Unpacking proves a gzip file's completeness and checksum. ITK tells of neither a file that is cut off,
+    when it reads, nor a disk that is full, when it writes.
     """
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:

@@ -1,4 +1,4 @@
-"""Write predicted masks on the full grid of the scan that they were predicted for."""
+"""Write predicted masks on the full grid of the scan that they belong to."""
 
 from pathlib import Path
 
@@ -51,6 +51,9 @@ class PredictionWriter:
         best[slices] = np.where(wins, probabilities, best[slices])
 
     def write_label_maps(self) -> None:
-        """Write the label maps of all scans so far; raises `UserError` when a file cannot be written."""
+        """Write the label maps of all scans so far.
+
+        Raises `UserError` when a file cannot be written.
+        """
         for scan_id, (geometry, label_map, _) in self._label_maps.items():
             write_volume(self._folder / f"scan_{scan_id}.nii.gz", label_map, geometry)

@@ -18,7 +18,10 @@ TRAINED = "trained"
 
 
 def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str, Any]) -> None:
-    """Write `scores.csv`, a line per volume, organ, method and protocol, and `scores.json` with a summary."""
+    """Write `scores.csv`, and `scores.json` with a summary.
+
+    The CSV file has a line per volume, organ, method and protocol.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(
         text, fieldnames=[entry.name for entry in fields(VolumeScore)], lineterminator="\n"
@@ -45,7 +48,10 @@ def select(scores: Iterable[VolumeScore], **wanted: Any) -> list[VolumeScore]:
 
 
 def organ_means(scores: Sequence[VolumeScore], measure: str = "dice") -> dict[str, float]:
-    """Average a measure over each organ's query volumes, folds weighing alike; organs in order of label."""
+    """Average a measure over each organ's query volumes, folds weighing alike.
+
+    Organs come in order of label.
+    """
     organs = {score.label: score.organ for score in sorted(scores, key=lambda score: score.label)}
     means = {}
     for label, organ in organs.items():
@@ -80,7 +86,7 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
 
 
 def summarise_scores(scores: Sequence[VolumeScore]) -> dict[str, Any]:
-    """Return the means on the main support per method and protocol: overall and per organ."""
+    """Return the main support's means per method and protocol, overall and per organ."""
     means: dict[str, Any] = {}
     for score in select(scores, main_support=True):
         of_method = means.setdefault(score.method, {})
@@ -94,7 +100,10 @@ def summarise_scores(scores: Sequence[VolumeScore]) -> dict[str, Any]:
 
 
 def volume_table(scores: Sequence[VolumeScore]) -> str:
-    """Tabulate Dice and IoU of every query volume and organ, of one method and protocol, with the means."""
+    """Tabulate Dice and IoU of every query volume and organ, with the means.
+
+    The table is of one method and protocol.
+    """
     organs = list(organ_means(scores))
     header = ["fold", "query", *organs, "mean"]
     rows = []
@@ -108,7 +117,7 @@ def volume_table(scores: Sequence[VolumeScore]) -> str:
 
 
 def method_table(scores: Sequence[VolumeScore]) -> str:
-    """Tabulate the mean Dice of every method and protocol per organ, on the main support."""
+    """Tabulate every method's and protocol's mean Dice per organ on the main support."""
     organs = list(organ_means(scores))
     rows = []
     for protocol in _in_order(score.protocol for score in scores):

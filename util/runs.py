@@ -1,4 +1,7 @@
-"""Find what earlier runs left: a run folder is `<kind>/<number>`, the number growing."""
+"""Find what earlier runs left.
+
+A run folder is `<kind>/<number>`, the number growing.
+"""
 
 import re
 from pathlib import Path

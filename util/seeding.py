@@ -1,4 +1,4 @@
-"""Seeds of streams that do not meet: each purpose and position has one of its own."""
+"""Seeds of streams that do not meet: each purpose and position has its own."""
 
 import numpy as np
 import torch

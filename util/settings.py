@@ -1,7 +1,8 @@
-"""Describe, check and document configuration keys: one declaration serves all three.
+"""Describe, check and document configuration keys.
 
-A configuration is a frozen dataclass whose fields are made by `key` or `group` (a nested
-dataclass). Defaults, validation, the typed object and the table in the README all come from it.
+One declaration serves all three. A configuration is a frozen dataclass whose fields are made by `key` or
+`group` (a nested dataclass). Defaults, validation, the typed object and the table in the README all come from
+it.
 """
 
 import difflib
@@ -39,7 +40,10 @@ def whole(minimum: int, maximum: int | None = None) -> Rule:
 
 
 def real(minimum: float, maximum: float = math.inf, *, open_minimum: bool = False) -> Rule:
-    """Ask for a finite number within bounds; `open_minimum` leaves the lower bound itself out."""
+    """Ask for a finite number within bounds.
+
+    `open_minimum` leaves the lower bound itself out.
+    """
 
     def parse(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -119,7 +123,7 @@ def increasing_pair(rule: Rule) -> Rule:
 
 
 def key(default: Any, rule: Rule, meaning: str) -> Any:
-    """Declare a key of a configuration dataclass: its default, its rule and what it means."""
+    """Declare a key of a configuration dataclass: its default, rule and meaning."""
     return field(default=default, metadata={"rule": rule, "meaning": meaning})
 
 
@@ -159,7 +163,7 @@ def parse_values(of: type, values: Mapping[str, Any], *, prefix: str = "") -> An
 
 
 def describe_keys(of: type, *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
-    """Yield each key's dotted name, default, rule and meaning, in the order of declaration."""
+    """Yield each key's dotted name, default, rule and meaning, in declared order."""
     for entry in fields(of):
         name = f"{prefix}{entry.name}"
         if "group" in entry.metadata:
@@ -179,7 +183,10 @@ def markdown_table(of: type) -> str:
 
 
 def plain_values(config: Any) -> Any:
-    """Turn a configuration object into nested dicts and lists that any reader understands."""
+    """Turn a configuration object into nested dicts and lists.
+
+    Any reader understands those.
+    """
     if is_dataclass(config):
         return {entry.name: plain_values(getattr(config, entry.name)) for entry in fields(config)}
     return _plain(config)

@@ -1,7 +1,8 @@
-"""Make episodes as they are often made: searching per episode, two warps, three channels.
+"""Make episodes as they are often made.
 
-The twin that `bench/episodes.py` compares with. It plays the same episodes in distribution, but searches the
-volumes anew for each one and deforms every channel twice with SciPy.
+That is: searching per episode, two warps, three channels. The twin that `bench/episodes.py` compares with. It
+plays the same episodes in distribution, but searches the volumes anew for each one and deforms every channel
+twice with SciPy.
 """
 
 import math

@@ -11,7 +11,10 @@ from util.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run the command and return its exit code.
+
+    It is 0, or 2 for bad input, or 130 when interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
         spec = find_spec(options.dataset)

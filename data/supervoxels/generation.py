@@ -134,7 +134,7 @@ def _is_foreign(task: _Task) -> bool:
 
 
 def _current_count(task: _Task) -> int | None:
-    """Return the number of supervoxels in an up-to-date file, None for one to be made."""
+    """Return how many supervoxels an up-to-date file has, None for one to be made."""
     record = read_record(record_path(task.supervoxel_path))
     paths = {"image_path": task.image_path, "supervoxel_path": task.supervoxel_path}
     if record is None or not is_current(record, task.recipe, **paths):
@@ -181,7 +181,10 @@ def _make_in_processes(tasks: list[_Task], n_workers: int) -> Generator[tuple[in
 
 
 def _make_one(task: _Task) -> tuple[int, int]:
-    """Segment one scan and write its file and record; return its id and number of supervoxels."""
+    """Segment one scan and write its file and record.
+
+    Returns its id and number of supervoxels.
+    """
     from data.supervoxels.segmentation import make_supervoxels  # late: see `_make_all`
 
     recipe = task.recipe

@@ -1,7 +1,7 @@
-"""Remember what each supervoxel file was made from, to redo it exactly when that changed.
+"""Remember what each supervoxel file was made from.
 
-The record of `superpix-MIDDLE_7.nii.gz` is `superpix-MIDDLE_7.record.json` beside it. A supervoxel file
-without a record is somebody else's.
+A file is redone exactly when that changed. The record of `superpix-MIDDLE_7.nii.gz` is
+`superpix-MIDDLE_7.record.json` beside it. A supervoxel file without a record is somebody else's.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_p
 
 
 def _confirm(known: FileState, path: Path) -> FileState | None:
-    """Return the file's present state if its content is the known one, otherwise None."""
+    """Return the file's present state if its content is the known one, else None."""
     try:
         status = path.stat()
     except OSError:

@@ -184,7 +184,10 @@ def find_body(scaled_volume: np.ndarray) -> np.ndarray:
 
 
 def check_parameters(min_size_vox: int, scale: float) -> None:
-    """Raise `UserError` unless both are positive and finite, and `min_size_vox` an integer."""
+    """Raise `UserError` unless both parameters are usable.
+
+    Both must be positive and finite, and `min_size_vox` an integer.
+    """
     if not isinstance(min_size_vox, Integral) or min_size_vox < 1:
         raise UserError(f"supervoxel min size: must be a whole number of voxels above 0, got {min_size_vox}")
     if not 0.0 < scale < math.inf:

@@ -335,7 +335,9 @@ def test_the_command_tells_what_it_did(layout, capsys):
 
 def test_the_command_defaults_to_the_datasets_least_size_and_folder(layout):
     assert command.main(["--dataset", "PHANTOM", "--data-dir", str(layout.data_dir), "--workers", "1"]) == 0
-    assert (layout.data_dir / "supervoxels_400" / "superpix-MIDDLE_2.nii.gz").is_file()
+    assert (
+        layout.data_dir / f"supervoxels_{layout.spec.supervoxel_min_vox}" / "superpix-MIDDLE_2.nii.gz"
+    ).is_file()
 
 
 def test_bad_input_ends_the_command_in_one_line_and_code_2(layout, capsys):
