@@ -75,6 +75,8 @@ def load_snapshot(path: Path) -> Snapshot:
             raise UserError(
                 f"{path}: is not a snapshot of this project (no {name}); give one made by training"
             )
+    if not all(isinstance(tensor, torch.Tensor) for tensor in content["weights"].values()):
+        raise UserError(f"{path}: is not a snapshot of this project (weights that are no tensors)")
     if content["format"] != FORMAT:
         raise UserError(
             f"{path}: has snapshot format {content['format']}, this version reads {FORMAT}; train it again"

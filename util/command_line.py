@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from docopt import DocoptExit, docopt
 
@@ -20,6 +21,10 @@ with warnings.catch_warnings():
     from sacred.arg_parser import get_config_updates
     from sacred.config import load_config_file
     from sacred.utils import SacredError
+
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_CAPTURE_MODES = ("no", "sys", "fd")
+_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -66,15 +71,11 @@ def run_command_line(experiment: sacred.Experiment, argv: Sequence[str] | None =
     command = options.get("COMMAND") or experiment.default_command
     if command not in experiment.commands:
         return _refuse(f"{command}: no such command; there are {', '.join(sorted(experiment.commands))}")
-    return _guarded(lambda: _run(experiment, command, options), debug=bool(options["--debug"]))
-
-
-def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
-    """Run a plain command under the same rules for errors as `run_command_line`."""
-    return _guarded(main, debug=debug)
+    return run_guarded(lambda: _run(experiment, command, options), debug=bool(options["--debug"]))
 
 
 def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
+    _check_options(options)
     updates, named_configs = get_config_updates(options["UPDATE"])
     for name in named_configs:
         if name not in experiment.named_configs:
@@ -82,8 +83,22 @@ def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
     experiment.run(command, updates, named_configs, options=options)
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what sacred would end in a traceback for."""
+    level = options.get("--loglevel")
+    if level is not None and not (level.isdecimal() or level in _LOG_LEVELS):
+        raise UserError(f"--loglevel={level}: must be a number or one of {', '.join(_LOG_LEVELS)}")
+    capture = options.get("--capture")
+    if capture is not None and capture not in _CAPTURE_MODES:
+        raise UserError(f"--capture={capture}: must be one of {', '.join(_CAPTURE_MODES)}")
+    for word in options["UPDATE"]:
+        if word.startswith("="):
+            raise UserError(f"{word}: must be key=value")
+
+
 def _check_config_file(name: str) -> None:
-    if not Path(name).is_file():
+    # Sacred would read pickles too, and a pickle can run code.
+    if not Path(name).is_file() or Path(name).suffix.lower() not in _CONFIG_SUFFIXES:
         raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
     try:
         content = load_config_file(name)
@@ -93,7 +108,11 @@ def _check_config_file(name: str) -> None:
         raise UserError(f'{name}: must hold keys and values, as {{"n_steps": 100}}')
 
 
-def _guarded(main: Callable[[], object], *, debug: bool) -> int:
+def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
+    """Run a command and return its exit code.
+
+    That is 0, 2 for bad input (told in one line on stderr; `debug` raises it instead), 130 when interrupted.
+    """
     try:
         main()
     except (UserError, SacredError) as error:

@@ -117,7 +117,10 @@ BAD_WORDS = {
         ["with", "n_steps"],
         "n_steps: must be key=value or an existing configuration file (JSON)",
     ),
-    "file of no known kind": (["with", "taken"], "taken: cannot be read as a configuration file ("),
+    "file of no known kind": (
+        ["with", "taken"],
+        "taken: must be key=value or an existing configuration file (JSON)",
+    ),
     "broken file": (["with", "broken.json"], "broken.json: cannot be read as a configuration file ("),
     "file without keys": (["with", "list.json"], "list.json: must hold keys and values"),
     "unknown command": (["trian"], "trian: no such command; there are main, print_config"),
@@ -216,3 +219,21 @@ def test_a_plain_command_is_guarded_alike(capsys):
         run_guarded(refuse, debug=True)
     with pytest.raises(ZeroDivisionError):
         run_guarded(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--loglevel=SILLY", "--loglevel=SILLY: must be a number or one of DEBUG"),
+        ("--capture=wrong", "--capture=wrong: must be one of no, sys, fd"),
+        ("=5", "=5: must be key=value"),
+        ("config.pickle", "config.pickle: must be key=value or an existing configuration file"),
+    ],
+)
+def test_options_that_sacred_would_choke_on_are_refused(call, tmp_path, monkeypatch, word, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.pickle").write_bytes(b"")
+    code, _, stderr = call("with", word) if not word.startswith("--") else call(word)
+    assert code == 2
+    assert stderr.startswith(f"error: {message}")
+    assert stderr.count("\n") == 1
