@@ -31,6 +31,7 @@ from util.settings import (
     whole,
 )
 
+PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
 REPOSITORY = Path(__file__).resolve().parent
 N_FOLDS = 5
 
@@ -271,6 +272,12 @@ def check_paths(config: Config) -> None:
         config.layout.scan_ids()
     if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
         raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
+    weights = config.model.encoder_weights
+    if weights not in (None, *PUBLISHED_WEIGHTS) and not Path(weights).is_file():
+        raise UserError(
+            f"model.encoder_weights={weights}: must be {', '.join(PUBLISHED_WEIGHTS)}, None or "
+            "an existing file"
+        )
     log_dir = Path(config.path.log_dir)
     nearest = next(folder for folder in (log_dir, *log_dir.resolve().parents) if folder.exists())
     if not nearest.is_dir():

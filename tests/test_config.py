@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from config_ssl_upload import Config, check_paths, dataset_defaults, parse_config
+from config_ssl_upload import PUBLISHED_WEIGHTS, Config, check_paths, dataset_defaults, parse_config
+from models.encoder_weights import PUBLISHED
 from util.errors import UserError
 from util.settings import plain_values
 
@@ -147,6 +148,11 @@ def test_paths_that_do_not_exist_are_refused(tmp_path):
     reloaded = with_changes("PHANTOM", reload_model_path=str(tmp_path / "gone.pt"))
     with pytest.raises(UserError, match=r"reload_model_path=.*gone.pt: no such snapshot or run folder"):
         check_paths(parse_config(reloaded))
+    weights = with_changes("PHANTOM", model__encoder_weights=str(tmp_path / "gone.pth"))
+    with pytest.raises(
+        UserError, match=r"^model.encoder_weights=.*gone.pth: must be deeplabv3_coco, imagenet, "
+    ):
+        check_paths(parse_config(weights))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="must be a folder, found a file"):
         check_paths(parse_config(with_changes("PHANTOM", path__log_dir=str(tmp_path / "file"))))
@@ -154,3 +160,7 @@ def test_paths_that_do_not_exist_are_refused(tmp_path):
 
 def test_the_phantom_is_no_missing_path(tmp_path):
     check_paths(parse_config(with_changes("PHANTOM", path__PHANTOM__data_dir=str(tmp_path / "to be made"))))
+
+
+def test_the_published_weights_are_those_that_the_network_knows():
+    assert PUBLISHED_WEIGHTS == PUBLISHED
