@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from config_ssl_upload import N_FOLDS, Config, ModelConfig, dataset_defaults, make_experiment, parse_config
 from data.preparation import ensure_volumes
@@ -37,7 +38,7 @@ from util.devices import choose_device
 from util.errors import UserError
 from util.metrics import VolumeScore, overlap
 from util.predictions import PredictionWriter
-from util.progress import progress_bar
+from util.progress import note_on_bar, progress_bar
 from util.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
 from util.runs import find_snapshot, list_runs
 from util.settings import default_values, parse_values, plain_values
@@ -236,7 +237,7 @@ def segment_jobs(
             of_query = [job for job in jobs if job.query.scan_id == query_id]
             wanted = np.unique(np.concatenate([job.assignment.slices for job in of_query]))
             images = of_query[0].query.images[wanted]
-            encoding = segmenter.encode([batch.to(device) for batch in images.split(per_call)])
+            encoding = segmenter.encode(_batches(images, per_call, device, bar=bar, name=f"scan {query_id}"))
             for job in of_query:
                 positions = np.searchsorted(wanted, job.assignment.slices)
                 probabilities = []
@@ -249,6 +250,16 @@ def segment_jobs(
                     probabilities.append(_resized(foreground, job.query.label_map.shape[1:]))
                     bar.update(len(chosen))
                 yield job, np.concatenate(probabilities)
+
+
+def _batches(
+    images: torch.Tensor, size: int, device: torch.device, *, bar: tqdm, name: str
+) -> Iterator[torch.Tensor]:
+    """Give images `(N, 1, h, w)` in batches on the device, and say on the bar that they are being encoded."""
+    for start in range(0, len(images), size):
+        note_on_bar(bar, f"encoding {name}, slice {start + 1} of {len(images)}")
+        yield images[start : start + size].to(device)
+    note_on_bar(bar, "")
 
 
 def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:

@@ -5,7 +5,7 @@ support from an encoded slice and its mask, `segment` encoded slices with it. En
 opaque to the caller and reused freely.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
 class Segmenter(Protocol):
     """Segments slices of a scan after a support slice."""
 
-    def encode(self, batches: Sequence[Tensor]) -> Any:
+    def encode(self, batches: Iterable[Tensor]) -> Any:
         """Encode slices given in batches `(n, 1, H, W)`.
 
         `take` indexes the result over all of them.
@@ -46,7 +46,7 @@ class NetworkSegmenter:
         self.model = model.eval()
 
     @torch.inference_mode()
-    def encode(self, batches: Sequence[Tensor]) -> Encoded:
+    def encode(self, batches: Iterable[Tensor]) -> Encoded:
         """Encode slices; see `Segmenter`."""
         parts = [self.model.encoder(images) for images in batches]
         features, tau = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -77,7 +77,7 @@ class CosineSegmenter:
         self.encoder = encoder.eval()
 
     @torch.inference_mode()
-    def encode(self, batches: Sequence[Tensor]) -> Tensor:
+    def encode(self, batches: Iterable[Tensor]) -> Tensor:
         """Encode slices; see `Segmenter`."""
         return torch.cat([self.encoder(images)[0] for images in batches])
 
@@ -111,7 +111,7 @@ class _SliceCount:
 class CopySegmenter:
     """Baseline: the support's mask, copied onto every query slice."""
 
-    def encode(self, batches: Sequence[Tensor]) -> _SliceCount:
+    def encode(self, batches: Iterable[Tensor]) -> _SliceCount:
         """Count the slices; see `Segmenter`."""
         return _SliceCount(sum(len(images) for images in batches))
 

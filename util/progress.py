@@ -1,6 +1,7 @@
 """Progress bars that move on a terminal and stay short in a log file."""
 
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -18,3 +19,14 @@ def progress_bar(*arguments: Any, **options: Any) -> tqdm:
     options.setdefault("maxinterval", 10.0 if is_terminal else LOG_INTERVAL_S)
     options.setdefault("dynamic_ncols", is_terminal)
     return tqdm(*arguments, **options)
+
+
+def note_on_bar(bar: tqdm, text: str) -> None:
+    """Put a remark at a bar's end, and draw it if the last drawing is long enough ago.
+
+    A sign of life where the bar itself does not move.
+    """
+    bar.set_postfix_str(text, refresh=False)
+    if time.time() - bar.last_print_t >= bar.mininterval:
+        bar.refresh()
+        bar.last_print_t = time.time()

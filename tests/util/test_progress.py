@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from util.progress import progress_bar
+from util.progress import note_on_bar, progress_bar
 
 
 @pytest.fixture(name="terminal")
@@ -31,3 +31,14 @@ def test_what_the_caller_asks_for_wins(terminal):
     terminal(False)
     with progress_bar(total=3, mininterval=5, disable=False, desc="x") as bar:
         assert bar.mininterval == 5
+
+
+def test_a_note_is_drawn_only_when_the_bar_was_still_for_a_while(capsys):
+    bar = progress_bar(total=2, mininterval=1000)
+    capsys.readouterr()
+    note_on_bar(bar, "encoding scan 3")
+    assert capsys.readouterr().err == ""
+    bar.last_print_t -= 2000
+    note_on_bar(bar, "encoding scan 4")
+    assert "encoding scan 4" in capsys.readouterr().err
+    bar.close()
