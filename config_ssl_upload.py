@@ -6,7 +6,7 @@ print_config with dataset=PHANTOM` shows what would be used.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -286,11 +286,11 @@ def check_paths(config: Config) -> None:
         raise UserError(f"path.log_dir={log_dir}: cannot be written; choose another folder")
 
 
-def make_experiment(kind: str) -> sacred.Experiment:
+def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = None) -> sacred.Experiment:
     """Make a sacred experiment.
 
     Its runs lie under `<log_dir>/<dataset>/fold_<k>/<kind>/<number>`. The configuration is checked before a
-    run starts, so that a mistake leaves no run behind.
+    run starts, also by `preflight`, so that a mistake leaves no run behind.
     """
     experiment = sacred.Experiment(kind, base_dir=REPOSITORY)
     experiment.logger = experiment_logger()
@@ -301,10 +301,22 @@ def make_experiment(kind: str) -> sacred.Experiment:
         parsed = parse_config(config)
         if command_name == experiment.default_command:
             check_paths(parsed)
-            experiment.observers[:] = [sacred.observers.FileStorageObserver(parsed.fold_dir / kind)]
+            if preflight is not None:
+                preflight(parsed)
+            experiment.observers[:] = [sacred.observers.FileStorageObserver(_made(parsed.fold_dir / kind))]
         return {}
 
     return experiment
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"path.log_dir: {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    return folder
 
 
 def dataset_defaults(dataset: str) -> dict[str, Any]:

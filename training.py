@@ -47,7 +47,13 @@ METRICS = (
 
 ADAMW_SECOND_DECAY = 0.999  # Kingma and Ba's default
 
-experiment = make_experiment("training")
+
+def check_device(config: Config) -> None:
+    """Check, before a run starts, that its device is there."""
+    choose_device(config.device)
+
+
+experiment = make_experiment("training", preflight=check_device)
 
 
 @experiment.main
@@ -75,8 +81,8 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
     """
     device = choose_device(config.device)
     choose_kernels(deterministic=config.deterministic)
+    model = make_network(config).to(device).train()  # first, as pretrained weights may turn out to be missing
     dataset = make_dataset(config)
-    model = make_network(config).to(device).train()
     optimizer = make_optimizer(config, model)
     loader = make_episode_loader(
         dataset,
@@ -120,6 +126,7 @@ def make_dataset(config: Config) -> EpisodeDataset:
         layout, phantom=phantom_settings(config), n_phantom_scans=config.phantom.n_scans
     )
     if not config.use_gt:
+        print(f"supervoxels: {layout.supervoxels_dir}", flush=True)
         generate_supervoxels(layout)
     episode_config = EpisodeConfig(
         seed=config.seed,

@@ -22,6 +22,7 @@ from data.preparation import ensure_volumes
 from dataloaders.evaluation_sets import (
     EvaluationScan,
     Job,
+    check_support_position,
     find_left_out,
     load_evaluation_scan,
     plan_jobs,
@@ -45,7 +46,17 @@ from util.settings import default_values, parse_values, plain_values
 
 CALIBRATION_SCANS, CALIBRATION_SLICES = 4, 64
 
-experiment = make_experiment("evaluation")
+
+def check_request(config: Config) -> None:
+    """Check that device, snapshot and support scan are there, before a run."""
+    choose_device(config.device)
+    find_snapshot(config.fold_dir / "training", config.reload_model_path)
+    is_phantom = config.dataset == "PHANTOM"
+    scan_ids = range(config.phantom.n_scans) if is_phantom else config.layout.scan_ids()
+    check_support_position(config.supp_idx, len(fold_scan_ids(scan_ids, config.eval_fold)))
+
+
+experiment = make_experiment("evaluation", preflight=check_request)
 
 
 @experiment.main
@@ -93,6 +104,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     device = choose_device(config.device)
     choose_kernels(deterministic=True)
     _announce(config, snapshot, snapshot_file, device=device)
+    remarks = _find_mismatches(config, snapshot)
+    print("\n".join(remarks), flush=True)
     scans = load_fold(config)
     organs = {label: config.spec.labels[label] for label in config.test_label}
     jobs = plan_jobs(
@@ -103,15 +116,17 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         all_slices=config.evaluation.all_slices,
         every_support=config.evaluation.every_support,
     )
-    left_out = find_left_out(scans, organs, support=scans[config.supp_idx])
+    remarks += find_left_out(scans, organs, support=scans[config.supp_idx])
     scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device)
-    print("\n".join([describe_scores(scores), *left_out, ""]))
+    if not any(score.dice for score in scores if score.method == TRAINED):
+        remarks.append("warning: the trained network found nothing anywhere; was its training long enough?")
+    print("\n".join([describe_scores(scores), *remarks]))
     summary = {
         **summarise_scores(scores),
         "snapshot": str(snapshot_file),
         "snapshot_step": snapshot.step,
         "support_id": scans[config.supp_idx].scan_id,
-        "left_out": left_out,
+        "remarks": remarks,
         "config": plain_values(config),
         "versions": current_versions(),
     }
@@ -329,17 +344,23 @@ def _refuse_other(key: str, given: object, *, default: object, trained: object) 
 
 
 def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.device) -> None:
-    saved = snapshot.config
     print(
         f"evaluating {config.dataset}, fold {config.eval_fold} on {device}\n"
         f"snapshot: {path}, step {snapshot.step}\n"
         f"network: {config.model.encoder}, feature width {config.model.feature_width}"
     )
+
+
+def _find_mismatches(config: Config, snapshot: Snapshot) -> list[str]:
+    """Say where the snapshot's training was another one than this evaluation is for."""
+    lines = []
     for name in ("dataset", "eval_fold", "setting"):
-        if saved.get(name) != getattr(config, name):
-            print(
-                f"note: the snapshot was trained with {name}={saved.get(name)}, not {getattr(config, name)}"
-            )
+        given, trained = getattr(config, name), snapshot.config.get(name)
+        if trained != given:
+            lines.append(f"warning: the snapshot was trained with {name}={trained}, not {given}")
+    if len(lines) == 1 and "eval_fold" in lines[0]:
+        lines[0] += "; its training saw these scans, so these scores are too good"
+    return lines
 
 
 if __name__ == "__main__":

@@ -134,6 +134,14 @@ class Job:
     main_support: bool
 
 
+def check_support_position(position: int, n_scans: int) -> None:
+    """Raise `UserError` unless a fold of `n_scans` scans has one at `position`."""
+    if position >= n_scans:
+        raise UserError(
+            f"supp_idx={position}: the fold holds {n_scans} scans, counted from 0; choose a smaller one"
+        )
+
+
 def plan_jobs(
     scans: Sequence[EvaluationScan],
     organs: Mapping[int, str],
@@ -159,11 +167,7 @@ def plan_jobs(
     Raises:
         UserError: the fold has no such position, or the main support lacks an organ.
     """
-    if support_position >= len(scans):
-        raise UserError(
-            f"supp_idx={support_position}: the fold holds {len(scans)} scans, counted from 0; choose a "
-            "smaller one"
-        )
+    check_support_position(support_position, len(scans))
     main = scans[support_position]
     for label, organ in organs.items():
         _require_organ(main, label, organ=organ)
@@ -196,7 +200,8 @@ def find_left_out(
     for label, organ in organs.items():
         lacking = [s.scan_id for s in scans if s is not support and not (s.label_map == label).any()]
         if lacking:
-            lines.append(f"{organ}: left out {len(lacking)} queries without it: scans {lacking}")
+            noun = "query" if len(lacking) == 1 else "queries"
+            lines.append(f"{organ}: left out {len(lacking)} {noun} without it: scans {lacking}")
     return lines
 
 

@@ -1,5 +1,6 @@
 """Start the encoder from pretrained weights, wholly or with an error."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -47,8 +48,8 @@ def load_encoder_weights(encoder: Encoder, source: str) -> None:
 def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
     if (source, name) not in _ENUMS:
         raise WeightsError(
-            f"encoder_weights={source}: torchvision publishes none for {name}; choose another encoder, "
-            "encoder_weights=imagenet or encoder_weights=None"
+            f"model.encoder_weights={source}: torchvision publishes none for {name}; choose another encoder, "
+            "model.encoder_weights=imagenet or model.encoder_weights=None"
         )
     family, member = _ENUMS[source, name].split(".")
     models = torchvision.models.segmentation if family.startswith("DeepLab") else torchvision.models
@@ -59,9 +60,10 @@ def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
         raise WeightsError(
-            f"encoder_weights={source}: {file_name} could not be downloaded "
+            f"model.encoder_weights={source}: {file_name} could not be downloaded "
             f"({getattr(error, 'reason', error)}); "
-            f"put it at {target} by hand ({weights.url}) or train from scratch with encoder_weights=None"
+            f"put it at {target} by hand ({weights.url}) or train from scratch with "
+            "model.encoder_weights=None"
         ) from error
     except Exception as error:  # a damaged file raises errors of many kinds
         raise WeightsError(
@@ -73,7 +75,7 @@ def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
 def _file_state(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise WeightsError(
-            f"encoder_weights={path}: must be {', '.join(PUBLISHED)}, None or an existing file; "
+            f"model.encoder_weights={path}: must be {', '.join(PUBLISHED)}, None or an existing file; "
             "found none there"
         )
     try:
@@ -105,11 +107,13 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
     for kind, keys in (("lacks", missing), ("has unknown", unknown), ("has another shape for", misshapen)):
         if keys:
             raise WeightsError(
-                f"encoder_weights={source}: the file {kind} {len(keys)} of the backbone's tensors, first "
-                f"{keys[0]}; use weights made for this encoder"
+                f"model.encoder_weights={source}: the file {kind} {len(keys)} of the backbone's tensors, "
+                f"first {keys[0]}; use weights made for this encoder"
             )
     backbone.load_state_dict({**wanted, **state})
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
+        return "it holds more than plain tensors"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,7 @@ requirements.txt is used instead. PYTHON=/path/to/python3 chooses the Python of 
 
 Every key of config_ssl_upload.py can be set. path.<NAME>.<key> alone names the dataset, too; a dataset that
 is named and not found is an error. Relative paths start at the repository's root, where the script runs.
-A configuration file (JSON, YAML) may stand among the arguments, but dataset and eval_fold belong on the
+A configuration file (JSON) may stand among the arguments, but dataset and eval_fold belong on the
 command line. Options (--debug, ...) go to sacred as they are. The first fold that fails ends the loop with
 its exit code.
 USAGE

@@ -3,6 +3,7 @@
 They hold nothing that could run.
 """
 
+import pickle
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,4 +102,6 @@ def current_versions() -> dict[str, str]:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
+        return "it holds more than plain tensors"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

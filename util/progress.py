@@ -22,9 +22,9 @@ def progress_bar(*arguments: Any, **options: Any) -> tqdm:
 
 
 def note_on_bar(bar: tqdm, text: str) -> None:
-    """Put a remark at a bar's end, and draw it if the last drawing is long enough ago.
+    """Put a remark at a bar's end: a sign of life where the bar does not move.
 
-    A sign of life where the bar itself does not move.
+    It is drawn if the last drawing is long enough ago.
     """
     bar.set_postfix_str(text, refresh=False)
     if time.time() - bar.last_print_t >= bar.mininterval:

@@ -139,9 +139,9 @@ def support_spread(scores: Sequence[VolumeScore]) -> str:
         for score in scores
     }
     values = np.array(list(by_support.values()))
-    each = ", ".join(f"{support_id} {value:.3f}" for (_, support_id), value in by_support.items())
-    spread = f"mean {values.mean():.3f}, standard deviation {values.std():.3f}"
-    return f"{spread} over {len(values)} supports ({each})"
+    spread = f"mean {values.mean():.3f}, standard deviation {values.std():.3f} over {len(values)} supports"
+    rows = [[str(fold), str(scan), f"{value:.3f}"] for (fold, scan), value in by_support.items()]
+    return f"{spread}\n{format_table(['fold', 'support', 'mean Dice'], rows)}"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

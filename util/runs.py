@@ -48,7 +48,7 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
         path = Path(reload_path)
         if path.is_file():
             return path
-        found = latest_snapshot_in(path)
+        found = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
         if found is None:
             raise UserError(
                 f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
@@ -59,6 +59,6 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
         if found is not None:
             return found
     raise UserError(
-        f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset and "
-        "eval_fold) or set reload_model_path"
+        f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset, "
+        "eval_fold, setting and organ_group) or set reload_model_path"
     )

@@ -76,7 +76,7 @@ def text() -> Rule:
             raise TypeError
         return value
 
-    return Rule("a text", parse)
+    return Rule("a text that is not empty", parse)
 
 
 def one_of(*choices: Any) -> Rule:
@@ -119,7 +119,7 @@ def increasing_pair(rule: Rule) -> Rule:
             raise ValueError
         return low, high
 
-    return Rule(f"[low, high], each {rule.text}", parse)
+    return Rule(f"[low, high] with low at most high, each {rule.text}", parse)
 
 
 def key(default: Any, rule: Rule, meaning: str) -> Any:

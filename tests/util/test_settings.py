@@ -131,9 +131,9 @@ def test_a_value_outside_the_rule_is_refused(rule, value):
         (real(0, open_minimum=True), "a number above 0"),
         (real(0, 1), "a number of at least 0 and at most 1"),
         (one_of("any", "all"), "one of any, all"),
-        (optional(text()), "a text, or None"),
+        (optional(text()), "a text that is not empty, or None"),
         (several(whole(1), length=2), "a list of 2 values, each a whole number of at least 1"),
-        (increasing_pair(real(0)), "[low, high], each a number of at least 0"),
+        (increasing_pair(real(0)), "[low, high] with low at most high, each a number of at least 0"),
     ],
 )
 def test_rules_say_what_they_ask_for(rule, meaning):
@@ -200,7 +200,7 @@ def test_the_first_mistake_is_told_with_its_key(values, message):
 def test_keys_are_described_in_order_with_dotted_names():
     assert list(describe_keys(Outer)) == [
         ("n_steps", 10, "a whole number of at least 1", "steps"),
-        ("name", None, "a text, or None", "name"),
+        ("name", None, "a text that is not empty, or None", "name"),
         ("optim.lr", 0.5, "a number above 0", "rate"),
         (
             "optim.sizes",
