@@ -225,10 +225,10 @@ class Config:
 # What a dataset changes of the defaults. PHANTOM is sized for two CPU cores.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "PHANTOM": {
-        "n_steps": 2400,
-        "max_iters_per_load": 1900,
+        "n_steps": 2000,
+        "max_iters_per_load": 1600,
         "lr_step_gamma": 0.1,
-        "save_snapshot_every": 1200,
+        "save_snapshot_every": 1000,
         "num_workers": 0,
         "optim": {"lr": 3e-3},
         "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 64},
