@@ -105,7 +105,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     choose_kernels(deterministic=True)
     _announce(config, snapshot, snapshot_file, device=device)
     remarks = _find_mismatches(config, snapshot)
-    print("\n".join(remarks), flush=True)
+    for remark in remarks:
+        print(remark, flush=True)
     scans = load_fold(config)
     organs = {label: config.spec.labels[label] for label in config.test_label}
     jobs = plan_jobs(
