@@ -26,6 +26,7 @@ from dataloaders.evaluation_sets import (
     find_left_out,
     load_evaluation_scan,
     plan_jobs,
+    score_job,
 )
 from dataloaders.folds import fold_scan_ids, training_scan_ids
 from dataloaders.volumes import load_scan
@@ -37,7 +38,7 @@ from util.checkpoints import Snapshot, current_versions, load_snapshot
 from util.command_line import run_command_line
 from util.devices import choose_device
 from util.errors import UserError
-from util.metrics import VolumeScore, overlap
+from util.metrics import VolumeScore
 from util.predictions import PredictionWriter
 from util.progress import note_on_bar, progress_bar
 from util.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
@@ -276,25 +277,6 @@ def _batches(
         note_on_bar(bar, f"encoding {name}, slice {start + 1} of {len(images)}")
         yield images[start : start + size].to(device)
     note_on_bar(bar, "")
-
-
-def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:
-    """Score probabilities `(n, H, W)` against the query's labels on the same slices."""
-    slices = job.assignment.slices
-    dice, iou = overlap(probabilities > 0.5, job.query.label_map[slices] == job.label)
-    return VolumeScore(
-        method=method,
-        protocol=job.protocol,
-        fold=fold,
-        support_id=job.support.scan_id,
-        query_id=job.query.scan_id,
-        label=job.label,
-        organ=organ,
-        main_support=job.main_support,
-        n_slices=len(slices),
-        dice=dice,
-        iou=iou,
-    )
 
 
 def _scan_ids(config: Config) -> list[int]:

@@ -11,6 +11,7 @@ from data.layout import DatasetLayout
 from dataloaders.volumes import load_scan
 from util.errors import UserError
 from util.image_io import Geometry
+from util.metrics import VolumeScore, overlap
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,25 @@ def plan_jobs(
                 for name, plan in plans.items()
             ]
     return jobs
+
+
+def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:
+    """Score probabilities `(n, H, W)` against the query's labels on the same slices."""
+    slices = job.assignment.slices
+    dice, iou = overlap(probabilities > 0.5, job.query.label_map[slices] == job.label)
+    return VolumeScore(
+        method=method,
+        protocol=job.protocol,
+        fold=fold,
+        support_id=job.support.scan_id,
+        query_id=job.query.scan_id,
+        label=job.label,
+        organ=organ,
+        main_support=job.main_support,
+        n_slices=len(slices),
+        dice=dice,
+        iou=iou,
+    )
 
 
 def find_left_out(
