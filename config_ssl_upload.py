@@ -15,6 +15,7 @@ from data.layout import DatasetLayout
 from data.specs import DATASETS, DatasetSpec, find_spec
 from util.command_line import experiment_logger, sacred
 from util.errors import UserError
+from util.files import make_folder
 from util.settings import (
     default_values,
     flag,
@@ -22,6 +23,7 @@ from util.settings import (
     increasing_pair,
     key,
     markdown_table,
+    merge_values,
     one_of,
     optional,
     parse_values,
@@ -183,6 +185,23 @@ class Config:
     print_interval: int = key(100, whole(1), "steps between log lines")
     num_workers: int = key(2, whole(0, 256), "processes that make episodes; 0: none beside the main one")
     device: str = key("auto", text(), "cpu, cuda, cuda:<n>, mps, or auto for the best one present")
+    precision: str = key(
+        "fp32",
+        one_of("fp32", "tf32", "bf16"),
+        "fp32; tf32 or bf16 for speed on GPUs, bf16 on recent CPUs, too",
+    )
+    channels_last: bool = key(
+        True, flag(), "keep channels innermost in memory while training; faster nearly everywhere"
+    )
+    compile: bool = key(False, flag(), "compile encoder and decoders in training; its start takes minutes")
+    recompute: bool = key(
+        False,
+        flag(),
+        "compute the encoder's inner activations again in the backward pass: less memory, more time",
+    )
+    sync_batchnorm: bool = key(
+        False, flag(), "BatchNorm over all ranks' images; CUDA with several ranks only"
+    )
     deterministic: bool = key(False, flag(), "use only deterministic CUDA kernels in training; slower")
     reload_model_path: str | None = key(
         None, optional(text()), "snapshot or run folder to evaluate; None: the latest of dataset and fold"
@@ -303,25 +322,17 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
             check_paths(parsed)
             if preflight is not None:
                 preflight(parsed)
-            experiment.observers[:] = [sacred.observers.FileStorageObserver(_made(parsed.fold_dir / kind))]
+            experiment.observers[:] = [
+                sacred.observers.FileStorageObserver(make_folder(parsed.fold_dir / kind, key="path.log_dir"))
+            ]
         return {}
 
     return experiment
 
 
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"path.log_dir: {folder} cannot be made ({error.strerror}); choose another folder"
-        ) from error
-    return folder
-
-
 def dataset_defaults(dataset: str) -> dict[str, Any]:
     """Return all defaults of a dataset as a nested dict of plain values."""
-    return _merged(default_values(Config), {"dataset": dataset, **DATASET_DEFAULTS.get(dataset, {})})
+    return merge_values(default_values(Config), {"dataset": dataset, **DATASET_DEFAULTS.get(dataset, {})})
 
 
 def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
@@ -329,13 +340,6 @@ def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = No
     chosen = (fixed or {}).get("dataset")
     defaults = dataset_defaults(chosen) if isinstance(chosen, str) else default_values(Config)
     return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
-
-
-def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(values)
-    for name, value in changes.items():
-        result[name] = _merged(result[name], value) if isinstance(value, Mapping) else value
-    return result
 
 
 if __name__ == "__main__":

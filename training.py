@@ -4,15 +4,15 @@ Usage: `python training.py with dataset=CHAOST2 eval_fold=0`. `bash script/train
 setting up what is missing. Runs lie under `runs/<dataset>/fold_<k>/training/<number>`.
 """
 
-import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from config_ssl_upload import Config, make_experiment, parse_config
@@ -26,13 +26,24 @@ from dataloaders.warps import AugmentationRanges
 from models.encoder_weights import WeightsError
 from models.factory import build_network
 from models.few_shot_seg import EpisodeLosses, FewShotSeg
+from models.precision import mixed_precision
 from util.checkpoints import Snapshot, current_versions, save_snapshot
 from util.command_line import run_command_line
 from util.devices import choose_device
+from util.distributed import (
+    agree,
+    average_buffers,
+    average_gradients,
+    gather_values,
+    local_main_first,
+    start_ranks,
+)
 from util.errors import UserError
+from util.hardware import choose_kernels, peak_memory_gb
 from util.progress import progress_bar
+from util.ranks import Ranks, find_ranks
 from util.runs import snapshot_path
-from util.seeding import derive_seed, torch_generator
+from util.seeding import derive_seed
 from util.settings import plain_values
 
 METRICS = (
@@ -50,7 +61,11 @@ ADAMW_SECOND_DECAY = 0.999  # Kingma and Ba's default
 
 def check_device(config: Config) -> None:
     """Check, before a run starts, that its device is there."""
-    choose_device(config.device)
+    device = choose_device(config.device, find_ranks())
+    if config.sync_batchnorm and device.type != "cuda":
+        raise UserError(
+            f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
+        )
 
 
 experiment = make_experiment("training", preflight=check_device)
@@ -65,12 +80,17 @@ def main(_config: dict[str, Any], _run: Any) -> None:
     train(config, Path(_run.observers[0].dir), log=_run.log_scalar)
 
 
+def follow(values: dict[str, Any], run_dir: Path) -> None:
+    """Train as another rank than the one that has the run."""
+    train(parse_config(values), run_dir, log=lambda name, value, step: None)
+
+
 def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], None]) -> Path:
-    """Train the network of one fold.
+    """Train the network of one fold, as one rank of the job or alone.
 
     Args:
-        config: checked.
-        run_dir: where the snapshots go.
+        config: checked, the same on all ranks.
+        run_dir: where the first rank puts the snapshots.
         log: takes a metric's name, its value and the step.
 
     Returns:
@@ -79,34 +99,41 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
     Raises:
         UserError: data, weights or device are not usable, or the loss stopped being finite.
     """
-    device = choose_device(config.device)
-    choose_kernels(deterministic=config.deterministic)
-    model = make_network(config).to(device).train()  # first, as pretrained weights may turn out to be missing
-    dataset = make_dataset(config)
-    optimizer = make_optimizer(config, model)
+    ranks = start_ranks(config.device)
+    device = choose_device(config.device, ranks)
+    choose_kernels(deterministic=config.deterministic, precision=config.precision)
+    # The network first, as pretrained weights may turn out to be missing.
+    network = local_main_first(lambda: make_network(config)).train()
+    dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
+    model = place_network(config, network, device=device, ranks=ranks)
+    optimizer = make_optimizer(config, network, device=device)
     loader = make_episode_loader(
         dataset,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         pin_memory=device.type == "cuda",
+        rank=ranks.rank,
+        n_ranks=ranks.n_ranks,
     )
-    _announce(config, model, dataset, run_dir=run_dir, device=device)
-    meter = Meter()
+    _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
+    meter, path = Meter(), snapshot_path(run_dir, config.n_steps)
     started = time.perf_counter()
-    with progress_bar(total=config.n_steps, desc="training", unit="step") as bar:
+    with progress_bar(total=config.n_steps, desc="training", unit="step", disable=not ranks.is_main) as bar:
         for step, batch in enumerate(loader, start=1):
             for parameters in optimizer.param_groups:
                 parameters["lr"] = learning_rate(config, step)
-            losses = play(model, batch, seed=config.seed, step=step, device=device)
-            optimizer.zero_grad(set_to_none=True)
+            losses = play(model, batch, config=config, step=step, device=device, rank=ranks.rank)
             (losses.query + losses.alignment).mean().backward()
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
             meter.add(losses)
             bar.update()
             if step % config.print_interval == 0 or step == config.n_steps:
-                _report(meter.take(step), bar, step=step, lr=learning_rate(config, step), log=log)
+                averages = agree(partial(meter.take, step))
+                _report(mean_over_ranks(averages), bar, step=step, lr=learning_rate(config, step), log=log)
             if step % config.save_snapshot_every == 0 or step == config.n_steps:
-                path = _save(model, config, run_dir, step=step)
+                average_buffers(network)
+                agree(partial(_save, network, config, run_dir, step=step, is_main=ranks.is_main))
     seconds = time.perf_counter() - started
     print(
         f"trained {config.n_steps} steps in {seconds:.0f} s ({seconds / config.n_steps:.3f} s a step), "
@@ -115,7 +142,7 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
     return path
 
 
-def make_dataset(config: Config) -> EpisodeDataset:
+def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     """Make a fold's training episodes, with volumes and supervoxels that are missing.
 
     Raises:
@@ -130,7 +157,7 @@ def make_dataset(config: Config) -> EpisodeDataset:
         generate_supervoxels(layout)
     episode_config = EpisodeConfig(
         seed=config.seed,
-        n_episodes=config.n_steps * config.batch_size,
+        n_episodes=config.n_steps * config.batch_size * n_ranks,
         n_shots=config.n_shot,
         min_size_px=config.min_size,
         augmentation=AugmentationRanges(
@@ -162,20 +189,44 @@ def make_network(config: Config) -> FewShotSeg:
 
     Raises `UserError` when the encoder's weights cannot be had.
     """
-    options = plain_values(config.model)
+    options = {**plain_values(config.model), "recompute": config.recompute}
     try:
         return build_network(seed=derive_seed(config.seed, "weights"), **options)
     except WeightsError as error:
         raise UserError(str(error)) from error
 
 
-def make_optimizer(config: Config, model: FewShotSeg) -> torch.optim.Optimizer:
+def place_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
+    """Bring the network to its device, in the form in which its steps run.
+
+    Args:
+        config: `channels_last`, `compile` and `sync_batchnorm` count here.
+        network: changed in place.
+        device: where it shall run.
+        ranks: with several, the gradients will be averaged over them.
+
+    Returns:
+        The network, or what wraps it.
+    """
+    if config.sync_batchnorm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network.to(device)
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if config.compile:
+        network.compile_parts()
+    if not ranks.are_several:
+        return network
+    return average_gradients(network, device, leaves_parameters_out=network.leaves_parameters_out)
+
+
+def make_optimizer(config: Config, network: FewShotSeg, *, device: torch.device) -> torch.optim.Optimizer:
     """Make the optimiser over all of the network's parameters."""
     optim = config.optim
-    shared = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+    shared = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": device.type in ("cpu", "cuda")}
     if optim.name == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=optim.momentum, **shared)
-    return torch.optim.AdamW(model.parameters(), betas=(optim.momentum, ADAMW_SECOND_DECAY), **shared)
+        return torch.optim.SGD(network.parameters(), momentum=optim.momentum, **shared)
+    return torch.optim.AdamW(network.parameters(), betas=(optim.momentum, ADAMW_SECOND_DECAY), **shared)
 
 
 def phantom_settings(config: Config) -> PhantomSettings:
@@ -189,18 +240,25 @@ def learning_rate(config: Config, step: int) -> float:
 
 
 def play(
-    model: FewShotSeg, batch: dict[str, Tensor], *, seed: int, step: int, device: torch.device
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    *,
+    config: Config,
+    step: int,
+    device: torch.device,
+    rank: int = 0,
 ) -> EpisodeLosses:
     """Play a batch of episodes.
 
-    Prototype draws depend on the seed and each episode's index, dropout on the seed and the step: no random
-    state is carried from step to step.
+    Prototype draws depend on the seed and each episode's index, dropout on the seed, the step and the rank:
+    no random state is carried from step to step.
     """
-    torch.manual_seed(derive_seed(seed, "dropout", step))
-    generators = [torch_generator(seed, "prototypes", int(index)) for index in batch["episode_index"]]
+    torch.manual_seed(derive_seed(config.seed, "dropout", step, rank))
+    draws = torch.tensor([derive_seed(config.seed, "prototypes", int(i)) for i in batch["episode_index"]])
     names = ("support_images", "support_masks", "query_images", "query_masks")
-    tensors = (batch[name].to(device, non_blocking=True) for name in names)
-    return model(*tensors, generators=generators)
+    tensors = [batch[name].to(device, non_blocking=True) for name in names]
+    with mixed_precision(device, config.precision):
+        return model(*tensors, draws=draws.to(device, non_blocking=True))
 
 
 class Meter:
@@ -234,32 +292,27 @@ class Meter:
         return averages
 
 
-def choose_kernels(*, deterministic: bool) -> None:
-    """Let CUDA choose the fastest kernels, or deterministic ones: never both."""
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cudnn.deterministic = deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory used so far, in 1e9 bytes.
-
-    It is the GPU's on CUDA, else this process's.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+def mean_over_ranks(averages: dict[str, float]) -> dict[str, float]:
+    """Average what each rank found."""
+    of_ranks = gather_values(averages)
+    return {name: sum(of_rank[name] for of_rank in of_ranks) / len(of_ranks) for name in averages}
 
 
 def _announce(
-    config: Config, model: FewShotSeg, dataset: EpisodeDataset, *, run_dir: Path, device: torch.device
+    config: Config,
+    network: FewShotSeg,
+    dataset: EpisodeDataset,
+    *,
+    run_dir: Path,
+    device: torch.device,
+    ranks: Ranks,
 ) -> None:
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
     index = dataset.index
+    on_ranks = f" on each of {ranks.n_ranks} ranks" if ranks.are_several else ""
     print(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "
-        f"{config.n_steps} steps of batch {config.batch_size} on {device}\n"
+        f"{config.n_steps} steps of batch {config.batch_size}{on_ranks} in {config.precision} on {device}\n"
         f"network: {config.model.encoder}, {n_parameters / 1e6:.1f} million parameters\n"
         f"episodes: {len(index.target_ids)} targets in {len(index.scan_positions)} scans\n"
         f"run: {run_dir}",
@@ -281,14 +334,14 @@ def _report(
     bar.write(f"step {step}: loss {of['loss']:.4f} ({parts}), {refined} ({raw}), lr {lr:.2e}")
 
 
-def _save(model: FewShotSeg, config: Config, run_dir: Path, *, step: int) -> Path:
-    path = snapshot_path(run_dir, step)
+def _save(network: FewShotSeg, config: Config, run_dir: Path, *, step: int, is_main: bool) -> None:
+    if not is_main:
+        return
     snapshot = Snapshot(
-        step=step, weights=model.state_dict(), config=plain_values(config), versions=current_versions()
+        step=step, weights=network.state_dict(), config=plain_values(config), versions=current_versions()
     )
-    save_snapshot(path, snapshot)
-    return path
+    save_snapshot(snapshot_path(run_dir, step), snapshot)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(experiment))
+    sys.exit(run_command_line(experiment, follow=follow))

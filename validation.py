@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from config_ssl_upload import N_FOLDS, Config, ModelConfig, dataset_defaults, make_experiment, parse_config
@@ -24,6 +24,7 @@ from dataloaders.evaluation_sets import (
     Job,
     check_support_position,
     find_left_out,
+    jobs_of_rank,
     load_evaluation_scan,
     plan_jobs,
     score_job,
@@ -32,15 +33,19 @@ from dataloaders.folds import fold_scan_ids, training_scan_ids
 from dataloaders.volumes import load_scan
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
+from models.inference import Request, resize_slices, segment_scan
 from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
-from training import choose_kernels, make_network, peak_memory_gb, phantom_settings
-from util.checkpoints import Snapshot, current_versions, load_snapshot
+from training import make_network, phantom_settings
+from util.checkpoints import Snapshot, current_versions, load_snapshot, load_weights
 from util.command_line import run_command_line
-from util.devices import choose_device
+from util.devices import SINGLE_RANK, choose_device
+from util.distributed import gather_values, local_main_first, start_ranks
 from util.errors import UserError
+from util.hardware import choose_kernels, peak_memory_gb
 from util.metrics import VolumeScore
 from util.predictions import PredictionWriter
 from util.progress import note_on_bar, progress_bar
+from util.ranks import Ranks, find_ranks
 from util.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
 from util.runs import find_snapshot, list_runs
 from util.settings import default_values, parse_values, plain_values
@@ -50,7 +55,7 @@ CALIBRATION_SCANS, CALIBRATION_SLICES = 4, 64
 
 def check_request(config: Config) -> None:
     """Check that device, snapshot and support scan are there, before a run."""
-    choose_device(config.device)
+    choose_device(config.device, find_ranks())
     find_snapshot(config.fold_dir / "training", config.reload_model_path)
     is_phantom = config.dataset == "PHANTOM"
     scan_ids = range(config.phantom.n_scans) if is_phantom else config.layout.scan_ids()
@@ -66,6 +71,11 @@ def main(_config: dict[str, Any], _run: Any) -> None:
     if not _run.observers:
         raise UserError("evaluation keeps its tables in a run folder; leave out --unobserved")
     evaluate(parse_config(_config), Path(_run.observers[0].dir))
+
+
+def follow(values: dict[str, Any], run_dir: Path) -> None:
+    """Evaluate as another rank than the one that has the run."""
+    evaluate(parse_config(values), run_dir)
 
 
 @experiment.command(unobserved=True)
@@ -91,7 +101,7 @@ def summarise(_config: dict[str, Any]) -> None:
 
 
 def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
-    """Evaluate a snapshot on a fold.
+    """Evaluate a snapshot on a fold, as one rank of the job or alone.
 
     Prints the tables, and writes them and the predictions to the run.
 
@@ -102,13 +112,14 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     snapshot_file = find_snapshot(config.fold_dir / "training", config.reload_model_path)
     snapshot = load_snapshot(snapshot_file)
     config = adopt_network(config, snapshot)
-    device = choose_device(config.device)
-    choose_kernels(deterministic=True)
+    ranks = start_ranks(config.device)
+    device = choose_device(config.device, ranks)
+    choose_kernels(deterministic=True, precision=config.precision)
     _announce(config, snapshot, snapshot_file, device=device)
     remarks = _find_mismatches(config, snapshot)
     for remark in remarks:
         print(remark, flush=True)
-    scans = load_fold(config)
+    scans = local_main_first(lambda: load_fold(config))
     organs = {label: config.spec.labels[label] for label in config.test_label}
     jobs = plan_jobs(
         scans,
@@ -119,7 +130,9 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         every_support=config.evaluation.every_support,
     )
     remarks += find_left_out(scans, organs, support=scans[config.supp_idx])
-    scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device)
+    scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
+    if not ranks.is_main:
+        return scores
     if not any(score.dice for score in scores if score.method == TRAINED):
         remarks.append("warning: the trained network found nothing anywhere; was its training long enough?")
     print("\n".join([describe_scores(scores), *remarks]))
@@ -141,19 +154,32 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
 
 
 def score_methods(
-    config: Config, snapshot: Snapshot, jobs: Sequence[Job], *, run_dir: Path, device: torch.device
+    config: Config,
+    snapshot: Snapshot,
+    jobs: Sequence[Job],
+    *,
+    run_dir: Path,
+    device: torch.device,
+    ranks: Ranks = SINGLE_RANK,
 ) -> list[VolumeScore]:
-    """Segment and score jobs by every method; write the trained one's predictions."""
+    """Segment and score jobs by every method; write the trained one's predictions.
+
+    Each rank does the queries that fall to it. Returns the scores of all of them, in the jobs' order.
+    """
+    query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
+    own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
-    for method, segmenter in make_segmenters(config, snapshot, device=device):
+    for n_method, (method, segmenter) in enumerate(make_segmenters(config, snapshot, device=device)):
         is_trained = method == TRAINED
         # Baselines answer one question: the published protocol on the main support.
-        own_jobs = [job for job in jobs if is_trained or (job.main_support and job.protocol == "chunks")]
+        chosen = [job for job in own if is_trained or (job.main_support and job.protocol == "chunks")]
         started = time.perf_counter()
-        for job, probabilities in segment_jobs(segmenter, own_jobs, config, device=device, name=method):
+        results = segment_jobs(segmenter, chosen, config, device=device, name=method)
+        for n_job, (job, probabilities) in enumerate(results):
             organ = config.spec.labels[job.label]
-            scores.append(score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ))
+            score = score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ)
+            scores.append(((n_method, query_ids.index(job.query.scan_id), n_job), score))
             if is_trained and job.main_support and config.evaluation.save_predictions:
                 writers[job.protocol].add(
                     job.query.scan_id,
@@ -163,11 +189,12 @@ def score_methods(
                     slices=job.assignment.slices,
                     probabilities=probabilities,
                 )
-        seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in own_jobs)
-        print(f"{method}: {n_slices} slices, {seconds / n_slices:.3f} s a slice", flush=True)
+        seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in chosen)
+        print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in writers.values():
         writer.write_label_maps()
-    return scores
+    everyones = [placed for of_rank in gather_values(scores) for placed in of_rank]
+    return [score for _, score in sorted(everyones, key=lambda placed: placed[0])]
 
 
 def adopt_network(config: Config, snapshot: Snapshot) -> Config:
@@ -196,28 +223,15 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
 
 def load_fold(config: Config) -> list[EvaluationScan]:
     """Load the scans of the held-out fold; raises `UserError` as the loaders do."""
-    scan_ids = _scan_ids(config)
-    chosen = fold_scan_ids(scan_ids, config.eval_fold)
-    return [
-        load_evaluation_scan(config.layout, scan_id, image_size_px=config.image_size_px) for scan_id in chosen
-    ]
+    chosen = fold_scan_ids(_scan_ids(config), config.eval_fold)
+    size = config.image_size_px
+    return [load_evaluation_scan(config.layout, scan_id, image_size_px=size) for scan_id in chosen]
 
 
 def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
-    """Build the network and load a snapshot's weights into it.
-
-    Raises:
-        UserError: the weights do not fit; the first tensor that differs is named.
-    """
-    model = make_network(replace(config, model=replace(config.model, encoder_weights=None)))
-    own = model.state_dict()
-    differing = sorted(own.keys() ^ snapshot.weights.keys()) or [
-        name for name, tensor in own.items() if tensor.shape != snapshot.weights[name].shape
-    ]
-    if differing:
-        raise UserError(f"the snapshot does not fit the network: {differing[0]} differs; train it again")
-    model.load_state_dict(snapshot.weights)
-    return model
+    """Build the network with a snapshot's weights; `UserError` if they do not fit."""
+    start = replace(config, model=replace(config.model, encoder_weights=None))
+    return load_weights(make_network(start), snapshot)
 
 
 def make_segmenters(
@@ -232,8 +246,8 @@ def make_segmenters(
         )
         yield "copied support mask", CopySegmenter()
         yield "untrained cosine", CosineSegmenter(untrained.encoder)
-        yield "untrained", NetworkSegmenter(untrained)
-    yield TRAINED, NetworkSegmenter(load_trained(config, snapshot).to(device))
+        yield "untrained", NetworkSegmenter(untrained, precision=config.precision)
+    yield TRAINED, NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
 
 
 def segment_jobs(
@@ -246,37 +260,41 @@ def segment_jobs(
     Yields:
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
-    per_call = config.evaluation.slices_per_call
     states: dict[tuple[int, int, int], Any] = {}
+
+    def support_of(job: Job, part: int) -> Any:
+        key = (job.support.scan_id, job.label, int(job.support_slices[part]))
+        if key not in states:
+            states[key] = _prepare(segmenter, job.support, *key[1:], device=device)
+        return states[key]
+
     n_slices = sum(len(job.assignment.slices) for job in jobs)
-    with progress_bar(total=n_slices, desc=f"segmenting ({name})", unit="slice") as bar:
+    is_main = find_ranks().is_main
+    with progress_bar(total=n_slices, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
         for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
             of_query = [job for job in jobs if job.query.scan_id == query_id]
-            wanted = np.unique(np.concatenate([job.assignment.slices for job in of_query]))
-            images = of_query[0].query.images[wanted]
-            encoding = segmenter.encode(_batches(images, per_call, device, bar=bar, name=f"scan {query_id}"))
-            for job in of_query:
-                positions = np.searchsorted(wanted, job.assignment.slices)
-                probabilities = []
-                for part, chosen in _calls(job.assignment.parts, per_call):
-                    key = (job.support.scan_id, job.label, int(job.support_slices[part]))
-                    if key not in states:
-                        states[key] = _prepare(segmenter, job.support, *key[1:], device=device)
-                    taken = segmenter.take(encoding, torch.from_numpy(positions[chosen]).to(device))
-                    foreground = segmenter.segment(states[key], taken, image_size=tuple(images.shape[-2:]))
-                    probabilities.append(_resized(foreground, job.query.label_map.shape[1:]))
-                    bar.update(len(chosen))
-                yield job, np.concatenate(probabilities)
+            requests = [
+                Request(
+                    *map(torch.from_numpy, (job.assignment.slices, job.assignment.parts)),
+                    partial(support_of, job),
+                )
+                for job in of_query
+            ]
+            results = segment_scan(
+                segmenter,
+                of_query[0].query.images,
+                requests,
+                per_call=config.evaluation.slices_per_call,
+                device=device,
+                on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
+                on_segmented=bar.update,
+            )
+            for job, foreground in zip(of_query, results, strict=True):
+                yield job, resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
 
 
-def _batches(
-    images: torch.Tensor, size: int, device: torch.device, *, bar: tqdm, name: str
-) -> Iterator[torch.Tensor]:
-    """Give images `(N, 1, h, w)` in batches on the device, and say on the bar that they are being encoded."""
-    for start in range(0, len(images), size):
-        note_on_bar(bar, f"encoding {name}, slice {start + 1} of {len(images)}")
-        yield images[start : start + size].to(device)
-    note_on_bar(bar, "")
+def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
+    note_on_bar(bar, how_far and f"encoding {scan}, {how_far}")
 
 
 def _scan_ids(config: Config) -> list[int]:
@@ -295,30 +313,12 @@ def _calibration_images(config: Config) -> torch.Tensor:
     return torch.from_numpy(slices[spread])[:, None]
 
 
-def _calls(parts: np.ndarray, per_call: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Split slices into calls of one part each.
-
-    Yields the part, and positions of at most `per_call` slices.
-    """
-    for part in np.unique(parts):
-        of_part = np.flatnonzero(parts == part)
-        for start in range(0, len(of_part), per_call):
-            yield int(part), of_part[start : start + per_call]
-
-
 def _prepare(
     segmenter: Segmenter, support: EvaluationScan, label: int, slice_idx: int, *, device: torch.device
 ) -> Any:
     mask = torch.from_numpy((support.support_labels[slice_idx] == label).astype(np.float32)).to(device)
     encoding = segmenter.encode([support.images[slice_idx : slice_idx + 1].to(device)])
     return segmenter.prepare(encoding, mask)
-
-
-def _resized(probabilities: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Bring probabilities `(n, h, w)` to the query's own slice size."""
-    if tuple(probabilities.shape[-2:]) != tuple(size):
-        probabilities = F.interpolate(probabilities[:, None], size=size, mode="bilinear")[:, 0]
-    return probabilities.float().cpu().numpy()
 
 
 def _refuse_other(key: str, given: object, *, default: object, trained: object) -> None:
@@ -347,4 +347,4 @@ def _find_mismatches(config: Config, snapshot: Snapshot) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(experiment))
+    sys.exit(run_command_line(experiment, follow=follow))

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders.episode_index import EpisodeIndex, build_index, excluded_slices
+from dataloaders.sharding import episodes_of_rank
 from dataloaders.volumes import PreparedScan
 from dataloaders.warps import (
     REFERENCE_SIZE_PX,
@@ -167,23 +168,29 @@ def make_episode_loader(
     num_workers: int,
     start_episode: int = 0,
     pin_memory: bool = False,
+    rank: int = 0,
+    n_ranks: int = 1,
 ) -> DataLoader:
     """Make a loader that gives the episodes in order, from any of them on.
 
-    Leaves the global random states alone: the same training follows with any number of workers.
+    Leaves the global random states alone: the same training follows with any number of workers. In each step
+    the ranks together play the episodes that one rank with `n_ranks * batch_size` a step would.
 
     Args:
-        dataset: the episodes.
-        batch_size: episodes per batch; the last batch may hold fewer.
+        dataset: the episodes, of all ranks.
+        batch_size: episodes per batch of one rank; the last batch may hold fewer.
         num_workers: processes that make episodes ahead; 0 makes them in this one.
-        start_episode: first episode, for a training that goes on.
+        start_episode: first episode over all ranks, for a training that goes on; where a step begins.
         pin_memory: put batches where a GPU can fetch them.
+        rank: which of the ranks this loader is for.
+        n_ranks: processes that train together; the episodes must fill all their steps.
 
     Returns:
         The loader; each entry of a batch is `EpisodeDataset.__getitem__`'s with a leading batch axis.
 
     Raises:
         UserError: a number is out of range.
+        ValueError: see `episodes_of_rank`.
     """
     if batch_size < 1 or num_workers < 0:
         raise UserError(
@@ -191,10 +198,11 @@ def make_episode_loader(
         )
     if not 0 <= start_episode <= len(dataset):
         raise UserError(f"cannot go on at episode {start_episode}: there are {len(dataset)}; raise n_steps")
+    episodes = range(start_episode, len(dataset))
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=range(start_episode, len(dataset)),
+        sampler=episodes_of_rank(episodes, batch_size, rank=rank, n_ranks=n_ranks),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers > 0 else None,

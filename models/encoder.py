@@ -5,12 +5,18 @@ Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation: Chen 
 Convolution for Semantic Image Segmentation", 2017.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from models.precision import full_precision, widen
 
 ENCODERS = ("resnet101", "resnet50", "resnet18")
 N_CLASSIFIER_OUTPUTS = 1000
@@ -37,18 +43,22 @@ class Encoder(nn.Module):
     Args:
         name: one of `ENCODERS`.
         feature_width: channels `C` of the features.
+        recompute: keep only each residual block's input while training, and compute the rest again in the
+            backward pass: less memory, more time, the same results. Source: Chen et al., "Training Deep Nets
+            with Sublinear Memory Cost", 2016.
 
     Raises:
         ValueError: the name is unknown or the width is below 1.
     """
 
-    def __init__(self, *, name: str = "resnet101", feature_width: int = 512) -> None:
+    def __init__(self, *, name: str = "resnet101", feature_width: int = 512, recompute: bool = False) -> None:
         super().__init__()
         if name not in ENCODERS:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
         if feature_width < 1:
             raise ValueError(f"feature_width must be at least 1, got {feature_width}")
         self.name = name
+        self.recompute = recompute
         self.backbone = _make_backbone(name)
         layer3_width = self.backbone.layer4[0].conv1.in_channels
         self.reduce = nn.Conv2d(layer3_width, feature_width, kernel_size=1, bias=False)
@@ -67,10 +77,23 @@ class Encoder(nn.Module):
         net = self.backbone
         x = images.expand(-1, 3, -1, -1)
         x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        x = net.layer3(net.layer2(net.layer1(x)))
+        for layer in (net.layer1, net.layer2, net.layer3):
+            x = self._run(layer, x)
         features = self.reduce(x)
-        pooled = F.adaptive_avg_pool2d(net.layer4(x), 1).flatten(1)
-        return features, self.threshold(net.fc(pooled))
+        pooled = F.adaptive_avg_pool2d(self._run(net.layer4, x), 1).flatten(1)
+        with full_precision(pooled):  # what is compared with a threshold
+            tau = self.threshold(net.fc(widen(pooled)))
+        return features, tau
+
+    def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return layer(x)
+        for block in layer:
+            options = {}
+            if not torch.compiler.is_compiling():  # a compiled update of the statistics is done once anyway
+                options["context_fn"] = partial(_recomputation, block)
+            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, **options)
+        return x
 
     def encode(self, images: Tensor) -> Encoded:
         """Encode `(B, N, 1 or 3, H, W)` images of `B` episodes in one pass."""
@@ -94,14 +117,38 @@ def _make_backbone(name: str) -> nn.Module:
     return net
 
 
+def _recomputation(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Give the contexts of a block's first pass and of its second one.
+
+    The second leaves BatchNorm's running statistics alone: each image counts once.
+    """
+    return nullcontext(), _kept_statistics(block)
+
+
+@contextmanager
+def _kept_statistics(block: nn.Module) -> Iterator[None]:
+    norms = _batchnorms(block)
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def _batchnorms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm)]
+
+
 def freeze_batchnorm(module: nn.Module) -> None:
     """Put every BatchNorm below `module` in evaluation mode.
 
     Running statistics are used and kept.
     """
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.eval()
+    for norm in _batchnorms(module):
+        norm.eval()
 
 
 @torch.no_grad()
@@ -114,7 +161,7 @@ def calibrate_batchnorm(encoder: Encoder, batches: list[Tensor]) -> None:
         encoder: its statistics are changed; training modes and momenta are restored, norm by norm.
         batches: images, each `(N, 1 or 3, H, W)`.
     """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = _batchnorms(encoder)
     modes = {module: module.training for module in encoder.modules()}
     momenta = [norm.momentum for norm in norms]
     try:

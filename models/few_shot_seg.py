@@ -15,6 +15,7 @@ from models.encoder import Encoded, Encoder, freeze_batchnorm
 from models.losses import segmentation_loss
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
+from models.precision import widen
 from models.prior_masks import PriorMasks, full_prior_masks, make_prior_masks
 from models.prototypes import (
     BACKGROUND_AREA_LIMIT,
@@ -83,6 +84,10 @@ class FewShotSeg(nn.Module):
         prior: False makes the refined prior masks 1 everywhere.
         mining: False takes the query's own features for both classes' mined ones.
         expansion: False does not expand the prototypes.
+        recompute: see `Encoder`; changes no result.
+
+    Attributes:
+        leaves_parameters_out: whether some parameters have no part in the losses.
     """
 
     def __init__(
@@ -95,15 +100,17 @@ class FewShotSeg(nn.Module):
         prior: bool = True,
         mining: bool = True,
         expansion: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.frozen_batchnorm = frozen_batchnorm
         self.uses_prior = prior
         self.uses_mining = mining
-        self.encoder = Encoder(name=encoder, feature_width=feature_width)
+        self.encoder = Encoder(name=encoder, feature_width=feature_width, recompute=recompute)
         self.similarity = Similarity(magnitude=magnitude)
         self.mining = TargetRegionMining(feature_width=feature_width)
         self.matching = ExpansionMatching(feature_width=feature_width, expansion=expansion)
+        self.leaves_parameters_out = not (magnitude and mining and expansion)
         self.train()  # freezes BatchNorm from the start, where that is asked for
 
     def train(self, mode: bool = True) -> "FewShotSeg":
@@ -113,6 +120,20 @@ class FewShotSeg(nn.Module):
             freeze_batchnorm(self)
         return self
 
+    def heavy_parts(self) -> list[nn.Module]:
+        """List the modules that do nearly all of the work, and none that needs float32."""
+        net, matching = self.encoder.backbone, self.matching
+        of_encoder = [net.conv1, net.layer1, net.layer2, net.layer3, net.layer4, self.encoder.reduce]
+        return [*of_encoder, self.mining, matching.decoder_bg, matching.decoder_fg]
+
+    def compile_parts(self) -> None:
+        """Have `torch.compile` make kernels of encoder and decoders on first use.
+
+        Names in the state dict stay as they are.
+        """
+        for part in (self.encoder, self.matching.decoder_bg, self.matching.decoder_fg):
+            part.compile()
+
     def forward(
         self,
         support_images: Tensor,
@@ -120,7 +141,7 @@ class FewShotSeg(nn.Module):
         query_images: Tensor,
         query_masks: Tensor,
         *,
-        generators: Sequence[torch.Generator] | None = None,
+        draws: Tensor | None = None,
     ) -> EpisodeLosses:
         """Play training episodes in both directions.
 
@@ -129,7 +150,7 @@ class FewShotSeg(nn.Module):
             support_masks: `(B, S, H, W)` of 0 and 1.
             query_images: `(B, Q, 1 or 3, H, W)`.
             query_masks: `(B, Q, H, W)` of 0 and 1, or 255 for pixels to ignore.
-            generators: one CPU generator per episode, for drawing prototypes; None draws none at random.
+            draws: int64 seeds `(B,)` of drawing prototypes, one per episode; None draws none at random.
 
         Returns:
             The losses of each episode; their sum is to be minimised. With several queries or shots an
@@ -140,10 +161,10 @@ class FewShotSeg(nn.Module):
         support = Encoded(features=encoded.features[:, :n_shots], tau=encoded.tau[:, :n_shots])
         query = Encoded(features=encoded.features[:, n_shots:], tau=encoded.tau[:, n_shots:])
 
-        state = self.prepare_support(support, support_masks, generators=generators)
+        state = self.prepare_support(support, support_masks, draws=draws)
         there = self.segment(state, query, image_size=query_images.shape[-2:])
         query_loss = segmentation_loss(there.probabilities, query_masks).mean(dim=1)
-        alignment = self._alignment_loss(there, support, query, support_masks, generators=generators)
+        alignment = self._alignment_loss(there, support, query, support_masks, draws=draws)
         return EpisodeLosses(
             query=query_loss, alignment=alignment, prior_areas=there.prior_masks.areas().detach()
         )
@@ -162,20 +183,25 @@ class FewShotSeg(nn.Module):
         support: Encoded,
         masks: Tensor,
         *,
-        generators: Sequence[torch.Generator] | None = None,
+        draws: Tensor | None = None,
     ) -> SupportState:
         """Compute what segmentation needs of the support.
 
         Args:
             support: `S` shots of each of `B` episodes.
             masks: `(B, S, H, W)` of 0 and 1.
-            generators: as in `forward`.
+            draws: as in `forward`.
         """
-        masks = masks.to(support.features.dtype)
+        masks = masks.to(widen(support.features).dtype)
         limits = (BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT)
         background, foreground = (
-            extract_prototypes(support.features, of_class, area_limit=limit, generators=generators)
-            for of_class, limit in zip((1 - masks, masks), limits, strict=True)
+            extract_prototypes(
+                support.features,
+                of_class,
+                area_limit=limits[index],
+                draws=None if draws is None else draws + index,
+            )
+            for index, of_class in enumerate((1 - masks, masks))
         )
         positions = support.features.flatten(-2).transpose(-1, -2).flatten(1, 2)
         keys, values = (
@@ -222,6 +248,7 @@ class FewShotSeg(nn.Module):
                 support_mask=state.mask,
             )
         logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=query.tau)
+        logits = widen(logits)
         upsampled = F.interpolate(
             logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True
         )
@@ -235,7 +262,7 @@ class FewShotSeg(nn.Module):
         query: Encoded,
         support_masks: Tensor,
         *,
-        generators: Sequence[torch.Generator] | None,
+        draws: Tensor | None,
     ) -> Tensor:
         """Return the loss of segmenting the support after the predicted query: `(B,)`.
 
@@ -247,7 +274,9 @@ class FewShotSeg(nn.Module):
         as_support = Encoded(features=query.features, tau=support.tau)
         tau_query = query.tau.mean(dim=1, keepdim=True).expand(-1, n_shots, -1)
         as_query = Encoded(features=support.features, tau=tau_query)
-        state = self.prepare_support(as_support, predicted, generators=generators)
+        # Beside the seeds of both classes in the first direction.
+        draws = None if draws is None else draws + 2
+        state = self.prepare_support(as_support, predicted, draws=draws)
         back = self.segment(state, as_query, image_size=support_masks.shape[-2:])
         losses = segmentation_loss(back.probabilities, support_masks).mean(dim=1)
         found = predicted.flatten(1).any(dim=1)

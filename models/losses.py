@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from models.precision import widen
+
 CLASS_WEIGHTS = (0.1, 1.0)  # background, foreground
 IGNORED_LABEL = 255
 
@@ -18,7 +20,7 @@ def segmentation_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
         `(B, Q)`: the mean over an image's pixels, weighted by class; 0 where every pixel is ignored.
     """
     epsilon = torch.finfo(torch.float32).eps
-    likelihood = probabilities.float().clamp(epsilon, 1 - epsilon)
+    likelihood = widen(probabilities).clamp(epsilon, 1 - epsilon)
     foreground = masks == 1
     of_true_class = torch.where(foreground, likelihood[:, :, 1], likelihood[:, :, 0])
     weights = torch.where(foreground, CLASS_WEIGHTS[1], CLASS_WEIGHTS[0])

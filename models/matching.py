@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.precision import full_precision, widen
 from models.prototypes import AREA_EPSILON, Prototypes
 from models.similarity import Similarity, cosine_similarity, pooling_weights, sharpness
 
@@ -79,7 +80,8 @@ class ExpansionMatching(nn.Module):
             `(B, Q, 2, h, w)`.
         """
         strength = tau_query[..., 1:]
-        strengths = (self.expand_bg(strength), strength)
+        with full_precision(strength):
+            strengths = (self.expand_bg(strength), strength)
         decoders = (self.decoder_bg, self.decoder_fg)
         logits = []
         for index, decoder in enumerate(decoders):
@@ -108,7 +110,8 @@ class ExpansionMatching(nn.Module):
         n_queries = mined.shape[1]
         if not self.expansion:
             return global_.expand(-1, n_queries, -1), region.expand(-1, n_queries, -1, -1)
-        total = torch.einsum("bqchw,bqhw->bqc", mined, prior_mask)
+        with full_precision(mined):
+            total = (widen(mined).flatten(-2) @ prior_mask.flatten(-2)[..., None])[..., 0]
         of_query = total / (prior_mask.sum(dim=(-1, -2)) + AREA_EPSILON)[..., None]
         step = torch.sigmoid(strength) * of_query
         return global_ + step, region + step[:, :, None]
@@ -135,14 +138,17 @@ def match(
     Returns:
         `[F_c, matched, s_att, s_sum, s_glob]`, `(B, Q, 2C + 3, h, w)`.
     """
+    mined = widen(mined)
     flat = mined.flatten(-2)
-    compared = similarity(region, flat)
-    weights = pooling_weights(compared, factor, valid)
-    matched = region.transpose(-1, -2) @ weights
-    scalars = (
-        (weights * compared).sum(dim=-2),
-        (compared * valid[..., None]).sum(dim=-2),
-        cosine_similarity(global_, flat),
-    )
-    maps = torch.cat([flat, matched, torch.stack(scalars, dim=2)], dim=2)
-    return maps.unflatten(-1, mined.shape[-2:])
+    with full_precision(mined):
+        compared = similarity(region, flat)
+        weights = pooling_weights(compared, factor, valid)
+        matched = weights.transpose(-1, -2) @ region
+        scalars = (
+            (weights * compared).sum(dim=-2),
+            (compared * valid[..., None]).sum(dim=-2),
+            cosine_similarity(global_, flat),
+        )
+    # Channels stand innermost, as the convolutions that follow want them.
+    maps = torch.cat([flat.transpose(-1, -2), matched, torch.stack(scalars, dim=-1)], dim=-1)
+    return maps.transpose(-1, -2).unflatten(-1, mined.shape[-2:])

@@ -1,11 +1,10 @@
 """TRM: target region mining by masked self- and cross-attention."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-PLAIN_WEIGHT = 0.5
+from models.masked_attention import PLAIN_WEIGHT, attend
+
 MU_START = 0.5
 BETA_START = 0.5
 
@@ -13,9 +12,7 @@ BETA_START = 0.5
 class InformationAggregation(nn.Module):
     """Attention to a source, half of it through a soft mask over the source's keys.
 
-    `A = (0.5 * softmax(Q K^T) + mu * softmax(Q K_b^T)) / (0.5 + mu)` without a `1/sqrt(C)` scale. The
-    projections are linear and bias-free, so `K_b = b * K`: the masked logits are the plain ones with scaled
-    columns, and several masks share them.
+    `A = (0.5 * softmax(Q K^T) + mu * softmax(Q K_b^T)) / (0.5 + mu)`; see `attend`.
     """
 
     def __init__(self, *, feature_width: int) -> None:
@@ -26,28 +23,21 @@ class InformationAggregation(nn.Module):
         self.mu = nn.Parameter(torch.full((1,), MU_START))
 
     def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Project a source `(..., L, C)` to keys and values, each `(..., L, C)`."""
+        """Project a source `(..., S, C)` to keys and values, each `(..., S, C)`."""
         return self.wk(source), self.wv(source)
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, masks: Tensor) -> Tensor:
         """Attend once for each mask.
 
         Args:
-            query: `(..., L, C)`.
-            keys, values: `(..., S, C)` from `project`.
-            masks: each `(..., S)`, 0 to 1 over the source; leading axes broadcast. Masked-out keys keep
-                logit 0, they are not removed.
+            query: `(N, L, C)`.
+            keys, values: `(N, S, C)` from `project`.
+            masks: `(N, M, S)`, 0 to 1 over the source. Masked-out keys keep logit 0, they are not removed.
 
         Returns:
-            What is to be added to the query, `(..., L, C)`, for each mask.
+            What is to be added to the query, `(N, M, L, C)`.
         """
-        logits = self.wq(query) @ keys.transpose(-1, -2)
-        plain = logits.softmax(dim=-1) @ values
-        return [
-            (PLAIN_WEIGHT * plain + self.mu * ((logits * mask[..., None, :]).softmax(dim=-1) @ values))
-            / (PLAIN_WEIGHT + self.mu)
-            for mask in masks
-        ]
+        return attend(self.wq(query), keys, values, masks=masks, mu=self.mu)
 
 
 class TargetRegionMining(nn.Module):
@@ -81,15 +71,21 @@ class TargetRegionMining(nn.Module):
                 positions.
             support_mask: `(B, S)`, the foreground's share at each of them.
         """
+        n_queries = features.shape[1]
         query = features.flatten(-2).transpose(-1, -2)
-        prior = [mask.flatten(-2) for mask in prior_masks]
-        from_self = self.self_attention(query, *self.self_attention.project(query), prior)
-        cross_masks = [(1 - support_mask)[:, None], support_mask[:, None]]
-        from_cross = self.cross_attention(query, support_keys[:, None], support_values[:, None], cross_masks)
+        each = query.flatten(0, 1)
+        priors = torch.stack(prior_masks, dim=2).flatten(-2).flatten(0, 1)
+        from_self = self.self_attention(each, *self.self_attention.project(each), priors)
+        # All queries of an episode attend to the same source, so their positions are rows of one product.
+        shares = torch.stack([1 - support_mask, support_mask], dim=1)
+        from_cross = self.cross_attention(query.flatten(1, 2), support_keys, support_values, shares)
+        from_self = from_self.unflatten(0, (-1, n_queries))
+        from_cross = from_cross.unflatten(2, (n_queries, -1)).transpose(1, 2)
         # Both outputs are the query plus something, and their weights sum to 1, so the query is added once.
         mined = (
-            query + (PLAIN_WEIGHT * own + beta * cross) / (PLAIN_WEIGHT + beta)
-            for own, cross, beta in zip(from_self, from_cross, (self.beta_bg, self.beta_fg), strict=True)
+            query
+            + (PLAIN_WEIGHT * from_self[:, :, index] + beta * from_cross[:, :, index]) / (PLAIN_WEIGHT + beta)
+            for index, beta in enumerate((self.beta_bg, self.beta_fg))
         )
         background, foreground = (x.transpose(-1, -2).unflatten(-1, features.shape[-2:]) for x in mined)
         return background, foreground

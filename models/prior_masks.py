@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.precision import widen
 from models.prototypes import Prototypes
 from models.similarity import Similarity, pooling_weights, sharpness
 
@@ -59,7 +60,8 @@ def make_prior_masks(
             > tau_support[:, None, index, None]
             for index, of_class in enumerate(prototypes)
         ]
-    background, foreground = (mask.to(features.dtype).unflatten(-1, features.shape[-2:]) for mask in raw)
+    dtype = widen(features).dtype
+    background, foreground = (mask.to(dtype).unflatten(-1, features.shape[-2:]) for mask in raw)
     return PriorMasks(
         raw_background=background,
         raw_foreground=foreground,
@@ -70,7 +72,7 @@ def make_prior_masks(
 
 def full_prior_masks(features: Tensor) -> PriorMasks:
     """Return masks that are 1 everywhere: the network without a prior."""
-    ones = features.new_ones(*features.shape[:2], *features.shape[-2:])
+    ones = widen(features).new_ones(*features.shape[:2], *features.shape[-2:])
     return PriorMasks(raw_background=ones, raw_foreground=ones, background=ones, foreground=ones)
 
 

@@ -6,6 +6,7 @@ opaque to the caller and reused freely.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from models.encoder import Encoded, Encoder
 from models.few_shot_seg import FewShotSeg
+from models.precision import mixed_precision, store_half_weights
 from models.similarity import cosine_similarity
 
 COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
@@ -40,15 +42,30 @@ class Segmenter(Protocol):
 
 
 class NetworkSegmenter:
-    """The network in evaluation mode: deterministic, each slice alone."""
+    """The network in evaluation mode: deterministic, each slice alone.
 
-    def __init__(self, model: FewShotSeg) -> None:
-        self.model = model.eval()
+    Args:
+        model: given away; in `bf16` its large weights are stored so, too.
+        precision: see `mixed_precision`.
+    """
+
+    def __init__(self, model: FewShotSeg, *, precision: str = "fp32") -> None:
+        self.model = model.eval().to(memory_format=torch.channels_last)
+        self.precision = precision
+        if precision == "bf16":
+            for part in model.heavy_parts():
+                store_half_weights(part)
+
+    def _context(self, tensor: Tensor) -> AbstractContextManager:
+        return mixed_precision(tensor.device, self.precision)
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[Tensor]) -> Encoded:
         """Encode slices; see `Segmenter`."""
-        parts = [self.model.encoder(images) for images in batches]
+        parts = []
+        for images in batches:
+            with self._context(images):
+                parts.append(self.model.encoder(images))
         features, tau = (torch.cat(part) for part in zip(*parts, strict=True))
         return Encoded(features=features[None], tau=tau[None])
 
@@ -59,12 +76,14 @@ class NetworkSegmenter:
     @torch.inference_mode()
     def prepare(self, encoding: Encoded, mask: Tensor) -> Any:
         """Prepare a support; see `Segmenter`."""
-        return self.model.prepare_support(encoding, mask[None, None])
+        with self._context(mask):
+            return self.model.prepare_support(encoding, mask[None, None])
 
     @torch.inference_mode()
     def segment(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
         """Segment slices; see `Segmenter`."""
-        return self.model.segment(support, encoding, image_size=image_size).probabilities[0, :, 1]
+        with self._context(encoding.features):
+            return self.model.segment(support, encoding, image_size=image_size).probabilities[0, :, 1]
 
 
 class CosineSegmenter:

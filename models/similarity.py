@@ -6,6 +6,8 @@ Its pooling over the prototypes is here, too.
 import torch
 from torch import Tensor, nn
 
+from models.precision import full_precision, widen
+
 GAMMA = 3.5
 ALPHA_START = 0.5
 NORM_EPSILON = 1e-8
@@ -34,18 +36,25 @@ class Similarity(nn.Module):
             features: `(..., C, L)`; leading axes broadcast.
 
         Returns:
-            `(..., P, L)`.
+            `(..., P, L)`, float32 or wider.
         """
-        product = prototypes @ features
-        prototype_square = prototypes.square().sum(-1)[..., :, None]
-        feature_square = features.square().sum(-2)[..., None, :]
-        cosine = product * _inverse_norm(prototype_square) * _inverse_norm(feature_square)
-        if not self.magnitude:
-            return cosine
-        # |f - p|^2 = |f|^2 + |p|^2 - 2 f.p shares the product that the cosine needs already.
-        square = (prototype_square + feature_square - 2 * product) / prototypes.shape[-1]
-        distance = square.clamp(min=SQUARED_DISTANCE_FLOOR).sqrt()
-        return cosine + self.alpha * 2 * torch.sigmoid(-GAMMA * distance)
+        with full_precision(features):
+            prototypes, features = widen(prototypes), widen(features)
+            prototype_norm = _inverse_norm(prototypes.square().sum(-1))[..., :, None]
+            feature_norm = _inverse_norm(features.square().sum(-2))[..., None, :]
+            cosine = (prototypes @ features) * prototype_norm * feature_norm
+            if not self.magnitude:
+                return cosine
+            # |f - p|^2 = |f|^2 + |p|^2 - 2 f.p needs no difference of every pair. What all have in common is
+            # taken out before, as it would cost the sum its digits; the result does not depend on it, hence
+            # no gradient.
+            centre = features.detach().mean(-1)[..., None, :]
+            prototypes, features = prototypes - centre, features - centre.transpose(-1, -2)
+            prototype_square = prototypes.square().sum(-1)[..., :, None]
+            feature_square = features.square().sum(-2)[..., None, :]
+            square = (prototype_square + feature_square - 2 * prototypes @ features) / prototypes.shape[-1]
+            distance = square.clamp(min=SQUARED_DISTANCE_FLOOR).sqrt()
+            return cosine + self.alpha * 2 * torch.sigmoid(-GAMMA * distance)
 
 
 def cosine_similarity(prototype: Tensor, features: Tensor) -> Tensor:
@@ -53,9 +62,11 @@ def cosine_similarity(prototype: Tensor, features: Tensor) -> Tensor:
 
     The prototype is `(..., C)`, the features `(..., C, L)` and the result `(..., L)`.
     """
-    product = (prototype[..., None, :] @ features)[..., 0, :]
-    prototype_norm = _inverse_norm(prototype.square().sum(-1))[..., None]
-    return product * prototype_norm * _inverse_norm(features.square().sum(-2))
+    with full_precision(features):
+        prototype, features = widen(prototype), widen(features)
+        product = (prototype[..., None, :] @ features)[..., 0, :]
+        prototype_norm = _inverse_norm(prototype.square().sum(-1))[..., None]
+        return product * prototype_norm * _inverse_norm(features.square().sum(-2))
 
 
 def sharpness(tau_query: Tensor) -> Tensor:

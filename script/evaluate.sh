@@ -15,6 +15,14 @@ folds. The first call prepares the Python environment, as script/train.sh --help
   bash script/evaluate.sh dataset=CHAOST2 eval_fold=2       one fold
   bash script/evaluate.sh dataset=CHAOST2 eval_fold=2 reload_model_path=runs/<run folder or snapshot>
 
+Several processes share a fold's volumes and write one table:
+
+  NPROC=4 bash script/evaluate.sh dataset=CHAOST2           four processes: a GPU each, or sharing the CPU cores
+  NPROC=gpu bash script/evaluate.sh dataset=CHAOST2         as many as there are GPUs
+  NNODES=2 NODE_RANK=<0 or 1> MASTER_ADDR=<machine 0> NPROC=4 bash script/evaluate.sh dataset=CHAOST2
+                                                            the same command on each of two machines; folds
+                                                            use the ports from MASTER_PORT (29500) on
+
 Every key of config_ssl_upload.py can be set. path.<NAME>.<key> alone names the dataset, too; a dataset that
 is named and not found is an error. Relative paths start at the repository's root, where the script runs.
 A configuration file (JSON) may stand among the arguments, but dataset and eval_fold belong on the

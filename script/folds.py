@@ -2,25 +2,22 @@
 
 Usage: `python script/folds.py train|evaluate [key=value ...]`. `train.sh` and `evaluate.sh` prepare the
 environment and hand over to this; their --help says what users may rely on. Not in shell, because only here
-do signals and exit codes pass between script and fold without loss. Imports the standard library alone, so
-that it adds nothing to the time before the first fold.
+do signals and exit codes pass between script and fold without loss. Imports the standard library and its
+neighbour alone, so that it adds nothing to the time before the first fold.
 """
 
 import os
 import re
-import signal
-import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# The folder of this file, where a script's imports are looked for first.
+from launch import EXIT_USER_ERROR, JobRunner, RequestError, read_plan
+
 ALL_FOLDS = ("0", "1", "2", "3", "4")
 PREPARED_CHAOST2 = Path("data/CHAOST2/chaos_MR_T2_normalized")
-EXIT_USER_ERROR = 2
-
-
-class RequestError(Exception):
-    """The command line asks for what would run other than meant; told in one line."""
 
 
 @dataclass(frozen=True)
@@ -125,44 +122,15 @@ def choose_dataset_and_folds(request: Request) -> tuple[str, tuple[str, ...]]:
     return dataset, folds if request.eval_fold is None else (request.eval_fold,)
 
 
-class ChildRunner:
-    """Runs commands one by one and passes on the signals that reach this process."""
-
-    def __init__(self) -> None:
-        self.received: list[signal.Signals] = []
-        self._child: subprocess.Popen | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._receive)
-
-    def run(self, command: list[str]) -> int:
-        """Run a command to its end.
-
-        Returns its exit code, 128 + n where signal n ended it.
-        """
-        self._child = subprocess.Popen(command)
-        for number in self.received:  # those that came while the child was starting
-            self._pass_on(number)
-        code = self._child.wait()
-        self._child = None
-        return code if code >= 0 else 128 - code
-
-    def _receive(self, number: int, _frame: object) -> None:
-        self.received.append(signal.Signals(number))
-        self._pass_on(self.received[-1])
-
-    def _pass_on(self, number: signal.Signals) -> None:
-        # Ctrl-C reaches the child by itself; a second SIGINT would cut its clean-up short.
-        if self._child is not None and number != signal.SIGINT:
-            self._child.send_signal(number)
-
-
-def run_step(runner: ChildRunner, label: str, command: list[str]) -> None:
-    """Run one labelled command.
+def run_step(
+    runner: JobRunner, label: str, command: list[str], *, environments: Sequence[Mapping[str, str]]
+) -> None:
+    """Run one labelled command, as a process for each environment.
 
     Leaves the program with its exit code where it fails or is stopped.
     """
     print(f"== {label} ==", flush=True)
-    code = runner.run([sys.executable, *command])
+    code = runner.run([sys.executable, *command], environments)
     if runner.received:
         print(f"== {label}: stopped by {runner.received[0].name} ==", file=sys.stderr)
         sys.exit(code or 128 + runner.received[0])
@@ -175,7 +143,8 @@ def run_folds(step: Step, words: list[str]) -> None:
     """Run a step on every fold that the command line asks for.
 
     Raises:
-        RequestError: see `parse_request`; or one snapshot is given for the evaluation of several folds.
+        RequestError: see `parse_request` and `read_plan`; or one snapshot is given for the evaluation of
+            several folds.
     """
     request = parse_request(words)
     refuse_hidden_settings(request)
@@ -184,16 +153,21 @@ def run_folds(step: Step, words: list[str]) -> None:
     if reload and step.has_summary and len(folds) > 1:
         raise RequestError(f"{reload[0]}: a snapshot belongs to one fold; add eval_fold=<0 to 4>")
 
-    runner = ChildRunner()
+    plan, runner = read_plan(), JobRunner()
     for position, fold in enumerate(folds, start=1):
         place = f"eval_fold={fold}"
         if len(folds) > 1:
             place = f"fold {position} of {len(folds)} ({place})"
         command = [step.entry_point, "with", f"dataset={dataset}", f"eval_fold={fold}"]
-        run_step(runner, f"{place}: {step.doing} {dataset}", [*command, *reload, *request.overrides])
-    if step.has_summary and len(folds) > 1:
+        run_step(
+            runner,
+            f"{place}: {step.doing} {dataset}",
+            [*command, *reload, *request.overrides],
+            environments=plan.environments(position),
+        )
+    if step.has_summary and len(folds) > 1 and plan.machine == 0:
         command = [step.entry_point, "summarise", "with", f"dataset={dataset}", *request.overrides]
-        run_step(runner, f"all folds: summary of {dataset}", command)
+        run_step(runner, f"all folds: summary of {dataset}", command, environments=[{}])
 
 
 def main() -> None:

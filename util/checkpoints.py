@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from util.errors import UserError
 from util.files import replaced_file
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = 1
 _RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "SimpleITK", "sacred")
@@ -88,6 +90,22 @@ def load_snapshot(path: Path) -> Snapshot:
         config=content["config"],
         versions=content["versions"],
     )
+
+
+def load_weights(model: Network, snapshot: Snapshot) -> Network:
+    """Give a network a snapshot's weights, and return it.
+
+    Raises:
+        UserError: they do not fit; the first tensor that differs is named, and the network stays as it was.
+    """
+    own = model.state_dict()
+    differing = sorted(own.keys() ^ snapshot.weights.keys()) or [
+        name for name, tensor in own.items() if tensor.shape != snapshot.weights[name].shape
+    ]
+    if differing:
+        raise UserError(f"the snapshot does not fit the network: {differing[0]} differs; train it again")
+    model.load_state_dict(snapshot.weights)
+    return model
 
 
 def current_versions() -> dict[str, str]:

@@ -6,13 +6,15 @@ A defect keeps its traceback.
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from docopt import DocoptExit, docopt
 
-from util.errors import UserError
+from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from util.ranks import RankLost, find_ranks
 
 with warnings.catch_warnings():
     # sacred 0.8.7 imports pkg_resources, which says at each start that it will go.
@@ -26,8 +28,6 @@ _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CAPTURE_MODES = ("no", "sys", "fd")
 _CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 _MUTED_REMARKS = ("Changed type of config entry", "Failed after", "Aborted after")
 
 
@@ -49,12 +49,76 @@ def experiment_logger() -> logging.Logger:
     return logger
 
 
-def run_command_line(experiment: sacred.Experiment, argv: Sequence[str] | None = None) -> int:
+def run_command_line(
+    experiment: sacred.Experiment,
+    argv: Sequence[str] | None = None,
+    *,
+    follow: Callable[[dict[str, Any], Path], None] | None = None,
+) -> int:
     """Run an experiment from command-line words and return the exit code.
 
     `with` may be left out: a first word that sets a key is taken as an override. Bad input ends in one line
     on stderr and code 2; `--debug` shows the traceback as well.
+
+    Of several ranks, rank 0 alone does this. The others wait until its run of the main command has started,
+    call `follow`, and end with rank 0's exit code. What rank 0 tells they do not repeat.
+
+    Args:
+        experiment: the program.
+        argv: the words; None: this process's.
+        follow: takes rank 0's checked configuration (plain values) and run folder, and does another rank's
+            part of the main command. None: the program runs as one process.
     """
+    try:
+        ranks = find_ranks()
+    except UserError as error:
+        return _refuse(str(error))
+    if not ranks.are_several:
+        return _run_words(experiment, argv)
+    if follow is None:
+        told = "this program runs as one process; start it without NPROC and torchrun"
+        return _refuse(told) if ranks.is_main else EXIT_USER_ERROR
+    return _run_among_ranks(experiment, argv, follow=follow, is_main=ranks.is_main)
+
+
+def _run_among_ranks(
+    experiment: sacred.Experiment,
+    argv: Sequence[str] | None,
+    *,
+    follow: Callable[[dict[str, Any], Path], None],
+    is_main: bool,
+) -> int:
+    from util import joint_runs  # imports torch, which one process's --help has no need of
+
+    try:
+        joint_runs.meet()
+    except UserError as error:
+        return _refuse(str(error))
+    if not is_main:
+        return joint_runs.follow_lead(follow, guard=run_guarded)
+
+    @contextmanager
+    def jointly(command: str, debug: bool) -> Iterator[None]:
+        if command == experiment.default_command:
+
+            @experiment.pre_run_hook
+            def hand_over(_config: dict[str, Any], _run: Any) -> None:
+                if _run.observers:
+                    joint_runs.share(_config, Path(_run.observers[0].dir), debug=debug)
+
+        with joint_runs.told_once():
+            yield
+
+    return joint_runs.lead(lambda: _run_words(experiment, argv, around=jointly))
+
+
+def _run_words(
+    experiment: sacred.Experiment,
+    argv: Sequence[str] | None,
+    *,
+    around: Callable[[str, bool], AbstractContextManager] = lambda command, debug: nullcontext(),
+) -> int:
+    """Run a command from words; `around` takes the command and `--debug`, and surrounds its run."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "with" not in words:
         first = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), None)
@@ -71,7 +135,13 @@ def run_command_line(experiment: sacred.Experiment, argv: Sequence[str] | None =
     command = options.get("COMMAND") or experiment.default_command
     if command not in experiment.commands:
         return _refuse(f"{command}: no such command; there are {', '.join(sorted(experiment.commands))}")
-    return run_guarded(lambda: _run(experiment, command, options), debug=bool(options["--debug"]))
+    debug = bool(options["--debug"])
+
+    def run() -> None:
+        with around(command, debug):
+            _run(experiment, command, options)
+
+    return run_guarded(run, debug=debug)
 
 
 def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
@@ -111,7 +181,8 @@ def _check_config_file(name: str) -> None:
 def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
     """Run a command and return its exit code.
 
-    That is 0, 2 for bad input (told in one line on stderr; `debug` raises it instead), 130 when interrupted.
+    That is 0, 2 for bad input (told in one line on stderr; `debug` raises it instead), 130 when interrupted,
+    and another rank's code where that failed first and told why.
     """
     try:
         main()
@@ -122,6 +193,8 @@ def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except RankLost as lost:
+        return lost.code
     return 0
 
 

@@ -1,4 +1,9 @@
-"""The one exception that means: the user's input is at fault, not the program."""
+"""The one exception that means: the user's input is at fault, not the program.
+
+And the codes that programs exit with.
+"""
+
+EXIT_DEFECT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class UserError(Exception):

@@ -56,3 +56,17 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def make_folder(folder: Path, *, key: str) -> Path:
+    """Make a folder where it is missing, and return it.
+
+    Raises `UserError`, which names the configuration's `key`, where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{key}: {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    return folder

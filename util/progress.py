@@ -26,6 +26,8 @@ def note_on_bar(bar: tqdm, text: str) -> None:
 
     It is drawn if the last drawing is long enough ago.
     """
+    if bar.disable:
+        return
     bar.set_postfix_str(text, refresh=False)
     if time.time() - bar.last_print_t >= bar.mininterval:
         bar.refresh()

@@ -215,3 +215,16 @@ def _bounded(value: Any, minimum: float, maximum: float) -> Any:
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def merge_values(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with some of them changed.
+
+    Every change must have a place there.
+    """
+    result = dict(values)
+    for name, value in changes.items():
+        if name not in values:
+            raise KeyError(name)
+        result[name] = merge_values(result[name], value) if isinstance(value, Mapping) else value
+    return result

@@ -54,6 +54,27 @@ def test_a_loader_goes_on_where_an_earlier_one_stopped(scans):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+def test_ranks_together_play_what_one_with_their_batches_joined_would(scans, num_workers):
+    dataset = EpisodeDataset(scans, replace(CONFIG, n_episodes=12))
+    settings = {"num_workers": num_workers, "start_episode": 4}
+    whole = list(make_episode_loader(dataset, batch_size=4, **settings))
+    per_rank = [
+        list(make_episode_loader(dataset, batch_size=2, rank=rank, n_ranks=2, **settings)) for rank in (0, 1)
+    ]
+    indices = [[batch["episode_index"].tolist() for batch in batches] for batches in per_rank]
+    assert indices == [[[4, 5], [8, 9]], [[6, 7], [10, 11]]]
+    for step, expected in enumerate(whole):
+        halves = [batches[step] for batches in per_rank]
+        assert_equal_episodes({key: torch.cat([half[key] for half in halves]) for key in expected}, expected)
+
+
+def test_ranks_that_would_take_unequal_shares_are_a_defect(scans):
+    dataset = EpisodeDataset(scans, replace(CONFIG, n_episodes=10))
+    with pytest.raises(ValueError, match="must begin and end at multiples of 4, got episodes 0 to 10"):
+        make_episode_loader(dataset, batch_size=2, num_workers=0, rank=0, n_ranks=2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_loading_leaves_the_global_random_states_and_the_volumes_alone(scans, num_workers):
     before = [(scan.image.copy(), scan.supervoxels.copy()) for scan in scans]
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002

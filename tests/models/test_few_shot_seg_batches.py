@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.prototypes import extract_prototypes
 from tests.models.episodes import make_batch, make_network
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
@@ -21,26 +22,29 @@ def test_an_episode_alone_gives_what_it_gives_in_a_batch(switch):
             torch.testing.assert_close(model(*alone).alignment[0], losses.alignment[episode])
 
 
-def test_training_draws_make_an_episode_depend_on_its_own_generator_alone(model):
+def test_training_draws_make_an_episode_depend_on_its_own_seed_alone(model):
     batch = make_batch(2, 1, size_px=(129, 121))  # more than 150 background windows
-    seeded = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     with torch.no_grad():
-        together = model(*batch, generators=seeded)
+        together = model(*batch, draws=torch.tensor([3, 40]))
         alone = [t[1, None] for t in batch]
-        again = model(*alone, generators=[torch.Generator().manual_seed(4)])
-        other = model(*alone, generators=[torch.Generator().manual_seed(5)])
+        again = model(*alone, draws=torch.tensor([40]))
+        other = model(*alone, draws=torch.tensor([50]))
     torch.testing.assert_close(again.query[0], together.query[1])
     torch.testing.assert_close(again.alignment[0], together.alignment[1])
     assert not torch.equal(again.query, other.query)
 
 
-def test_training_draws_in_both_directions(model):
-    batch = make_batch(1, 1, size_px=(129, 121))
-    of_both, of_one = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+def test_training_draws_in_both_directions_and_for_both_classes_with_seeds_of_their_own(model, monkeypatch):
+    seeds = []
+
+    def extract(features, masks, *, area_limit, draws):
+        seeds.append(draws.item())
+        return extract_prototypes(features, masks, area_limit=area_limit, draws=draws)
+
+    monkeypatch.setattr("models.few_shot_seg.extract_prototypes", extract)
     with torch.no_grad():
-        model(*batch, generators=[of_both])
-        model.prepare_support(model.encoder.encode(batch[0]), batch[1], generators=[of_one])
-    assert not torch.equal(of_both.get_state(), of_one.get_state())
+        model(*make_batch(1, 1), draws=torch.tensor([3]))
+    assert len(set(seeds)) == 4
 
 
 def test_a_query_alone_gives_what_it_gives_among_others(model):

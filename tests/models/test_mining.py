@@ -36,7 +36,7 @@ def _literal_weights(module):
 def _attend(module, query, source, masks):
     """The module on a query (C, h, w) and a source (C, n), with the residual it leaves to its caller."""
     positions = query.flatten(1).T
-    added = module(positions, *module.project(source.T), masks)
+    added = module(positions[None], *module.project(source.T[None]), torch.stack(masks)[None])[0]
     return [(positions + x).T.reshape(query.shape) for x in added]
 
 

@@ -73,11 +73,10 @@ def test_stand_in_pixels_are_at_most_a_hundred_and_lie_in_the_mask():
 
 
 def _draw(size_px, mask, seeds, class_index=literal.FOREGROUND):
-    """Region prototypes of coordinates (B, P, 2), drawn with one generator per episode."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    """Region prototypes of coordinates (B, P, 2), drawn with one seed per episode."""
     features = coordinates(size_px).float().expand(len(seeds), -1, -1, -1, -1)
     masks = mask.expand(len(seeds), 1, *size_px)
-    found = extract_prototypes(features, masks, area_limit=LIMITS[class_index], generators=generators)
+    found = extract_prototypes(features, masks, area_limit=LIMITS[class_index], draws=torch.tensor(seeds))
     return found.region, found.valid
 
 
@@ -91,7 +90,7 @@ def _draw(size_px, mask, seeds, class_index=literal.FOREGROUND):
 )
 def test_training_draws_uniformly_without_replacement(size_px, mask, n_candidates, n_drawn):
     n_draws = 80
-    region, valid = _draw(size_px, mask, range(n_draws))
+    region, valid = _draw(size_px, mask, list(range(n_draws)))
     counts = {}
     for places, counting in zip(region, valid, strict=True):
         drawn = {tuple(place) for place in (places[counting] * 2).round().int().tolist()}
@@ -106,7 +105,7 @@ def test_training_draws_uniformly_without_replacement(size_px, mask, n_candidate
 
 def test_a_draw_takes_literal_window_means():
     features, mask = random_features(3, 40, 40), torch.ones(160, 160, dtype=torch.float64)
-    _, region = extract(features, mask, literal.FOREGROUND, generators=[torch.Generator().manual_seed(5)])
+    _, region = extract(features, mask, literal.FOREGROUND, draws=torch.tensor([5]))
     means = literal.window_means(features, mask, literal.counting_windows(mask, literal.FOREGROUND))
     nearest = (region[:, None] - means).abs().amax(dim=-1).min(dim=1)
     assert nearest.values.max() < 1e-6
@@ -115,12 +114,12 @@ def test_a_draw_takes_literal_window_means():
 
 def test_where_all_windows_are_used_a_draw_changes_their_order_at_most():
     features, mask = random_features(3, 17, 17), disc((65, 65), (30, 30), 20)
-    _, drawn = extract(features, mask, literal.FOREGROUND, generators=[torch.Generator().manual_seed(5)])
+    _, drawn = extract(features, mask, literal.FOREGROUND, draws=torch.tensor([5]))
     _, ordered = extract(features, mask, literal.FOREGROUND)
     torch.testing.assert_close(drawn[drawn[:, 0].argsort()], ordered[ordered[:, 0].argsort()])
 
 
-def test_an_episodes_draw_depends_on_its_generator_alone():
+def test_an_episodes_draw_depends_on_its_seed_alone():
     size_px, mask = (112, 136), torch.ones(112, 136, dtype=torch.float64)
     together, _ = _draw(size_px, mask, [4, 9, 4])
     alone, _ = _draw(size_px, mask, [9])

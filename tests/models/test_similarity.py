@@ -86,6 +86,38 @@ def test_single_precision_loses_little_near_equality():
     torch.testing.assert_close(single.double(), _module()(prototypes, features), rtol=0, atol=3e-3)
 
 
+def _uncentred(prototypes, features, alpha):
+    """The same formula from the whole vectors' squares."""
+    square = prototypes.square().sum(1)[:, None] + features.square().sum(0) - 2 * prototypes @ features
+    distance = (square / len(features)).clamp(min=1e-12).sqrt()
+    cosine = torch.nn.functional.cosine_similarity(prototypes[:, :, None], features[None], dim=1)
+    return cosine + alpha * 2 * torch.sigmoid(-3.5 * distance)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-3, 1e-2])
+def test_features_far_from_the_origin_keep_their_digits_near_equality(distance):
+    # Features after a ReLU have a large mean, which the plain sum of squares pays for.
+    prototypes = (3 + 0.5 * _random(6, 512)).float()
+    features = (prototypes + distance * _random(6, 512, seed=1)).float().T.contiguous()
+    exact = _module()(prototypes.double(), features.double())
+    with torch.no_grad():
+        error = (Similarity()(prototypes, features) - exact).abs().max().item()
+        of_plain = (_uncentred(prototypes, features, 0.5) - exact).abs().max().item()
+    assert error < 5e-4
+    assert of_plain > 4 * error
+
+
+def test_a_zero_prototype_has_no_angle_in_single_precision_among_features_with_a_large_mean():
+    features = (3 + 0.5 * _random(512, 40)).float()
+    by_angle = Similarity(magnitude=False)(torch.zeros(2, 512), features)
+    assert by_angle.eq(0).all()
+    assert cosine_similarity(torch.zeros(512), features).eq(0).all()
+    distance = features.double().square().mean(dim=0).sqrt()
+    expected = 0.5 * 2 * torch.sigmoid(-3.5 * distance)
+    score = Similarity()(torch.zeros(2, 512), features)
+    torch.testing.assert_close(score.double(), expected.expand(2, -1), rtol=0, atol=1e-6)
+
+
 def test_leading_axes_broadcast():
     prototypes, features = _random(2, 1, 7, 5), _random(2, 3, 5, 4, seed=1)
     module = _module()

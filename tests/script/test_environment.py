@@ -15,7 +15,7 @@ import pytest
 from script.environment_state import unmet_requirements
 
 REPO_ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted([*REPO_ROOT.glob("script/*.sh"), REPO_ROOT / ".ci/run"])
+SCRIPTS = sorted([*REPO_ROOT.glob("script/*.sh"), *REPO_ROOT.glob("script/*.sbatch"), REPO_ROOT / ".ci/run"])
 
 
 def write_stub_python(path: Path, *, version: str, has_ensurepip: bool) -> str:

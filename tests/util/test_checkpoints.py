@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from util import checkpoints
-from util.checkpoints import Snapshot, current_versions, load_snapshot, save_snapshot
+from util.checkpoints import Snapshot, current_versions, load_snapshot, load_weights, save_snapshot
 from util.errors import UserError
 
 
@@ -143,3 +143,38 @@ def test_versions_name_python_and_what_results_depend_on(monkeypatch):
     assert {"numpy", "torchvision", "SimpleITK", "sacred"} <= versions.keys()
     monkeypatch.setattr(checkpoints, "_RECORDED_PACKAGES", ("no-such-package",))
     assert current_versions()["no-such-package"] == "absent"
+
+
+def _snapshot_of(weights):
+    return Snapshot(step=1, weights=weights, config={}, versions={})
+
+
+def test_a_network_gets_a_snapshots_weights_and_is_returned():
+    trained, network = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    assert not torch.equal(trained.weight, network.weight)
+    assert load_weights(network, _snapshot_of(trained.state_dict())) is network
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in trained.state_dict().items())
+    with torch.no_grad():
+        trained.weight.zero_()
+    assert network.weight.any()  # a copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"weight": None}, "weight"),
+        ({"bias": None, "extra": torch.zeros(1)}, "bias"),
+        ({"extra": torch.zeros(1)}, "extra"),
+        ({"weight": torch.zeros(2, 4)}, "weight"),
+        ({"bias": torch.zeros(2, 1)}, "bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_with_the_tensors_name_and_nothing_is_loaded(changes, name):
+    network = torch.nn.Linear(3, 2)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    weights = {**torch.nn.Linear(3, 2).state_dict(), **changes}
+    weights = {key: value for key, value in weights.items() if value is not None}
+    message = rf"^the snapshot does not fit the network: {name} differs; train it again$"
+    with pytest.raises(UserError, match=message):
+        load_weights(network, _snapshot_of(weights))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

@@ -5,6 +5,10 @@ import torch
 
 from util.devices import choose_device
 from util.errors import UserError
+from util.ranks import Ranks
+
+SECOND_OF_TWO = Ranks(rank=1, n_ranks=2, local_rank=1, n_local_ranks=2)
+FOURTH_OF_FOUR_ON_TWO_MACHINES = Ranks(rank=3, n_ranks=4, local_rank=1, n_local_ranks=2)
 
 
 @pytest.fixture(name="machine")
@@ -52,4 +56,47 @@ def test_a_device_that_is_not_there_is_refused(machine, present, name, message):
     machine(**present)
     with pytest.raises(UserError) as caught:
         choose_device(name)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("present", "name", "ranks", "chosen"),
+    [
+        ({}, "auto", SECOND_OF_TWO, "cpu"),
+        ({"mps": True}, "auto", SECOND_OF_TWO, "cpu"),
+        ({"n_cuda": 2}, "cpu", SECOND_OF_TWO, "cpu"),
+        ({"n_cuda": 2}, "auto", SECOND_OF_TWO, "cuda:1"),
+        ({"n_cuda": 8}, "cuda", SECOND_OF_TWO, "cuda:1"),
+        ({"n_cuda": 2}, "cuda", FOURTH_OF_FOUR_ON_TWO_MACHINES, "cuda:1"),
+        ({"n_cuda": 1}, "cuda", Ranks(), "cuda"),
+    ],
+)
+def test_each_of_several_ranks_has_a_device_of_its_own(machine, present, name, ranks, chosen):
+    machine(**present)
+    assert choose_device(name, ranks) == torch.device(chosen)
+
+
+@pytest.mark.parametrize(
+    ("present", "name", "message"),
+    [
+        (
+            {"n_cuda": 2},
+            "cuda:1",
+            "device=cuda:1: 2 ranks cannot share it; use device=cuda, which gives each",
+        ),
+        ({"mps": True}, "mps", "device=mps: 2 ranks cannot share it"),
+        (
+            {"n_cuda": 1},
+            "cuda",
+            "device=cuda: 2 ranks are on a machine with 1 CUDA devices; start one for each",
+        ),
+        ({"n_cuda": 1}, "auto", "device=auto: 2 ranks are on a machine with 1 CUDA devices"),
+        ({}, "cuda", "device=cuda: this machine offers 0 CUDA devices"),
+        ({"n_cuda": 2}, "gpu", "device=gpu: must be cpu"),
+    ],
+)
+def test_a_device_that_several_ranks_cannot_have_is_refused(machine, present, name, message):
+    machine(**present)
+    with pytest.raises(UserError) as caught:
+        choose_device(name, SECOND_OF_TWO)
     assert str(caught.value).startswith(message)

@@ -7,7 +7,7 @@ import pytest
 
 from util import files
 from util.errors import UserError
-from util.files import replaced_file, write_text
+from util.files import make_folder, replaced_file, write_text
 
 
 @pytest.fixture(name="path")
@@ -114,3 +114,21 @@ def test_permissions_follow_the_umask(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert (tmp_path / "note.txt").stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_is_made_with_those_above_it_and_kept_where_it_is(tmp_path):
+    folder = tmp_path / "runs" / "fold_0"
+    assert make_folder(folder, key="path.log_dir") == folder
+    (folder / "note.txt").write_text("kept")
+    assert make_folder(folder, key="path.log_dir") == folder
+    assert (folder / "note.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_in_a_folders_place_is_told_with_the_key(path, below):
+    with pytest.raises(
+        UserError, match=r"^path\.log_dir: .*table\.csv.* cannot be made \(.+\); choose another folder$"
+    ) as caught:
+        make_folder(path / below, key="path.log_dir")
+    assert "\n" not in str(caught.value)
+    _assert_untouched(path)

@@ -42,3 +42,10 @@ def test_a_note_is_drawn_only_when_the_bar_was_still_for_a_while(capsys):
     note_on_bar(bar, "encoding scan 4")
     assert "encoding scan 4" in capsys.readouterr().err
     bar.close()
+
+
+def test_a_disabled_bar_takes_remarks_in_silence(capsys):
+    with progress_bar(total=2, disable=True) as bar:
+        note_on_bar(bar, "encoding")
+        bar.update()
+    assert capsys.readouterr().err == ""

@@ -1,9 +1,8 @@
 """Each purpose and position has a stream of its own, the same on every machine."""
 
 import pytest
-import torch
 
-from util.seeding import STREAMS, derive_seed, torch_generator
+from util.seeding import STREAMS, derive_seed
 
 
 def test_seeds_never_change():
@@ -25,14 +24,10 @@ def test_no_two_streams_positions_or_seeds_meet():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_generator_repeats_its_numbers_and_leaves_the_global_ones():
-    before = torch.random.get_rng_state()
-    first = torch.rand(4, generator=torch_generator(3, "prototypes", 5))
-    again = torch.rand(4, generator=torch_generator(3, "prototypes", 5))
-    other = torch.rand(4, generator=torch_generator(3, "prototypes", 6))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert torch.equal(torch.random.get_rng_state(), before)
+def test_ranks_have_seeds_of_their_own_and_the_first_those_of_a_lone_process():
+    seeds = [derive_seed(2025, "dropout", step, rank) for step in range(50) for rank in range(4)]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[::4] == [derive_seed(2025, "dropout", step) for step in range(50)]
 
 
 def test_an_unknown_stream_is_refused():

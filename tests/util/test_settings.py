@@ -15,6 +15,7 @@ from util.settings import (
     increasing_pair,
     key,
     markdown_table,
+    merge_values,
     one_of,
     optional,
     parse_values,
@@ -221,3 +222,26 @@ def test_the_table_has_a_row_per_key():
     assert lines[4] == "| `optim.lr` | `0.5` | a number above 0 | rate |"
     assert len(lines) == 6
     assert all(line.count("|") == 5 for line in lines)
+
+
+def test_changes_replace_their_values_alone_at_any_depth():
+    values = {"n_steps": 10, "optim": {"lr": 0.5, "sizes": [3, 4], "inner": {"a": 1, "b": None}}}
+    changes = {"optim": {"sizes": None, "inner": {"b": 2}}}
+    assert merge_values(values, changes) == {
+        "n_steps": 10,
+        "optim": {"lr": 0.5, "sizes": None, "inner": {"a": 1, "b": 2}},
+    }
+    assert merge_values(values, {}) == values
+
+
+def test_merging_leaves_values_and_changes_as_they_were():
+    values, changes = {"optim": {"lr": 0.5}}, {"optim": {"lr": 0.1}}
+    merged = merge_values(values, changes)
+    merged["optim"]["lr"] = 7
+    assert values == {"optim": {"lr": 0.5}}
+    assert changes == {"optim": {"lr": 0.1}}
+
+
+def test_a_changed_group_must_have_a_place():
+    with pytest.raises(KeyError, match="optimiser"):
+        merge_values({"optim": {"lr": 0.5}}, {"optimiser": {"lr": 0.1}})

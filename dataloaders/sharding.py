@@ -1,0 +1,31 @@
+"""Split work among the ranks of a job."""
+
+from collections.abc import Sequence
+
+
+def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: int) -> Sequence[int]:
+    """Return the episodes that one rank plays.
+
+    A step's `n_ranks * batch_size` episodes are dealt out in blocks of `batch_size`, in rank order, so that
+    all ranks together play in each step what one rank with that large a batch would.
+
+    Args:
+        episodes: those of all ranks, one step after the other.
+        batch_size: episodes that one rank plays in a step.
+        rank: 0 to `n_ranks - 1`.
+        n_ranks: a single one plays all.
+
+    Raises:
+        ValueError: there is no such rank, or several ranks begin or end within a step.
+    """
+    if not 0 <= rank < n_ranks:
+        raise ValueError(f"rank must be 0 to {n_ranks - 1}, got {rank}")
+    if n_ranks == 1:
+        return episodes
+    per_step = n_ranks * batch_size
+    if episodes.start % per_step or len(episodes) % per_step:
+        raise ValueError(
+            f"{n_ranks} ranks with batches of {batch_size} must begin and end at multiples of {per_step}, "
+            f"got episodes {episodes.start} to {episodes.stop}"
+        )
+    return [index for index in episodes if index % per_step // batch_size == rank]

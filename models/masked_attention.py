@@ -1,0 +1,154 @@
+"""Attention with plain and masked logits, in pieces that fit the cache.
+
+Written plainly, each softmax over all pairs of positions is stored for the backward pass: five maps of 64 MB
+for one attention on a 256 x 256 slice, and sixteen times that at twice the size. Here rows are computed a
+piece at a time and again in the backward pass, so memory grows with the positions, not with their pairs.
+Source of the recomputation: Dao et al., "FlashAttention", NeurIPS 2022; the coupled softmaxes are HCPMNet's.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.precision import full_precision, widen
+
+PLAIN_WEIGHT = 0.5
+# Elements of one map that are computed at a time: about the cache on a CPU; on a GPU enough to keep it busy.
+PIECE_ELEMENTS_CPU = 1 << 20
+PIECE_ELEMENTS_GPU = 1 << 25
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, *, masks: Tensor, mu: Tensor) -> Tensor:
+    """Attend through every mask at once.
+
+    For mask `b` the attention is `(0.5 * softmax(Q K^T) + mu * softmax(Q (b K)^T)) / (0.5 + mu)`, without a
+    `1/sqrt(C)` scale. `Q (b K)^T` is `Q K^T` with its columns scaled, so all share one product.
+
+    Args:
+        queries: `(N, L, C)`.
+        keys, values: `(N, S, C)`, of the queries' dtype; softmaxes are taken in float32 or better.
+        masks: `(N, M, S)`, 0 to 1 over the source. Masked-out keys keep logit 0, they are not removed.
+        mu: a scalar tensor.
+
+    Returns:
+        What each mask's attention gathers, `(N, M, L, C)`, in the queries' dtype. All arguments get gradients
+        (once: there is no second derivative).
+    """
+    return _MaskedAttention.apply(queries, keys, values, masks, mu)
+
+
+class _MaskedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, queries: Tensor, keys: Tensor, values: Tensor, masks: Tensor, mu: Tensor) -> Tensor:
+        ctx.save_for_backward(queries, keys, values, masks, mu)
+        with full_precision(queries):
+            scorer = _Scorer(keys)
+            gathered = queries.new_empty(len(queries), masks.shape[1], *queries.shape[1:])
+            for rows in _pieces(queries, keys):
+                plain, masked = _softmaxes(scorer(queries[:, rows]), masks)
+                attention = torch.lerp(plain[:, None], masked, _share(mu, plain.dtype)).to(values.dtype)
+                gathered[:, :, rows] = (attention.flatten(1, 2) @ values).unflatten(1, attention.shape[1:3])
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, values, masks, mu = ctx.saved_tensors
+        with full_precision(queries):
+            return _gradients(queries, keys, values, masks, mu, gradient, needs_masks=ctx.needs_input_grad[3])
+
+
+def _gradients(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    masks: Tensor,
+    mu: Tensor,
+    gradient: Tensor,
+    *,
+    needs_masks: bool,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of queries, keys, values, masks and mu."""
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    share = _share(mu, wide)
+    scorer = _Scorer(keys)
+    of_queries = torch.empty_like(queries)
+    of_keys = torch.zeros_like(keys, dtype=wide)
+    of_values = torch.zeros_like(values, dtype=wide)
+    of_masks = torch.zeros_like(masks, dtype=wide) if needs_masks else None
+    of_share = torch.zeros((), dtype=wide, device=queries.device)
+    for rows in _pieces(queries, keys):
+        logits = scorer(queries[:, rows])
+        plain, masked = _softmaxes(logits, masks)
+        sent = gradient[:, :, rows].flatten(1, 2).to(queries.dtype)
+        attention = torch.lerp(plain[:, None], masked, share).to(values.dtype)
+        of_values += attention.flatten(1, 2).transpose(1, 2) @ sent
+        del attention
+        of_attention = (sent @ values.transpose(1, 2)).to(wide).unflatten(1, masked.shape[1:3])
+        # Softmax's derivative: p * (g - sum(p * g)); the masked one passes through the columns' scale.
+        weighed = of_attention * masked
+        mean_masked = weighed.sum(-1, keepdim=True)
+        weighed.addcmul_(masked, mean_masked, value=-1).mul_(share)
+        if of_masks is not None:
+            of_masks += torch.einsum("nmls,nls->nms", weighed, logits)
+        of_logits = (weighed * masks[:, :, None]).sum(1)
+        of_plain = of_attention.sum(1)
+        mean_plain = (of_plain * plain).sum(-1, keepdim=True)
+        of_logits.addcmul_(plain, (of_plain - mean_plain).mul_(1 - share))
+        of_share += mean_masked.sum() - mean_plain.sum()
+        total = of_logits.sum(-1, keepdim=True)
+        of_logits = of_logits.to(queries.dtype)
+        of_queries[:, rows] = scorer.weigh_keys(of_logits, total)
+        of_keys += of_logits.transpose(1, 2) @ queries[:, rows]
+    of_mu = (of_share * PLAIN_WEIGHT / (PLAIN_WEIGHT + mu.to(wide)) ** 2).to(mu.dtype).view(mu.shape)
+    if of_masks is not None:
+        of_masks = of_masks.to(masks.dtype)
+    return of_queries, of_keys.to(keys.dtype), of_values.to(values.dtype), of_masks, of_mu
+
+
+class _Scorer:
+    """Products of queries and keys, exact to the inputs' rounding.
+
+    In half precision a large product would be rounded by more than the softmax forgives. What all keys share
+    is therefore taken out first, and comes back in float32; the rounded rest is small.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self.common = None
+        exact = widen(keys)
+        if exact.dtype != keys.dtype:
+            self.common = exact.mean(dim=1, keepdim=True)
+            keys = (exact - self.common).to(keys.dtype)
+        self.columns = keys.transpose(1, 2)
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        logits = queries @ self.columns
+        if self.common is None:
+            return logits
+        return widen(logits).add_((widen(queries) * self.common).sum(-1, keepdim=True))
+
+    def weigh_keys(self, weights: Tensor, total: Tensor) -> Tensor:
+        """Sum the keys with weights `(N, l, S)`; `total` holds the weights' sums before they were rounded."""
+        weighed = weights @ self.columns.transpose(1, 2)
+        return weighed if self.common is None else widen(weighed).addcmul_(total, self.common)
+
+
+def _softmaxes(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the softmax of logits `(N, l, S)`, and of those scaled by each mask `(N, M, l, S)`."""
+    return logits.softmax(-1), (logits[:, None] * masks[:, :, None]).softmax(-1)
+
+
+def _share(mu: Tensor, dtype: torch.dtype) -> Tensor:
+    """Give the masked softmax's share of the attention, a scalar."""
+    mu = mu.to(dtype).reshape(())
+    return mu / (PLAIN_WEIGHT + mu)
+
+
+def _pieces(queries: Tensor, keys: Tensor) -> Iterator[slice]:
+    n_batches, n_rows = queries.shape[:2]
+    limit = PIECE_ELEMENTS_CPU if queries.device.type == "cpu" else PIECE_ELEMENTS_GPU
+    size = max(1, limit // (n_batches * keys.shape[1]))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))

@@ -1,0 +1,146 @@
+"""Recomputing the encoder's activations changes memory and nothing else."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from models import encoder as encoder_module
+from models import prototypes
+from models.encoder import Encoder, freeze_batchnorm
+from models.factory import build_network
+from tests.models.episodes import make_batch, make_network
+
+SIZE = (2, 1, 33, 29)
+
+
+def _images(seed=0):
+    return torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def _encoder(*, recompute, frozen=False, name="resnet18"):
+    torch.manual_seed(0)
+    encoder = Encoder(name=name, feature_width=8, recompute=recompute).train()
+    if frozen:
+        freeze_batchnorm(encoder)
+    return encoder
+
+
+def _step(encoder, images):
+    """Features, `tau`, gradients and the state after one forward and backward pass."""
+    features, tau = encoder(images)
+    (features.square().mean() + tau.sum()).backward()
+    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    return features.detach(), tau.detach(), gradients, encoder.state_dict()
+
+
+def _assert_all_equal(tensors, others):
+    assert tensors.keys() == others.keys()
+    different = [name for name, tensor in tensors.items() if not torch.equal(tensor, others[name])]
+    assert different == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_features_gradients_and_statistics_are_exactly_those_without(name, frozen):
+    plain, again = (_encoder(recompute=r, frozen=frozen, name=name) for r in (False, True))
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    features, tau, gradients, state = _step(plain, _images())
+    found = _step(again, _images())
+    assert torch.equal(found[0], features)
+    assert torch.equal(found[1], tau)
+    _assert_all_equal(found[2], gradients)
+    _assert_all_equal(found[3], state)
+    changed = {key for key in state if not torch.equal(state[key], before[key])}
+    assert bool(changed) is not frozen
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients.values())
+
+
+def test_each_image_counts_once_in_the_statistics_however_many_steps():
+    encoder = _encoder(recompute=True)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    for step in (1, 2, 3):
+        _step(encoder, _images(step))
+        assert {norm.num_batches_tracked.item() for norm in norms} == {step}
+        assert {norm.momentum for norm in norms} == {0.1}
+
+
+def test_losses_of_the_whole_network_are_exactly_those_without():
+    batch, results = [tensor.float() for tensor in make_batch(2, 1, size_px=(40, 41))], []
+    for recompute in (False, True):
+        model = build_network(
+            seed=1, encoder_weights=None, encoder="resnet18", feature_width=8, recompute=recompute
+        ).train()
+        torch.manual_seed(7)  # dropout
+        losses = model(*batch, draws=torch.tensor([1, 2]))
+        (losses.query + losses.alignment).mean().backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        results.append((losses, gradients, model.state_dict()))
+    (plain, *expected), (losses, *found) = results
+    assert torch.equal(losses.query, plain.query)
+    assert torch.equal(losses.alignment, plain.alignment)
+    for mine, theirs in zip(found, expected, strict=True):
+        _assert_all_equal(mine, theirs)
+
+
+def _kept_bytes(encoder):
+    """Count the bytes kept for the backward pass, parameters aside."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)  # alive, so that no storage is used again
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = encoder(_images())
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    assert all(output.requires_grad for output in outputs)
+    return sum(n_bytes for place, n_bytes in storages.items() if place not in own)
+
+
+@pytest.mark.parametrize(("name", "share"), [("resnet18", 1 / 2), ("resnet50", 1 / 3)])
+def test_little_is_kept_for_the_backward_pass(name, share):
+    plain, little = (_kept_bytes(_encoder(recompute=recompute, name=name)) for recompute in (False, True))
+    assert 0 < little < share * plain
+
+
+def test_only_training_with_gradients_recomputes(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("recomputes")
+
+    monkeypatch.setattr(encoder_module, "checkpoint", refuse)
+    encoder = _encoder(recompute=True)
+    with pytest.raises(AssertionError, match="recomputes"):
+        encoder(_images())
+    with torch.no_grad():
+        encoder(_images())
+    encoder.eval()(_images())
+    _encoder(recompute=False)(_images())
+
+
+def test_an_episode_of_a_batch_gives_losses_and_gradients_as_alone(monkeypatch):
+    monkeypatch.setattr(prototypes, "MAX_WINDOWS", 20)  # fewer than there are in these small images
+    batch = [tensor.float() for tensor in make_batch(2)]
+    draws = torch.tensor([5, 6])
+    network = make_network(tiny=False, frozen_batchnorm=True, recompute=True).float()
+    network.to(memory_format=torch.channels_last).train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = 0.0
+    parameters = list(network.parameters())
+    together = network(*batch, draws=draws)
+    expected = torch.autograd.grad((together.query + together.alignment).sum(), parameters)
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for episode in range(2):
+        alone = network(*(tensor[episode, None] for tensor in batch), draws=draws[episode, None])
+        torch.testing.assert_close(alone.query[0], together.query[episode], rtol=1e-5, atol=0)
+        torch.testing.assert_close(alone.alignment[0], together.alignment[episode], rtol=1e-5, atol=0)
+        gradients = torch.autograd.grad((alone.query + alone.alignment).sum(), parameters)
+        for sum_, gradient in zip(total, gradients, strict=True):
+            sum_ += gradient
+    for sum_, gradient in zip(total, expected, strict=True):
+        torch.testing.assert_close(sum_, gradient, rtol=0, atol=1e-3 * gradient.abs().max().item())
+    with torch.no_grad():  # the draws do matter
+        other = network(*batch, draws=draws + 10)
+    assert (other.query - together.query).abs().min() > 1e-4 * together.query.max()

@@ -1,0 +1,119 @@
+"""On a CUDA GPU: results stay near those of a CPU in float32, and a step never waits for the GPU."""
+
+import pytest
+import torch
+from torch import nn
+
+import training
+from config_ssl_upload import dataset_defaults, parse_config
+from models import masked_attention
+from models.masked_attention import attend
+from models.precision import mixed_precision
+from models.prototypes import _random_keys
+from tests.models.episodes import make_batch, make_network
+from util.hardware import choose_kernels
+from util.ranks import Ranks
+from util.settings import merge_values
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _flags_restored():
+    """Leave PyTorch's switches as they were."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    yield
+    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def _step(device, precision):
+    """Losses and gradients of one batch, on the CPU."""
+    choose_kernels(deterministic=False, precision=precision)
+    model = make_network(tiny=False).float().to(device, memory_format=torch.channels_last).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = 0.0
+    batch = [tensor.float().to(device) for tensor in make_batch(2)]
+    with mixed_precision(device, precision):
+        losses = model(*batch, draws=torch.tensor([1, 2], device=device))
+    (losses.query + losses.alignment).mean().backward()
+    gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    return losses.query.detach().cpu(), losses.alignment.detach().cpu(), gradient.double().cpu()
+
+
+@pytest.mark.parametrize(
+    ("precision", "of_query", "of_alignment", "cosine"),
+    [("fp32", 1e-3, 1e-2, 0.999), ("tf32", 1e-2, 0.05, 0.95), ("bf16", 0.03, 0.15, 0.8)],
+)
+def test_losses_and_gradients_agree_with_float32_on_a_cpu(precision, of_query, of_alignment, cosine):
+    expected_query, expected_alignment, expected = _step(CPU, "fp32")
+    query, alignment, gradient = _step(CUDA, precision)
+    torch.testing.assert_close(query, expected_query, rtol=of_query, atol=0)
+    torch.testing.assert_close(alignment, expected_alignment, rtol=of_alignment, atol=0)
+    assert gradient @ expected / (gradient.norm() * expected.norm()) > cosine
+
+
+def test_prototypes_are_drawn_with_the_same_keys():
+    draws = torch.tensor([0, 7, 2**40 + 3, 2**63 - 1])
+    shape = torch.Size((3, 1000))
+    assert torch.equal(_random_keys(draws.to(CUDA), shape).cpu(), _random_keys(draws, shape))
+
+
+@pytest.mark.parametrize("limit", [1, 3 * 2 * 50, 1 << 25])
+def test_attention_in_pieces_equals_that_of_a_cpu(limit, monkeypatch):
+    monkeypatch.setattr(masked_attention, "PIECE_ELEMENTS_GPU", limit)
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 40, 16), (2, 50, 16), (2, 50, 16), (2, 3, 50), (1,)
+    inputs = [torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    results = []
+    for device in (CPU, CUDA):
+        own = [tensor.to(device).requires_grad_() for tensor in inputs]
+        out = attend(*own[:3], masks=own[3], mu=own[4])
+        gradients = torch.autograd.grad(out.square().sum(), own)
+        results.append([tensor.cpu() for tensor in (out.detach(), *gradients)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": name} for name in ("fp32", "tf32", "bf16")]
+    + [{"recompute": True}, {"precision": "bf16", "optim": {"name": "adamw"}}],
+    ids=str,
+)
+def test_a_step_never_waits_for_the_gpu(changes):
+    small = {"model": {"encoder": "resnet18", "feature_width": 8}}
+    config = parse_config(merge_values(merge_values(dataset_defaults("PHANTOM"), small), changes))
+    choose_kernels(deterministic=False, precision=config.precision)
+    network, meter = training.make_network(config).train(), training.Meter()
+    model = training.place_network(config, network, device=CUDA, ranks=Ranks())
+    optimizer = training.make_optimizer(config, network, device=CUDA)
+    names = ("support_images", "support_masks", "query_images", "query_masks")
+    batch = {name: tensor.float().pin_memory() for name, tensor in zip(names, make_batch(2), strict=True)} | {
+        "episode_index": torch.tensor([3, 4])
+    }
+
+    def step(number):
+        losses = training.play(model, batch, config=config, step=number, device=CUDA)
+        (losses.query + losses.alignment).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        meter.add(losses)
+
+    step(1)  # libraries start, and choose their kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(2)
+        with pytest.raises(RuntimeError, match="synchron"):  # so that a wait would show
+            torch.ones(1, device=CUDA).item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert meter.take(2)["loss"] > 0
