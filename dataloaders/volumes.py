@@ -159,7 +159,11 @@ def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
     # A constant float32 volume may show rounding noise instead of exactly 0.
     if deviation <= 1e-6 * abs(mean):
         raise UserError(f"{path}: image must vary, got {mean:g} everywhere; prepare it again")
-    return ((image - mean) / deviation).astype(np.float32)
+    scored = np.empty_like(image)
+    # By slice: a float64 volume for a moment would leave a hole in the heap for every scan that is loaded.
+    for target, source in zip(scored, image, strict=True):
+        target[...] = (source - mean) / deviation
+    return scored
 
 
 def _whole_numbers(voxels: np.ndarray, dtype: type, *, path: Path) -> np.ndarray:

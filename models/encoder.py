@@ -5,18 +5,15 @@ Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation: Chen 
 Convolution for Semantic Image Segmentation", 2017.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from models.precision import full_precision, widen
+from models.recomputation import batchnorms, run_again_later, run_keeping_less
 
 ENCODERS = ("resnet101", "resnet50", "resnet18")
 N_CLASSIFIER_OUTPUTS = 1000
@@ -86,13 +83,16 @@ class Encoder(nn.Module):
         return features, tau
 
     def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
-        if not (self.recompute and self.training and torch.is_grad_enabled()):
+        if not (self.training and torch.is_grad_enabled()):
+            return layer(x)
+        if self.recompute:
+            run = run_again_later
+        elif x.device.type == "cpu" and not torch.compiler.is_compiling():
+            run = run_keeping_less  # costs 1 percent there; on GPUs, launching it would cost more
+        else:
             return layer(x)
         for block in layer:
-            options = {}
-            if not torch.compiler.is_compiling():  # a compiled update of the statistics is done once anyway
-                options["context_fn"] = partial(_recomputation, block)
-            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, **options)
+            x = run(block, x)
         return x
 
     def encode(self, images: Tensor) -> Encoded:
@@ -117,37 +117,12 @@ def _make_backbone(name: str) -> nn.Module:
     return net
 
 
-def _recomputation(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Give the contexts of a block's first pass and of its second one.
-
-    The second leaves BatchNorm's running statistics alone: each image counts once.
-    """
-    return nullcontext(), _kept_statistics(block)
-
-
-@contextmanager
-def _kept_statistics(block: nn.Module) -> Iterator[None]:
-    norms = _batchnorms(block)
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-def _batchnorms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    return [child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm)]
-
-
 def freeze_batchnorm(module: nn.Module) -> None:
     """Put every BatchNorm below `module` in evaluation mode.
 
     Running statistics are used and kept.
     """
-    for norm in _batchnorms(module):
+    for norm in batchnorms(module):
         norm.eval()
 
 
@@ -161,7 +136,7 @@ def calibrate_batchnorm(encoder: Encoder, batches: list[Tensor]) -> None:
         encoder: its statistics are changed; training modes and momenta are restored, norm by norm.
         batches: images, each `(N, 1 or 3, H, W)`.
     """
-    norms = _batchnorms(encoder)
+    norms = batchnorms(encoder)
     modes = {module: module.training for module in encoder.modules()}
     momenta = [norm.momentum for norm in norms]
     try:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.precision import full_precision, widen
+from models.grouped_attention import attend_by_groups
+from models.precision import full_precision
+from models.scores import Scorer
 
 PLAIN_WEIGHT = 0.5
 # Elements of one map that are computed at a time: about the cache on a CPU; on a GPU enough to keep it busy.
@@ -36,6 +38,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, masks: Tensor, mu: 
         What each mask's attention gathers, `(N, M, L, C)`, in the queries' dtype. All arguments get gradients
         (once: there is no second derivative).
     """
+    if queries.device.type == "cpu" and not torch.is_grad_enabled():
+        share = _share(mu, torch.promote_types(queries.dtype, torch.float32))
+        return attend_by_groups(queries, keys, values, masks=masks, share=share)
     return _MaskedAttention.apply(queries, keys, values, masks, mu)
 
 
@@ -44,7 +49,7 @@ class _MaskedAttention(torch.autograd.Function):
     def forward(ctx, queries: Tensor, keys: Tensor, values: Tensor, masks: Tensor, mu: Tensor) -> Tensor:
         ctx.save_for_backward(queries, keys, values, masks, mu)
         with full_precision(queries):
-            scorer = _Scorer(keys)
+            scorer = Scorer(keys)
             gathered = queries.new_empty(len(queries), masks.shape[1], *queries.shape[1:])
             for rows in _pieces(queries, keys):
                 plain, masked = _softmaxes(scorer(queries[:, rows]), masks)
@@ -73,10 +78,12 @@ def _gradients(
     """Give the gradients of queries, keys, values, masks and mu."""
     wide = torch.promote_types(queries.dtype, torch.float32)
     share = _share(mu, wide)
-    scorer = _Scorer(keys)
+    scorer = Scorer(keys)
     of_queries = torch.empty_like(queries)
-    of_keys = torch.zeros_like(keys, dtype=wide)
-    of_values = torch.zeros_like(values, dtype=wide)
+    # Transposed operands are copied by products in half precision: the large ones here, once, or not at all.
+    value_columns = values.transpose(1, 2).contiguous()
+    of_key_columns = torch.zeros_like(value_columns, dtype=wide)
+    of_value_columns = torch.zeros_like(value_columns, dtype=wide)
     of_masks = torch.zeros_like(masks, dtype=wide) if needs_masks else None
     of_share = torch.zeros((), dtype=wide, device=queries.device)
     for rows in _pieces(queries, keys):
@@ -84,9 +91,9 @@ def _gradients(
         plain, masked = _softmaxes(logits, masks)
         sent = gradient[:, :, rows].flatten(1, 2).to(queries.dtype)
         attention = torch.lerp(plain[:, None], masked, share).to(values.dtype)
-        of_values += attention.flatten(1, 2).transpose(1, 2) @ sent
+        of_value_columns += sent.transpose(1, 2) @ attention.flatten(1, 2)
         del attention
-        of_attention = (sent @ values.transpose(1, 2)).to(wide).unflatten(1, masked.shape[1:3])
+        of_attention = (sent @ value_columns).to(wide).unflatten(1, masked.shape[1:3])
         # Softmax's derivative: p * (g - sum(p * g)); the masked one passes through the columns' scale.
         weighed = of_attention * masked
         mean_masked = weighed.sum(-1, keepdim=True)
@@ -101,38 +108,14 @@ def _gradients(
         total = of_logits.sum(-1, keepdim=True)
         of_logits = of_logits.to(queries.dtype)
         of_queries[:, rows] = scorer.weigh_keys(of_logits, total)
-        of_keys += of_logits.transpose(1, 2) @ queries[:, rows]
+        of_key_columns += queries[:, rows].transpose(1, 2) @ of_logits
     of_mu = (of_share * PLAIN_WEIGHT / (PLAIN_WEIGHT + mu.to(wide)) ** 2).to(mu.dtype).view(mu.shape)
     if of_masks is not None:
         of_masks = of_masks.to(masks.dtype)
-    return of_queries, of_keys.to(keys.dtype), of_values.to(values.dtype), of_masks, of_mu
-
-
-class _Scorer:
-    """Products of queries and keys, exact to the inputs' rounding.
-
-    In half precision a large product would be rounded by more than the softmax forgives. What all keys share
-    is therefore taken out first, and comes back in float32; the rounded rest is small.
-    """
-
-    def __init__(self, keys: Tensor) -> None:
-        self.common = None
-        exact = widen(keys)
-        if exact.dtype != keys.dtype:
-            self.common = exact.mean(dim=1, keepdim=True)
-            keys = (exact - self.common).to(keys.dtype)
-        self.columns = keys.transpose(1, 2)
-
-    def __call__(self, queries: Tensor) -> Tensor:
-        logits = queries @ self.columns
-        if self.common is None:
-            return logits
-        return widen(logits).add_((widen(queries) * self.common).sum(-1, keepdim=True))
-
-    def weigh_keys(self, weights: Tensor, total: Tensor) -> Tensor:
-        """Sum the keys with weights `(N, l, S)`; `total` holds the weights' sums before they were rounded."""
-        weighed = weights @ self.columns.transpose(1, 2)
-        return weighed if self.common is None else widen(weighed).addcmul_(total, self.common)
+    of_keys, of_values = (
+        columns.transpose(1, 2).to(keys.dtype) for columns in (of_key_columns, of_value_columns)
+    )
+    return of_queries, of_keys, of_values, of_masks, of_mu
 
 
 def _softmaxes(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,9 +56,8 @@ def make_prior_masks(
     """
     with torch.no_grad():
         raw = [
-            SIMILARITY_SCALE * _pooled_similarity(similarity, of_class, features, tau_query)
-            > tau_support[:, None, index, None]
-            for index, of_class in enumerate(prototypes)
+            SIMILARITY_SCALE * pooled > tau_support[:, None, index, None]
+            for index, pooled in enumerate(_pooled_similarities(similarity, prototypes, features, tau_query))
         ]
     dtype = widen(features).dtype
     background, foreground = (mask.to(dtype).unflatten(-1, features.shape[-2:]) for mask in raw)
@@ -76,11 +75,15 @@ def full_prior_masks(features: Tensor) -> PriorMasks:
     return PriorMasks(raw_background=ones, raw_foreground=ones, background=ones, foreground=ones)
 
 
-def _pooled_similarity(
-    similarity: Similarity, prototypes: Prototypes, features: Tensor, tau_query: Tensor
-) -> Tensor:
-    """Pool over all prototypes of a class, the global one included: `(B, Q, L)`."""
-    both = torch.cat([prototypes.global_[:, None], prototypes.region], dim=1)[:, None]
-    valid = torch.cat([prototypes.valid.new_ones(len(prototypes.valid), 1), prototypes.valid], dim=1)[:, None]
-    compared = similarity(both, features.flatten(-2))
-    return (pooling_weights(compared, sharpness(tau_query), valid) * compared).sum(dim=-2)
+def _pooled_similarities(
+    similarity: Similarity, prototypes: tuple[Prototypes, Prototypes], features: Tensor, tau_query: Tensor
+) -> list[Tensor]:
+    """Pool over all prototypes of each class, the global one included: each `(B, Q, L)`."""
+    sets = [torch.cat([one.global_[:, None], one.region], dim=1)[:, None] for one in prototypes]
+    # Both classes at once: what concerns the features alone is computed once.
+    compared = similarity(torch.cat(sets, dim=2), features.flatten(-2))
+    pooled = []
+    for one, of_class in zip(prototypes, compared.split([s.shape[2] for s in sets], dim=2), strict=True):
+        valid = torch.cat([one.valid.new_ones(len(one.valid), 1), one.valid], dim=1)[:, None]
+        pooled.append((pooling_weights(of_class, sharpness(tau_query), valid) * of_class).sum(dim=-2))
+    return pooled

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from models.encoder import Encoded, Encoder
 from models.few_shot_seg import FewShotSeg
+from models.folding import fold_batchnorm
 from models.precision import mixed_precision, store_half_weights
 from models.similarity import cosine_similarity
 
@@ -45,12 +46,13 @@ class NetworkSegmenter:
     """The network in evaluation mode: deterministic, each slice alone.
 
     Args:
-        model: given away; in `bf16` its large weights are stored so, too.
+        model: given away: BatchNorm is folded into the convolutions, and `bf16` rounds the large weights.
         precision: see `mixed_precision`.
     """
 
     def __init__(self, model: FewShotSeg, *, precision: str = "fp32") -> None:
-        self.model = model.eval().to(memory_format=torch.channels_last)
+        fold_batchnorm(model.eval().encoder.backbone)
+        self.model = model.to(memory_format=torch.channels_last)
         self.precision = precision
         if precision == "bf16":
             for part in model.heavy_parts():

@@ -1,6 +1,6 @@
 """Make episodes as they are often made.
 
-That is: searching per episode, two warps, three channels. The twin that `bench/episodes.py` compares with. It
+That is: searching per episode, two warps, three channels. The twin that `bench/episodes.py` compares with: it
 plays the same episodes in distribution, but searches the volumes anew for each one and deforms every channel
 twice with SciPy.
 """
@@ -21,35 +21,36 @@ def make_episode(
     scans: Sequence[PreparedScan],
     generator: np.random.Generator,
     *,
+    n_shots: int = 1,
     min_size_px: float = 200.0,
     ranges: AugmentationRanges | None = None,
-) -> dict[str, np.ndarray]:
-    """Make one 1-shot episode of 256 x 256 slices.
+) -> dict[str, list[np.ndarray]]:
+    """Make one episode of 256 x 256 slices.
 
     Returns:
-        `support_image` and `query_image` `(3, H, W)` float32, `support_mask` and `query_mask` `(H, W)` bool.
+        `images`, each `(3, H, W)` float32, and `masks`, each `(H, W)` bool: the shots, then the query.
     """
     ranges = ranges or AugmentationRanges()
-    scan, supervoxel_id, slices = _search(scans, generator, min_size_px=min_size_px)
+    scan, supervoxel_id, slices = _search(scans, generator, n_slices=n_shots + 1, min_size_px=min_size_px)
     images = [np.repeat(scan.image[z][None], N_CHANNELS, axis=0) for z in slices]
     masks = [scan.supervoxels[z] == supervoxel_id for z in slices]
-    side = generator.integers(2)
-    images[side] = _gamma(images[side], generator.uniform(*ranges.gamma))
-    side = generator.integers(2)
-    images[side], masks[side] = _warp_affine(images[side], masks[side], generator, ranges)
-    images[side], masks[side] = _warp_elastic(images[side], masks[side], generator, ranges)
-    return {
-        "support_image": images[0],
-        "support_mask": masks[0],
-        "query_image": images[1],
-        "query_mask": masks[1],
-    }
+    sides = (range(n_shots), [n_shots])
+    gamma = generator.uniform(*ranges.gamma)
+    for i in sides[generator.integers(2)]:
+        images[i] = _gamma(images[i], gamma)
+    side = sides[generator.integers(2)]
+    inverse, offset = _draw_affine(masks[0].shape, generator, ranges)
+    places = _draw_elastic(masks[0].shape, generator, ranges)
+    for i in side:
+        images[i], masks[i] = _warp_affine(images[i], masks[i], inverse, offset)
+        images[i], masks[i] = _warp_elastic(images[i], masks[i], places)
+    return {"images": images, "masks": masks}
 
 
 def _search(
-    scans: Sequence[PreparedScan], generator: np.random.Generator, *, min_size_px: float
+    scans: Sequence[PreparedScan], generator: np.random.Generator, *, n_slices: int, min_size_px: float
 ) -> tuple[PreparedScan, int, list[int]]:
-    """Draw scans and supervoxels until one has two neighbouring slices that will do."""
+    """Draw scans and supervoxels until one has neighbouring slices that will do."""
     while True:
         scan = scans[generator.integers(len(scans))]
         ids = np.unique(scan.supervoxels)
@@ -57,12 +58,13 @@ def _search(
         areas_px = [int((image == supervoxel_id).sum()) for image in scan.supervoxels]
         starts = [
             z
-            for z in range(len(areas_px) - 1)
-            if min(areas_px[z : z + 2]) > 0 and max(areas_px[z : z + 2]) >= min_size_px
+            for z in range(len(areas_px) - n_slices + 1)
+            if min(areas_px[z : z + n_slices]) > 0 and max(areas_px[z : z + n_slices]) >= min_size_px
         ]
         if starts:
             start = int(generator.choice(starts))
-            return scan, supervoxel_id, [start, start + 1][:: 1 if generator.random() < 0.5 else -1]
+            slices = list(range(start, start + n_slices))
+            return scan, supervoxel_id, slices[:: 1 if generator.random() < 0.5 else -1]
 
 
 def _gamma(image: np.ndarray, gamma: float) -> np.ndarray:
@@ -70,34 +72,42 @@ def _gamma(image: np.ndarray, gamma: float) -> np.ndarray:
     return (((image - low) / (high - low)) ** gamma * (high - low) + low).astype(np.float32)
 
 
-def _warp_affine(
-    image: np.ndarray, mask: np.ndarray, generator: np.random.Generator, ranges: AugmentationRanges
+def _draw_affine(
+    shape: tuple[int, int], generator: np.random.Generator, ranges: AugmentationRanges
 ) -> tuple[np.ndarray, np.ndarray]:
     angle = math.radians(generator.uniform(-ranges.rotation_deg, ranges.rotation_deg))
     shear = math.tan(math.radians(generator.uniform(-ranges.shear_deg, ranges.shear_deg)))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     inverse = np.linalg.inv(generator.uniform(*ranges.scale) * turn @ [[1, 0], [-shear, 1]])
-    centre = (np.array(mask.shape) - 1) / 2
-    offset = centre - inverse @ (centre + generator.uniform(-ranges.shift_px, ranges.shift_px, size=2))
-    channels = [
-        ndimage.affine_transform(channel, inverse, offset, order=1, mode="constant", cval=channel.min())
-        for channel in image
-    ]
-    return np.stack(channels), ndimage.affine_transform(
-        mask.astype(np.float32), inverse, offset, order=1
-    ) >= 0.5
+    centre = (np.array(shape) - 1) / 2
+    shift = generator.uniform(-ranges.shift_px, ranges.shift_px, size=2)
+    return inverse, centre - inverse @ (centre + shift)
 
 
-def _warp_elastic(
-    image: np.ndarray, mask: np.ndarray, generator: np.random.Generator, ranges: AugmentationRanges
-) -> tuple[np.ndarray, np.ndarray]:
-    noise = generator.uniform(-1, 1, size=(2, *mask.shape))
+def _draw_elastic(
+    shape: tuple[int, int], generator: np.random.Generator, ranges: AugmentationRanges
+) -> np.ndarray:
+    noise = generator.uniform(-1, 1, size=(2, *shape))
     displacement = [
         ranges.elastic_amplitude
         * ndimage.gaussian_filter(plane, ranges.elastic_sigma_px, mode="constant", cval=0)
         for plane in noise
     ]
-    places = np.indices(mask.shape) + displacement
+    return np.indices(shape) + displacement
+
+
+def _warp_affine(
+    image: np.ndarray, mask: np.ndarray, inverse: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    channels = [
+        ndimage.affine_transform(channel, inverse, offset, order=1, mode="constant", cval=channel.min())
+        for channel in image
+    ]
+    warped = ndimage.affine_transform(mask.astype(np.float32), inverse, offset, order=1)
+    return np.stack(channels), warped >= 0.5
+
+
+def _warp_elastic(image: np.ndarray, mask: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     channels = [
         ndimage.map_coordinates(channel, places, order=1, mode="constant", cval=channel.min())
         for channel in image

@@ -10,7 +10,10 @@ cdef enum:
 
 
 cdef inline uint32_t weight_bits(float a, float b, float factor) noexcept nogil:
-    cdef float weight = fabsf(a - b) * factor
+    return as_bits(fabsf(a - b) * factor)
+
+
+cdef inline uint32_t as_bits(float weight) noexcept nogil:
     cdef uint32_t bits
     memcpy(&bits, &weight, sizeof(bits))
     return bits
@@ -22,19 +25,18 @@ cdef inline float as_weight(uint32_t bits) noexcept nogil:
     return weight
 
 
-cdef inline uint64_t* sort_by_weight(
-    uint64_t* entries, uint64_t* scratch, Py_ssize_t n_entries, uint32_t highest
+cdef inline uint64_t* sort_entries(
+    uint64_t* entries, uint64_t* scratch, Py_ssize_t n_entries, int shift, uint64_t highest
 ) noexcept nogil:
-    """Sort entries by their upper 32 bits, at most `highest`, stably; return which of the two holds them.
+    """Sort entries, at most `highest`, by their bits from `shift` on; return which of the two holds them.
 
-    A radix sort, last digit first.
+    A stable radix sort, last digit first.
     """
     cdef Py_ssize_t[N_DIGITS] place
     cdef uint64_t* source = entries
     cdef uint64_t* target = scratch
     cdef Py_ssize_t i, digit, total, count
-    cdef int shift = 32
-    while shift < 63 and (<uint64_t>highest << 32) >> shift:
+    while shift < 63 and highest >> shift:
         memset(place, 0, sizeof(place))
         for i in range(n_entries):
             place[(source[i] >> shift) & (N_DIGITS - 1)] += 1

@@ -1,4 +1,4 @@
-"""Segments as trees of voxels (union-find), and the rules by which an edge joins two."""
+"""Segments as trees of voxels (union-find), and the rules by which an edge joins two in the first scan."""
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -6,41 +6,19 @@ cdef struct Forest:
     int32_t* parent  # of a root: minus its segment's size
     float* highest  # of a root: largest weight joined in its segment
     double k
-    int64_t min_size
-    bint absorbing  # the second scan
-    int64_t n_segments
-    int64_t n_small
-
-
-cdef inline void start_absorbing(Forest* forest, Py_ssize_t n_voxels) noexcept nogil:
-    cdef Py_ssize_t voxel
-    forest.absorbing = True
-    for voxel in range(n_voxels):
-        if forest.parent[voxel] < 0 and -forest.parent[voxel] < forest.min_size:
-            forest.n_small += 1
 
 
 cdef inline void join(Forest* forest, int32_t voxel, int32_t other, float weight) noexcept nogil:
-    """Join the segments at both ends of an edge if the present scan's rule says so."""
+    """Join the segments at both ends of an edge if the weight is small enough for both."""
     cdef int32_t a = find(forest.parent, voxel)
     cdef int32_t b = find(forest.parent, other)
-    cdef int64_t size_a = -forest.parent[a]
-    cdef int64_t size_b = -forest.parent[b]
-    if a == b:
+    if a == b or weight >= threshold(forest, a) or weight >= threshold(forest, b):
         return
-    if forest.absorbing:
-        if size_a >= forest.min_size and size_b >= forest.min_size:
-            return
-        forest.n_small -= (size_a < forest.min_size) + (size_b < forest.min_size)
-        forest.n_small += size_a + size_b < forest.min_size
-    elif weight >= threshold(forest, a) or weight >= threshold(forest, b):
-        return
-    if size_a < size_b:
+    if forest.parent[a] > forest.parent[b]:
         a, b = b, a
-    forest.parent[a] = <int32_t>-(size_a + size_b)
+    forest.parent[a] += forest.parent[b]
     forest.parent[b] = a
     forest.highest[a] = weight  # weights increase, so the last is the largest
-    forest.n_segments -= 1
 
 
 cdef inline double threshold(const Forest* forest, Py_ssize_t root) noexcept nogil:

@@ -61,7 +61,7 @@ class _TinyBackbone(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(16), nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1, self.layer2 = nn.Identity(), nn.Identity()
+        self.layer1, self.layer2 = nn.Sequential(), nn.Sequential()
         self.layer3 = nn.Sequential(
             nn.Conv2d(16, 24, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU()
         )

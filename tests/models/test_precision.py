@@ -113,7 +113,7 @@ def test_what_is_compared_or_summed_stays_float32_while_features_are_bfloat16(mo
     kept = [shots.tau, state.tau, state.mask, found.probabilities, found.prior_masks.foreground]
     kept += [tensor for p in state.prototypes for tensor in (p.global_, p.region)]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
-    assert compared == [torch.float32] * 4  # priors and matching, each of two classes
+    assert compared == [torch.float32] * 3  # priors of both classes, matching of each
     torch.testing.assert_close(found.probabilities.sum(dim=2), torch.ones(2, 1, 65, 71))
 
 

@@ -53,6 +53,21 @@ def test_a_grown_segment_tolerates_its_largest_weight_and_its_share_of_k():
     assert segment([[[0, 3, 6]]], scale=1020).tolist() == [[[0, 0, 0]]]
 
 
+def test_a_small_segment_may_join_a_large_one_before_its_other_side_makes_it_large():
+    # 2-3 joins, and 0-2 while 2-3 is still small; only then comes 6. With 6 first, 2-3-6 would be large.
+    assert segment([[[0, 0, 0, 2, 3, 6]]], min_size_vox=3).tolist() == [[[0, 0, 0, 0, 0, 0]]]
+    # Here 6 is nearer: 4-5-6 is large before the scan comes to 0-2.
+    assert segment([[[0, 0, 0, 4, 5, 6]]], min_size_vox=3).tolist() == [[[0, 0, 0, 1, 1, 1]]]
+
+
+def test_the_largest_weight_that_a_segment_can_tolerate_is_twice_that_of_a_voxel():
+    # k = 8: pairs join below 8, two pairs below 7 + 8/2 = 11, two fours below 10 + 8/4 = 12, still below 16.
+    row = [0, 7, 17, 24, 35.5, 42.5, 52.5, 59.5]
+    assert segment([[row]], scale=255 * 8).tolist() == [[[0] * 8]]
+    row[4:] = [place + 1 for place in row[4:]]
+    assert segment([[row]], scale=255 * 8).tolist() == [[[0] * 4 + [1] * 4]]
+
+
 def test_equal_weights_go_by_raster_order():
     assert segment([[[0, 0, 5, 10, 10]]], min_size_vox=2).tolist() == [[[0, 0, 0, 1, 1]]]
 
@@ -262,6 +277,8 @@ CASES = [
     ((6, 5, 5), 2, 1.0, 3, 1.0),
     ((2, 9, 9), 40, 4.0, 6, 1.0),
     ((3, 8, 8), 0, 4.0, 1, 6e4),
+    ((3, 5, 60), 7, 2.0, 60, 1.0),
+    ((2, 4, 90), 30, 1.0, 90, 1.0),
 ]
 
 
@@ -272,6 +289,19 @@ def test_segments_are_those_of_a_plain_reading_of_the_definition(case, seed):
     np.testing.assert_array_equal(
         segment_supervoxels(volume, **arguments), plain_segments(volume, **arguments)
     )
+
+
+@pytest.mark.parametrize("n_levels", [1, 4, 30])
+@pytest.mark.parametrize("seed", range(4))
+def test_segments_of_specks_on_plain_ground_are_those_of_a_plain_reading(n_levels, seed):
+    generator = np.random.default_rng(seed)
+    volume = np.repeat([0, 60, 0, 60], 15) * np.ones((3, 6, 60), dtype=int)
+    specks = generator.random(volume.shape) < 0.15
+    volume[specks] = 30 + generator.integers(n_levels, size=specks.sum())
+    arguments = {"spacing_mm": (1.0, 1.0, 1.0), "min_size_vox": 40, "scale": 1.0}
+    expected = plain_segments(volume.astype(np.float32), **arguments)
+    assert expected.max() > 0
+    np.testing.assert_array_equal(segment_supervoxels(volume, **arguments), expected)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,0 +1,84 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import bench.report
+
+ROOT = Path(bench.report.__file__).parents[1]
+
+BENCHMARK = """
+import sys
+def main():
+    write_section("{name}")
+def write_section(name):
+    print(name, *sys.argv[1:])
+    sys.exit({code})
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A repository of three stand-in benchmarks, whose environment is this Python."""
+    for folder in ("bench", "script"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "bench" / "run.sh", tmp_path / "bench")
+    (tmp_path / "script" / "environment.sh").write_text(
+        'cd "$(dirname -- "${BASH_SOURCE[0]}")/.."\nprepare_environment() { python=$PYTHON; }\n'
+    )
+    for name, code in (("supervoxels", 0), ("broken", 1), ("step", 0)):
+        (tmp_path / "bench" / f"{name}.py").write_text(BENCHMARK.format(name=name, code=code))
+    (tmp_path / "bench" / "report.py").write_text("import sys\nprint('report', *sys.argv[1:])\n")
+    (tmp_path / "bench" / "shared.py").write_text("def write_section(name): ...\n")
+    return tmp_path
+
+
+def run(clone, *arguments):
+    import sys
+
+    command = ["bash", str(clone / "bench" / "run.sh"), *arguments]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def test_named_benchmarks_run_in_their_order_then_the_report(clone):
+    code, out, _ = run(clone, "step", "supervoxels", "--quick")
+    assert (code, out) == (0, ["step --quick", "supervoxels --quick", "report --quick"])
+
+
+def test_all_run_by_default_and_a_failure_does_not_stop_the_others(clone):
+    code, out, error = run(clone)
+    assert (code, out) == (1, ["broken", "step", "supervoxels", "report"])
+    assert error[-1] == "error: these failed, see above: broken"
+
+
+@pytest.mark.parametrize("words", [["--device", "cuda"], ["--device=cuda"]])
+def test_a_device_runs_what_uses_one(clone, words):
+    (clone / "bench" / "broken.py").unlink()
+    code, out, _ = run(clone, *words)
+    assert (code, out) == (0, ["step --device cuda", "report"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "error: no benchmark is called 'nothing'; there are: broken step supervoxels"),
+        (["shared"], "error: no benchmark is called 'shared'; there are: broken step supervoxels"),
+        (["--fast"], "error: unknown option '--fast'; bash bench/run.sh --help lists them"),
+        (["--device"], "error: --device needs a name: cpu, cuda or mps"),
+    ],
+)
+def test_a_mistake_costs_one_line_and_runs_nothing(clone, words, message):
+    assert run(clone, "step", *words) == (2, [], [message])
+
+
+def test_help_is_short_and_costs_nothing(clone):
+    code, out, error = run(clone, "--help")
+    assert code == 0
+    assert out[0].startswith("usage: bash bench/run.sh")
+    assert error == []

@@ -1,0 +1,41 @@
+"""Folding BatchNorm changes the weights and not the features."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.encoder import Encoder, calibrate_batchnorm
+from models.folding import fold_batchnorm
+
+
+def _images():
+    return torch.randn(2, 1, 33, 29, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_features_and_tau_stay_and_every_norm_goes(name):
+    torch.manual_seed(0)
+    encoder = Encoder(name=name, feature_width=8)
+    for norm in (module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+    calibrate_batchnorm(encoder, [_images()])
+    encoder.eval()
+    with torch.no_grad():
+        expected = encoder(_images())
+        fold_batchnorm(encoder.backbone)
+        found = encoder(_images())
+    assert not [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_what_is_no_resnet_stays_as_it_is():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).eval()
+    fold_batchnorm(network)
+    assert isinstance(network[1], nn.BatchNorm2d)
+
+
+def test_a_norm_in_training_is_refused():
+    with pytest.raises(AssertionError, match="eval"):
+        fold_batchnorm(Encoder(name="resnet18", feature_width=8).train().backbone)
