@@ -104,7 +104,9 @@ class EvaluationConfig:
     baselines: bool = key(
         False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
     )
-    slices_per_call: int = key(4, whole(1), "query slices segmented at once")
+    slices_per_call: int | None = key(
+        None, optional(whole(1)), "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
+    )
     save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")
 
 

@@ -33,7 +33,7 @@ from dataloaders.folds import fold_scan_ids, training_scan_ids
 from dataloaders.volumes import load_scan
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
-from models.inference import Request, resize_slices, segment_scan
+from models.inference import Request, best_slices_per_call, resize_slices, segment_scan
 from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from training import make_network, phantom_settings
 from util.checkpoints import Snapshot, current_versions, load_snapshot, load_weights
@@ -50,7 +50,7 @@ from util.report import TRAINED, describe_scores, read_scores, summarise_scores,
 from util.runs import find_snapshot, list_runs
 from util.settings import default_values, parse_values, plain_values
 
-CALIBRATION_SCANS, CALIBRATION_SLICES = 4, 64
+CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 
 
 def check_request(config: Config) -> None:
@@ -242,7 +242,7 @@ def make_segmenters(
         untrained = make_network(replace(config, seed=snapshot.config["seed"])).to(device)
         images = _calibration_images(config)
         calibrate_batchnorm(
-            untrained.encoder, [batch.to(device) for batch in images.split(config.evaluation.slices_per_call)]
+            untrained.encoder, [batch.to(device) for batch in images.split(CALIBRATION_BATCH)]
         )
         yield "copied support mask", CopySegmenter()
         yield "untrained cosine", CosineSegmenter(untrained.encoder)
@@ -284,7 +284,7 @@ def segment_jobs(
                 segmenter,
                 of_query[0].query.images,
                 requests,
-                per_call=config.evaluation.slices_per_call,
+                per_call=config.evaluation.slices_per_call or best_slices_per_call(device),
                 device=device,
                 on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
                 on_segmented=bar.update,

@@ -51,7 +51,7 @@ def main() -> None:
     cases = {
         "size": (of_size, "slice height and width in px", "training step in s"),
         "evaluation_size": (
-            {"ours": slices(sizes, "size_px")},
+            {"ours": slices(sizes, "size_px", n_slices=1)},
             "slice height and width in px",
             "segmented slice in s",
         ),

@@ -20,7 +20,7 @@ from bench.measuring import time_calls
 from bench.naive.network import NaiveFewShotSeg
 from config_ssl_upload import Config, dataset_defaults, parse_config
 from models.few_shot_seg import FewShotSeg
-from models.inference import Request, segment_scan
+from models.inference import Request, best_slices_per_call, segment_scan
 from models.precision import mixed_precision
 from models.segmenters import NetworkSegmenter
 from training import make_network, make_optimizer, place_network, play
@@ -152,7 +152,7 @@ def time_training(
 
 
 def time_evaluation(
-    repeats: int = 1, per_call: int = 4, n_slices: int = 4, count: bool = False, **options: Any
+    repeats: int = 1, per_call: int = 1, n_slices: int = 4, count: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Time the segmentation of query slices, per slice, encoding included.
 
@@ -226,7 +226,7 @@ def time_volume(
             segmenter,
             images,
             requests,
-            per_call=4,
+            per_call=best_slices_per_call(device),
             device=device,
             on_encoding=lambda text: None,
             on_segmented=lambda n: None,

@@ -14,13 +14,15 @@ from tests.models.episodes import make_batch
 
 
 class _OnlyMeta(TorchDispatchMode):
-    """Refuse every operation that gives a tensor on another device than meta."""
+    """Refuse operations that give a tensor elsewhere than on meta, or in float64, which Metal lacks."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
                 raise AssertionError(f"{function} made a tensor on {tensor.device}")
+            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
+                raise AssertionError(f"{function} made a tensor in float64")
         return out
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.inference import Request, resize_slices, segment_scan, split_calls
+from models.inference import Request, best_slices_per_call, resize_slices, segment_scan, split_calls
 from models.segmenters import NetworkSegmenter
 from tests.models.episodes import make_network, smooth
 from tests.models.prototype_cases import disc
@@ -142,3 +142,8 @@ def test_other_slices_are_resized_as_images_are():
     both = torch.rand(3, 5, 7)
     expected = F.interpolate(both[:, None], size=(9, 4), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(resize_slices(both, [9, 4]), expected)
+
+
+def test_a_cpu_takes_one_slice_a_call_and_a_gpu_many():
+    assert best_slices_per_call(torch.device("cpu")) == 1
+    assert best_slices_per_call(torch.device("cuda:1")) > 4
