@@ -286,7 +286,7 @@ def describe_machine(device: str = "cpu") -> dict[str, str]:
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
     }
     if device.startswith("cuda"):
         import torch
