@@ -75,9 +75,11 @@ def test_two_ranks_have_the_gradients_of_one_with_twice_the_batch(tiny_values, t
         assert episodes == [0, 1]
         assert (of_first, of_second) == ([0], [1])
         assert any(gradient.any() for gradient in expected.values())
+        largest = max(np.abs(gradient).max() for gradient in expected.values())
         for name, gradient in expected.items():
-            scale = max(np.abs(gradient).max(), 1e-6)
-            np.testing.assert_allclose(first[name], gradient, rtol=1e-4, atol=2e-5 * scale, err_msg=name)
+            # Beside a parameter's own scale the network's: some gradients are zero but for rounding.
+            atol = 2e-5 * np.abs(gradient).max() + 1e-7 * largest
+            np.testing.assert_allclose(first[name], gradient, rtol=1e-4, atol=atol, err_msg=name)
             np.testing.assert_array_equal(first[name], second[name])
 
 
