@@ -195,7 +195,9 @@ class Config:
     channels_last: bool = key(
         True, flag(), "keep channels innermost in memory while training; faster nearly everywhere"
     )
-    compile: bool = key(False, flag(), "compile encoder and decoders in training; its start takes minutes")
+    compile: bool = key(
+        False, flag(), "compile encoder and decoders in training; the first step takes far longer"
+    )
     recompute: bool = key(
         False,
         flag(),

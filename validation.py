@@ -24,12 +24,12 @@ from dataloaders.evaluation_sets import (
     Job,
     check_support_position,
     find_left_out,
-    jobs_of_rank,
     load_evaluation_scan,
     plan_jobs,
     score_job,
 )
 from dataloaders.folds import fold_scan_ids, training_scan_ids
+from dataloaders.sharding import jobs_of_rank
 from dataloaders.volumes import load_scan
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg

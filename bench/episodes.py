@@ -14,17 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measuring import (
-    MB,
+from bench.measuring import MB, Measurement, measure_alternately, measure_in_process
+from bench.sections import (
     Headline,
-    Measurement,
     Section,
     Table,
     benchmark_parser,
     format_ratio,
     format_seconds,
-    measure_alternately,
-    measure_in_process,
     write_section,
 )
 from data.layout import DatasetLayout

@@ -5,9 +5,10 @@ python -m bench.evaluation [--quick] [--device cuda]
 
 from typing import Any
 
-from bench.measuring import (
+from bench.floor import floor_table, measure_rates
+from bench.measuring import Measurement, measure_alternately, measure_in_process
+from bench.sections import (
     Headline,
-    Measurement,
     Section,
     Table,
     benchmark_parser,
@@ -16,18 +17,13 @@ from bench.measuring import (
     format_memory_ratio,
     format_ratio,
     format_seconds,
-    matrix_rate,
-    measure_alternately,
-    measure_in_process,
     write_section,
 )
-from util.hardware import choose_kernels
 
 SLICE = "bench.cases.network:time_evaluation"
 VOLUME = "bench.cases.network:time_volume"
 QUICK = {"size_px": 64, "encoder": "resnet18", "feature_width": 64}
 TARGETS = {"fp32": "time >= 4x", "bf16": "time >= 7x against naive fp32"}
-DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
 N_ORGANS, ORGAN_SLICES = 4, 6
 SLICES_PER_CALL = (1, 2, 4, 8)
 
@@ -61,6 +57,7 @@ def main() -> None:
         precision: measure_in_process(VOLUME, **{**volume, "precision": precision})
         for precision in ("fp32", "bf16")
     }
+    rates = measure_rates(precisions, options.device)
     section = Section(
         title=f"Evaluation ({options.device})",
         command="bash bench/run.sh evaluation" + (f" --device {options.device}" if on_cuda else ""),
@@ -73,7 +70,7 @@ def main() -> None:
         tables=[
             _times(measured),
             _volumes(volumes, measured),
-            _floor(measured, counted, options.device),
+            floor_table(measured, counted, rates, unit="a slice"),
             _calls(per_call, precisions[-1]),
         ],
         headline=_headline(measured),
@@ -125,57 +122,9 @@ def _volumes(volumes: dict[str, Measurement], measured: dict[str, Measurement]) 
     return Table(caption, ["format", "ours", "peak memory", "naive", "ratio"], rows)
 
 
-def _floor(measured: dict[str, Measurement], counted: dict[str, Measurement], device: str) -> Table:
-    rows = []
-    for precision, count in counted.items():
-        choose_kernels(deterministic=False, precision=precision)
-        flop, rate = count.extra["flop"], matrix_rate(DTYPES[precision], device)
-        fast = measured[f"{precision} fast"]
-        rows.append(
-            [
-                precision,
-                f"{flop / 1e12:.2f} TFLOP",
-                f"{rate / 1e9:.0f} GFLOP/s",
-                format_duration(flop / rate),
-                format_seconds(fast),
-                f"{flop / rate / fast.median:.0%}",
-            ]
-        )
-    columns = [
-        "format",
-        "operations",
-        "rate of a 4096 x 4096 product",
-        "floor",
-        "a slice",
-        "share of the floor",
-    ]
-    return Table("The floor: the operations at the device's measured matrix rate", columns, rows)
-
-
 def _calls(per_call: dict[int, Measurement], precision: str) -> Table:
     rows = [[str(n), format_seconds(one), format_memory(one)] for n, one in per_call.items()]
     return Table(f"Slices per call ({precision})", ["slices a call", "a slice", "peak memory"], rows)
-
-
-def _volumes(volumes: dict[str, Measurement], measured: dict[str, Measurement]) -> Table:
-    rows = []
-    for precision, volume in volumes.items():
-        n_slices = volume.extra["n_slices"]
-        naive = n_slices * measured[f"{precision} naive"].median
-        rows.append(
-            [
-                precision,
-                format_seconds(volume),
-                format_memory(volume),
-                format_duration(naive),
-                f"{naive / volume.median:.1f}x",
-            ]
-        )
-    caption = (
-        f"A volume: {N_ORGANS} organs in {ORGAN_SLICES} slices each, three supports an organ, each slice "
-        "encoded once for all organs; the naive time is that of a slice times their number"
-    )
-    return Table(caption, ["format", "ours", "peak memory", "naive", "ratio"], rows)
 
 
 def _headline(measured: dict[str, Measurement]) -> list[Headline]:

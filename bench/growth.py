@@ -6,18 +6,17 @@ python -m bench.growth [--quick] [--device cuda]
 import math
 from typing import Any
 
-from bench.measuring import (
-    Measurement,
+from bench.measuring import Measurement, measure_in_process
+from bench.plotting import plot_lines
+from bench.sections import (
     Plot,
     Section,
     Table,
     benchmark_parser,
     format_duration,
     format_memory,
-    measure_in_process,
     write_section,
 )
-from bench.plotting import plot_lines
 
 STEP, SLICE = "bench.cases.network:time_training", "bench.cases.network:time_evaluation"
 SIZES_PX = (128, 192, 256, 384, 512)

@@ -1,14 +1,12 @@
 """Measure times and memory, each variant in a process of its own.
 
-A benchmark is a module `bench.<name>` with a `main()` that measures, makes one `Section` and writes it as
-JSON with `write_section`; `bench.report` puts all sections into one page. MB are 10^6 bytes.
+A benchmark is a module `bench.<name>` with a `main()` that measures, makes one `bench.sections.Section` and
+writes it as JSON with `write_section`. MB are 10^6 bytes.
 """
 
-import argparse
 import importlib
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -16,8 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from util.errors import UserError
 from util.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-VERSIONED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python-headless", "Cython")
 MB = 1e6
 USER_ERROR_CODE = 2
 
@@ -59,59 +55,6 @@ class Measurement:
     def high(self) -> float:
         """Longest time in seconds."""
         return max(self.seconds)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of cells that are ready to print."""
-
-    caption: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot's file name in the plots' folder, and the sentence that belongs to it."""
-
-    file: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A row of the summary, ready to print: a fast path, its naive twin, the target."""
-
-    name: str
-    fast: str
-    naive: str
-    ratio: str
-    memory_ratio: str = ""
-    target: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One benchmark's part of the report.
-
-    Attributes:
-        title: heading.
-        command: what makes it again, from the repository's root.
-        intro: what is measured, in a few sentences.
-        tables, plots, remarks: in the order they are printed.
-        headline: rows for the summary of all benchmarks.
-        machine, versions: where and with what it was measured; filled in by `write_section`.
-    """
-
-    title: str
-    command: str
-    intro: str
-    tables: list[Table] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    headline: list[Headline] = field(default_factory=list)
-    machine: dict[str, str] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 def measure_in_process(
@@ -199,113 +142,6 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
 
 
-def matrix_rate(dtype: str, device: str = "cpu", *, n: int = 4096, repeats: int = 5) -> float:
-    """Measure the device's rate in a product of square matrices.
-
-    Args:
-        dtype: a torch dtype's name, `"float32"` or `"bfloat16"`; TF32 is used if PyTorch is set to it.
-        device: a torch device.
-        n: size of the matrices.
-        repeats: the fastest of so many counts.
-
-    Returns:
-        Floating point operations per second; a multiplication and an addition are two.
-    """
-    import torch
-
-    on_cuda = torch.device(device).type == "cuda"
-    first, second = (torch.randn(n, n, device=device).to(getattr(torch, dtype)) for _ in range(2))
-    synchronize = torch.cuda.synchronize if on_cuda else None
-    seconds = time_calls(lambda: first @ second, repeats, warm_up=2, synchronize=synchronize)
-    return 2.0 * n**3 / min(seconds)
-
-
-def format_duration(seconds: float) -> str:
-    """Print a time with three digits in a unit that suits it: `"45.6 ms"`."""
-    for unit, name in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= 0.9995 * unit:
-            return f"{_three_digits(seconds / unit)} {name}"
-    return f"{_three_digits(seconds / 1e-6)} µs"
-
-
-def format_seconds(measurement: Measurement) -> str:
-    """Print median and spread: `"1.23 s (1.20-1.31)"`, all in the median's unit."""
-    median = format_duration(measurement.median)
-    unit = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}[median.split()[1]]
-    low, high = (_three_digits(bound / unit) for bound in (measurement.low, measurement.high))
-    return f"{median} ({low}-{high})"
-
-
-def format_ratio(slow: Measurement, fast: Measurement) -> str:
-    """Print how many times faster `fast` is, by medians: `"12.3x"`."""
-    return f"{_three_digits(slow.median / fast.median)}x"
-
-
-def format_memory(measurement: Measurement) -> str:
-    """Print the peak: `"256 MB"`, or GB from ten thousand MB on."""
-    peak_mb = measurement.peak_mb
-    return f"{peak_mb:.0f} MB" if peak_mb < 1e4 else f"{peak_mb / 1e3:.1f} GB"
-
-
-def format_memory_ratio(slow: Measurement, fast: Measurement) -> str:
-    """Print how many times less memory `fast` takes: `"4.1x"`."""
-    return f"{_three_digits(slow.peak_mb / fast.peak_mb)}x"
-
-
-def benchmark_parser(description: str) -> argparse.ArgumentParser:
-    """Make a parser with every benchmark's options, `--quick` and `--device`."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute, into build/bench; no record")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    return parser
-
-
-def output_dir(*, quick: bool = False) -> Path:
-    """Return the folder of results, plots and page; quick runs replace no record."""
-    return ROOT / "build" / "bench" if quick else ROOT / "bench"
-
-
-def write_section(name: str, section: Section, device: str = "cpu", *, quick: bool = False) -> Path:
-    """Write a section, with machine and versions, as `results/<device>/<name>.json`.
-
-    Returns:
-        The file's path.
-    """
-    path = output_dir(quick=quick) / "results" / device.split(":")[0] / f"{name}.json"
-    described = asdict(section)
-    described["machine"] = section.machine or describe_machine(device)
-    described["versions"] = section.versions or describe_versions()
-    write_text(path, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    print(f"wrote {path.relative_to(ROOT)}", flush=True)
-    return path
-
-
-def describe_machine(device: str = "cpu") -> dict[str, str]:
-    """Describe processor, usable cores, memory, system and, on CUDA, the GPU."""
-    machine = {
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
-        "system": platform.system(),
-    }
-    if device.startswith("cuda"):
-        import torch
-
-        machine["device"] = torch.cuda.get_device_name(device)
-    return machine
-
-
-def describe_versions() -> dict[str, str]:
-    """Name the versions of Python and of the packages that matter for speed."""
-    versions = {"Python": platform.python_version()}
-    for package in VERSIONED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
 def held_memory_mb() -> float:
     """Return the memory that this process holds now; its peak where that is not told."""
     held_mb = _status_mb("VmRSS")
@@ -324,22 +160,6 @@ def _status_mb(key: str) -> float | None:
 def _together(measurements: list[Measurement]) -> Measurement:
     seconds = tuple(run for measurement in measurements for run in measurement.seconds)
     return Measurement(seconds, max(one.peak_mb for one in measurements), measurements[-1].extra)
-
-
-def _three_digits(number: float) -> str:
-    for bound, n_decimals in ((9.995, 2), (99.95, 1)):
-        if abs(number) < bound:
-            return f"{number:.{n_decimals}f}"
-    return f"{number:.0f}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _run_child(target: str, arguments: str, result_path: str) -> None:

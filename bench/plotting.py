@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.measuring import Plot, output_dir
+from bench.sections import Plot, output_dir
 
 
 def plot_lines(

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bench.measuring import Headline, Plot, Section, Table, output_dir
+from bench.sections import Headline, Plot, Section, Table, output_dir
 from util.errors import UserError
 from util.files import write_text
 

@@ -17,6 +17,13 @@ from pathlib import Path
 from bench.measuring import (
     ROOT,
     Measurement,
+    held_memory_mb,
+    measure_alternately,
+    measure_in_process,
+    time_calls,
+)
+from bench.plotting import plot_lines
+from bench.sections import (
     Plot,
     Section,
     Table,
@@ -24,13 +31,8 @@ from bench.measuring import (
     format_duration,
     format_memory,
     format_seconds,
-    held_memory_mb,
-    measure_alternately,
-    measure_in_process,
-    time_calls,
     write_section,
 )
-from bench.plotting import plot_lines
 
 N_SLICES = 36
 N_IMPORTS_LISTED = 8

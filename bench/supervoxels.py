@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measuring import (
-    MB,
-    ROOT,
+from bench.measuring import MB, ROOT, Measurement, measure_alternately, measure_in_process
+from bench.plotting import plot_lines
+from bench.sections import (
     Headline,
-    Measurement,
     Plot,
     Section,
     Table,
@@ -35,11 +34,8 @@ from bench.measuring import (
     format_memory_ratio,
     format_ratio,
     format_seconds,
-    measure_alternately,
-    measure_in_process,
     write_section,
 )
-from bench.plotting import plot_lines
 from bench.synthetic import SHAPE, SPACING_MM, make_volume, write_dataset
 from data.supervoxels.segmentation import scale_intensities
 from util.image_io import read_volume

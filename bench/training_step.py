@@ -5,9 +5,10 @@ python -m bench.training_step [--quick] [--device cuda]
 
 from typing import Any
 
-from bench.measuring import (
+from bench.floor import floor_table, measure_rates
+from bench.measuring import Measurement, measure_alternately, measure_in_process
+from bench.sections import (
     Headline,
-    Measurement,
     Section,
     Table,
     benchmark_parser,
@@ -16,16 +17,12 @@ from bench.measuring import (
     format_memory_ratio,
     format_ratio,
     format_seconds,
-    matrix_rate,
-    measure_alternately,
-    measure_in_process,
     write_section,
 )
 
 STEP = "bench.cases.network:time_training"
 QUICK = {"size_px": 64, "encoder": "resnet18", "feature_width": 64}
 TARGETS = {"fp32": "time >= 3x, memory >= 3x", "bf16": "time >= 6x against naive fp32, memory >= 3x"}
-DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
 STEPS_OF_A_FOLD = 40_000
 
 
@@ -53,7 +50,7 @@ def main() -> None:
     once = {**shared, "repeats": 0, "parts": True, "count": True}
     detailed = {p: measure_in_process(STEP, **{**once, "precision": p}) for p in precisions}
     counted = measure_in_process(STEP, **{**once, "parts": False, "variant": "naive"})
-    rates = {precision: _rate(precision, options.device) for precision in precisions}
+    rates = measure_rates(precisions, options.device)
     section = Section(
         title=f"Training step ({options.device})",
         command="bash bench/run.sh training_step" + (f" --device {options.device}" if on_cuda else ""),
@@ -65,7 +62,7 @@ def main() -> None:
         ),
         tables=[
             _times(measured),
-            _floor(measured, detailed, rates),
+            floor_table(measured, detailed, rates, unit="step"),
             _parts(detailed),
         ],
         remarks=[
@@ -79,13 +76,6 @@ def main() -> None:
         headline=_headline(measured),
     )
     write_section("training_step", section, options.device, quick=options.quick)
-
-
-def _rate(precision: str, device: str) -> float:
-    from util.hardware import choose_kernels
-
-    choose_kernels(deterministic=False, precision=precision)
-    return matrix_rate(DTYPES[precision], device)
 
 
 def _times(measured: dict[str, Measurement]) -> Table:
@@ -114,28 +104,6 @@ def _times(measured: dict[str, Measurement]) -> Table:
         "memory, naive / it",
     ]
     return Table("Time and memory of a step", columns, rows)
-
-
-def _floor(
-    measured: dict[str, Measurement], detailed: dict[str, Measurement], rates: dict[str, float]
-) -> Table:
-    rows = []
-    for precision, detail in detailed.items():
-        flop, rate = detail.extra["flop"], rates[precision]
-        floor = flop / rate
-        fastest = measured[f"{precision} fast"]
-        rows.append(
-            [
-                precision,
-                f"{flop / 1e12:.2f} TFLOP",
-                f"{rate / 1e9:.0f} GFLOP/s",
-                format_duration(floor),
-                format_seconds(fastest),
-                f"{floor / fastest.median:.0%}",
-            ]
-        )
-    columns = ["format", "operations", "rate of a 4096 x 4096 product", "floor", "step", "share of the floor"]
-    return Table("The floor: the operations at the device's measured matrix rate", columns, rows)
 
 
 def _parts(detailed: dict[str, Measurement]) -> Table:

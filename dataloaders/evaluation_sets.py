@@ -193,28 +193,6 @@ def plan_jobs(
     return jobs
 
 
-def jobs_of_rank(jobs: Sequence[Job], *, rank: int, n_ranks: int) -> list[Job]:
-    """Deal out the jobs among ranks, a query scan at a time.
-
-    The largest go first, each to who has least to do. A query's jobs stay together, because they share the
-    encoding of its slices.
-
-    Returns:
-        The rank's jobs, in their order; none where there are more ranks than queries.
-    """
-    n_slices: dict[int, int] = {}
-    for job in jobs:
-        query_id = job.query.scan_id
-        n_slices[query_id] = n_slices.get(query_id, 0) + len(job.assignment.slices)
-    load, own = [0] * n_ranks, set()
-    for query_id in sorted(n_slices, key=lambda query_id: (-n_slices[query_id], query_id)):
-        least = load.index(min(load))
-        load[least] += n_slices[query_id]
-        if least == rank:
-            own.add(query_id)
-    return [job for job in jobs if job.query.scan_id in own]
-
-
 def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:
     """Score probabilities `(n, H, W)` against the query's labels on the same slices."""
     slices = job.assignment.slices

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from dataloaders.evaluation_sets import Job
+
 
 def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: int) -> Sequence[int]:
     """Return the episodes that one rank plays.
@@ -29,3 +31,25 @@ def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: in
             f"got episodes {episodes.start} to {episodes.stop}"
         )
     return [index for index in episodes if index % per_step // batch_size == rank]
+
+
+def jobs_of_rank(jobs: Sequence[Job], *, rank: int, n_ranks: int) -> list[Job]:
+    """Deal out the jobs among ranks, a query scan at a time.
+
+    The largest go first, each to who has least to do. A query's jobs stay together, because they share the
+    encoding of its slices.
+
+    Returns:
+        The rank's jobs, in their order; none where there are more ranks than queries.
+    """
+    n_slices: dict[int, int] = {}
+    for job in jobs:
+        query_id = job.query.scan_id
+        n_slices[query_id] = n_slices.get(query_id, 0) + len(job.assignment.slices)
+    load, own = [0] * n_ranks, set()
+    for query_id in sorted(n_slices, key=lambda query_id: (-n_slices[query_id], query_id)):
+        least = load.index(min(load))
+        load[least] += n_slices[query_id]
+        if least == rank:
+            own.add(query_id)
+    return [job for job in jobs if job.query.scan_id in own]

@@ -88,7 +88,7 @@ class Encoder(nn.Module):
         if self.recompute:
             run = run_again_later
         elif x.device.type == "cpu" and not torch.compiler.is_compiling():
-            run = run_keeping_less  # costs 1 percent there; on GPUs, launching it would cost more
+            run = run_keeping_less  # on GPUs, launching its many small operations would cost more time
         else:
             return layer(x)
         for block in layer:

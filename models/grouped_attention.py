@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.attention_logits import AttentionLogits
 from models.precision import full_precision, widen
-from models.scores import Scorer
 
 PIECE_ELEMENTS = 1 << 20  # of one map of rows and source positions; about the cache
 
@@ -69,13 +69,13 @@ class _Source:
             if count
         }
         self.soft = self.groups.get(2**self.n_masks)
-        self.score = Scorer(keys[None, order])
+        self.logits_of = AttentionLogits(keys[None, order])
         self.values, self.masks = values[order], masks[:, order]
         self.sums = {code: widen(self.values[group]).sum(dim=0) for code, group in self.groups.items()}
 
     def gather(self, queries: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Give what rows of queries `(l, C)` gather plainly, and through each mask."""
-        logits = self.score(queries[None])[0]
+        logits = self.logits_of(queries[None])[0]
         plain = {code: self._terms(logits[:, group], group) for code, group in self.groups.items()}
         return _merge(list(plain.values())), [
             _merge(self._masked(index, plain, logits)) for index in range(self.n_masks)

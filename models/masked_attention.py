@@ -1,6 +1,6 @@
 """Attention with plain and masked logits, in pieces that fit the cache.
 
-Written plainly, each softmax over all pairs of positions is stored for the backward pass: five maps of 64 MB
+Written plainly, each softmax over all pairs of positions is stored for the backward pass: four maps of 64 MB
 for one attention on a 256 x 256 slice, and sixteen times that at twice the size. Here rows are computed a
 piece at a time and again in the backward pass, so memory grows with the positions, not with their pairs.
 Source of the recomputation: Dao et al., "FlashAttention", NeurIPS 2022; the coupled softmaxes are HCPMNet's.
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.attention_logits import AttentionLogits
 from models.grouped_attention import attend_by_groups
 from models.precision import full_precision
-from models.scores import Scorer
 
 PLAIN_WEIGHT = 0.5
 # Elements of one map that are computed at a time: about the cache on a CPU; on a GPU enough to keep it busy.
@@ -49,10 +49,10 @@ class _MaskedAttention(torch.autograd.Function):
     def forward(ctx, queries: Tensor, keys: Tensor, values: Tensor, masks: Tensor, mu: Tensor) -> Tensor:
         ctx.save_for_backward(queries, keys, values, masks, mu)
         with full_precision(queries):
-            scorer = Scorer(keys)
+            logits_of = AttentionLogits(keys)
             gathered = queries.new_empty(len(queries), masks.shape[1], *queries.shape[1:])
             for rows in _pieces(queries, keys):
-                plain, masked = _softmaxes(scorer(queries[:, rows]), masks)
+                plain, masked = _softmaxes(logits_of(queries[:, rows]), masks)
                 attention = torch.lerp(plain[:, None], masked, _share(mu, plain.dtype)).to(values.dtype)
                 gathered[:, :, rows] = (attention.flatten(1, 2) @ values).unflatten(1, attention.shape[1:3])
         return gathered
@@ -78,7 +78,7 @@ def _gradients(
     """Give the gradients of queries, keys, values, masks and mu."""
     wide = torch.promote_types(queries.dtype, torch.float32)
     share = _share(mu, wide)
-    scorer = Scorer(keys)
+    logits_of = AttentionLogits(keys)
     of_queries = torch.empty_like(queries)
     # Transposed operands are copied by products in half precision: the large ones here, once, or not at all.
     value_columns = values.transpose(1, 2).contiguous()
@@ -87,7 +87,7 @@ def _gradients(
     of_masks = torch.zeros_like(masks, dtype=wide) if needs_masks else None
     of_share = torch.zeros((), dtype=wide, device=queries.device)
     for rows in _pieces(queries, keys):
-        logits = scorer(queries[:, rows])
+        logits = logits_of(queries[:, rows])
         plain, masked = _softmaxes(logits, masks)
         sent = gradient[:, :, rows].flatten(1, 2).to(queries.dtype)
         attention = torch.lerp(plain[:, None], masked, share).to(values.dtype)
@@ -107,7 +107,7 @@ def _gradients(
         of_share += mean_masked.sum() - mean_plain.sum()
         total = of_logits.sum(-1, keepdim=True)
         of_logits = of_logits.to(queries.dtype)
-        of_queries[:, rows] = scorer.weigh_keys(of_logits, total)
+        of_queries[:, rows] = logits_of.weigh_keys(of_logits, total)
         of_key_columns += queries[:, rows].transpose(1, 2) @ of_logits
     of_mu = (of_share * PLAIN_WEIGHT / (PLAIN_WEIGHT + mu.to(wide)) ** 2).to(mu.dtype).view(mu.shape)
     if of_masks is not None:

@@ -1,6 +1,6 @@
-"""A tiny phantom and a network small enough to train within a test."""
+"""A tiny phantom, a network small enough to train within a test, and PyTorch's switches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +41,17 @@ def overrides_for(phantom_dir) -> Callable[[Path], list[str]]:
 def tiny_overrides(overrides_for, tmp_path) -> list[str]:
     """Give such overrides with runs under this test's own folder."""
     return overrides_for(tmp_path / "runs")
+
+
+@pytest.fixture
+def switches_restored() -> Iterator[None]:
+    """Leave PyTorch's switches as they were."""
+    import torch  # late: most tests do without
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    yield
+    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -42,6 +42,7 @@ class Meeting:
         self.ranks = ranks
         self._values = PrefixStore("values", store)
         self._n_gathered = 0
+        self._has_left = False
 
     def put(self, key: str, value: Any) -> None:
         """Leave a value, which must be picklable, under a key."""
@@ -98,10 +99,13 @@ class Meeting:
             raise RankLost(EXIT_DEFECT) from error
 
     def leave(self, *, wait_s: float) -> None:
-        """Take leave of the others.
+        """Take leave of the others; once, as the store may be gone afterwards.
 
         Rank 0, which may hold the store, stays until they did or time is up.
         """
+        if self._has_left:
+            return
+        self._has_left = True
         try:
             self._values.add("left", 1)
             if self.ranks.is_main:

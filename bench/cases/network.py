@@ -3,19 +3,15 @@
 import contextlib
 import gc
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-import models.few_shot_seg
+from bench.cases.instruments import Clock, OperationCounter
 from bench.measuring import time_calls
 from bench.naive.network import NaiveFewShotSeg
 from config_ssl_upload import Config, dataset_defaults, parse_config
@@ -118,7 +114,7 @@ def time_training(
     optimizer = make_optimizer(config, network, device=device)
     compute = _fast_loss if case.variant == "fast" else _naive_loss
 
-    def step(size_px: int, clock: "Clock | None" = None) -> float:
+    def step(size_px: int, clock: Clock | None = None) -> float:
         batch = make_batch(case, size_px)
         total = compute(model, batch, config, device)
         with clock.part("backward") if clock else contextlib.nullcontext():
@@ -273,80 +269,6 @@ def _naive_loss(model: FewShotSeg, batch: dict[str, Tensor], config: Config, dev
     tensors = [batch[name][0].to(device) for name in names]
     with mixed_precision(device, config.precision):
         return sum(NaiveFewShotSeg(model, randomly=True)(*tensors))
-
-
-class OperationCounter(TorchDispatchMode):
-    """Counts the operations of products and convolutions.
-
-    Backward passes are included.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        with self:  # in inference mode products arrive whole, and are counted by their parts
-            out = function.decompose(*args, **kwargs)
-        if out is not NotImplemented:
-            return out
-        out = function(*args, **kwargs)
-        count = flop_registry.get(function.overloadpacket)
-        if count is not None:
-            self.total += count(*args, **kwargs, out_val=out)
-        return out
-
-
-class Clock:
-    """Adds up the time of the network's parts, each without those inside it."""
-
-    def __init__(self, synchronize: Callable[[], object] | None) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.synchronize = synchronize or (lambda: None)
-        self._inner = [0.0]
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
-        self.synchronize()
-        started = time.perf_counter()
-        self._inner.append(0.0)
-        yield
-        self.synchronize()
-        took = time.perf_counter() - started
-        self.seconds[name] += took - self._inner.pop()
-        self._inner[-1] += took
-
-    @contextmanager
-    def watch(self, network: FewShotSeg) -> Iterator[None]:
-        """Time the parts of a network's forward passes."""
-        places = [
-            (network.encoder, "forward", "encoder"),
-            (models.few_shot_seg, "extract_prototypes", "prototypes"),
-            (models.few_shot_seg, "make_prior_masks", "prior masks"),
-            (network.mining, "forward", "attention"),
-            (network.matching, "forward", "matching"),
-            (network.matching.decoder_bg, "forward", "decoders"),
-            (network.matching.decoder_fg, "forward", "decoders"),
-        ]
-        kept = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
-        for (owner, name, part), (_, _, function) in zip(places, kept, strict=True):
-            setattr(owner, name, self._timed(part, function))
-        try:
-            yield
-        finally:
-            for owner, name, function in kept:
-                setattr(owner, name, function)
-
-    def _timed(self, part: str, function: Callable) -> Callable:
-        def timed(*arguments: Any, **options: Any) -> Any:
-            with self.part(part):
-                return function(*arguments, **options)
-
-        return timed
 
 
 def _synchroniser(device: torch.device) -> Callable[[], object] | None:

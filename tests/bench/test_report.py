@@ -3,8 +3,8 @@ from dataclasses import asdict
 
 import pytest
 
-from bench.measuring import Headline, Plot, Section, Table
 from bench.report import format_table, make_page, read_sections
+from bench.sections import Headline, Plot, Section, Table
 from util.errors import UserError
 
 

@@ -9,17 +9,7 @@ import torch
 from util import hardware
 from util.hardware import choose_kernels, peak_memory_gb
 
-
-@pytest.fixture(autouse=True)
-def _flags_restored():
-    """Leave PyTorch's switches as they were."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    yield
-    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+pytestmark = pytest.mark.usefixtures("switches_restored")
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

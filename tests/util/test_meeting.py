@@ -104,6 +104,14 @@ def test_rank_0_leaves_last(meetings, on_all):
     assert left[-1] == 0
 
 
+def test_a_rank_that_leaves_twice_counts_once(meetings):
+    for _ in range(N_RANKS):
+        meetings[1].leave(wait_s=0)
+    began = time.monotonic()
+    meetings[0].leave(wait_s=0.2)
+    assert time.monotonic() - began >= 0.2  # rank 2 is still there
+
+
 def test_rank_0_does_not_wait_for_ever(meetings):
     meetings[0].leave(wait_s=0.05)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from models.precision import widen
 
 
-class Scorer:
+class AttentionLogits:
     """Products of queries and keys, exact to the inputs' rounding.
 
     In half precision a large product would be rounded by more than the softmax forgives. What all keys share
