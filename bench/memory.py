@@ -57,8 +57,8 @@ def main() -> None:
             "The largest batch is computed: memory of batch 1 and 2 beyond Python's imports, extended in "
             f"proportion, within the GPU's memory less {RESERVED_GB} GB for the CUDA context, workspaces and "
             "fragmentation. Measured on a CPU, an episode is given what a GPU keeps beside it, the encoder's "
-            f"normalised activations: {KEPT_ON_GPU_GB['fp32']:.2f} GB in fp32, {KEPT_ON_GPU_GB['bf16']:.2f} GB "
-            "in bf16, where nothing is recomputed."
+            f"normalised activations: {KEPT_ON_GPU_GB['fp32']:.2f} GB in fp32, "
+            f"{KEPT_ON_GPU_GB['bf16']:.2f} GB in bf16, where nothing is recomputed."
         ],
     )
     write_section("memory", section, options.device, quick=options.quick)
