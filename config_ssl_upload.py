@@ -1,6 +1,7 @@
 """The sacred experiments' configuration.
 
-Every key is here with its default, its meaning and what it must be. Any key can be set on the command line,
+Every key has its default, its meaning and what it must be, here or in `settings.py` of `data` and
+`dataloaders`. Any key can be set on the command line,
 nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
 print_config with dataset=PHANTOM` shows what would be used.
 """
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from data.layout import DatasetLayout
+from data.settings import PathConfig, PhantomConfig
 from data.specs import DATASETS, DatasetSpec, find_spec
+from dataloaders.settings import EvaluationConfig, TaskConfig
 from util.command_line import experiment_logger, sacred
 from util.errors import UserError
 from util.files import make_folder
@@ -20,7 +23,6 @@ from util.settings import (
     default_values,
     flag,
     group,
-    increasing_pair,
     key,
     markdown_table,
     merge_values,
@@ -34,6 +36,8 @@ from util.settings import (
 )
 
 PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
+PRIOR_FORMS = ("literal", "standardised", "contrast", "calibrated")
+PRIOR_GRADIENTS = ("none", "straight_through", "soft")
 REPOSITORY = Path(__file__).resolve().parent
 N_FOLDS = 5
 
@@ -49,6 +53,18 @@ class OptimConfig:
     lr: float = key(1e-3, real(0, open_minimum=True), "learning rate at the start")
     momentum: float = key(0.9, real(0, 1), "momentum of sgd; adamw's first decay rate")
     weight_decay: float = key(5e-4, real(0), "weight decay")
+    schedule: str = key(
+        "steps",
+        one_of("steps", "cosine"),
+        "steps: cuts by `lr_step_gamma`; cosine: down to nothing at the last step",
+    )
+    warmup: float = key(0.0, real(0, 1), "share of the steps in which the rate rises to `lr`")
+    clip_norm: float | None = key(
+        None, optional(real(0, open_minimum=True)), "largest norm of all gradients together; None: any"
+    )
+    average_decay: float = key(
+        0.0, real(0, 0.999999), "decay of the weights' running average, which snapshots then hold; 0: none"
+    )
 
 
 @dataclass(frozen=True)
@@ -66,84 +82,14 @@ class ModelConfig:
     feature_width: int = key(512, whole(1), "channels of features, attention and decoders")
     frozen_batchnorm: bool = key(False, flag(), "keep BatchNorm's running statistics while training")
     magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
+    norm: str = key("batch", one_of("batch", "group"), "BatchNorm, or GroupNorm for random starts")
     prior: bool = key(True, flag(), "use HCPMG's prior masks; False: masks of 1 everywhere")
+    prior_form: str = key("literal", one_of(*PRIOR_FORMS), "what the prior masks compare; literal: published")
+    prior_gradient: str = key(
+        "none", one_of(*PRIOR_GRADIENTS), "how gradients pass the prior masks; none: published"
+    )
     mining: bool = key(True, flag(), "use TRM; False: the query's own features")
     expansion: bool = key(True, flag(), "use POEM's prototype expansion; False: the support's prototypes")
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """What a training episode is."""
-
-    exclude_rule: str = key(
-        "any", one_of("any", "all"), "setting 2 drops slices that contain any, or all, of the excluded organs"
-    )
-    gamma: tuple[float, float] = key(
-        (0.5, 1.5), increasing_pair(real(0, open_minimum=True)), "range of the intensity exponent"
-    )
-    rotation_deg: float = key(5.0, real(0, 180), "largest rotation, either way")
-    shift_px: float = key(5.0, real(0), "largest shift along each axis, at 256 x 256")
-    shear_deg: float = key(5.0, real(0, 45), "largest shear, either way")
-    scale: tuple[float, float] = key(
-        (0.9, 1.2), increasing_pair(real(0, open_minimum=True)), "range of the isotropic scale"
-    )
-    elastic_amplitude: float = key(
-        10.0, real(0), "factor on the smoothed displacement noise of -1 to 1, in px"
-    )
-    elastic_sigma_px: float = key(5.0, real(0, open_minimum=True), "smoothing of that noise, at 256 x 256")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What is evaluated beside the published protocol."""
-
-    all_slices: bool = key(
-        True, flag(), "also segment every slice of each query, without a look at where the organ lies"
-    )
-    every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
-    baselines: bool = key(
-        False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
-    )
-    slices_per_call: int | None = key(
-        None, optional(whole(1)), "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
-    )
-    save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")
-
-
-@dataclass(frozen=True)
-class PhantomConfig:
-    """The synthetic scans of `dataset=PHANTOM`."""
-
-    n_scans: int = key(20, whole(10), "scans to make")
-    image_size_px: int = key(64, whole(48, 512), "height and width of their slices")
-    seed: int = key(2025, whole(0), "seed of the scans")
-
-
-def _dataset_paths(name: str) -> type:
-    @dataclass(frozen=True)
-    class DatasetPaths:
-        """Where one dataset lies."""
-
-        data_dir: str = key(f"data/{name}", text(), f"folder of the prepared {name} volumes")
-        supervoxel_dir: str | None = key(
-            None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same"
-        )
-
-    return DatasetPaths
-
-
-@dataclass(frozen=True)
-class PathConfig:
-    """Folders; relative ones start at the current folder.
-
-    The scripts start at the repository.
-    """
-
-    log_dir: str = key("runs", text(), "folder of all runs")
-    CHAOST2: Any = group(_dataset_paths("CHAOST2"))
-    SABS: Any = group(_dataset_paths("SABS"))
-    CMR: Any = group(_dataset_paths("CMR"))
-    PHANTOM: Any = group(_dataset_paths("PHANTOM"))
 
 
 @dataclass(frozen=True)
@@ -154,6 +100,11 @@ class Config:
     """
 
     dataset: str = key("CHAOST2", one_of(*DATASETS), "dataset")
+    recipe: str = key(
+        "published",
+        one_of("published", "strong"),
+        "defaults: the published ones, or the study's choice",
+    )
     eval_fold: int = key(0, whole(0, N_FOLDS - 1), "fold held out of training and evaluated")
     setting: int = key(
         1, one_of(1, 2), "1: nothing excluded; 2: slices with the tested organ group never train"
@@ -234,6 +185,11 @@ class Config:
         )
 
     @property
+    def further_layouts(self) -> list[DatasetLayout]:
+        """Where the dataset's files lie, with supervoxels of the further sizes."""
+        return [replace(self.layout, supervoxel_min_vox=size) for size in self.task.more_sv]
+
+    @property
     def runs_dir(self) -> Path:
         """The folder of all runs of this dataset and setting."""
         of_group = f"_setting2_group{self.organ_group}" if self.setting == 2 else ""
@@ -259,6 +215,15 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What a recipe changes of the defaults, the dataset's among them; see bench/study/RESULTS.md.
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {},
+    "strong": {
+        "optim": {"lr": 3e-3, "schedule": "cosine", "warmup": 0.05},
+        "model": {"prior_form": "calibrated"},
+    },
+}
+
 
 def parse_config(values: Mapping[str, Any]) -> Config:
     """Check a whole configuration, and fill in what dataset and setting imply.
@@ -278,6 +243,11 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         config = replace(config, test_label=in_group or spec.test_labels)
     if config.exclude_label is None:
         config = replace(config, exclude_label=in_group or ())
+    if config.model.norm == "group" and config.model.encoder_weights is not None:
+        raise UserError(
+            "model.norm=group: pretrained encoders have BatchNorm; set model.encoder_weights=None, or keep "
+            "model.norm=batch"
+        )
     for name in ("test_label", "exclude_label"):
         unknown = sorted(set(getattr(config, name)) - set(spec.labels))
         if unknown:
@@ -334,15 +304,17 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
     return experiment
 
 
-def dataset_defaults(dataset: str) -> dict[str, Any]:
-    """Return all defaults of a dataset as a nested dict of plain values."""
-    return merge_values(default_values(Config), {"dataset": dataset, **DATASET_DEFAULTS.get(dataset, {})})
+def dataset_defaults(dataset: str, recipe: str = Config.recipe) -> dict[str, Any]:
+    """Return all defaults of a dataset and a recipe as a nested dict of plain values."""
+    of_dataset = {"dataset": dataset, "recipe": recipe, **DATASET_DEFAULTS.get(dataset, {})}
+    return merge_values(merge_values(default_values(Config), of_dataset), RECIPES.get(recipe, {}))
 
 
 def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """Give sacred the chosen dataset's defaults; what the user fixed wins over them."""
-    chosen = (fixed or {}).get("dataset")
-    defaults = dataset_defaults(chosen) if isinstance(chosen, str) else default_values(Config)
+    """Give sacred the chosen dataset's and recipe's defaults; what the user fixed wins over them."""
+    chosen = {name: (fixed or {}).get(name, getattr(Config, name)) for name in ("dataset", "recipe")}
+    are_texts = all(isinstance(value, str) for value in chosen.values())
+    defaults = dataset_defaults(**chosen) if are_texts else default_values(Config)
     return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
 
 

@@ -19,14 +19,15 @@ from config_ssl_upload import Config, make_experiment, parse_config
 from data.phantom import PhantomSettings
 from data.preparation import ensure_volumes
 from data.supervoxels.generation import generate_supervoxels
-from dataloaders.episodes import EpisodeConfig, EpisodeDataset, make_episode_loader
+from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from dataloaders.folds import training_scan_ids
 from dataloaders.volumes import load_scans
-from dataloaders.warps import AugmentationRanges
 from models.encoder_weights import WeightsError
 from models.factory import build_network
-from models.few_shot_seg import EpisodeLosses, FewShotSeg
+from models.few_shot_seg import FewShotSeg
 from models.precision import mixed_precision
+from models.records import EpisodeLosses
 from util.checkpoints import Snapshot, current_versions, save_snapshot
 from util.command_line import run_command_line
 from util.devices import choose_device
@@ -34,12 +35,13 @@ from util.distributed import (
     agree,
     average_buffers,
     average_gradients,
-    gather_values,
     local_main_first,
     start_ranks,
 )
 from util.errors import UserError
 from util.hardware import choose_kernels, peak_memory_gb
+from util.meter import Meter, mean_over_ranks
+from util.optimisation import WeightAverage, learning_rate
 from util.progress import progress_bar
 from util.ranks import Ranks, find_ranks
 from util.runs import snapshot_path
@@ -54,6 +56,9 @@ METRICS = (
     "raw_prior_foreground",
     "prior_background",
     "prior_foreground",
+    "prior_dice_background",
+    "prior_dice_foreground",
+    "prior_dice_by_chance",
 )
 
 ADAMW_SECOND_DECAY = 0.999  # Kingma and Ba's default
@@ -107,6 +112,7 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
     dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
     model = place_network(config, network, device=device, ranks=ranks)
     optimizer = make_optimizer(config, network, device=device)
+    average = WeightAverage(network, config.optim.average_decay) if config.optim.average_decay else None
     loader = make_episode_loader(
         dataset,
         batch_size=config.batch_size,
@@ -116,24 +122,24 @@ def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], Non
         n_ranks=ranks.n_ranks,
     )
     _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
-    meter, path = Meter(), snapshot_path(run_dir, config.n_steps)
+    meter, path = Meter(METRICS), snapshot_path(run_dir, config.n_steps)
     started = time.perf_counter()
     with progress_bar(total=config.n_steps, desc="training", unit="step", disable=not ranks.is_main) as bar:
         for step, batch in enumerate(loader, start=1):
             for parameters in optimizer.param_groups:
-                parameters["lr"] = learning_rate(config, step)
+                parameters["lr"] = rate_of(config, step)
             losses = play(model, batch, config=config, step=step, device=device, rank=ranks.rank)
             (losses.query + losses.alignment).mean().backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
-            meter.add(losses)
+            update(config, network, optimizer, average)
+            meter.add(losses_and_prior(losses))
             bar.update()
             if step % config.print_interval == 0 or step == config.n_steps:
                 averages = agree(partial(meter.take, step))
-                _report(mean_over_ranks(averages), bar, step=step, lr=learning_rate(config, step), log=log)
+                _report(mean_over_ranks(averages), bar, step=step, lr=rate_of(config, step), log=log)
             if step % config.save_snapshot_every == 0 or step == config.n_steps:
-                average_buffers(network)
-                agree(partial(_save, network, config, run_dir, step=step, is_main=ranks.is_main))
+                kept = network if average is None else average.module
+                average_buffers(kept)
+                agree(partial(_save, kept, config, run_dir, step=step, is_main=ranks.is_main))
     seconds = time.perf_counter() - started
     print(
         f"trained {config.n_steps} steps in {seconds:.0f} s ({seconds / config.n_steps:.3f} s a step), "
@@ -153,22 +159,16 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
         layout, phantom=phantom_settings(config), n_phantom_scans=config.phantom.n_scans
     )
     if not config.use_gt:
-        print(f"supervoxels: {layout.supervoxels_dir}", flush=True)
-        generate_supervoxels(layout)
+        for each in (layout, *config.further_layouts):
+            print(f"supervoxels: {each.supervoxels_dir}", flush=True)
+            generate_supervoxels(each)
     episode_config = EpisodeConfig(
         seed=config.seed,
         n_episodes=config.n_steps * config.batch_size * n_ranks,
         n_shots=config.n_shot,
+        max_gap=task.max_gap,
         min_size_px=config.min_size,
-        augmentation=AugmentationRanges(
-            rotation_deg=task.rotation_deg,
-            shift_px=task.shift_px,
-            shear_deg=task.shear_deg,
-            scale=task.scale,
-            elastic_sigma_px=task.elastic_sigma_px,
-            elastic_amplitude=task.elastic_amplitude,
-            gamma=task.gamma,
-        ),
+        augmentation=task.augmentation,
         use_gt=config.use_gt,
         train_labels=tuple(label for label in spec.labels if label not in config.test_label),
         exclude_labels=config.exclude_label,
@@ -179,6 +179,7 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
         training_scan_ids(scan_ids, config.eval_fold),
         with_labels=episode_config.needs_labels,
         with_supervoxels=episode_config.needs_supervoxels,
+        more_supervoxels=config.further_layouts,
         image_size_px=config.image_size_px,
     )
     return EpisodeDataset(scans, episode_config)
@@ -234,9 +235,18 @@ def phantom_settings(config: Config) -> PhantomSettings:
     return PhantomSettings(image_size_px=config.phantom.image_size_px, seed=config.phantom.seed)
 
 
-def learning_rate(config: Config, step: int) -> float:
-    """Return a step's rate, cut every `max_iters_per_load` steps; steps count from 1."""
-    return config.optim.lr * config.lr_step_gamma ** ((step - 1) // config.max_iters_per_load)
+def rate_of(config: Config, step: int) -> float:
+    """Return a step's learning rate; steps count from 1."""
+    optim = config.optim
+    return learning_rate(
+        step,
+        start=optim.lr,
+        schedule=optim.schedule,
+        n_steps=config.n_steps,
+        warmup_steps=round(optim.warmup * config.n_steps),
+        cut_every=config.max_iters_per_load,
+        cut_factor=config.lr_step_gamma,
+    )
 
 
 def play(
@@ -261,41 +271,26 @@ def play(
         return model(*tensors, draws=draws.to(device, non_blocking=True))
 
 
-class Meter:
-    """Averages of what training reports.
-
-    They are summed on the device so that no step waits for it.
-    """
-
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._count = 0
-
-    def add(self, losses: EpisodeLosses) -> None:
-        """Add one step's losses and prior areas."""
-        query, alignment = losses.query.detach().mean(), losses.alignment.detach().mean()
-        values = torch.cat([torch.stack([query + alignment, query, alignment]).float(), losses.prior_areas])
-        self._sum = values if self._sum is None else self._sum + values
-        self._count += 1
-
-    def take(self, step: int) -> dict[str, float]:
-        """Return the averages since the last call, by name in `METRICS`, and start anew.
-
-        Raises:
-            UserError: the loss is not finite; `step` is named.
-        """
-        means = (self._sum / self._count).tolist()
-        self._sum, self._count = None, 0
-        averages = dict(zip(METRICS, means, strict=True))
-        if not torch.isfinite(torch.tensor(averages["loss"])):
-            raise UserError(f"the loss is not finite in the steps up to {step}; lower optim.lr")
-        return averages
+def update(
+    config: Config,
+    network: FewShotSeg,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None = None,
+) -> None:
+    """Change the weights by their gradients, and their average with them."""
+    if config.optim.clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
+    if average is not None:
+        average.update()
 
 
-def mean_over_ranks(averages: dict[str, float]) -> dict[str, float]:
-    """Average what each rank found."""
-    of_ranks = gather_values(averages)
-    return {name: sum(of_rank[name] for of_rank in of_ranks) / len(of_ranks) for name in averages}
+def losses_and_prior(losses: EpisodeLosses) -> Tensor:
+    """Put what one step is told by into one tensor, in the order of `METRICS`."""
+    query, alignment = losses.query.detach().mean(), losses.alignment.detach().mean()
+    totals = torch.stack([query + alignment, query, alignment]).float()
+    return torch.cat([totals, losses.prior_areas, losses.prior_agreement])
 
 
 def _announce(

@@ -34,15 +34,19 @@ from dataloaders.volumes import load_scan
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
 from models.inference import Request, best_slices_per_call, resize_slices, segment_scan
+from models.query_copies import average_over_copies
 from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
+from models.supports import MeanSegmenter, SupportBank
 from training import make_network, phantom_settings
 from util.checkpoints import Snapshot, current_versions, load_snapshot, load_weights
+from util.cleaning import clean_up
 from util.command_line import run_command_line
 from util.devices import SINGLE_RANK, choose_device
 from util.distributed import gather_values, local_main_first, start_ranks
 from util.errors import UserError
 from util.hardware import choose_kernels, peak_memory_gb
 from util.metrics import VolumeScore
+from util.mismatches import find_mismatches
 from util.predictions import PredictionWriter
 from util.progress import note_on_bar, progress_bar
 from util.ranks import Ranks, find_ranks
@@ -116,7 +120,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     device = choose_device(config.device, ranks)
     choose_kernels(deterministic=True, precision=config.precision)
     _announce(config, snapshot, snapshot_file, device=device)
-    remarks = _find_mismatches(config, snapshot)
+    asked = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
+    remarks = find_mismatches(snapshot.config, asked)
     for remark in remarks:
         print(remark, flush=True)
     scans = local_main_first(lambda: load_fold(config))
@@ -210,7 +215,7 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"the snapshot's configuration is not usable ({error}); train it again") from error
     adopted = replace(config, model=model, image_size_px=None if size is None else tuple(size))
-    default = parse_config(dataset_defaults(config.dataset))
+    default = parse_config(dataset_defaults(config.dataset, config.recipe))
     asked = {f"model.{entry.name}": entry.name for entry in fields(ModelConfig)}
     for key, name in asked.items():
         given, of_default, trained = (getattr(c.model, name) for c in (config, default, adopted))
@@ -255,42 +260,49 @@ def segment_jobs(
 ) -> Iterator[tuple[Job, np.ndarray]]:
     """Segment jobs, query by query.
 
-    Supports are prepared once, each query slice is encoded once.
+    Supports are prepared once, each query slice (and each changed copy of it) is encoded once.
 
     Yields:
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
-    states: dict[tuple[int, int, int], Any] = {}
-
-    def support_of(job: Job, part: int) -> Any:
-        key = (job.support.scan_id, job.label, int(job.support_slices[part]))
-        if key not in states:
-            states[key] = _prepare(segmenter, job.support, *key[1:], device=device)
-        return states[key]
-
-    n_slices = sum(len(job.assignment.slices) for job in jobs)
+    options = config.evaluation
+    bank = _plan_supports(segmenter, jobs, config, device=device)
+    n_copies = options.query_copies if segmenter.sees_queries else 1
+    total = n_copies * sum(len(job.assignment.slices) for job in jobs)
     is_main = find_ranks().is_main
-    with progress_bar(total=n_slices, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
+    with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
         for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
             of_query = [job for job in jobs if job.query.scan_id == query_id]
-            requests = [
-                Request(
-                    *map(torch.from_numpy, (job.assignment.slices, job.assignment.parts)),
-                    partial(support_of, job),
-                )
-                for job in of_query
-            ]
-            results = segment_scan(
-                segmenter,
-                of_query[0].query.images,
-                requests,
-                per_call=config.evaluation.slices_per_call or best_slices_per_call(device),
+            segment = partial(
+                segment_scan,
+                MeanSegmenter(segmenter),
+                requests=[_make_request(job, bank) for job in of_query],
+                per_call=options.slices_per_call or best_slices_per_call(device),
                 device=device,
                 on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
                 on_segmented=bar.update,
             )
+            results = average_over_copies(segment, of_query[0].query.images, n_copies)
             for job, foreground in zip(of_query, results, strict=True):
-                yield job, resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
+                probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
+                yield job, clean_up(probabilities) if options.clean_up else probabilities
+
+
+def _plan_supports(
+    segmenter: Segmenter, jobs: Sequence[Job], config: Config, *, device: torch.device
+) -> SupportBank:
+    options = config.evaluation
+    bank = SupportBank(segmenter, n_slices=options.support_slices, join=options.join_support, device=device)
+    for job in jobs:
+        support, chosen = job.support, job.support_slices.tolist()
+        label_map = torch.from_numpy(support.support_labels)
+        bank.plan(support.scan_id, job.label, images=support.images, label_map=label_map, chosen=chosen)
+    return bank
+
+
+def _make_request(job: Job, bank: SupportBank) -> Request:
+    slices, parts = map(torch.from_numpy, (job.assignment.slices, job.assignment.parts))
+    return Request(slices, parts, partial(bank.supports, job.support.scan_id, job.label))
 
 
 def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
@@ -313,14 +325,6 @@ def _calibration_images(config: Config) -> torch.Tensor:
     return torch.from_numpy(slices[spread])[:, None]
 
 
-def _prepare(
-    segmenter: Segmenter, support: EvaluationScan, label: int, slice_idx: int, *, device: torch.device
-) -> Any:
-    mask = torch.from_numpy((support.support_labels[slice_idx] == label).astype(np.float32)).to(device)
-    encoding = segmenter.encode([support.images[slice_idx : slice_idx + 1].to(device)])
-    return segmenter.prepare(encoding, mask)
-
-
 def _refuse_other(key: str, given: object, *, default: object, trained: object) -> None:
     if given not in (default, trained):
         raise UserError(f"{key}={given}: the snapshot was trained with {trained}; leave {key} out")
@@ -332,18 +336,6 @@ def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.d
         f"snapshot: {path}, step {snapshot.step}\n"
         f"network: {config.model.encoder}, feature width {config.model.feature_width}"
     )
-
-
-def _find_mismatches(config: Config, snapshot: Snapshot) -> list[str]:
-    """Say where the snapshot's training was another one than this evaluation is for."""
-    lines = []
-    for name in ("dataset", "eval_fold", "setting"):
-        given, trained = getattr(config, name), snapshot.config.get(name)
-        if trained != given:
-            lines.append(f"warning: the snapshot was trained with {name}={trained}, not {given}")
-    if len(lines) == 1 and "eval_fold" in lines[0]:
-        lines[0] += "; its training saw these scans, so these scores are too good"
-    return lines
 
 
 if __name__ == "__main__":

@@ -1,5 +1,11 @@
-"""Find, once, every window of slices that an episode may be played on."""
+"""Find, once, every window of slices that an episode may be played on.
 
+A target is a supervoxel, or an organ when training uses manual labels. A scan may have several sets of
+targets that overlap, such as supervoxels of several sizes. A window is a few slices in equal steps; the step
+is its gap.
+"""
+
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,114 +16,146 @@ _MAX_DIRECT_ID = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeIndex:
-    """All eligible windows as flat arrays: scans own targets, targets own windows.
-
-    A target is a supervoxel, or an organ when training uses manual labels.
+class DrawnWindow:
+    """What one episode is played on.
 
     Attributes:
-        scan_positions: `(S,)` positions, in the list of scans, of those with an eligible target.
-        target_offsets: `(S + 1,)` where each of these scans' targets begin.
+        scan_position: the scan's position in the list of scans.
+        set_position: the position of the target's set among the scan's sets.
+        target_id: the target's value in the set's volume.
+        slices: `(window_length,)` int64, in increasing or decreasing order.
+    """
+
+    scan_position: int
+    set_position: int
+    target_id: int
+    slices: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeIndex:
+    """All eligible windows as flat arrays.
+
+    Scans own sets, sets own targets, targets own gaps, gaps own windows; what owns no window is left out.
+
+    Attributes:
+        scan_positions: `(S,)` the scans' positions in the list of scans.
+        set_offsets: `(S + 1,)` where each of these scans' sets begin.
+        set_positions: `(V,)` the sets' positions among all sets of their scans.
+        target_offsets: `(V + 1,)` where each of these sets' targets begin.
         target_ids: `(T,)` the targets' values in their volumes.
-        window_offsets: `(T + 1,)` where each target's windows begin.
+        gap_offsets: `(T + 1,)` where each target's gaps begin.
+        gaps: `(G,)` steps between neighbouring slices of a window.
+        window_offsets: `(G + 1,)` where the windows of each target's gap begin.
         window_starts: `(N,)` first slice of each window.
         window_length: slices per window.
     """
 
     scan_positions: np.ndarray
+    set_offsets: np.ndarray
+    set_positions: np.ndarray
     target_offsets: np.ndarray
     target_ids: np.ndarray
+    gap_offsets: np.ndarray
+    gaps: np.ndarray
     window_offsets: np.ndarray
     window_starts: np.ndarray
     window_length: int
 
-    def draw(self, generator: np.random.Generator) -> tuple[int, int, np.ndarray]:
-        """Draw a scan, one of its targets and one of its windows, each uniformly.
+    def draw(self, generator: np.random.Generator) -> DrawnWindow:
+        """Draw a scan, one of its sets, a target in it, one of its gaps and a window.
 
-        Returns:
-            The scan's position in the list of scans, the target's id, and the window's slices
-            `(window_length,)`, in reversed order half of the time.
+        Each is drawn uniformly among those of its owner: many small supervoxels do not crowd out a set of few
+        large ones, nor large gaps a target that has windows of small ones only. A single one needs no random
+        number. The slices come in reversed order half of the time.
         """
-        scan = generator.integers(len(self.scan_positions))
-        target = generator.integers(self.target_offsets[scan], self.target_offsets[scan + 1])
-        window = generator.integers(self.window_offsets[target], self.window_offsets[target + 1])
-        slices = self.window_starts[window] + np.arange(self.window_length)
+        scan = int(generator.integers(len(self.scan_positions)))
+        target_set = _draw_owned(self.set_offsets, scan, generator)
+        target = _draw_owned(self.target_offsets, target_set, generator)
+        gap = _draw_owned(self.gap_offsets, target, generator)
+        window = _draw_owned(self.window_offsets, gap, generator)
+        start, step = int(self.window_starts[window]), int(self.gaps[gap])
+        slices = np.arange(start, start + step * self.window_length, step)
         if generator.random() < 0.5:
             slices = slices[::-1]
-        return int(self.scan_positions[scan]), int(self.target_ids[target]), slices
+        return DrawnWindow(
+            scan_position=int(self.scan_positions[scan]),
+            set_position=int(self.set_positions[target_set]),
+            target_id=int(self.target_ids[target]),
+            slices=slices,
+        )
 
 
 def build_index(
-    target_volumes: Sequence[np.ndarray],
+    target_volumes: Sequence[Sequence[np.ndarray]],
     excluded_slices: Sequence[np.ndarray],
     *,
     window_length: int,
     min_size_px: float,
+    max_gap: int = 1,
 ) -> EpisodeIndex:
     """Build the index over scans; see `eligible_windows` for what counts.
 
     Args:
-        target_volumes: per scan `(Z, H, W)` integers, 0 = no target.
+        target_volumes: per scan its sets, each `(Z, H, W)` integers, 0 = no target.
         excluded_slices: per scan `(Z,)` bool, slices never to use.
-        window_length: consecutive slices per window.
+        window_length: slices per window.
         min_size_px: least area that a target must have in one of a window's slices.
+        max_gap: largest step between neighbouring slices of a window; 1: consecutive slices.
 
     Returns:
         The index; empty (no scans) where nothing is eligible.
     """
-    scan_positions, targets_per_scan = [], []
-    target_ids, windows_per_target, window_starts = [], [], []
-    for position, (volume, excluded) in enumerate(zip(target_volumes, excluded_slices, strict=True)):
-        ids, starts = eligible_windows(volume, excluded, window_length=window_length, min_size_px=min_size_px)
-        if len(ids) == 0:
-            continue
-        unique_ids, counts = np.unique(ids, return_counts=True)
-        scan_positions.append(position)
-        targets_per_scan.append(len(unique_ids))
-        target_ids.append(unique_ids)
-        windows_per_target.append(counts)
-        window_starts.append(starts)
-    return EpisodeIndex(
-        scan_positions=np.array(scan_positions, dtype=np.int64),
-        target_offsets=np.concatenate([[0], np.cumsum(targets_per_scan, dtype=np.int64)]),
-        target_ids=_joined(target_ids),
-        window_offsets=np.concatenate([[0], np.cumsum(_joined(windows_per_target))]),
-        window_starts=_joined(window_starts),
-        window_length=window_length,
-    )
+    # Rows: scan, set, target, gap, first slice. Columns: the windows, ordered by row after row.
+    parts = [np.empty((5, 0), dtype=np.int64)]
+    for scan_position, (volumes, excluded) in enumerate(zip(target_volumes, excluded_slices, strict=True)):
+        for set_position, volume in enumerate(volumes):
+            found = eligible_windows(
+                volume, excluded, window_length=window_length, min_size_px=min_size_px, max_gap=max_gap
+            )
+            owners = (np.full(found[0].shape, position) for position in (scan_position, set_position))
+            parts.append(np.stack([*owners, *found]))
+    return _index_windows(np.concatenate(parts, axis=1), window_length)
 
 
 def eligible_windows(
-    targets: np.ndarray, excluded: np.ndarray, *, window_length: int, min_size_px: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """List the windows of one scan that an episode may use.
+    targets: np.ndarray, excluded: np.ndarray, *, window_length: int, min_size_px: float, max_gap: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """List the windows of one set of targets that an episode may use.
 
-    A window is `window_length` consecutive slices, none excluded, all holding the target, at least one of
-    them with `min_size_px` pixels of it.
+    A window is `window_length` slices in equal steps of 1 to `max_gap`, none excluded, all holding the
+    target, at least one of them with `min_size_px` pixels of it. Slices that a step leaves out may be
+    anything.
 
     Args:
         targets: `(Z, H, W)` integers, 0 = no target.
         excluded: `(Z,)` bool.
-        window_length: at least 1.
+        window_length: at least 2.
         min_size_px: least area in pixels.
+        max_gap: at least 1.
 
     Returns:
-        The windows' target ids and first slices, `(N,)` int64 each, ordered by id, then by slice.
+        The windows' target ids, gaps and first slices, `(N,)` int64 each, ordered by id, gap, slice.
     """
-    n_windows = len(targets) - window_length + 1
-    if n_windows < 1:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+    n_steps = window_length - 1
+    max_gap = min(max_gap, (len(targets) - 1) // n_steps)
+    if max_gap < 1:
+        return (np.empty(0, np.int64),) * 3
     ids, areas_px = slice_areas(targets)
     areas_px[excluded] = 0
-    held = np.ones((n_windows, len(ids)), dtype=bool)
-    large = np.zeros_like(held)
-    for offset in range(window_length):
-        areas = areas_px[offset : offset + n_windows]
-        held &= areas > 0
-        large |= areas >= min_size_px
-    # Transposed, so that the windows of one target lie side by side.
-    columns, starts = np.nonzero((held & large).T)
-    return ids[columns], starts
+    eligible = np.zeros((max_gap, *areas_px.shape), dtype=bool)
+    for gap in range(1, max_gap + 1):
+        n_windows = len(targets) - n_steps * gap
+        held = np.ones((n_windows, len(ids)), dtype=bool)
+        large = np.zeros_like(held)
+        for offset in range(0, window_length * gap, gap):
+            areas = areas_px[offset : offset + n_windows]
+            held &= areas > 0
+            large |= areas >= min_size_px
+        eligible[gap - 1, :n_windows] = held & large
+    # The targets first, so that the windows of one lie side by side.
+    columns, gaps, starts = np.nonzero(eligible.transpose(2, 0, 1))
+    return ids[columns], gaps + 1, starts
 
 
 def slice_areas(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,5 +197,47 @@ def excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str) -> 
     return holds.any(axis=0) if rule == "any" else holds.all(axis=0)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+def _index_windows(windows: np.ndarray, window_length: int) -> EpisodeIndex:
+    """Index windows `(5, N)`: scans, sets, targets, gaps and first slices, an owner's side by side."""
+    firsts = _first_windows(windows[:4])
+    scans, sets, targets, gaps = (row[first] for row, first in zip(windows[:4], firsts, strict=True))
+    set_offsets, target_offsets, gap_offsets = (
+        _offsets(owner, owned) for owner, owned in itertools.pairwise(firsts)
+    )
+    return EpisodeIndex(
+        scan_positions=scans,
+        set_offsets=set_offsets,
+        set_positions=sets,
+        target_offsets=target_offsets,
+        target_ids=targets,
+        gap_offsets=gap_offsets,
+        gaps=gaps,
+        window_offsets=np.append(firsts[3], windows.shape[1]),
+        window_starts=windows[4].copy(),
+        window_length=window_length,
+    )
+
+
+def _first_windows(owners: np.ndarray) -> list[np.ndarray]:
+    """Find where each owner's windows begin.
+
+    Args:
+        owners: `(K, N)` the windows' owners in K rows, from the outermost to the innermost.
+
+    Returns:
+        Per row the positions, increasing, where its owner or one further out is another than before.
+    """
+    changed = np.ones(owners.shape, dtype=bool)
+    changed[:, 1:] = owners[:, 1:] != owners[:, :-1]
+    return [np.flatnonzero(row) for row in np.logical_or.accumulate(changed, axis=0)]
+
+
+def _offsets(first_of_owners: np.ndarray, first_of_owned: np.ndarray) -> np.ndarray:
+    """Tell where each owner's own begin, and where the last one's end, from their first windows."""
+    return np.append(np.searchsorted(first_of_owned, first_of_owners), len(first_of_owned))
+
+
+def _draw_owned(offsets: np.ndarray, owner: int, generator: np.random.Generator) -> int:
+    # Python's integers: several times as fast here as NumPy's.
+    first, end = offsets[owner : owner + 2].tolist()
+    return first if end - first == 1 else int(generator.integers(first, end))

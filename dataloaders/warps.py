@@ -1,4 +1,4 @@
-"""Augment slices: one combined affine and elastic warp, and gamma.
+"""Augment the geometry of slices: one combined affine and elastic warp.
 
 Lengths of the ranges are stated for slices of 256 x 256 and scale with `sqrt(H * W) / 256`, so that a
 resized slice is deformed as the full one would be. A map gives every output pixel the place in the input
@@ -6,62 +6,16 @@ that it is taken from.
 """
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from util.errors import UserError
+from dataloaders.augmentation_ranges import AugmentationRanges
 
 REFERENCE_SIZE_PX = 256
 
 # scipy.ndimage.gaussian_filter's default reach; what is cut off is below 1e-4 of the weight.
 _KERNEL_REACH_SIGMA = 4.0
-
-
-@dataclass(frozen=True)
-class AugmentationRanges:
-    """How strongly training slices are changed; every value is drawn uniformly.
-
-    Attributes:
-        rotation_deg: largest rotation either way.
-        shift_px: largest shift either way along each axis, at 256 x 256.
-        shear_deg: largest shear either way (of the vertical axis).
-        scale: smallest and largest isotropic scale; above 1 enlarges.
-        elastic_sigma_px: Gaussian that smooths the displacement noise, at 256 x 256.
-        elastic_amplitude: factor on the smoothed noise (uniform in -1..1 before smoothing); 0 switches it
-            off. 10 with a sigma of 5 px moves pixels by 0.33 px (standard deviation per axis).
-        gamma: smallest and largest exponent on intensities mapped to 0..1.
-
-    Raises:
-        UserError: a range that cannot be drawn from, on construction.
-    """
-
-    rotation_deg: float = 5.0
-    shift_px: float = 5.0
-    shear_deg: float = 5.0
-    scale: tuple[float, float] = (0.9, 1.2)
-    elastic_sigma_px: float = 5.0
-    elastic_amplitude: float = 10.0
-    gamma: tuple[float, float] = (0.5, 1.5)
-
-    def __post_init__(self) -> None:
-        for name in ("rotation_deg", "shift_px", "shear_deg", "elastic_amplitude"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name}={getattr(self, name)}: must be a finite number of at least 0")
-        if not self.shear_deg < 90:
-            raise UserError(f"shear_deg={self.shear_deg}: must be below 90")
-        if not 0 < self.elastic_sigma_px < math.inf:
-            raise UserError(f"elastic_sigma_px={self.elastic_sigma_px}: must be a finite number above 0")
-        for name in ("scale", "gamma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise UserError(f"{name}={(low, high)}: must be (smallest, largest), both finite and above 0")
-
-    @classmethod
-    def none(cls) -> "AugmentationRanges":
-        """Return the ranges that change nothing."""
-        return cls(rotation_deg=0, shift_px=0, shear_deg=0, scale=(1, 1), elastic_amplitude=0, gamma=(1, 1))
 
 
 def sample_warp(
@@ -195,22 +149,3 @@ def warp_image_and_mask(
     warped_image = cv2.remap(image, x, y, **linear, borderValue=float(image.min()))
     warped_mask = cv2.remap(mask, x, y, **linear, borderValue=0.0)
     return warped_image, (warped_mask >= 0.5).astype(np.float32)
-
-
-def apply_gamma(image: np.ndarray, gamma: float) -> np.ndarray:
-    """Bend a slice's intensities between its own minimum and maximum, which stay.
-
-    Args:
-        image: `(H, W)` float32.
-        gamma: exponent on intensities mapped to 0..1; below 1 brightens.
-
-    Returns:
-        A new `(H, W)` float32 array; a constant slice is returned as it is.
-    """
-    low, high = image.min(), image.max()
-    if low == high:
-        return image.copy()
-    bent = np.power((image - low) / (high - low), np.float32(gamma))
-    bent *= high - low
-    bent += low
-    return bent

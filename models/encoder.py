@@ -5,6 +5,7 @@ Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation: Chen 
 Convolution for Semantic Image Segmentation", 2017.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from models.recomputation import batchnorms, run_again_later, run_keeping_less
 
 ENCODERS = ("resnet101", "resnet50", "resnet18")
 N_CLASSIFIER_OUTPUTS = 1000
+NORMS = ("batch", "group")
+MOST_GROUPS, LEAST_GROUP_WIDTH = 32, 8
 
 
 @dataclass(frozen=True)
@@ -40,23 +43,34 @@ class Encoder(nn.Module):
     Args:
         name: one of `ENCODERS`.
         feature_width: channels `C` of the features.
+        norm: one of `NORMS`. `group` normalises each image alone: at most 32 groups of at least 8 channels.
+            Source: Wu and He, "Group Normalization", ECCV 2018.
         recompute: keep only each residual block's input while training, and compute the rest again in the
             backward pass: less memory, more time, the same results. Source: Chen et al., "Training Deep Nets
             with Sublinear Memory Cost", 2016.
 
     Raises:
-        ValueError: the name is unknown or the width is below 1.
+        ValueError: name or norm are unknown, or the width is below 1.
     """
 
-    def __init__(self, *, name: str = "resnet101", feature_width: int = 512, recompute: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "resnet101",
+        feature_width: int = 512,
+        norm: str = "batch",
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
         if name not in ENCODERS:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
         if feature_width < 1:
             raise ValueError(f"feature_width must be at least 1, got {feature_width}")
         self.name = name
         self.recompute = recompute
-        self.backbone = _make_backbone(name)
+        self.backbone = _make_backbone(name, nn.BatchNorm2d if norm == "batch" else _group_norm)
         layer3_width = self.backbone.layer4[0].conv1.in_channels
         self.reduce = nn.Conv2d(layer3_width, feature_width, kernel_size=1, bias=False)
         nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
@@ -105,12 +119,16 @@ class Encoder(nn.Module):
         )
 
 
-def _make_backbone(name: str) -> nn.Module:
+def _group_norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(MOST_GROUPS, width // LEAST_GROUP_WIDTH), width)
+
+
+def _make_backbone(name: str, norm_layer: Callable[[int], nn.Module]) -> nn.Module:
     build = getattr(torchvision.models, name)
     if name != "resnet18":
-        return build(weights=None, replace_stride_with_dilation=[True, True, False])
+        return build(weights=None, norm_layer=norm_layer, replace_stride_with_dilation=[True, True, False])
     # Basic blocks cannot be dilated, so stride 4 is kept by taking the later strides out instead.
-    net = build(weights=None)
+    net = build(weights=None, norm_layer=norm_layer)
     for layer in (net.layer2, net.layer3):
         layer[0].conv1.stride = (1, 1)
         layer[0].downsample[0].stride = (1, 1)

@@ -5,7 +5,6 @@ oriented expansion matching (POEM). Training segments in both directions with th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,61 +15,20 @@ from models.losses import segmentation_loss
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
 from models.precision import widen
-from models.prior_masks import PriorMasks, full_prior_masks, make_prior_masks
+from models.prior_masks import (
+    PRIOR_FORMS,
+    PRIOR_GRADIENTS,
+    full_prior_masks,
+    make_prior_masks,
+    measure_contrast,
+)
 from models.prototypes import (
     BACKGROUND_AREA_LIMIT,
     FOREGROUND_AREA_LIMIT,
-    Prototypes,
     extract_prototypes,
 )
+from models.records import EpisodeLosses, Segmentation, SupportState
 from models.similarity import Similarity
-
-
-@dataclass(frozen=True)
-class SupportState:
-    """All that a segmentation needs of the support.
-
-    It is computed once for any number of queries.
-
-    Attributes:
-        prototypes: of background and foreground.
-        keys, values: `(B, S, C)`, the cross attention's projections; `S` runs over all shots' positions.
-        mask: `(B, S)`, the foreground's share at each of them.
-        tau: `(B, 2)`, the shots' mean.
-    """
-
-    prototypes: tuple[Prototypes, Prototypes]
-    keys: Tensor
-    values: Tensor
-    mask: Tensor
-    tau: Tensor
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What the network says of `Q` queries in each of `B` episodes.
-
-    Attributes:
-        probabilities: `(B, Q, 2, H, W)` of background and foreground.
-        prior_masks: what HCPMG found.
-    """
-
-    probabilities: Tensor
-    prior_masks: PriorMasks
-
-
-@dataclass(frozen=True)
-class EpisodeLosses:
-    """The losses of a training batch, and the signs of life of its prior.
-
-    Attributes:
-        query, alignment: `(B,)`, one of each per episode.
-        prior_areas: `(4,)`, see `PriorMasks.areas`.
-    """
-
-    query: Tensor
-    alignment: Tensor
-    prior_areas: Tensor
 
 
 class FewShotSeg(nn.Module):
@@ -82,9 +40,13 @@ class FewShotSeg(nn.Module):
         frozen_batchnorm: keep BatchNorm's running statistics as they are while training.
         magnitude: False compares by angle alone.
         prior: False makes the refined prior masks 1 everywhere.
+        prior_form, prior_gradient: one of `models.prior_masks.PRIOR_FORMS`, and of `PRIOR_GRADIENTS`.
         mining: False takes the query's own features for both classes' mined ones.
         expansion: False does not expand the prototypes.
-        recompute: see `Encoder`; changes no result.
+        norm, recompute: see `Encoder`; the latter changes no result.
+
+    Raises:
+        ValueError: there is no such form or gradient of the prior; see `Encoder` for more.
 
     Attributes:
         leaves_parameters_out: whether some parameters have no part in the losses.
@@ -98,15 +60,24 @@ class FewShotSeg(nn.Module):
         frozen_batchnorm: bool = False,
         magnitude: bool = True,
         prior: bool = True,
+        prior_form: str = "literal",
+        prior_gradient: str = "none",
         mining: bool = True,
         expansion: bool = True,
+        norm: str = "batch",
         recompute: bool = False,
     ) -> None:
         super().__init__()
+        if prior_form not in PRIOR_FORMS:
+            raise ValueError(f"prior_form must be one of {', '.join(PRIOR_FORMS)}, got {prior_form!r}")
+        if prior_gradient not in PRIOR_GRADIENTS:
+            known = ", ".join(PRIOR_GRADIENTS)
+            raise ValueError(f"prior_gradient must be one of {known}, got {prior_gradient!r}")
         self.frozen_batchnorm = frozen_batchnorm
-        self.uses_prior = prior
+        self.prior_form = prior_form if prior else None
+        self.prior_gradient = prior_gradient
         self.uses_mining = mining
-        self.encoder = Encoder(name=encoder, feature_width=feature_width, recompute=recompute)
+        self.encoder = Encoder(name=encoder, feature_width=feature_width, norm=norm, recompute=recompute)
         self.similarity = Similarity(magnitude=magnitude)
         self.mining = TargetRegionMining(feature_width=feature_width)
         self.matching = ExpansionMatching(feature_width=feature_width, expansion=expansion)
@@ -166,7 +137,10 @@ class FewShotSeg(nn.Module):
         query_loss = segmentation_loss(there.probabilities, query_masks).mean(dim=1)
         alignment = self._alignment_loss(there, support, query, support_masks, draws=draws)
         return EpisodeLosses(
-            query=query_loss, alignment=alignment, prior_areas=there.prior_masks.areas().detach()
+            query=query_loss,
+            alignment=alignment,
+            prior_areas=there.prior_masks.areas().detach(),
+            prior_agreement=there.prior_masks.agreement(query_masks),
         )
 
     def predict(self, support_images: Tensor, support_masks: Tensor, query_images: Tensor) -> Tensor:
@@ -203,18 +177,26 @@ class FewShotSeg(nn.Module):
             )
             for index, of_class in enumerate((1 - masks, masks))
         )
+        prototypes = (background, foreground)
         positions = support.features.flatten(-2).transpose(-1, -2).flatten(1, 2)
         keys, values = (
             self.mining.cross_attention.project(positions) if self.uses_mining else (positions,) * 2
         )
         size = support.features.shape[-2:]
         resized = F.interpolate(masks, size=size, mode="bilinear", align_corners=True)
+        tau = support.tau.mean(dim=1)
+        contrast = None
+        if self.prior_form is not None and PRIOR_FORMS[self.prior_form].needs_contrast:
+            contrast = measure_contrast(
+                self.similarity, prototypes, support.features, masks=resized, tau_support=tau
+            )
         return SupportState(
-            prototypes=(background, foreground),
+            prototypes=prototypes,
             keys=keys,
             values=values,
             mask=resized.flatten(1),
-            tau=support.tau.mean(dim=1),
+            tau=tau,
+            contrast=contrast,
         )
 
     def segment(self, state: SupportState, query: Encoded, *, image_size: Sequence[int]) -> Segmentation:
@@ -229,13 +211,16 @@ class FewShotSeg(nn.Module):
         """
         features = query.features
         prior_masks = full_prior_masks(features)
-        if self.uses_prior:
+        if self.prior_form is not None:
             prior_masks = make_prior_masks(
                 self.similarity,
                 state.prototypes,
                 features,
                 tau_support=state.tau,
                 tau_query=query.tau,
+                form=self.prior_form,
+                gradient=self.prior_gradient,
+                contrast=state.contrast,
             )
         refined = (prior_masks.background, prior_masks.foreground)
         mined = (features, features)

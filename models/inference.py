@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.segmenters import Segmenter
+from models.segmenters import SliceSegmenter
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Request:
 
 
 def segment_scan(
-    segmenter: Segmenter,
+    segmenter: SliceSegmenter,
     images: Tensor,
     requests: Sequence[Request],
     *,
@@ -42,7 +42,7 @@ def segment_scan(
     """Answer several requests for slices of one scan.
 
     Args:
-        segmenter: see `Segmenter`.
+        segmenter: see `SliceSegmenter`.
         images: the scan's slices, `(Z, 1, h, w)`.
         requests: at least one.
         per_call: most slices encoded or segmented at once.

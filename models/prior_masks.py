@@ -1,22 +1,27 @@
 """HCPMG: high-confidence prior masks from angle-and-magnitude similarity."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.precision import widen
 from models.prototypes import Prototypes
 from models.similarity import Similarity, pooling_weights, sharpness
 
 SIMILARITY_SCALE = 10.0
+# Below this difference of the pooled similarities, a support's classes count as not told apart at all.
+LEAST_GAP = 1e-2
+EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class PriorMasks:
-    """Hard masks of where a query surely shows background and foreground.
+    """Masks of where a query surely shows background and foreground.
 
-    Each is `(B, Q, h, w)` of 0 and 1.
+    Each is `(B, Q, h, w)` of 0 and 1; with a soft gradient, of anything between.
 
     Attributes:
         raw_background, raw_foreground: the thresholded similarities.
@@ -33,6 +38,106 @@ class PriorMasks:
         masks = (self.raw_background, self.raw_foreground, self.background, self.foreground)
         return torch.stack([mask.mean(dtype=torch.float32) for mask in masks])
 
+    def agreement(self, truth: Tensor) -> Tensor:
+        """Compare the refined masks with the truth.
+
+        Args:
+            truth: `(B, Q, H, W)` of 0 and 1 on the image's grid; other labels count as background.
+
+        Returns:
+            `(3,)`: the background's mean Dice, the foreground's, and the one that as large a foreground mask
+            would reach by chance, `2 a p / (a + p)` for areas `a` and `p` of mask and truth. An empty mask
+            has 0.
+        """
+        share = F.interpolate(
+            (truth == 1).to(torch.float32),
+            size=self.foreground.shape[-2:],
+            mode="bilinear",
+            align_corners=True,
+        )
+        background, foreground = (mask.detach().float() for mask in (self.background, self.foreground))
+        area, true_area = (mask.mean(dim=(-2, -1)) for mask in (foreground, share))
+        chance = 2 * area * true_area / (area + true_area + EPSILON)
+        dice = (_dice(background, 1 - share), _dice(foreground, share), chance)
+        return torch.stack([values.mean() for values in dice])
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How the pooled similarities tell the classes apart on the support itself.
+
+    Attributes:
+        middle: `(B,)`, halfway between the classes' mean differences `s_fg - s_bg`.
+        half_gap: `(B,)`, from there to either of them; above 0.
+    """
+
+    middle: Tensor
+    half_gap: Tensor
+
+
+def literal_margins(
+    background: Tensor, foreground: Tensor, contrast: Contrast | None
+) -> tuple[Tensor, Tensor]:
+    """Scale the similarities by ten, as published."""
+    return SIMILARITY_SCALE * background, SIMILARITY_SCALE * foreground
+
+
+def standardised_margins(
+    background: Tensor, foreground: Tensor, contrast: Contrast | None
+) -> tuple[Tensor, Tensor]:
+    """Compare each class's similarity with its own mean and deviation over the query."""
+    return _standardise(background), _standardise(foreground)
+
+
+def contrast_margins(
+    background: Tensor, foreground: Tensor, contrast: Contrast | None
+) -> tuple[Tensor, Tensor]:
+    """Compare the classes, by the difference of their similarities.
+
+    It is standardised over the query.
+    """
+    difference = _standardise(foreground - background)
+    return -difference, difference
+
+
+def calibrated_margins(
+    background: Tensor, foreground: Tensor, contrast: Contrast | None
+) -> tuple[Tensor, Tensor]:
+    """Compare the classes on the scale that the support's own mask gives.
+
+    On the support, the foreground's mean is 1 and the background's -1.
+    """
+    difference = foreground - background
+    placed = (difference - contrast.middle[:, None, None]) / contrast.half_gap[:, None, None]
+    return -placed, placed
+
+
+@dataclass(frozen=True)
+class PriorForm:
+    """A form of the prior: what is compared with which thresholds.
+
+    Attributes:
+        margins: takes the pooled similarities `(B, Q, L)` of background and foreground, and the support's
+            contrast; what it returns is compared with the thresholds.
+        largest_threshold: thresholds are this times the sigmoid of `tau_s`, so that no training can drive
+            them where masks are empty or full; None: they are `tau_s` itself.
+        needs_contrast: whether the support's contrast must be measured.
+    """
+
+    margins: Callable[[Tensor, Tensor, Contrast | None], tuple[Tensor, Tensor]]
+    largest_threshold: float | None = None
+    needs_contrast: bool = False
+
+
+PRIOR_FORMS = {
+    "literal": PriorForm(literal_margins),
+    "standardised": PriorForm(standardised_margins, largest_threshold=2.0),
+    "contrast": PriorForm(contrast_margins, largest_threshold=2.0),
+    "calibrated": PriorForm(calibrated_margins, largest_threshold=1.0, needs_contrast=True),
+}
+# Masks are hard and constant; hard, with the sigmoid's gradient; or the sigmoid itself.
+PRIOR_GRADIENTS = ("none", "straight_through", "soft")
+
 
 def make_prior_masks(
     similarity: Similarity,
@@ -41,6 +146,9 @@ def make_prior_masks(
     *,
     tau_support: Tensor,
     tau_query: Tensor,
+    form: str = "literal",
+    gradient: str = "none",
+    contrast: Contrast | None = None,
 ) -> PriorMasks:
     """Threshold each class's pooled similarity, and take out what both classes claim.
 
@@ -50,29 +158,86 @@ def make_prior_masks(
         features: the queries', `(B, Q, C, h, w)`.
         tau_support: `(B, 2)`, the thresholds of background and foreground.
         tau_query: `(B, Q, 2)`.
+        form: one of `PRIOR_FORMS`; `literal` is the published one.
+        gradient: one of `PRIOR_GRADIENTS`; `none` is the published one.
+        contrast: the support's, for the forms that need it.
+    """
+    chosen = PRIOR_FORMS[form]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
+        pooled = _pooled_similarities(similarity, prototypes, features, tau_query)
+        margins = chosen.margins(*pooled, contrast)
+        thresholds = tau_support[:, None, :, None]
+        if chosen.largest_threshold is not None:
+            thresholds = chosen.largest_threshold * thresholds.sigmoid()
+        background, foreground = (
+            _threshold(margin - thresholds[:, :, index], gradient)
+            .to(widen(features).dtype)
+            .unflatten(-1, features.shape[-2:])
+            for index, margin in enumerate(margins)
+        )
+        return PriorMasks(
+            raw_background=background,
+            raw_foreground=foreground,
+            background=background * (1 - foreground),
+            foreground=foreground * (1 - background),
+        )
+
+
+def measure_contrast(
+    similarity: Similarity,
+    prototypes: tuple[Prototypes, Prototypes],
+    features: Tensor,
+    *,
+    masks: Tensor,
+    tau_support: Tensor,
+) -> Contrast:
+    """Measure how the pooled similarities tell the support's own classes apart.
+
+    Args:
+        similarity, prototypes, tau_support: as in `make_prior_masks`.
+        features: the support's, `(B, S, C, h, w)`.
+        masks: the foreground's share at each of their positions, `(B, S, h, w)`.
 
     Returns:
-        The masks; hard, so no gradient flows through them.
+        Constants: no gradient flows through them. Without foreground they are of no use, but finite.
     """
     with torch.no_grad():
-        raw = [
-            SIMILARITY_SCALE * pooled > tau_support[:, None, index, None]
-            for index, pooled in enumerate(_pooled_similarities(similarity, prototypes, features, tau_query))
-        ]
-    dtype = widen(features).dtype
-    background, foreground = (mask.to(dtype).unflatten(-1, features.shape[-2:]) for mask in raw)
-    return PriorMasks(
-        raw_background=background,
-        raw_foreground=foreground,
-        background=background * (1 - foreground),
-        foreground=foreground * (1 - background),
-    )
+        tau = tau_support[:, None].expand(-1, features.shape[1], -1)
+        background, foreground = _pooled_similarities(similarity, prototypes, features, tau)
+        difference = (foreground - background).flatten(1)
+        shares = masks.flatten(1).to(difference.dtype)
+        inside, outside = (
+            (difference * share).sum(dim=1) / (share.sum(dim=1) + EPSILON) for share in (shares, 1 - shares)
+        )
+        half_gap = ((inside - outside) / 2).clamp(min=LEAST_GAP)
+        return Contrast(middle=(inside + outside) / 2, half_gap=half_gap)
 
 
 def full_prior_masks(features: Tensor) -> PriorMasks:
     """Return masks that are 1 everywhere: the network without a prior."""
     ones = widen(features).new_ones(*features.shape[:2], *features.shape[-2:])
     return PriorMasks(raw_background=ones, raw_foreground=ones, background=ones, foreground=ones)
+
+
+def _threshold(margin: Tensor, gradient: str) -> Tensor:
+    if gradient == "soft":
+        return margin.sigmoid()
+    hard = (margin > 0).to(margin.dtype)
+    if gradient == "none" or not torch.is_grad_enabled():
+        return hard
+    # Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013.
+    soft = margin.sigmoid()
+    return hard + (soft - soft.detach())
+
+
+def _standardise(values: Tensor) -> Tensor:
+    deviation = values.std(dim=-1, keepdim=True, correction=0)
+    return (values - values.mean(dim=-1, keepdim=True)) / (deviation + EPSILON)
+
+
+def _dice(mask: Tensor, truth: Tensor) -> Tensor:
+    both = (mask * truth).sum(dim=(-2, -1))
+    return 2 * both / (mask.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + EPSILON)
 
 
 def _pooled_similarities(

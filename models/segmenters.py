@@ -1,11 +1,11 @@
 """What can segment slices after a support slice.
 
 These are the network, and the baselines it must beat. All share three steps: `encode` slices, `prepare` a
-support from an encoded slice and its mask, `segment` encoded slices with it. Encodings and supports are
+support from encoded slices and their masks, `segment` encoded slices with it. Encodings and supports are
 opaque to the caller and reused freely.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,8 +23,8 @@ from models.similarity import cosine_similarity
 COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
 
 
-class Segmenter(Protocol):
-    """Segments slices of a scan after a support slice."""
+class SliceSegmenter(Protocol):
+    """Segments slices of a scan after a prepared support."""
 
     def encode(self, batches: Iterable[Tensor]) -> Any:
         """Encode slices given in batches `(n, 1, H, W)`.
@@ -35,11 +35,27 @@ class Segmenter(Protocol):
     def take(self, encoding: Any, positions: Tensor) -> Any:
         """Take some of the encoded slices, by their positions `(n,)`."""
 
-    def prepare(self, encoding: Any, mask: Tensor) -> Any:
-        """Prepare a support from one encoded slice and its mask `(H, W)` of 0 and 1."""
-
     def segment(self, support: Any, encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
         """Give the foreground's probability in each encoded slice, `(N, *image_size)`."""
+
+
+class Segmenter(SliceSegmenter, Protocol):
+    """Segments slices of a scan after support slices, too.
+
+    Attributes:
+        sees_queries: whether the result depends on the segmented slices at all.
+    """
+
+    sees_queries: bool
+
+    def join(self, encodings: Sequence[Any]) -> Any:
+        """Put encoded slices together, in order; a single encoding is returned as it is."""
+
+    def prepare(self, encoding: Any, masks: Tensor) -> Any:
+        """Prepare one support from `S` encoded slices, its shots.
+
+        Their masks are `(S, H, W)` of 0 and 1; `(H, W)` will do for a single one.
+        """
 
 
 class NetworkSegmenter:
@@ -49,6 +65,8 @@ class NetworkSegmenter:
         model: given away: BatchNorm is folded into the convolutions, and `bf16` rounds the large weights.
         precision: see `mixed_precision`.
     """
+
+    sees_queries = True
 
     def __init__(self, model: FewShotSeg, *, precision: str = "fp32") -> None:
         fold_batchnorm(model.eval().encoder.backbone)
@@ -76,10 +94,18 @@ class NetworkSegmenter:
         return Encoded(features=encoding.features[:, positions], tau=encoding.tau[:, positions])
 
     @torch.inference_mode()
-    def prepare(self, encoding: Encoded, mask: Tensor) -> Any:
+    def join(self, encodings: Sequence[Encoded]) -> Encoded:
+        """Put encoded slices together; see `Segmenter`."""
+        if len(encodings) == 1:
+            return encodings[0]
+        features, tau = zip(*((one.features, one.tau) for one in encodings), strict=True)
+        return Encoded(features=torch.cat(features, dim=1), tau=torch.cat(tau, dim=1))
+
+    @torch.inference_mode()
+    def prepare(self, encoding: Encoded, masks: Tensor) -> Any:
         """Prepare a support; see `Segmenter`."""
-        with self._context(mask):
-            return self.model.prepare_support(encoding, mask[None, None])
+        with self._context(masks):
+            return self.model.prepare_support(encoding, _stack_masks(masks)[None])
 
     @torch.inference_mode()
     def segment(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
@@ -91,8 +117,10 @@ class NetworkSegmenter:
 class CosineSegmenter:
     """Baseline: the nearer, by angle, of the support's two mean features.
 
-    They are the mean foreground and the mean background feature.
+    They are the mean foreground and the mean background feature of all shots.
     """
+
+    sees_queries = True
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()
@@ -107,12 +135,19 @@ class CosineSegmenter:
         return encoding[positions]
 
     @torch.inference_mode()
-    def prepare(self, encoding: Tensor, mask: Tensor) -> Tensor:
+    def join(self, encodings: Sequence[Tensor]) -> Tensor:
+        """Put encoded slices together; see `Segmenter`."""
+        return encodings[0] if len(encodings) == 1 else torch.cat(list(encodings))
+
+    @torch.inference_mode()
+    def prepare(self, encoding: Tensor, masks: Tensor) -> Tensor:
         """Prepare a support, the two mean features `(2, C)`; see `Segmenter`."""
         size = encoding.shape[-2:]
-        shares = F.interpolate(mask[None, None].float(), size=size, mode="bilinear", align_corners=True)
+        shares = F.interpolate(
+            _stack_masks(masks).float()[None], size=size, mode="bilinear", align_corners=True
+        )
         shares = torch.cat([1 - shares, shares]).flatten(1)
-        features = encoding.flatten(-2)[0]
+        features = encoding.flatten(-2).transpose(0, 1).flatten(1)
         return shares @ features.T / shares.sum(dim=1, keepdim=True).clamp(min=1e-5)
 
     @torch.inference_mode()
@@ -130,7 +165,12 @@ class _SliceCount:
 
 
 class CopySegmenter:
-    """Baseline: the support's mask, copied onto every query slice."""
+    """Baseline: the support's mask, copied onto every query slice.
+
+    With several shots it is their mean.
+    """
+
+    sees_queries = False
 
     def encode(self, batches: Iterable[Tensor]) -> _SliceCount:
         """Count the slices; see `Segmenter`."""
@@ -140,11 +180,19 @@ class CopySegmenter:
         """Count some of the slices; see `Segmenter`."""
         return _SliceCount(len(positions))
 
-    def prepare(self, encoding: _SliceCount, mask: Tensor) -> Tensor:
+    def join(self, encodings: Sequence[_SliceCount]) -> _SliceCount:
+        """Count the slices of all; see `Segmenter`."""
+        return _SliceCount(sum(one.n_slices for one in encodings))
+
+    def prepare(self, encoding: _SliceCount, masks: Tensor) -> Tensor:
         """Keep the mask; see `Segmenter`."""
-        return mask.float()
+        return _stack_masks(masks).float().mean(dim=0)
 
     def segment(self, support: Tensor, encoding: _SliceCount, *, image_size: tuple[int, int]) -> Tensor:
         """Copy the mask; see `Segmenter`."""
         resized = F.interpolate(support[None, None], size=image_size, mode="bilinear", align_corners=True)[0]
         return resized.expand(encoding.n_slices, -1, -1)
+
+
+def _stack_masks(masks: Tensor) -> Tensor:
+    return masks if masks.ndim == 3 else masks[None]

@@ -4,8 +4,17 @@ import copy
 
 import pytest
 
-from config_ssl_upload import PUBLISHED_WEIGHTS, Config, check_paths, dataset_defaults, parse_config
+from config_ssl_upload import (
+    PUBLISHED_WEIGHTS,
+    RECIPES,
+    Config,
+    check_paths,
+    dataset_defaults,
+    make_experiment,
+    parse_config,
+)
 from models.encoder_weights import PUBLISHED
+from util.command_line import run_command_line
 from util.errors import UserError
 from util.settings import plain_values
 
@@ -126,12 +135,39 @@ def test_the_plain_form_parses_to_the_same_configuration():
         ({"path__log_dir": ""}, r"^path.log_dir='': must be a text that is not empty$"),
         ({"path__MR": {}}, r"^path.MR: unknown configuration key"),
         ({"seed": -1}, r"^seed=-1: "),
+        ({"recipe": "best"}, r"^recipe='best': must be one of published, strong$"),
+        ({"model__norm": "group"}, r"^model.norm=group: .* set model.encoder_weights=None"),
+        ({"optim__warmup": 1.5}, r"^optim.warmup=1.5: must be a number of at least 0 and at most 1$"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(changes, message):
     with pytest.raises(UserError, match=message) as caught:
         parse_config(with_changes(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_the_published_recipe_changes_nothing_and_the_strong_one_what_it_says():
+    published, strong = (dataset_defaults("CHAOST2", recipe) for recipe in ("published", "strong"))
+    assert published == dataset_defaults("CHAOST2") | {"recipe": "published"}
+    changed = {name for name in published if strong[name] != published[name]}
+    assert changed == {"recipe", *RECIPES["strong"]}
+    assert strong["optim"] == published["optim"] | RECIPES["strong"]["optim"]
+
+
+@pytest.mark.parametrize("dataset", ["CHAOST2", "SABS", "CMR", "PHANTOM"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_valid_for_every_dataset(dataset, recipe):
+    config = parse_config(dataset_defaults(dataset, recipe))
+    assert (config.dataset, config.recipe) == (dataset, recipe)
+
+
+def test_the_command_line_wins_over_its_recipe(capsys):
+    experiment = make_experiment("training")
+    words = ["print_config", "with", "dataset=PHANTOM", "recipe=strong", "optim.lr=0.25"]
+    assert run_command_line(experiment, words) == 0
+    told = capsys.readouterr().out
+    assert "lr = 0.25" in told
+    assert f"schedule = '{RECIPES['strong']['optim']['schedule']}'" in told
 
 
 def test_a_missing_key_is_named():

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 import config_ssl_upload
-from config_ssl_upload import Config, ModelConfig, OptimConfig, PathConfig
+from config_ssl_upload import Config, ModelConfig, OptimConfig
+from data.settings import PathConfig
+from dataloaders.augmentation_ranges import AugmentationRanges
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from util.settings import describe_keys, group, key, whole
 
 ROOT = Path(config_ssl_upload.__file__).parent
 # What a whole group of keys is handed to as keyword arguments.
-HANDED_OVER = {"model": (build_network, FewShotSeg)}
+HANDED_OVER = {"model": (build_network, FewShotSeg), "task": (AugmentationRanges,)}
 
 
 class KeyReads(ast.NodeVisitor):

@@ -8,10 +8,11 @@ import torch
 
 import training
 from config_ssl_upload import dataset_defaults, parse_config
-from models.few_shot_seg import EpisodeLosses
+from models.records import EpisodeLosses
 from util.checkpoints import load_snapshot
 from util.command_line import run_command_line
 from util.errors import UserError
+from util.meter import Meter
 
 
 def train(overrides, *more):
@@ -24,18 +25,24 @@ def weights_of(folder, step=3):
 
 def losses(query, alignment):
     areas = torch.tensor([1.0, 0.5, 0.25, 0.0])
-    return EpisodeLosses(query=torch.tensor(query), alignment=torch.tensor(alignment), prior_areas=areas)
+    episode_losses = EpisodeLosses(
+        query=torch.tensor(query),
+        alignment=torch.tensor(alignment),
+        prior_areas=areas,
+        prior_agreement=torch.tensor([0.75, 0.5, 0.125]),
+    )
+    return training.losses_and_prior(episode_losses)
 
 
 def test_learning_rate_is_cut_after_each_full_period():
     values = {**dataset_defaults("CHAOST2"), "max_iters_per_load": 10, "lr_step_gamma": 0.5}
     config = parse_config(values)
-    rates = [training.learning_rate(config, step) for step in (1, 10, 11, 20, 21)]
+    rates = [training.rate_of(config, step) for step in (1, 10, 11, 20, 21)]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
 
 
 def test_meter_averages_over_steps_and_starts_anew():
-    meter = training.Meter()
+    meter = Meter(training.METRICS)
     meter.add(losses([1.0, 3.0], [0.5, 0.5]))
     meter.add(losses([4.0], [0.0]))
     averages = meter.take(2)
@@ -45,12 +52,13 @@ def test_meter_averages_over_steps_and_starts_anew():
     assert averages["raw_prior_background"] == 1.0
     assert averages["prior_background"] == 0.25
     assert averages["prior_foreground"] == 0.0
+    assert averages["prior_dice_foreground"] == 0.5
     meter.add(losses([7.0], [0.0]))
     assert meter.take(3)["loss"] == pytest.approx(7.0)
 
 
 def test_a_loss_that_is_not_finite_stops_training():
-    meter = training.Meter()
+    meter = Meter(training.METRICS)
     meter.add(losses([math.nan], [0.0]))
     with pytest.raises(UserError, match=r"loss is not finite in the steps up to 7; lower optim\.lr"):
         meter.take(7)
@@ -85,6 +93,51 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
     told = capsys.readouterr()
     assert "prior fg" in told.out + told.err
     assert json.loads((run / "run.json").read_text())["status"] == "COMPLETED"
+
+
+def test_an_average_of_the_weights_is_what_snapshots_hold(tiny_overrides, tmp_path):
+    train(tiny_overrides, "save_snapshot_every=1")
+    train(tiny_overrides, "optim.average_decay=0.999")
+    folder = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
+    steps = [weights_of(folder / "1", step) for step in (1, 2, 3)]
+    average = weights_of(folder / "2")
+    name = "encoder.reduce.weight"
+    # Keeps 1/9 of the start, then 2/10, then 3/11; the start is taken from another training of the same seed.
+    start = training.make_network(
+        parse_config(load_snapshot(folder / "1/snapshots/snapshot_000001.pt").config)
+    )
+    expected = start.state_dict()[name]
+    for keep, weights in zip((1 / 9, 2 / 10, 3 / 11), steps, strict=True):
+        expected = keep * expected + (1 - keep) * weights[name]
+    assert torch.allclose(average[name], expected, atol=1e-6)
+    assert not torch.equal(average[name], steps[-1][name])
+
+
+def test_clipping_limits_the_norm_of_all_gradients_together():
+    values = dataset_defaults("PHANTOM")
+    values["optim"] |= {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.5}
+    values["model"]["feature_width"] = 8
+    config = parse_config(values)
+    network = training.make_network(config)
+    optimizer = training.make_optimizer(config, network, device=torch.device("cpu"))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    training.update(config, network, optimizer)
+    moved = [new.detach().double() - old for new, old in zip(network.parameters(), before, strict=True)]
+    assert torch.cat([change.flatten() for change in moved]).norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_further_supervoxels_gaps_and_intensities_train_too(tiny_overrides, tmp_path, capsys):
+    more = ("task.more_sv=[30]", "task.max_gap=2", "task.noise=0.1", "task.contrast=[0.8, 1.2]")
+    train(tiny_overrides, *more)
+    assert "supervoxels_60" in (told := capsys.readouterr().out)
+    assert "supervoxels_30" in told
+    run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
+    assert weights_of(run / "1")
+    train(tiny_overrides)
+    first, plain = (weights_of(run / number) for number in ("1", "2"))
+    assert any(not torch.equal(first[name], plain[name]) for name in first)
 
 
 def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):

@@ -11,7 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import training
 from config_ssl_upload import dataset_defaults, parse_config
 from models import prototypes
+from models.prior_masks import PRIOR_FORMS
 from tests.models.episodes import make_batch
+from util.meter import Meter
+from util.optimisation import WeightAverage
 from util.ranks import Ranks
 from util.settings import merge_values
 
@@ -117,25 +120,27 @@ def test_waiting_for_the_device_would_be_found(wait):
     "changes",
     [
         {},
-        {"precision": "bf16", "optim": {"name": "adamw"}},
+        {"precision": "bf16", "optim": {"name": "adamw", "clip_norm": 1.0}},
         {"recompute": True},
         *({"model": {switch: False}} for switch in SWITCHES),
+        *({"model": {"prior_form": form}} for form in PRIOR_FORMS),
+        {"model": {"prior_gradient": "straight_through"}},
     ],
-    ids=["default", "bf16_adamw", "recompute", *SWITCHES],
+    ids=["default", "bf16_adamw_clipped", "recompute", *SWITCHES, *PRIOR_FORMS, "straight_through"],
 )
 def test_a_step_never_waits_for_the_device(changes):
-    config, meter = _config(**changes), training.Meter()
+    config, meter = _config(**changes), Meter(training.METRICS)
     network = training.make_network(config).train()
     model = training.place_network(config, network, device=CPU, ranks=Ranks())
     optimizer = training.make_optimizer(config, network, device=CPU)
+    average = WeightAverage(network, 0.9)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for step in (1, 2):
         with _NoWaiting():
             losses = training.play(model, _batch(), config=config, step=step, device=CPU)
             (losses.query + losses.alignment).mean().backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            meter.add(losses)
+            training.update(config, network, optimizer, average)
+            meter.add(training.losses_and_prior(losses))
     assert meter.take(2)["loss"] > 0
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

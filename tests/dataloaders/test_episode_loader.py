@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.episodes import EpisodeConfig, EpisodeDataset, make_episode_loader
+from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from util.errors import UserError
 
 CONFIG = EpisodeConfig(seed=11, n_episodes=60)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataloaders.episodes import EpisodeConfig, EpisodeDataset
-from dataloaders.warps import AugmentationRanges
+from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episodes import EpisodeDataset
 from util.errors import UserError
 
 CONFIG = EpisodeConfig(seed=11, n_episodes=60)
@@ -87,6 +88,7 @@ def test_the_configuration_says_what_scans_need():
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"n_episodes": 0}, "n_episodes=0: must be at least 1"),
         ({"n_shots": 0}, "n_shots=0: must be at least 1"),
+        ({"max_gap": 0}, "max_gap=0: must be at least 1"),
         ({"min_size_px": float("nan")}, "min_size_px=nan: must be at least 1"),
         ({"exclude_rule": "most"}, "exclude_rule=most: must be any or all"),
         ({"use_gt": True}, "use_gt=True: no label is left"),
@@ -117,6 +119,7 @@ def test_no_scans_are_refused():
             r"none of 3 .* a supervoxel in 2 .* at this slice size\); lower min_size, or lower n_sv",
         ),
         ({"n_shots": 7}, "in 8 consecutive slices.*, or lower n_shot"),
+        ({"n_shots": 7, "max_gap": 3}, "in 8 slices in equal steps of 1 to 3, .*, or lower n_shot"),
     ],
 )
 def test_when_nothing_can_be_played_the_way_out_is_named(scans, setting, message):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.episodes import EpisodeConfig, EpisodeDataset
-from dataloaders.warps import AugmentationRanges, apply_gamma
+from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episodes import EpisodeDataset
+from dataloaders.intensities import apply_gamma
 
 PLAIN = AugmentationRanges.none()
 CONFIG = EpisodeConfig(seed=11, n_episodes=60)

@@ -62,6 +62,39 @@ def test_only_what_is_asked_for_is_read(layout):
     assert scan.supervoxels is None
 
 
+@pytest.fixture
+def finer_layouts(layout):
+    """Two further sets of scan 7's supervoxels: all 11, and all 12 or more."""
+    layouts = [replace(layout, supervoxel_min_vox=min_vox) for min_vox in (1000, 200)]
+    write_volume(layouts[0].supervoxel_path(7), np.full(SHAPE, 11, np.int32), GEOMETRY)
+    write_volume(layouts[1].supervoxel_path(7), np.arange(144, dtype=np.int32).reshape(SHAPE) + 12, GEOMETRY)
+    return layouts
+
+
+def test_further_sets_of_supervoxels_come_in_the_given_order(layout, finer_layouts):
+    first = load(layout)
+    assert first.more_supervoxels == ()
+    for scan in (
+        load(layout, more_supervoxels=finer_layouts),
+        *load_scans(layout, [7], with_supervoxels=True, more_supervoxels=finer_layouts, progress=False),
+    ):
+        np.testing.assert_array_equal(scan.supervoxels, first.supervoxels)
+        assert [volume.dtype for volume in scan.more_supervoxels] == ["int32", "int32"]
+        assert (scan.more_supervoxels[0] == 11).all()
+        np.testing.assert_array_equal(scan.more_supervoxels[1].ravel(), np.arange(144) + 12)
+
+
+def test_further_sets_are_resized_as_the_first_one_is(layout, finer_layouts):
+    scan = load(layout, more_supervoxels=finer_layouts, image_size_px=(4, 3))
+    expected = resize_in_plane(np.arange(144).reshape(SHAPE) + 12, (4, 3))
+    np.testing.assert_array_equal(scan.more_supervoxels[1], expected)
+
+
+def test_further_sets_are_read_only_with_supervoxels(layout, finer_layouts):
+    finer_layouts[0].supervoxel_path(7).unlink()
+    assert load(layout, with_supervoxels=False, more_supervoxels=finer_layouts).more_supervoxels == ()
+
+
 def test_scans_come_in_the_given_order(layout):
     scans = load_scans(layout, [7, 3], with_labels=False, with_supervoxels=True, progress=False)
     assert [scan.scan_id for scan in scans] == [7, 3]
@@ -177,6 +210,19 @@ def test_missing_supervoxels_name_the_command_that_makes_them(layout):
     layout.supervoxel_path(7).unlink()
     with pytest.raises(UserError, match=r"MIDDLE_7.*python -m data.supervoxels --dataset CHAOST2"):
         load(layout)
+
+
+def test_a_further_set_that_is_missing_names_the_command_with_its_size(layout, finer_layouts):
+    finer_layouts[0].supervoxel_path(7).unlink()
+    message = r"supervoxels_1000/superpix-MIDDLE_7.*--dataset CHAOST2 --min-size 1000`"
+    with pytest.raises(UserError, match=message):
+        load(layout, more_supervoxels=finer_layouts)
+
+
+def test_a_further_set_of_another_shape_is_named(layout, finer_layouts):
+    write_volume(finer_layouts[1].supervoxel_path(7), np.zeros((2, 8, 6), np.int32), SHORT)
+    with pytest.raises(UserError, match=r"supervoxels_200/.*grid \(2, 8, 6\).*delete the file"):
+        load(layout, more_supervoxels=finer_layouts)
 
 
 @pytest.mark.parametrize("size_px", [(0, 4), (4,), (4.5, 4)])

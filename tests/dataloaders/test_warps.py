@@ -1,20 +1,18 @@
-"""Warps and gamma: hand-computed places, a literal SciPy reading of the map, and ranges."""
+"""Warps: hand-computed places, and a literal SciPy reading of the map."""
 
 import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from dataloaders.augmentation_ranges import AugmentationRanges
 from dataloaders.warps import (
-    AugmentationRanges,
     affine_source,
-    apply_gamma,
     compose_map,
     sample_displacement,
     sample_warp,
     warp_image_and_mask,
 )
-from util.errors import UserError
 
 STILL = {"rotation_deg": 0.0, "shift_px": (0.0, 0.0), "shear_deg": 0.0, "scale": 1.0}
 
@@ -167,22 +165,6 @@ def test_lengths_scale_with_the_slice():
     assert displacement_64 == pytest.approx(displacement_256 / 4, rel=0.1)
 
 
-def test_gamma_bends_between_the_slices_own_extremes():
-    image = np.array([[-1.0, 0.0], [1.0, 3.0]], dtype=np.float32)
-    # Mapped to 0, 1/4, 1/2, 1; squared 0, 1/16, 1/4, 1; mapped back to -1..3.
-    np.testing.assert_allclose(apply_gamma(image, 2.0), [[-1, -0.75], [0, 3]], atol=1e-6)
-    np.testing.assert_allclose(apply_gamma(image, 0.5), [[-1, 1], [2 * np.sqrt(2) - 1, 3]], atol=1e-6)
-    np.testing.assert_allclose(apply_gamma(image, 1.0), image, atol=1e-6)
-
-
-def test_gamma_leaves_a_constant_slice_and_its_input_alone():
-    image = np.full((3, 3), 7.0, np.float32)
-    bent = apply_gamma(image, 0.5)
-    np.testing.assert_array_equal(bent, image)
-    assert not np.shares_memory(bent, image)
-    assert bent.dtype == np.float32
-
-
 def test_the_warp_depends_on_its_generator_alone_whatever_the_threads():
     cv2_threads = cv2.getNumThreads()
     first = sample_warp(np.random.default_rng(9), (256, 256), AugmentationRanges())
@@ -194,19 +176,3 @@ def test_the_warp_depends_on_its_generator_alone_whatever_the_threads():
         cv2.setNumThreads(cv2_threads)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, sample_warp(np.random.default_rng(10), (256, 256), AugmentationRanges()))
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"rotation_deg": -1}, "rotation_deg=-1: must be a finite number of at least 0"),
-        ({"shift_px": float("nan")}, "shift_px=nan"),
-        ({"shear_deg": 90}, "shear_deg=90: must be below 90"),
-        ({"elastic_sigma_px": 0}, "elastic_sigma_px=0: must be a finite number above 0"),
-        ({"scale": (1.2, 0.9)}, r"scale=\(1.2, 0.9\): must be \(smallest, largest\)"),
-        ({"gamma": (0, 1)}, r"gamma=\(0, 1\)"),
-    ],
-)
-def test_ranges_that_cannot_be_drawn_from_are_refused(setting, message):
-    with pytest.raises(UserError, match=message):
-        AugmentationRanges(**setting)

@@ -133,6 +133,30 @@ def test_norms_start_at_one_and_zero_and_linear_layers_within_pytorchs_bound(enc
         assert linear.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_group_norm_takes_the_place_of_every_batchnorm_in_groups_of_eight_or_more(name):
+    with torch.device("meta"):
+        encoder = Encoder(name=name, feature_width=8, norm="group")
+    modules = list(encoder.modules())
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+    norms = [module for module in modules if isinstance(module, nn.GroupNorm)]
+    assert {(norm.num_channels, norm.num_groups) for norm in norms if norm.num_channels <= 512} == {
+        (64, 8),
+        (128, 16),
+        (256, 32),
+        (512, 32),
+    }
+
+
+def test_with_group_norm_an_image_gives_alone_what_it_gives_with_others_in_training():
+    encoder = Encoder(name="resnet18", feature_width=8, norm="group").train()
+    images = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    together, tau = encoder(images)
+    alone, tau_alone = encoder(images[:1])
+    torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(tau[:1], tau_alone, rtol=1e-3, atol=1e-3)
+
+
 def test_an_unknown_encoder_names_the_known_ones():
     with pytest.raises(ValueError, match=r"resnet101, resnet50, resnet18, got 'resnet34'"):
         Encoder(name="resnet34")

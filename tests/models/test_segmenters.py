@@ -140,3 +140,65 @@ def test_a_copied_mask_fits_the_asked_size():
     # Corner pixels stay in place; halfway between 1 and 0 lies 1/2.
     row = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0])
     torch.testing.assert_close(found[0], row[:, None] * row[None])
+
+
+def _shots():
+    """Two support images, and a mask for each."""
+    second = torch.zeros(SIZE)
+    second[12:30, 15:35] = 1
+    return _images(2, seed=1), torch.stack([_mask(), second])
+
+
+def test_several_shots_of_the_network_are_those_of_predict(model):
+    images, masks = _shots()
+    queries = _images(2)
+    with torch.no_grad():
+        expected = model.eval().predict(images[None], masks[None], queries[None])[0, :, 1]
+    segmenter = NetworkSegmenter(model)
+    joined = segmenter.join([segmenter.encode([image[None]]) for image in images])
+    support = segmenter.prepare(joined, masks)
+    found = segmenter.segment(support, segmenter.encode([queries]), image_size=SIZE)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    other = segmenter.prepare(joined, masks.flip(0))
+    assert (segmenter.segment(other, segmenter.encode([queries]), image_size=SIZE) - found).abs().max() > 1e-4
+
+
+def test_cosine_matching_takes_the_mean_features_of_all_shots():
+    segmenter = CosineSegmenter(_SignEncoder())
+    masks = torch.zeros(2, 4, 6)
+    masks[0, :, :3] = 1  # 12 bright pixels
+    masks[1, :, 2:] = 1  # 12 bright and 4 dark pixels; 8 dark ones remain
+    joined = segmenter.join([segmenter.encode([_half_bright(side)]) for side in ("left", "right")])
+    support = segmenter.prepare(joined, masks)
+    foreground = [3 * 24 / 28, 0.5 * 4 / 28]
+    torch.testing.assert_close(support, torch.tensor([[0.0, 0.5], foreground]))
+
+
+def test_copying_several_shots_returns_their_mean_mask():
+    segmenter = CopySegmenter()
+    images, masks = _shots()
+    joined = segmenter.join([segmenter.encode([image[None]]) for image in images])
+    found = segmenter.segment(
+        segmenter.prepare(joined, masks), segmenter.encode([_images(3)]), image_size=SIZE
+    )
+    assert len(found) == 3
+    torch.testing.assert_close(found[2], masks.mean(dim=0))
+    assert {0.0, 0.5, 1.0} == set(found.flatten().tolist())
+    assert joined.n_slices == 2
+
+
+def test_a_single_shot_is_the_same_with_and_without_an_axis_of_its_own(model):
+    for segmenter in (NetworkSegmenter(model), CosineSegmenter(_SignEncoder()), CopySegmenter()):
+        encoding = segmenter.encode([_images(1)])
+        assert segmenter.join([encoding]) is encoding or isinstance(segmenter, CopySegmenter)
+        found = [
+            segmenter.segment(segmenter.prepare(encoding, mask), encoding, image_size=SIZE)
+            for mask in (_mask(), _mask()[None])
+        ]
+        assert torch.equal(*found)
+
+
+def test_copied_masks_alone_do_not_depend_on_the_query():
+    assert not CopySegmenter.sees_queries
+    assert CosineSegmenter.sees_queries
+    assert NetworkSegmenter.sees_queries

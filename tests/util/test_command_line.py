@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from config_ssl_upload import make_experiment
+from config_ssl_upload import dataset_defaults, make_experiment
 from util.command_line import experiment_logger, run_command_line, run_guarded
 from util.errors import UserError
 
@@ -77,7 +77,7 @@ def test_each_call_gets_the_next_run_folder(call, tmp_path):
 def test_nested_keys_are_overridden_one_by_one(call, experiment):
     assert call("optim.lr=0.25", "path.PHANTOM.data_dir=elsewhere", "task.gamma=[0.7,1.2]")[0] == 0
     config = experiment.seen[0]
-    assert config["optim"] == {"name": "sgd", "lr": 0.25, "momentum": 0.9, "weight_decay": 5e-4}
+    assert config["optim"] == dataset_defaults("PHANTOM")["optim"] | {"lr": 0.25}
     assert config["path"]["PHANTOM"]["data_dir"] == "elsewhere"
     assert config["task"]["gamma"] == [0.7, 1.2]
 
