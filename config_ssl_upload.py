@@ -1,7 +1,7 @@
 """The sacred experiments' configuration.
 
-Every key has its default, its meaning and what it must be, here or in `settings.py` of `data` and
-`dataloaders`. Any key can be set on the command line,
+Every key has its default, its meaning and what it must be, here, in `settings.py` of `data` and
+`dataloaders`, or in `util/training_settings.py`. Any key can be set on the command line,
 nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
 print_config with dataset=PHANTOM` shows what would be used.
 """
@@ -17,79 +17,36 @@ from data.settings import PathConfig, PhantomConfig
 from data.specs import DATASETS, DatasetSpec, find_spec
 from dataloaders.settings import EvaluationConfig, TaskConfig
 from util.command_line import experiment_logger, sacred
-from util.errors import UserError
+from util.errors import NothingToDo, UserError
 from util.files import make_folder
+from util.resumption import adopt, find_changes, read_run_config
+from util.runs import find_resumable
 from util.settings import (
     default_values,
     flag,
     group,
     key,
     markdown_table,
+    matching,
     merge_values,
     one_of,
     optional,
     parse_values,
+    plain_values,
     real,
     several,
     text,
+    text_or_number,
     whole,
 )
+from util.training_settings import FREE_ON_RESUME, ModelConfig, OptimConfig
 
 PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
-PRIOR_FORMS = ("literal", "standardised", "contrast", "calibrated")
-PRIOR_GRADIENTS = ("none", "straight_through", "soft")
 REPOSITORY = Path(__file__).resolve().parent
 N_FOLDS = 5
 
 # Of sys or fd, the first: the second can deadlock with worker processes.
 sacred.SETTINGS.CAPTURE_MODE = "sys"
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The optimiser."""
-
-    name: str = key("sgd", one_of("sgd", "adamw"), "optimiser")
-    lr: float = key(1e-3, real(0, open_minimum=True), "learning rate at the start")
-    momentum: float = key(0.9, real(0, 1), "momentum of sgd; adamw's first decay rate")
-    weight_decay: float = key(5e-4, real(0), "weight decay")
-    schedule: str = key(
-        "steps",
-        one_of("steps", "cosine"),
-        "steps: cuts by `lr_step_gamma`; cosine: down to nothing at the last step",
-    )
-    warmup: float = key(0.0, real(0, 1), "share of the steps in which the rate rises to `lr`")
-    clip_norm: float | None = key(
-        None, optional(real(0, open_minimum=True)), "largest norm of all gradients together; None: any"
-    )
-    average_decay: float = key(
-        0.0, real(0, 0.999999), "decay of the weights' running average, which snapshots then hold; 0: none"
-    )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The network."""
-
-    encoder: str = key(
-        "resnet101", one_of("resnet101", "resnet50", "resnet18"), "encoder; the small ones suit CPUs"
-    )
-    encoder_weights: str | None = key(
-        "deeplabv3_coco",
-        optional(text()),
-        "start of the encoder: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
-    )
-    feature_width: int = key(512, whole(1), "channels of features, attention and decoders")
-    frozen_batchnorm: bool = key(False, flag(), "keep BatchNorm's running statistics while training")
-    magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
-    norm: str = key("batch", one_of("batch", "group"), "BatchNorm, or GroupNorm for random starts")
-    prior: bool = key(True, flag(), "use HCPMG's prior masks; False: masks of 1 everywhere")
-    prior_form: str = key("literal", one_of(*PRIOR_FORMS), "what the prior masks compare; literal: published")
-    prior_gradient: str = key(
-        "none", one_of(*PRIOR_GRADIENTS), "how gradients pass the prior masks; none: published"
-    )
-    mining: bool = key(True, flag(), "use TRM; False: the query's own features")
-    expansion: bool = key(True, flag(), "use POEM's prototype expansion; False: the support's prototypes")
 
 
 @dataclass(frozen=True)
@@ -134,6 +91,22 @@ class Config:
     )
     max_iters_per_load: int = key(10_000, whole(1), "steps between two cuts of the learning rate")
     lr_step_gamma: float = key(0.98, real(0, 1, open_minimum=True), "factor of each cut")
+    resume: str | None = key(
+        None,
+        optional(text_or_number()),
+        "training to go on with: latest (or a new one where there is none), a run's number or its folder",
+    )
+    resume_changed: bool = key(
+        False, flag(), "go on even where settings differ that change the training's result"
+    )
+    checkpoint_minutes: float = key(
+        10.0, real(0), "time between checkpoints; each snapshot comes with one, too"
+    )
+    nonfinite: str = key(
+        "stop",
+        matching(r"stop|skip:\d+", "stop, or skip:<n> with a whole number n"),
+        "what a loss or gradient that is not finite does: stop, or skip:<n> leaves out up to n steps",
+    )
     save_snapshot_every: int = key(10_000, whole(1), "steps between snapshots; the last step has one too")
     print_interval: int = key(100, whole(1), "steps between log lines")
     num_workers: int = key(2, whole(0, 256), "processes that make episodes; 0: none beside the main one")
@@ -188,6 +161,12 @@ class Config:
     def further_layouts(self) -> list[DatasetLayout]:
         """Where the dataset's files lie, with supervoxels of the further sizes."""
         return [replace(self.layout, supervoxel_min_vox=size) for size in self.task.more_sv]
+
+    @property
+    def place_in_words(self) -> str:
+        """The words of a command line that name this fold's runs."""
+        of_group = f" setting=2 organ_group={self.organ_group}" if self.setting == 2 else ""
+        return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}"
 
     @property
     def runs_dir(self) -> Path:
@@ -279,13 +258,38 @@ def check_paths(config: Config) -> None:
         raise UserError(f"path.log_dir={log_dir}: cannot be written; choose another folder")
 
 
+def find_former_run(config: Config) -> Path | None:
+    """Find the run that a training goes on from; None where it begins anew.
+
+    Raises:
+        NothingToDo: that run is finished.
+        UserError: it is not there, or the settings differ from its in what changes the result.
+    """
+    if config.resume is None:
+        return None
+    run_dir = find_resumable(config.fold_dir / "training", config.resume)
+    if run_dir is not None and not config.resume_changed:
+        defaults = dataset_defaults(config.dataset, config.recipe)
+        before = parse_config(adopt(defaults, read_run_config(run_dir), but=()))
+        changes = find_changes(plain_values(before), plain_values(config), free=FREE_ON_RESUME)
+        if changes:
+            raise UserError(
+                f"resume={config.resume}: {run_dir} was trained with {'; '.join(changes)}; leave that out, "
+                "or add resume_changed=True"
+            )
+    return run_dir
+
+
 def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = None) -> sacred.Experiment:
     """Make a sacred experiment.
 
     Its runs lie under `<log_dir>/<dataset>/fold_<k>/<kind>/<number>`. The configuration is checked before a
     run starts, also by `preflight`, so that a mistake leaves no run behind.
     """
-    experiment = sacred.Experiment(kind, base_dir=REPOSITORY)
+    try:
+        experiment = sacred.Experiment(kind, base_dir=REPOSITORY)
+    except ValueError:  # what sacred makes of a repository without any commit
+        experiment = sacred.Experiment(kind, base_dir=REPOSITORY, save_git_info=False)
     experiment.logger = experiment_logger()
     experiment.configurations.append(_evaluate_defaults)
 
@@ -311,11 +315,25 @@ def dataset_defaults(dataset: str, recipe: str = Config.recipe) -> dict[str, Any
 
 
 def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """Give sacred the chosen dataset's and recipe's defaults; what the user fixed wins over them."""
+    """Give sacred the chosen dataset's and recipe's defaults; what the user fixed wins over them.
+
+    Where a training goes on, its own settings are the defaults.
+    """
     chosen = {name: (fixed or {}).get(name, getattr(Config, name)) for name in ("dataset", "recipe")}
     are_texts = all(isinstance(value, str) for value in chosen.values())
     defaults = dataset_defaults(**chosen) if are_texts else default_values(Config)
+    if (fixed or {}).get("resume"):
+        defaults = _with_former_settings(defaults, fixed)
     return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
+
+
+def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        config = parse_config(merge_values(defaults, fixed))
+        run_dir = find_resumable(config.fold_dir / "training", config.resume)
+    except (KeyError, UserError, NothingToDo):
+        return defaults  # told with the configuration's other checks
+    return defaults if run_dir is None else adopt(defaults, read_run_config(run_dir), but=FREE_ON_RESUME)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ setting up what is missing. Runs lie under `runs/<dataset>/fold_<k>/training/<nu
 
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,65 +14,58 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config_ssl_upload import Config, make_experiment, parse_config
-from data.phantom import PhantomSettings
+from config_ssl_upload import Config, find_former_run, make_experiment, parse_config
 from data.preparation import ensure_volumes
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episode_config import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from dataloaders.folds import training_scan_ids
+from dataloaders.sharding import episodes_of_step
 from dataloaders.volumes import load_scans
 from models.encoder_weights import WeightsError
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
+from models.placing import place
 from models.precision import mixed_precision
-from models.records import EpisodeLosses
-from util.checkpoints import Snapshot, current_versions, save_snapshot
+from models.records import METRICS, EpisodeLosses, describe_metrics
 from util.command_line import run_command_line
 from util.devices import choose_device
 from util.distributed import (
     agree,
     average_buffers,
     average_gradients,
+    broadcast_value,
+    largest_of_ranks,
     local_main_first,
     start_ranks,
 )
-from util.errors import UserError
+from util.errors import Stopped, UserError
 from util.hardware import choose_kernels, peak_memory_gb
-from util.meter import Meter, mean_over_ranks
-from util.optimisation import WeightAverage, learning_rate
+from util.keeping import CheckpointKeeper, FiniteWatch, allowed_bad_steps
+from util.meter import mean_over_ranks
+from util.optimisation import learning_rate
 from util.progress import progress_bar
 from util.ranks import Ranks, find_ranks
 from util.runs import snapshot_path
 from util.seeding import derive_seed
 from util.settings import plain_values
+from util.stops import StopRequests
+from util.training_state import Log, TrainingState
 
-METRICS = (
-    "loss",
-    "query_loss",
-    "alignment_loss",
-    "raw_prior_background",
-    "raw_prior_foreground",
-    "prior_background",
-    "prior_foreground",
-    "prior_dice_background",
-    "prior_dice_foreground",
-    "prior_dice_by_chance",
-)
-
-ADAMW_SECOND_DECAY = 0.999  # Kingma and Ba's default
+CHECK_EVERY = 50  # steps between two looks at a GPU for numbers that are not finite
 
 
-def check_device(config: Config) -> None:
-    """Check, before a run starts, that its device is there."""
+def check_request(config: Config) -> None:
+    """Check, before a run starts, its device and what it shall go on from."""
     device = choose_device(config.device, find_ranks())
     if config.sync_batchnorm and device.type != "cuda":
         raise UserError(
             f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
         )
+    find_former_run(config)
 
 
-experiment = make_experiment("training", preflight=check_device)
+experiment = make_experiment("training", preflight=check_request)
 
 
 @experiment.main
@@ -90,62 +82,143 @@ def follow(values: dict[str, Any], run_dir: Path) -> None:
     train(parse_config(values), run_dir, log=lambda name, value, step: None)
 
 
-def train(config: Config, run_dir: Path, *, log: Callable[[str, float, int], None]) -> Path:
+def train(config: Config, run_dir: Path, *, log: Log) -> Path:
     """Train the network of one fold, as one rank of the job or alone.
 
     Args:
         config: checked, the same on all ranks.
-        run_dir: where the first rank puts the snapshots.
+        run_dir: where the first rank puts snapshots and checkpoints.
         log: takes a metric's name, its value and the step.
 
     Returns:
         The last snapshot's path.
 
     Raises:
-        UserError: data, weights or device are not usable, or the loss stopped being finite.
+        UserError: data, weights, device or checkpoint are not usable, or a number stopped being finite.
+        Stopped: a signal asked for it; there is a checkpoint of the last step if there was any.
     """
-    ranks = start_ranks(config.device)
-    device = choose_device(config.device, ranks)
-    choose_kernels(deterministic=config.deterministic, precision=config.precision)
-    # The network first, as pretrained weights may turn out to be missing.
-    network = local_main_first(lambda: make_network(config)).train()
-    dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
-    model = place_network(config, network, device=device, ranks=ranks)
-    optimizer = make_optimizer(config, network, device=device)
-    average = WeightAverage(network, config.optim.average_decay) if config.optim.average_decay else None
+    with StopRequests() as stops:
+        ranks = start_ranks(config.device)
+        device = choose_device(config.device, ranks)
+        choose_kernels(deterministic=config.deterministic, precision=config.precision)
+        former_run = broadcast_value(find_former_run(config) if ranks.is_main else None)
+        # The network first, as pretrained weights may turn out to be missing.
+        network = local_main_first(lambda: make_network(config)).train()
+        dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
+        model = place_network(config, network, device=device, ranks=ranks)
+        state = make_state(config, network, device=device, log=log)
+        _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
+        if former_run is not None:
+            agree(lambda: state.go_on(former_run, rank=ranks.rank, n_ranks=ranks.n_ranks))
+        stops.defer()
+        keeper = CheckpointKeeper(
+            run_dir, minutes=config.checkpoint_minutes, former_run=former_run, is_main=ranks.is_main
+        )
+        _run_steps(config, model, state, dataset, keeper=keeper, stops=stops, device=device, ranks=ranks)
+    return snapshot_path(run_dir, config.n_steps)
+
+
+def _run_steps(
+    config: Config,
+    model: nn.Module,
+    state: TrainingState,
+    dataset: EpisodeDataset,
+    *,
+    keeper: CheckpointKeeper,
+    stops: StopRequests,
+    device: torch.device,
+    ranks: Ranks,
+) -> None:
+    """Run the steps that are left, and keep what they give."""
     loader = make_episode_loader(
         dataset,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
+        start_episode=state.step * config.batch_size * ranks.n_ranks,
         pin_memory=device.type == "cuda",
         rank=ranks.rank,
         n_ranks=ranks.n_ranks,
     )
-    _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
-    meter, path = Meter(METRICS), snapshot_path(run_dir, config.n_steps)
-    started = time.perf_counter()
-    with progress_bar(total=config.n_steps, desc="training", unit="step", disable=not ranks.is_main) as bar:
-        for step, batch in enumerate(loader, start=1):
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate_of(config, step)
-            losses = play(model, batch, config=config, step=step, device=device, rank=ranks.rank)
-            (losses.query + losses.alignment).mean().backward()
-            update(config, network, optimizer, average)
-            meter.add(losses_and_prior(losses))
+    first_step, started = state.step, time.perf_counter()
+
+    def episodes_of(step: int) -> list[dict[str, Tensor]]:
+        place = {"rank": ranks.rank, "n_ranks": ranks.n_ranks}
+        return [dataset[index] for index in episodes_of_step(step, config.batch_size, **place)]
+
+    n_allowed = allowed_bad_steps(config.nonfinite)
+    watch = FiniteWatch(state.guard, episodes_of, folder=keeper.run_dir, n_allowed=n_allowed)
+    with progress_bar(
+        total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
+    ) as bar:
+        for batch in loader:
+            take_step(config, model, state, batch, device=device, rank=ranks.rank)
             bar.update()
-            if step % config.print_interval == 0 or step == config.n_steps:
-                averages = agree(partial(meter.take, step))
-                _report(mean_over_ranks(averages), bar, step=step, lr=rate_of(config, step), log=log)
-            if step % config.save_snapshot_every == 0 or step == config.n_steps:
-                kept = network if average is None else average.module
-                average_buffers(kept)
-                agree(partial(_save, kept, config, run_dir, step=step, is_main=ranks.is_main))
-    seconds = time.perf_counter() - started
+            step, is_last = state.step, state.step == config.n_steps
+            reports = step % config.print_interval == 0 or is_last
+            snapshots = step % config.save_snapshot_every == 0 or is_last
+            signal_number, is_due = largest_of_ranks([int(stops.wish or 0), int(keeper.is_due())])
+            keeps = snapshots or signal_number or is_due
+            if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or keeps:
+                watch.look(bar.write)
+            if reports:
+                _report(mean_over_ranks(agree(partial(state.meter.take, step))), bar, state=state)
+            if snapshots:
+                average_buffers(state.kept)
+                agree(partial(keeper.save_snapshot, state.kept, plain_values(config), step=step))
+            if keeps and not is_last:
+                checkpoint = state.take_checkpoint(plain_values(config), is_main=ranks.is_main)
+                agree(partial(keeper.save, checkpoint))
+            if signal_number and not is_last:
+                raise Stopped(
+                    signal_number, f"go on with bash script/train.sh {config.place_in_words} resume=latest"
+                )
+    keeper.finish()
+    seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
     print(
-        f"trained {config.n_steps} steps in {seconds:.0f} s ({seconds / config.n_steps:.3f} s a step), "
-        f"peak memory {peak_memory_gb(device):.1f} GB; snapshot {path}"
+        f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak memory "
+        f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(keeper.run_dir, config.n_steps)}"
     )
-    return path
+
+
+def make_state(config: Config, network: FewShotSeg, *, device: torch.device, log: Log) -> TrainingState:
+    """Make what the steps change, at its beginning."""
+    n_allowed = allowed_bad_steps(config.nonfinite)
+    return TrainingState.begin(
+        network, config.optim, device=device, n_allowed=n_allowed, metrics=METRICS, log=log
+    )
+
+
+def take_step(
+    config: Config,
+    model: nn.Module,
+    state: TrainingState,
+    batch: dict[str, Tensor],
+    *,
+    device: torch.device,
+    rank: int = 0,
+) -> None:
+    """Play a batch of episodes and learn from it.
+
+    Waits for no device that has fused optimisers.
+    """
+    step = state.step + 1
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = learning_rate(
+            config.optim,
+            step,
+            n_steps=config.n_steps,
+            cut_every=config.max_iters_per_load,
+            cut_factor=config.lr_step_gamma,
+        )
+    state.guard.keep_statistics()
+    losses = play(model, batch, config=config, step=step, device=device, rank=rank)
+    losses.total.backward()
+    state.guard.update(losses.total, step)
+    state.optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
+    if state.average is not None:
+        state.average.update()
+    state.meter.add(losses.told())
+    state.step = step
 
 
 def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
@@ -155,9 +228,7 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
         UserError: see `load_scans`, `generate_supervoxels` and `EpisodeDataset`.
     """
     spec, layout, task = config.spec, config.layout, config.task
-    scan_ids = ensure_volumes(
-        layout, phantom=phantom_settings(config), n_phantom_scans=config.phantom.n_scans
-    )
+    scan_ids = ensure_volumes(layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
     if not config.use_gt:
         for each in (layout, *config.further_layouts):
             print(f"supervoxels: {each.supervoxels_dir}", flush=True)
@@ -209,44 +280,16 @@ def place_network(config: Config, network: FewShotSeg, *, device: torch.device, 
     Returns:
         The network, or what wraps it.
     """
-    if config.sync_batchnorm:
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    network.to(device)
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last)
-    if config.compile:
-        network.compile_parts()
+    place(
+        network,
+        device=device,
+        channels_last=config.channels_last,
+        compiles=config.compile,
+        sync_batchnorm=config.sync_batchnorm,
+    )
     if not ranks.are_several:
         return network
     return average_gradients(network, device, leaves_parameters_out=network.leaves_parameters_out)
-
-
-def make_optimizer(config: Config, network: FewShotSeg, *, device: torch.device) -> torch.optim.Optimizer:
-    """Make the optimiser over all of the network's parameters."""
-    optim = config.optim
-    shared = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": device.type in ("cpu", "cuda")}
-    if optim.name == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=optim.momentum, **shared)
-    return torch.optim.AdamW(network.parameters(), betas=(optim.momentum, ADAMW_SECOND_DECAY), **shared)
-
-
-def phantom_settings(config: Config) -> PhantomSettings:
-    """Return what the synthetic scans depend on."""
-    return PhantomSettings(image_size_px=config.phantom.image_size_px, seed=config.phantom.seed)
-
-
-def rate_of(config: Config, step: int) -> float:
-    """Return a step's learning rate; steps count from 1."""
-    optim = config.optim
-    return learning_rate(
-        step,
-        start=optim.lr,
-        schedule=optim.schedule,
-        n_steps=config.n_steps,
-        warmup_steps=round(optim.warmup * config.n_steps),
-        cut_every=config.max_iters_per_load,
-        cut_factor=config.lr_step_gamma,
-    )
 
 
 def play(
@@ -271,28 +314,6 @@ def play(
         return model(*tensors, draws=draws.to(device, non_blocking=True))
 
 
-def update(
-    config: Config,
-    network: FewShotSeg,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None = None,
-) -> None:
-    """Change the weights by their gradients, and their average with them."""
-    if config.optim.clip_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
-    if average is not None:
-        average.update()
-
-
-def losses_and_prior(losses: EpisodeLosses) -> Tensor:
-    """Put what one step is told by into one tensor, in the order of `METRICS`."""
-    query, alignment = losses.query.detach().mean(), losses.alignment.detach().mean()
-    totals = torch.stack([query + alignment, query, alignment]).float()
-    return torch.cat([totals, losses.prior_areas, losses.prior_agreement])
-
-
 def _announce(
     config: Config,
     network: FewShotSeg,
@@ -315,27 +336,14 @@ def _announce(
     )
 
 
-def _report(
-    averages: dict[str, float], bar: tqdm, *, step: int, lr: float, log: Callable[[str, float, int], None]
-) -> None:
+def _report(averages: dict[str, float], bar: tqdm, *, state: TrainingState) -> None:
     """Tell the averages in a line, on the bar and in the run's metrics."""
+    lr = state.optimizer.param_groups[0]["lr"]
     for name, value in {**averages, "lr": lr}.items():
-        log(name, value, step)
-    of = averages
-    refined = f"prior fg {of['prior_foreground']:.3f} bg {of['prior_background']:.3f}"
-    raw = f"raw fg {of['raw_prior_foreground']:.3f} bg {of['raw_prior_background']:.3f}"
-    parts = f"query {of['query_loss']:.4f}, alignment {of['alignment_loss']:.4f}"
-    bar.set_postfix_str(f"loss {of['loss']:.3f}, {refined}", refresh=False)
-    bar.write(f"step {step}: loss {of['loss']:.4f} ({parts}), {refined} ({raw}), lr {lr:.2e}")
-
-
-def _save(network: FewShotSeg, config: Config, run_dir: Path, *, step: int, is_main: bool) -> None:
-    if not is_main:
-        return
-    snapshot = Snapshot(
-        step=step, weights=network.state_dict(), config=plain_values(config), versions=current_versions()
-    )
-    save_snapshot(snapshot_path(run_dir, step), snapshot)
+        state.history.add(name, value, state.step)
+    short, whole = describe_metrics(averages)
+    bar.set_postfix_str(short, refresh=False)
+    bar.write(f"step {state.step}: {whole}, lr {lr:.2e}")
 
 
 if __name__ == "__main__":

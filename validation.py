@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config_ssl_upload import N_FOLDS, Config, ModelConfig, dataset_defaults, make_experiment, parse_config
+from config_ssl_upload import N_FOLDS, Config, dataset_defaults, make_experiment, parse_config
 from data.preparation import ensure_volumes
 from dataloaders.evaluation_sets import (
     EvaluationScan,
@@ -37,8 +37,7 @@ from models.inference import Request, best_slices_per_call, resize_slices, segme
 from models.query_copies import average_over_copies
 from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.supports import MeanSegmenter, SupportBank
-from training import make_network, phantom_settings
-from util.checkpoints import Snapshot, current_versions, load_snapshot, load_weights
+from training import make_network
 from util.cleaning import clean_up
 from util.command_line import run_command_line
 from util.devices import SINGLE_RANK, choose_device
@@ -53,6 +52,8 @@ from util.ranks import Ranks, find_ranks
 from util.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
 from util.runs import find_snapshot, list_runs
 from util.settings import default_values, parse_values, plain_values
+from util.snapshots import Snapshot, current_versions, load_snapshot, load_weights
+from util.training_settings import ModelConfig
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 
@@ -311,7 +312,7 @@ def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
 
 def _scan_ids(config: Config) -> list[int]:
     return ensure_volumes(
-        config.layout, phantom=phantom_settings(config), n_phantom_scans=config.phantom.n_scans
+        config.layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans
     )
 
 

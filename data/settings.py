@@ -1,9 +1,13 @@
-"""Configuration keys of where data and results lie, and of the synthetic scans."""
+"""Configuration keys of folders and of the synthetic scans."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from util.settings import group, key, optional, text, whole
+from data.layout import DatasetLayout
+from data.phantom import PhantomSettings
+from data.specs import DatasetSpec
+from util.settings import flag, group, key, matching, optional, text, whole
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,11 @@ class PhantomConfig:
     n_scans: int = key(20, whole(10), "scans to make")
     image_size_px: int = key(64, whole(48, 512), "height and width of their slices")
     seed: int = key(2025, whole(0), "seed of the scans")
+
+    @property
+    def settings(self) -> PhantomSettings:
+        """What the scans depend on, beside their ids."""
+        return PhantomSettings(image_size_px=self.image_size_px, seed=self.seed)
 
 
 def _dataset_paths(name: str) -> type:
@@ -40,3 +49,41 @@ class PathConfig:
     SABS: Any = group(_dataset_paths("SABS"))
     CMR: Any = group(_dataset_paths("CMR"))
     PHANTOM: Any = group(_dataset_paths("PHANTOM"))
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What `script/prepare.sh` does."""
+
+    dataset: str | None = key(
+        None,
+        matching(r"[A-Za-z0-9][A-Za-z0-9_]*", "CHAOST2, SABS, CMR, or a name of letters, digits and _"),
+        "CHAOST2, SABS, CMR, or the name of your own data",
+    )
+    raw: str | None = key(None, text(), "the download: a folder, or its zip file")
+    data_dir: str | None = key(
+        None, optional(text()), "where the prepared volumes go; None: `data/<dataset>`"
+    )
+    supervoxel_dir: str | None = key(
+        None, optional(text()), "where `supervoxels_<n_sv>` goes; None: the same"
+    )
+    n_sv: int | None = key(None, optional(whole(1)), "least supervoxel size in voxels; None: the dataset's")
+    num_workers: int | None = key(
+        None, optional(whole(1, 256)), "scans in work at once; None: one for each core"
+    )
+    check: bool = key(False, flag(), "only check the download; write nothing")
+    force: bool = key(False, flag(), "make all volumes anew, and replace what others made")
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the volumes folder."""
+        return Path(self.data_dir or f"data/{self.dataset}")
+
+    def layout_of(self, spec: DatasetSpec) -> DatasetLayout:
+        """Tell where the dataset's files go."""
+        return DatasetLayout(
+            spec=spec,
+            data_dir=self.folder,
+            supervoxel_dir=Path(self.supervoxel_dir or self.folder),
+            supervoxel_min_vox=self.n_sv or spec.supervoxel_min_vox,
+        )

@@ -33,6 +33,15 @@ def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: in
     return [index for index in episodes if index % per_step // batch_size == rank]
 
 
+def episodes_of_step(step: int, batch_size: int, *, rank: int, n_ranks: int) -> range:
+    """Return the episodes that one rank plays in a step.
+
+    Steps count from 1; see `episodes_of_rank`.
+    """
+    start = ((step - 1) * n_ranks + rank) * batch_size
+    return range(start, start + batch_size)
+
+
 def jobs_of_rank(jobs: Sequence[Job], *, rank: int, n_ranks: int) -> list[Job]:
     """Deal out the jobs among ranks, a query scan at a time.
 

@@ -1,11 +1,27 @@
 """What the network keeps of a support, and what it says of queries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from models.prior_masks import Contrast, PriorMasks
 from models.prototypes import Prototypes
+
+# What a training step is told by, in the order of `EpisodeLosses.told`.
+METRICS = (
+    "loss",
+    "query_loss",
+    "alignment_loss",
+    "raw_prior_background",
+    "raw_prior_foreground",
+    "prior_background",
+    "prior_foreground",
+    "prior_dice_background",
+    "prior_dice_foreground",
+    "prior_dice_by_chance",
+)
 
 
 @dataclass(frozen=True)
@@ -57,3 +73,23 @@ class EpisodeLosses:
     alignment: Tensor
     prior_areas: Tensor
     prior_agreement: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The batch's loss, which is to be minimised: a scalar."""
+        return (self.query + self.alignment).mean()
+
+    def told(self) -> Tensor:
+        """Put what the step is told by into one tensor, in the order of `METRICS`."""
+        query, alignment = self.query.detach().mean(), self.alignment.detach().mean()
+        totals = torch.stack([query + alignment, query, alignment]).float()
+        return torch.cat([totals, self.prior_areas, self.prior_agreement])
+
+
+def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
+    """Put averages of `METRICS` into words: few, and all."""
+    of = averages
+    refined = f"prior fg {of['prior_foreground']:.3f} bg {of['prior_background']:.3f}"
+    raw = f"raw fg {of['raw_prior_foreground']:.3f} bg {of['raw_prior_background']:.3f}"
+    parts = f"query {of['query_loss']:.4f}, alignment {of['alignment_loss']:.4f}"
+    return f"loss {of['loss']:.3f}, {refined}", f"loss {of['loss']:.4f} ({parts}), {refined} ({raw})"

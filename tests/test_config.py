@@ -1,12 +1,15 @@
 """The configuration refuses what cannot work, in one line, before anything is written."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 
 from config_ssl_upload import (
     PUBLISHED_WEIGHTS,
     RECIPES,
+    REPOSITORY,
     Config,
     check_paths,
     dataset_defaults,
@@ -168,6 +171,18 @@ def test_the_command_line_wins_over_its_recipe(capsys):
     told = capsys.readouterr().out
     assert "lr = 0.25" in told
     assert f"schedule = '{RECIPES['strong']['optim']['schedule']}'" in told
+
+
+def test_a_repository_without_any_commit_does_not_keep_experiments_from_being_made(tmp_path):
+    for room in ("data", "dataloaders", "util"):
+        (tmp_path / room).symlink_to(REPOSITORY / room)
+    (tmp_path / "config_ssl_upload.py").write_text((REPOSITORY / "config_ssl_upload.py").read_text())
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    program = "import config_ssl_upload; print(config_ssl_upload.make_experiment('training').path)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.stderr) == ("training\n", "")
 
 
 def test_a_missing_key_is_named():

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import config_ssl_upload
-from config_ssl_upload import Config, ModelConfig, OptimConfig
+from config_ssl_upload import Config
 from data.settings import PathConfig
 from dataloaders.augmentation_ranges import AugmentationRanges
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from util.settings import describe_keys, group, key, whole
+from util.training_settings import ModelConfig, OptimConfig
 
 ROOT = Path(config_ssl_upload.__file__).parent
 # What a whole group of keys is handed to as keyword arguments.
@@ -76,9 +77,18 @@ def all_reads():
     reads = set()
     for name in ("training.py", "validation.py"):
         reads |= keys_read((ROOT / name).read_text(encoding="utf-8"))
-    tree = ast.parse((ROOT / "config_ssl_upload.py").read_text(encoding="utf-8"))
-    of_config = next(node for node in tree.body if getattr(node, "name", "") == "Config")
-    return reads | keys_read(ast.unparse(of_config), "self")
+    of_optim = (ROOT / "util/optimisation.py", ROOT / "util/training_state.py")
+    for path in of_optim:
+        reads |= {f"optim.{name}" for name in keys_read(path.read_text(encoding="utf-8"), "optim")}
+    reads |= {f"phantom.{name}" for name in keys_read(_part_of("data/settings.py", "PhantomConfig"), "self")}
+    reads |= keys_read(_part_of("config_ssl_upload.py", "find_former_run"))
+    return reads | keys_read(_part_of("config_ssl_upload.py", "Config"), "self")
+
+
+def _part_of(path, name):
+    """Return the source of a class or function of a file."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return ast.unparse(next(node for node in tree.body if getattr(node, "name", "") == name))
 
 
 def stands_for(read, name):

@@ -12,8 +12,6 @@ from models.precision import mixed_precision
 from models.prototypes import _random_keys
 from tests.models.episodes import make_batch, make_network
 from util.hardware import choose_kernels
-from util.meter import Meter
-from util.optimisation import WeightAverage
 from util.ranks import Ranks
 from util.settings import merge_values
 
@@ -84,27 +82,23 @@ def test_a_step_never_waits_for_the_gpu(changes):
     small = {"model": {"encoder": "resnet18", "feature_width": 8}}
     config = parse_config(merge_values(merge_values(dataset_defaults("PHANTOM"), small), changes))
     choose_kernels(deterministic=False, precision=config.precision)
-    network, meter = training.make_network(config).train(), Meter(training.METRICS)
+    network = training.make_network(config).train()
     model = training.place_network(config, network, device=CUDA, ranks=Ranks())
-    optimizer = training.make_optimizer(config, network, device=CUDA)
-    average = WeightAverage(network, 0.9)
+    state = training.make_state(config, network, device=CUDA, log=lambda *told: None)
     names = ("support_images", "support_masks", "query_images", "query_masks")
     batch = {name: tensor.float().pin_memory() for name, tensor in zip(names, make_batch(2), strict=True)} | {
         "episode_index": torch.tensor([3, 4])
     }
 
-    def step(number):
-        losses = training.play(model, batch, config=config, step=number, device=CUDA)
-        (losses.query + losses.alignment).mean().backward()
-        training.update(config, network, optimizer, average)
-        meter.add(training.losses_and_prior(losses))
+    def step():
+        training.take_step(config, model, state, batch, device=CUDA)
 
-    step(1)  # libraries start, and choose their kernels
+    step()  # libraries start, and choose their kernels
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(2)
+        step()
         with pytest.raises(RuntimeError, match="synchron"):  # so that a wait would show
             torch.ones(1, device=CUDA).item()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert meter.take(2)["loss"] > 0
+    assert state.meter.take(2)["loss"] > 0

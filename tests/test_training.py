@@ -8,11 +8,12 @@ import torch
 
 import training
 from config_ssl_upload import dataset_defaults, parse_config
-from models.records import EpisodeLosses
-from util.checkpoints import load_snapshot
+from models.records import METRICS, EpisodeLosses
 from util.command_line import run_command_line
 from util.errors import UserError
 from util.meter import Meter
+from util.optimisation import learning_rate
+from util.snapshots import load_snapshot
 
 
 def train(overrides, *more):
@@ -31,18 +32,19 @@ def losses(query, alignment):
         prior_areas=areas,
         prior_agreement=torch.tensor([0.75, 0.5, 0.125]),
     )
-    return training.losses_and_prior(episode_losses)
+    return episode_losses.told()
 
 
 def test_learning_rate_is_cut_after_each_full_period():
     values = {**dataset_defaults("CHAOST2"), "max_iters_per_load": 10, "lr_step_gamma": 0.5}
     config = parse_config(values)
-    rates = [training.rate_of(config, step) for step in (1, 10, 11, 20, 21)]
+    cuts = {"cut_every": config.max_iters_per_load, "cut_factor": config.lr_step_gamma}
+    rates = [learning_rate(config.optim, step, n_steps=100, **cuts) for step in (1, 10, 11, 20, 21)]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
 
 
 def test_meter_averages_over_steps_and_starts_anew():
-    meter = Meter(training.METRICS)
+    meter = Meter(METRICS)
     meter.add(losses([1.0, 3.0], [0.5, 0.5]))
     meter.add(losses([4.0], [0.0]))
     averages = meter.take(2)
@@ -58,7 +60,7 @@ def test_meter_averages_over_steps_and_starts_anew():
 
 
 def test_a_loss_that_is_not_finite_stops_training():
-    meter = Meter(training.METRICS)
+    meter = Meter(METRICS)
     meter.add(losses([math.nan], [0.0]))
     with pytest.raises(UserError, match=r"loss is not finite in the steps up to 7; lower optim\.lr"):
         meter.take(7)
@@ -82,7 +84,7 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
         "snapshot_000003.pt",
     ]
     metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics) == {*training.METRICS, "lr"}
+    assert set(metrics) == {*METRICS, "lr"}
     assert metrics["loss"]["steps"] == [2, 3]
     assert all(0 <= area <= 1 for area in metrics["prior_foreground"]["values"])
     snapshot = load_snapshot(run / "snapshots" / "snapshot_000003.pt")
@@ -119,11 +121,11 @@ def test_clipping_limits_the_norm_of_all_gradients_together():
     values["model"]["feature_width"] = 8
     config = parse_config(values)
     network = training.make_network(config)
-    optimizer = training.make_optimizer(config, network, device=torch.device("cpu"))
+    state = training.make_state(config, network, device=torch.device("cpu"), log=lambda *told: None)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    training.update(config, network, optimizer)
+    state.guard.update(torch.tensor(1.0), 1)
     moved = [new.detach().double() - old for new, old in zip(network.parameters(), before, strict=True)]
     assert torch.cat([change.flatten() for change in moved]).norm().item() == pytest.approx(0.5, rel=1e-3)
 

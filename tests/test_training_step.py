@@ -13,8 +13,7 @@ from config_ssl_upload import dataset_defaults, parse_config
 from models import prototypes
 from models.prior_masks import PRIOR_FORMS
 from tests.models.episodes import make_batch
-from util.meter import Meter
-from util.optimisation import WeightAverage
+from util.optimisation import make_optimizer
 from util.ranks import Ranks
 from util.settings import merge_values
 
@@ -120,7 +119,11 @@ def test_waiting_for_the_device_would_be_found(wait):
     "changes",
     [
         {},
-        {"precision": "bf16", "optim": {"name": "adamw", "clip_norm": 1.0}},
+        {
+            "precision": "bf16",
+            "optim": {"name": "adamw", "clip_norm": 1.0, "average_decay": 0.9},
+            "nonfinite": "skip:3",
+        },
         {"recompute": True},
         *({"model": {switch: False}} for switch in SWITCHES),
         *({"model": {"prior_form": form}} for form in PRIOR_FORMS),
@@ -129,19 +132,16 @@ def test_waiting_for_the_device_would_be_found(wait):
     ids=["default", "bf16_adamw_clipped", "recompute", *SWITCHES, *PRIOR_FORMS, "straight_through"],
 )
 def test_a_step_never_waits_for_the_device(changes):
-    config, meter = _config(**changes), Meter(training.METRICS)
+    config = _config(**changes)
     network = training.make_network(config).train()
     model = training.place_network(config, network, device=CPU, ranks=Ranks())
-    optimizer = training.make_optimizer(config, network, device=CPU)
-    average = WeightAverage(network, 0.9)
+    state = training.make_state(config, network, device=CPU, log=lambda *told: None)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    for step in (1, 2):
+    for batch in (_batch(), _batch()):
         with _NoWaiting():
-            losses = training.play(model, _batch(), config=config, step=step, device=CPU)
-            (losses.query + losses.alignment).mean().backward()
-            training.update(config, network, optimizer, average)
-            meter.add(training.losses_and_prior(losses))
-    assert meter.take(2)["loss"] > 0
+            training.take_step(config, model, state, batch, device=CPU)
+    assert state.step == 2
+    assert state.meter.take(2)["loss"] > 0
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -171,9 +171,9 @@ def test_convolutions_keep_channels_innermost_through_a_step_where_asked(channel
     network = training.make_network(config).train()
     placed = training.place_network(config, network, device=CPU, ranks=Ranks())
     assert placed is network
-    optimizer = training.make_optimizer(config, network, device=CPU)
+    state = training.make_state(config, network, device=CPU, log=lambda *told: None)
+    training.take_step(config, network, state, _batch(), device=CPU)
     training.play(network, _batch(), config=config, step=1, device=CPU).query.mean().backward()
-    optimizer.step()
     spatial = [p for p in _weights(network, 4) if p.shape[1] > 1 and p.shape[2] > 1]
     assert len(spatial) > 15
     for weight in spatial:
@@ -194,7 +194,7 @@ def test_the_optimiser_is_fused_where_there_is_a_kernel_and_has_every_parameter(
     with torch.device("meta"):
         network = training.make_network(config)
     for device, fused in (("cpu", True), ("cuda", True), ("mps", False)):
-        optimizer = training.make_optimizer(config, network, device=torch.device(device))
+        optimizer = make_optimizer(config.optim, network.parameters(), device=torch.device(device))
         assert type(optimizer) is kind
         (group,) = optimizer.param_groups
         assert group["fused"] is fused

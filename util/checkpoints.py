@@ -1,125 +1,101 @@
-"""Snapshots of a training: weights with all that is needed to use them.
+"""Checkpoints: all that a training needs to go on as if it had never stopped.
 
-They hold nothing that could run.
+They hold tensors and plain values alone, and nothing that could run. No random state is among them: what is
+drawn at random depends on the seed and on the step or the episode.
 """
 
-import pickle
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from util.errors import UserError
-from util.files import replaced_file
-
-Network = TypeVar("Network", bound=torch.nn.Module)
+from util.runs import checkpoint_path, list_checkpoints
+from util.snapshots import read_tensors, write_tensors
 
 FORMAT = 1
-_RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "SimpleITK", "sacred")
-_FIELDS = {"format": int, "step": int, "weights": Mapping, "config": Mapping, "versions": Mapping}
+N_KEPT = 2  # the newest, and one before in case a disk damages it
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A network as it was after some training steps.
+class Checkpoint:
+    """A training after some of its steps.
 
     Attributes:
-        step: training steps done.
-        weights: the network's state dict.
-        config: the configuration of its training, plain values.
-        versions: of Python and of the packages that matter.
+        step: steps done.
+        config: the training's configuration, plain values.
+        weights: the network's state dict, of the first rank.
+        optimizer: the optimiser's state dict.
+        average: the averaged network's state dict with the number of updates; None without an average.
+        of_ranks: for each rank what it has of its own: its network's `buffers`, and the sums of the `meter`.
+        history: metric -> `{"steps": [...], "values": [...]}`, all that was logged.
+        n_skipped: steps whose update was left out.
     """
 
     step: int
-    weights: Mapping[str, torch.Tensor]
     config: Mapping[str, Any]
-    versions: Mapping[str, str]
+    weights: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, Any]
+    average: Mapping[str, Any] | None
+    of_ranks: Sequence[Mapping[str, Any]]
+    history: Mapping[str, Mapping[str, list]]
+    n_skipped: int
 
 
-def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot in one step.
-
-    Raises `UserError` when the disk is full or not writable.
-    """
-    content = {
-        "format": FORMAT,
-        "step": snapshot.step,
-        "weights": {name: tensor.detach().cpu() for name, tensor in snapshot.weights.items()},
-        "config": snapshot.config,
-        "versions": dict(snapshot.versions),
-    }
-    with replaced_file(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # what the zip writer makes of a full disk
-            raise UserError(f"{path}: cannot be written ({_first_line(error)}); is the disk full?") from error
-
-
-def load_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot onto the CPU, running nothing that it may hold.
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint in one step, and remove all but the one before it.
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or no snapshot of ours.
+        UserError: it cannot be written; those before are untouched.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such snapshot")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as errors of many kinds
+    path = checkpoint_path(run_dir, checkpoint.step)
+    content = {entry.name: getattr(checkpoint, entry.name) for entry in fields(Checkpoint)}
+    write_tensors(path, {"format": FORMAT, "kind": "checkpoint", **content})
+    for old in list_checkpoints(run_dir)[N_KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, running nothing that it may hold.
+
+    Raises:
+        UserError: it is missing, damaged, of another format or no checkpoint.
+    """
+    content = read_tensors(path, what="checkpoint")
+    if not isinstance(content, Mapping) or content.get("kind") != "checkpoint":
+        raise UserError(f"{path}: is not a checkpoint of a training; give one that training made")
+    if content.get("format") != FORMAT:
         raise UserError(
-            f"{path}: is damaged or not a snapshot ({_first_line(error)}); use another snapshot of the run"
-        ) from error
-    for name, kind in _FIELDS.items():
-        if not isinstance(content, Mapping) or not isinstance(content.get(name), kind):
-            raise UserError(
-                f"{path}: is not a snapshot of this project (no {name}); give one made by training"
-            )
-    if not all(isinstance(tensor, torch.Tensor) for tensor in content["weights"].values()):
-        raise UserError(f"{path}: is not a snapshot of this project (weights that are no tensors)")
-    if content["format"] != FORMAT:
-        raise UserError(
-            f"{path}: has snapshot format {content['format']}, this version reads {FORMAT}; train it again"
+            f"{path}: has checkpoint format {content.get('format')}, this version reads {FORMAT}; go on with "
+            "the version that made it, or train again"
         )
-    return Snapshot(
-        step=content["step"],
-        weights=content["weights"],
-        config=content["config"],
-        versions=content["versions"],
-    )
+    missing = [entry.name for entry in fields(Checkpoint) if entry.name not in content]
+    if missing:
+        raise UserError(f"{path}: is not a checkpoint of a training (no {missing[0]}); use an older one")
+    return Checkpoint(**{entry.name: content[entry.name] for entry in fields(Checkpoint)})
 
 
-def load_weights(model: Network, snapshot: Snapshot) -> Network:
-    """Give a network a snapshot's weights, and return it.
+def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
+    """Read the newest checkpoint of a run that can be read.
+
+    Returns:
+        It, and a line about each newer one that cannot.
 
     Raises:
-        UserError: they do not fit; the first tensor that differs is named, and the network stays as it was.
+        UserError: the run has none that can be read.
     """
-    own = model.state_dict()
-    differing = sorted(own.keys() ^ snapshot.weights.keys()) or [
-        name for name, tensor in own.items() if tensor.shape != snapshot.weights[name].shape
-    ]
-    if differing:
-        raise UserError(f"the snapshot does not fit the network: {differing[0]} differs; train it again")
-    model.load_state_dict(snapshot.weights)
-    return model
-
-
-def current_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    versions = {"python": platform.python_version()}
-    for package in _RECORDED_PACKAGES:
+    remarks: list[str] = []
+    for path in list_checkpoints(run_dir):
         try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "absent"
-    return versions
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
-        return "it holds more than plain tensors"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+            checkpoint = load_checkpoint(path)
+        except UserError as error:
+            remarks.append(f"warning: {error}")
+            continue
+        if remarks:
+            remarks.append(f"going on from {path}")
+        return checkpoint, remarks
+    told = f" that can be read ({remarks[0].removeprefix('warning: ')})" if remarks else ""
+    raise UserError(f"{run_dir}: holds no checkpoint{told}; give another run, or train anew without resume")

@@ -13,7 +13,7 @@ from typing import Any
 
 from docopt import DocoptExit, docopt
 
-from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, NothingToDo, Stopped, UserError
 from util.ranks import RankLost, find_ranks
 
 with warnings.catch_warnings():
@@ -182,7 +182,8 @@ def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
     """Run a command and return its exit code.
 
     That is 0, 2 for bad input (told in one line on stderr; `debug` raises it instead), 130 when interrupted,
-    and another rank's code where that failed first and told why.
+    128 and its number when a signal asked to stop, and another rank's code where that failed first and told
+    why.
     """
     try:
         main()
@@ -190,6 +191,11 @@ def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
         if debug:
             raise
         return _refuse(str(error).strip().splitlines()[0])
+    except NothingToDo as done:
+        print(done)
+    except Stopped as stopped:
+        print(stopped if stopped.advice is None else f"{stopped}; {stopped.advice}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -6,7 +6,7 @@ must be called by all ranks in the same order.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -108,6 +108,15 @@ def broadcast_value(value: Value) -> Value:
 def barrier() -> None:
     """Wait until all ranks are here."""
     gather_values(None)
+
+
+def largest_of_ranks(numbers: Sequence[int]) -> list[int]:
+    """Return the largest of each number over the ranks; cheap enough for every step."""
+    if not find_ranks().are_several:
+        return list(numbers)
+    found = torch.tensor(numbers)  # on the CPU: no GPU is waited for
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return found.tolist()
 
 
 def agree(step: Callable[[], Value]) -> Value:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from util.distributed import PARTING_S, AgreedError, stop_group
-from util.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from util.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER_ERROR, Stopped, UserError
 from util.meeting import meet, wait_until
 from util.ranks import RankLost
 
@@ -87,8 +87,14 @@ def told_once() -> Iterator[None]:
             raise
         raise UserError(f"rank {ranks.rank}: {error}") from error
     except BaseException as error:
-        _fail(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_DEFECT)
+        _fail(_code_of(error))
         raise
+
+
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, Stopped):
+        return error.code
+    return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_DEFECT
 
 
 def _follow_lead(follow: Callable[[dict[str, Any], Path], None], *, guard: Guard) -> int:

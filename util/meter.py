@@ -1,7 +1,8 @@
 """Average what training reports, without a step that waits for its device."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -23,7 +24,7 @@ class Meter:
 
     def add(self, values: Tensor) -> None:
         """Add one step's numbers, one for each name."""
-        self._sum = values if self._sum is None else self._sum + values
+        self._sum = values if self._sum is None else self._sum.to(values.device) + values
         self._count += 1
 
     def take(self, step: int) -> dict[str, float]:
@@ -37,6 +38,14 @@ class Meter:
         if not math.isfinite(means[0]):
             raise UserError(f"the loss is not finite in the steps up to {step}; lower optim.lr")
         return dict(zip(self._names, means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """Return what has been added since the last `take`, as tensors and numbers."""
+        return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._sum, self._count = state["sum"], state["count"]
 
 
 def mean_over_ranks(averages: dict[str, float]) -> dict[str, float]:

@@ -6,14 +6,38 @@ A run folder is `<kind>/<number>`, the number growing.
 import re
 from pathlib import Path
 
-from util.errors import UserError
+from util.errors import NothingToDo, UserError
 
-SNAPSHOT_FOLDER = "snapshots"
+SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
 
 
 def snapshot_path(run_dir: Path, step: int) -> Path:
     """Name the snapshot of a run after a number of steps."""
     return run_dir / SNAPSHOT_FOLDER / f"snapshot_{step:06d}.pt"
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Name the checkpoint of a run after a number of steps."""
+    return run_dir / CHECKPOINT_FOLDER / f"checkpoint_{step:06d}.pt"
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """List a run's checkpoints, the newest first; empty where there is none."""
+    folder = run_dir / CHECKPOINT_FOLDER
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = {
+        path: int(match[1]) for path in found if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", path.name))
+    }
+    return sorted(steps, key=steps.get, reverse=True)
+
+
+def remove_checkpoints(run_dir: Path) -> None:
+    """Remove a run's checkpoints, which a finished training has no need of."""
+    for path in list_checkpoints(run_dir):
+        path.unlink(missing_ok=True)
+    folder = run_dir / CHECKPOINT_FOLDER
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def list_runs(kind_dir: Path) -> list[Path]:
@@ -32,6 +56,39 @@ def latest_snapshot_in(run_dir: Path) -> Path | None:
         int(match[1]): path for path in found if (match := re.fullmatch(r"snapshot_(\d+)\.pt", path.name))
     }
     return steps[max(steps)] if steps else None
+
+
+def find_resumable(training_dir: Path, resume: str) -> Path | None:
+    """Find the run that a training shall go on from.
+
+    Args:
+        training_dir: where the training runs of dataset and fold lie.
+        resume: "latest", a run's number, or its folder.
+
+    Returns:
+        The run's folder, which has checkpoints; None where the latest is asked for and no run has any.
+
+    Raises:
+        NothingToDo: the run is finished.
+        UserError: there is no such run, or nothing in it to go on from.
+    """
+    if resume != "latest":
+        run_dir = training_dir / resume if resume.isdecimal() else Path(resume)
+        if not run_dir.is_dir():
+            raise UserError(
+                f"resume={resume}: no such run folder ({run_dir}); give latest, a number or a folder"
+            )
+        runs = [run_dir]
+    else:
+        runs = list_runs(training_dir)
+    for run_dir in runs:
+        if list_checkpoints(run_dir):
+            return run_dir
+        if (snapshot := latest_snapshot_in(run_dir)) is not None:
+            raise NothingToDo(f"{run_dir} is finished ({snapshot.name}); there is nothing to go on with")
+    if resume == "latest":
+        return None
+    raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; train anew without resume")
 
 
 def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:

@@ -7,6 +7,7 @@ it.
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -77,6 +78,33 @@ def text() -> Rule:
         return value
 
     return Rule("a text that is not empty", parse)
+
+
+def text_or_number() -> Rule:
+    """Ask for a text or a whole number of at least 1, which becomes a text."""
+
+    def parse(value: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return str(value)
+        return text().parse(value)
+
+    return Rule("a text or a whole number of at least 1", parse)
+
+
+def matching(pattern: str, meaning: str) -> Rule:
+    """Ask for a text that a regular expression matches as a whole.
+
+    `meaning` says so in words.
+    """
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError
+        return value
+
+    return Rule(meaning, parse)
 
 
 def one_of(*choices: Any) -> Rule:

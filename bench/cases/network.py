@@ -19,9 +19,10 @@ from models.few_shot_seg import FewShotSeg
 from models.inference import Request, best_slices_per_call, segment_scan
 from models.precision import mixed_precision
 from models.segmenters import NetworkSegmenter
-from training import make_network, make_optimizer, place_network, play
+from training import make_network, place_network, play
 from util.devices import SINGLE_RANK
 from util.hardware import choose_kernels
+from util.optimisation import make_optimizer
 
 WARM_UP_PX = 64
 QUERY_SEED, SUPPORT_SEED = 1, 2
@@ -111,7 +112,7 @@ def time_training(
     choose_kernels(deterministic=False, precision=case.precision)
     network = make_network(config).train()
     model = place_network(config, network, device=device, ranks=SINGLE_RANK)
-    optimizer = make_optimizer(config, network, device=device)
+    optimizer = make_optimizer(config.optim, network.parameters(), device=device)
     compute = _fast_loss if case.variant == "fast" else _naive_loss
 
     def step(size_px: int, clock: Clock | None = None) -> float:

@@ -98,7 +98,6 @@ def missing_trials(options: argparse.Namespace) -> list[Trial]:
 
 def prepare(profile: str, options: argparse.Namespace) -> None:
     """Make volumes and supervoxels once, before several trials need them."""
-    import training
     from data.preparation import ensure_volumes
     from data.supervoxels.generation import generate_supervoxels
 
@@ -107,7 +106,7 @@ def prepare(profile: str, options: argparse.Namespace) -> None:
             config = config_of(profile, arm, 1, options=options)
             ensure_volumes(
                 config.layout,
-                phantom=training.phantom_settings(config),
+                phantom=config.phantom.settings,
                 n_phantom_scans=config.phantom.n_scans,
             )
             for layout in (config.layout, *config.further_layouts):

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from config_ssl_upload import PRIOR_FORMS as CONFIGURED_FORMS
-from config_ssl_upload import PRIOR_GRADIENTS as CONFIGURED_GRADIENTS
 from models import prior_masks
 from models.few_shot_seg import FewShotSeg
 from models.prior_masks import (
@@ -22,6 +20,8 @@ from models.prototypes import Prototypes
 from models.similarity import Similarity
 from tests.models import literal
 from tests.models.episodes import make_batch
+from util.training_settings import PRIOR_FORMS as CONFIGURED_FORMS
+from util.training_settings import PRIOR_GRADIENTS as CONFIGURED_GRADIENTS
 
 N_EPISODES, WIDTH, GRID = 2, 5, (6, 7)
 

@@ -6,9 +6,9 @@ import zipfile
 import pytest
 import torch
 
-from util import checkpoints
-from util.checkpoints import Snapshot, current_versions, load_snapshot, load_weights, save_snapshot
+from util import snapshots
 from util.errors import UserError
+from util.snapshots import Snapshot, current_versions, load_snapshot, load_weights, save_snapshot
 
 
 def _snapshot(step=7):
@@ -129,7 +129,7 @@ def test_a_failed_save_leaves_the_previous_snapshot(path, monkeypatch, error, me
         temporary.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(checkpoints.torch, "save", fail)
+    monkeypatch.setattr(snapshots.torch, "save", fail)
     with pytest.raises(UserError, match=message):
         save_snapshot(path, _snapshot(step=8))
     assert load_snapshot(path).step == 7
@@ -141,7 +141,7 @@ def test_versions_name_python_and_what_results_depend_on(monkeypatch):
     assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert versions["python"].count(".") == 2
     assert {"numpy", "torchvision", "SimpleITK", "sacred"} <= versions.keys()
-    monkeypatch.setattr(checkpoints, "_RECORDED_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(snapshots, "_RECORDED_PACKAGES", ("no-such-package",))
     assert current_versions()["no-such-package"] == "absent"
 
 

@@ -1,0 +1,247 @@
+"""A training that is stopped and goes on ends as one that never stopped, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import training
+from config_ssl_upload import REPOSITORY
+from util.checkpoints import list_checkpoints, load_checkpoint
+from util.command_line import run_command_line
+from util.keeping import CheckpointKeeper
+from util.snapshots import load_snapshot
+
+STEPS = ("n_steps=6", "print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
+# All that a checkpoint has to hold: momentum, averages, a running meter, shots, batches.
+FULL = ("optim.average_decay=0.9", "batch_size=2", "optim.schedule=cosine", "optim.warmup=0.3")
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path):
+    return tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
+
+
+@pytest.fixture(name="stopped_after")
+def _stopped_after(monkeypatch):
+    """Let trainings get a signal after some step, as the next one begins."""
+
+    def arrange(step, number=signal.SIGTERM):
+        real = training.take_step
+
+        def take_step(config, model, state, batch, **places):
+            real(config, model, state, batch, **places)
+            if state.step == step:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(training, "take_step", take_step)
+
+    return arrange
+
+
+def run(*words):
+    return run_command_line(training.experiment, list(words))
+
+
+def go_on(overrides, *more):
+    """Run with the words that say where things lie, but not how long to train."""
+    return run(*(word for word in overrides if not word.startswith("n_steps=")), *more)
+
+
+def final(folder, number, step=6):
+    return load_snapshot(folder / str(number) / "snapshots" / f"snapshot_{step:06d}.pt").weights
+
+
+def assert_equal(one, two):
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "more", [(), FULL, ("optim.name=adamw", "num_workers=1")], ids=["sgd", "full", "adamw"]
+)
+@pytest.mark.parametrize("step", [1, 3])
+def test_it_ends_as_one_that_never_stopped(tiny_overrides, folder, stopped_after, monkeypatch, more, step):
+    words = [*tiny_overrides, *STEPS, *more]
+    assert run(*words) == 0
+    stopped_after(step)
+    assert run(*words) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert load_checkpoint(list_checkpoints(folder / "2")[0]).step == step
+    assert go_on(tiny_overrides, "resume=latest") == 0
+    assert_equal(final(folder, 1), final(folder, 3))
+    whole, resumed = (json.loads((folder / number / "metrics.json").read_text()) for number in ("1", "3"))
+    for name, metric in whole.items():
+        assert metric["steps"] == resumed[name]["steps"]
+        assert metric["values"] == resumed[name]["values"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_marks_the_run_and_tells_the_way_on(
+    tiny_overrides, folder, stopped_after, capsys, number
+):
+    stopped_after(2, number)
+    assert run(*tiny_overrides, "n_steps=5", "save_snapshot_every=5") == 128 + number
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith(f"stopped by {number.name}; go on with bash script/train.sh dataset=PHANTOM")
+    assert told.endswith("eval_fold=0 resume=latest")
+    assert json.loads((folder / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
+    assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
+
+
+def test_a_finished_training_keeps_no_checkpoint_and_is_not_begun_again(tiny_overrides, folder, capsys):
+    assert run(*tiny_overrides, *STEPS) == 0
+    assert list_checkpoints(folder / "1") == []
+    assert go_on(tiny_overrides, "resume=latest") == 0
+    assert "is finished (snapshot_000006.pt); there is nothing to go on with" in capsys.readouterr().out
+    assert not (folder / "2").exists()
+
+
+def test_resuming_what_never_began_begins(tiny_overrides, folder):
+    assert run(*tiny_overrides, "resume=latest") == 0
+    assert final(folder, 1, step=3)
+
+
+def test_at_most_two_checkpoints_are_kept(tiny_overrides, folder, stopped_after):
+    stopped_after(5)
+    assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
+    assert [path.name for path in list_checkpoints(folder / "1")] == [
+        "checkpoint_000005.pt",
+        "checkpoint_000004.pt",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "gone"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+    tiny_overrides, folder, stopped_after, capsys, monkeypatch, damage
+):
+    stopped_after(4)
+    assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    newest = list_checkpoints(folder / "1")[0]
+    content = bytearray(newest.read_bytes())
+    if damage == "gone":
+        newest.unlink()
+    elif damage == "flipped":
+        content[len(content) // 2 :] = bytes(byte ^ 255 for byte in content[len(content) // 2 :])
+        newest.write_bytes(content)
+    else:
+        newest.write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
+    capsys.readouterr()
+    assert go_on(tiny_overrides, "resume=1") == 0
+    told = capsys.readouterr().out
+    assert "going on after step 3 of" in told
+    if damage != "gone":
+        assert f"warning: {newest}: is damaged" in told
+        assert "checkpoint_000003.pt" in told
+    assert run(*tiny_overrides, *STEPS) == 0
+    assert_equal(final(folder, 2), final(folder, 3))
+
+
+def test_a_change_that_alters_the_result_is_refused_unless_forced(
+    tiny_overrides, folder, stopped_after, capsys, monkeypatch
+):
+    stopped_after(2)
+    assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert go_on(tiny_overrides, "resume=latest", "optim.lr=0.5", "num_workers=1") == 2
+    told = capsys.readouterr().err
+    assert "was trained with optim.lr: 0.003, now 0.5; leave that out, or add resume_changed=True" in told
+    assert not (folder / "2").exists()
+    assert go_on(tiny_overrides, "resume=latest", "optim.lr=0.5", "resume_changed=True") == 0
+    assert load_snapshot(folder / "2" / "snapshots" / "snapshot_000006.pt").config["optim"]["lr"] == 0.5
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
+    tiny_overrides, folder, monkeypatch, capsys
+):
+    real = training.play
+
+    def play(model, batch, *, step, **places):
+        losses = real(model, batch, step=step, **places)
+        if step == 3:
+            losses.query.mul_(float("nan"))
+        return losses
+
+    assert run(*tiny_overrides, *STEPS) == 0
+    monkeypatch.setattr(training, "play", play)
+    assert run(*tiny_overrides, *STEPS) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("error: step 3: the loss is not finite (scan ")
+    for word in ("slices ", "supervoxel ", "episode 2", "kept in ", "were not touched", "optim.lr"):
+        assert word in told
+    [kept] = (folder / "2" / "nonfinite").iterdir()
+    episode = torch.load(kept, weights_only=True)["episodes"][0]
+    assert episode["support_images"].shape == (1, 1, 48, 48)
+    checkpoint = load_checkpoint(list_checkpoints(folder / "2")[0])
+    assert checkpoint.step == 2  # the last good one
+
+
+def test_bad_steps_are_left_out_and_counted_where_that_is_allowed(
+    tiny_overrides, folder, monkeypatch, capsys
+):
+    real = training.play
+
+    def play(model, batch, *, step, **places):
+        losses = real(model, batch, step=step, **places)
+        if step in (2, 4):
+            losses.alignment.mul_(float("inf"))
+            losses.query.mul_(float("nan"))
+        return losses
+
+    monkeypatch.setattr(training, "play", play)
+    words = [*tiny_overrides, *STEPS, "print_interval=6"]
+    assert run(*words, "nonfinite=skip:1") == 2
+    told = capsys.readouterr()
+    assert "step 2: not finite, left out (1 of 1 allowed)" in told.out + told.err
+    assert "step 4: the loss is not finite" in told.err
+    weights = load_checkpoint(list_checkpoints(folder / "1")[0]).weights
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(tiny_overrides, folder, monkeypatch, capsys):
+    real = torch.save
+
+    def save(content, path):
+        if content.get("kind") == "checkpoint" and content["step"] == 3:
+            raise OSError(28, "No space left on device")
+        real(content, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    assert run(*tiny_overrides, *STEPS) == 2
+    assert "checkpoint_000003.pt: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    keeper = CheckpointKeeper(tmp_path, minutes=2, former_run=None, is_main=True)
+    other = CheckpointKeeper(tmp_path, minutes=2, former_run=None, is_main=False)
+    assert not keeper.is_due()
+    now[0] += 120
+    assert keeper.is_due()
+    assert not other.is_due()
+
+
+def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):
+    command = [sys.executable, str(REPOSITORY / "training.py"), *tiny_overrides, "n_steps=40", *STEPS[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list_checkpoints(folder / "1") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    step = load_checkpoint(list_checkpoints(folder / "1")[0]).step
+    assert 0 < step < 40
+    assert go_on(tiny_overrides, "resume=latest") == 0
+    assert run(*tiny_overrides, "n_steps=40", *STEPS[1:]) == 0
+    assert_equal(final(folder, 2, 40), final(folder, 3, 40))

@@ -1,0 +1,66 @@
+"""Go on with a training under the settings that it began with."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from util.errors import UserError
+
+
+def read_run_config(run_dir: Path) -> dict[str, Any]:
+    """Read the configuration that a run's record keeps, as nested plain values.
+
+    Raises:
+        UserError: the record is missing or damaged.
+    """
+    path = run_dir / "config.json"  # sacred's
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); train anew without resume") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold keys and values; train anew without resume")
+    return values
+
+
+def adopt(values: Mapping[str, Any], saved: Mapping[str, Any], *, but: Collection[str]) -> dict[str, Any]:
+    """Return nested values with those of a former run in their places.
+
+    Args:
+        values: the defaults; keys that the former run did not have keep them.
+        saved: of the former run; keys that there are no more are left out.
+        but: top-level keys that keep the defaults.
+    """
+    adopted = dict(values)
+    for name, value in saved.items():
+        if name not in values or name in but:
+            continue
+        is_group = isinstance(values[name], Mapping) and isinstance(value, Mapping)
+        adopted[name] = adopt(values[name], value, but=()) if is_group else value
+    return adopted
+
+
+def find_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, free: Collection[str], prefix: str = ""
+) -> list[str]:
+    """List the settings that differ between two configurations of the same training.
+
+    Args:
+        before, now: nested plain values. A key that only one of them has is passed over: it is of another
+            version of the code.
+        free: top-level keys that may differ.
+        prefix: of the keys' names.
+
+    Returns:
+        A text for each, such as "optim.lr: 0.001, now 0.002".
+    """
+    changes = []
+    for name, value in before.items():
+        if name not in now or name in free:
+            continue
+        if isinstance(value, Mapping) and isinstance(now[name], Mapping):
+            changes += find_changes(value, now[name], free=(), prefix=f"{prefix}{name}.")
+        elif value != now[name]:
+            changes.append(f"{prefix}{name}: {value}, now {now[name]}")
+    return changes

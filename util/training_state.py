@@ -1,0 +1,204 @@
+"""All that a training's steps change.
+
+How it is kept, and taken up again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from util.checkpoints import Checkpoint, newest_checkpoint
+from util.distributed import gather_values
+from util.errors import UserError
+from util.finite import FiniteGuard
+from util.meter import Meter
+from util.optimisation import WeightAverage, make_optimizer
+from util.training_settings import OptimConfig
+
+Log = Callable[[str, float, int], None]
+
+
+class History:
+    """All that a training has logged, by metric."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.metrics: dict[str, dict[str, list]] = {}
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Log a metric's value after a step."""
+        of_metric = self.metrics.setdefault(name, {"steps": [], "values": []})
+        of_metric["steps"].append(step)
+        of_metric["values"].append(value)
+        self._log(name, value, step)
+
+    def replay(self, metrics: Mapping[str, Mapping[str, Sequence]]) -> None:
+        """Log again what a training before had logged."""
+        for name, of_metric in metrics.items():
+            for step, value in zip(of_metric["steps"], of_metric["values"], strict=True):
+                self.add(name, value, step)
+
+
+class TrainingState:
+    """What a training's steps change.
+
+    Args:
+        network: on its device.
+        optimizer: of its parameters.
+        average: of its weights, or None.
+        guard: through which it is updated.
+        metrics: names of what a step is told by.
+        log: takes a metric's name, its value and the step.
+
+    Attributes:
+        step: steps done.
+        network, optimizer, average, guard: as given.
+        meter, history: empty at first.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        average: WeightAverage | None,
+        guard: FiniteGuard,
+        metrics: Sequence[str],
+        log: Log,
+    ) -> None:
+        self.step = 0
+        self.network = network
+        self.optimizer = optimizer
+        self.average = average
+        self.guard = guard
+        self.meter = Meter(metrics)
+        self.history = History(log)
+
+    @classmethod
+    def begin(
+        cls,
+        network: nn.Module,
+        optim: OptimConfig,
+        *,
+        device: torch.device,
+        n_allowed: int,
+        metrics: Sequence[str],
+        log: Log,
+    ) -> "TrainingState":
+        """Make the state before the first step.
+
+        Args:
+            network: on its device.
+            optim: the optimiser's settings.
+            device: the network's.
+            n_allowed: steps that may be left out because they are not finite.
+            metrics, log: as for the class.
+        """
+        optimizer = make_optimizer(optim, network.parameters(), device=device)
+        return cls(
+            network,
+            optimizer,
+            average=WeightAverage(network, optim.average_decay) if optim.average_decay else None,
+            guard=FiniteGuard(network, optimizer, n_allowed=n_allowed, max_norm=optim.clip_norm),
+            metrics=metrics,
+            log=log,
+        )
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that snapshots hold: with averaged weights if there is an average."""
+        return self.network if self.average is None else self.average.module
+
+    def take_checkpoint(self, config: Mapping[str, Any], *, is_main: bool = True) -> Checkpoint | None:
+        """Put everything into a checkpoint, on the rank that writes.
+
+        All ranks must call it at the same step.
+
+        Args:
+            config: what is kept with it.
+            is_main: whether this is that rank; the others get None.
+        """
+        own = {"buffers": _on_cpu(dict(self.network.named_buffers())), "meter": self.meter.state()}
+        if self.average is not None:
+            own["averaged_buffers"] = _on_cpu(dict(self.average.module.named_buffers()))
+        of_ranks = gather_values(own)
+        if not is_main:
+            return None
+        average = None
+        if self.average is not None:
+            average = {
+                "weights": _on_cpu(self.average.module.state_dict()),
+                "n_updates": self.average.n_updates,
+            }
+        return Checkpoint(
+            step=self.step,
+            config=dict(config),
+            weights=_on_cpu(self.network.state_dict()),
+            optimizer=_on_cpu(self.optimizer.state_dict()),
+            average=average,
+            of_ranks=of_ranks,
+            history=self.history.metrics,
+            n_skipped=self.guard.read().n_steps,
+        )
+
+    def go_on(self, former_run: Path, *, rank: int, n_ranks: int) -> None:
+        """Go on from a run's newest checkpoint that can be read, and say so.
+
+        Raises as `resume` does.
+        """
+        checkpoint, remarks = newest_checkpoint(former_run)
+        self.resume(checkpoint, rank=rank, n_ranks=n_ranks)
+        print("\n".join([*remarks, f"going on after step {checkpoint.step} of {former_run}"]), flush=True)
+
+    def resume(self, checkpoint: Checkpoint, *, rank: int, n_ranks: int) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            checkpoint: of the same network and optimiser.
+            rank, n_ranks: this process's place; as many ranks as before.
+
+        Raises:
+            UserError: it is of another number of processes, or of another network.
+        """
+        n_before = len(checkpoint.of_ranks)
+        if n_before != n_ranks:
+            raise UserError(
+                f"the checkpoint is of {n_before} processes, and there are {n_ranks} now; go on with "
+                f"NPROC={n_before}"
+            )
+        own = checkpoint.of_ranks[rank]
+        try:
+            self.network.load_state_dict(checkpoint.weights)
+            self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+            if self.average is not None:
+                self.average.module.load_state_dict(checkpoint.average["weights"])
+                self.average.n_updates = checkpoint.average["n_updates"]
+                _set_buffers(self.average.module, own["averaged_buffers"])
+            _set_buffers(self.network, own["buffers"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"the checkpoint does not fit this network and optimiser ({told}); train anew without resume"
+            ) from error
+        self.meter.restore(own["meter"])
+        self.guard.resume(checkpoint.n_skipped)
+        self.history.replay(checkpoint.history)
+        self.step = checkpoint.step
+
+
+def _set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            buffer.copy_(values[name])
+
+
+def _on_cpu(value: Any) -> Any:
+    """Copy tensors, wherever they are nested, to the CPU's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: _on_cpu(item) for name, item in value.items()}
+    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
