@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.described import find_dataset
 from data.layout import DatasetLayout
-from data.settings import PathConfig, PhantomConfig
-from data.specs import DATASETS, DatasetSpec, find_spec
+from data.settings import DATASET_NAME, PathConfig, PhantomConfig
+from data.specs import DATASETS, DatasetSpec
 from dataloaders.settings import EvaluationConfig, TaskConfig
 from util.command_line import experiment_logger, sacred
-from util.errors import NothingToDo, UserError
+from util.errors import UserError
 from util.files import make_folder
-from util.resumption import adopt, find_changes, read_run_config
+from util.ranks import find_ranks
+from util.resumption import adopt, choose_former_run, read_run_config
 from util.runs import find_resumable
 from util.settings import (
     default_values,
@@ -56,7 +58,11 @@ class Config:
     `seed` to `n_shot` carry the names usual among these code bases.
     """
 
-    dataset: str = key("CHAOST2", one_of(*DATASETS), "dataset")
+    dataset: str = key(
+        "CHAOST2",
+        matching(DATASET_NAME, f"{', '.join(DATASETS)}, or a name of letters, digits and _"),
+        "dataset: a published one, PHANTOM, or the name of own data that was prepared",
+    )
     recipe: str = key(
         "published",
         one_of("published", "strong"),
@@ -144,17 +150,19 @@ class Config:
     @property
     def spec(self) -> DatasetSpec:
         """The dataset's constants."""
-        return find_spec(self.dataset)
+        return self.layout.spec
 
     @property
     def layout(self) -> DatasetLayout:
         """Where the dataset's files lie."""
-        paths = getattr(self.path, self.dataset)
+        paths = getattr(self.path, self.dataset if self.dataset in DATASETS else "OWN")
+        data_dir = Path(paths.data_dir or f"data/{self.dataset}")
+        spec = find_dataset(self.dataset, data_dir)
         return DatasetLayout(
-            spec=self.spec,
-            data_dir=Path(paths.data_dir),
-            supervoxel_dir=Path(paths.supervoxel_dir or paths.data_dir),
-            supervoxel_min_vox=self.n_sv or self.spec.supervoxel_min_vox,
+            spec=spec,
+            data_dir=data_dir,
+            supervoxel_dir=Path(paths.supervoxel_dir or data_dir),
+            supervoxel_min_vox=self.n_sv or spec.supervoxel_min_vox,
         )
 
     @property
@@ -261,23 +269,24 @@ def check_paths(config: Config) -> None:
 def find_former_run(config: Config) -> Path | None:
     """Find the run that a training goes on from; None where it begins anew.
 
-    Raises:
-        NothingToDo: that run is finished.
-        UserError: it is not there, or the settings differ from its in what changes the result.
+    A job that `torchrun` started again goes on by itself. Raises as `choose_former_run` does.
     """
-    if config.resume is None:
+    resume = config.resume or ("latest" if find_ranks().n_restarts else None)
+    if resume is None:
         return None
-    run_dir = find_resumable(config.fold_dir / "training", config.resume)
-    if run_dir is not None and not config.resume_changed:
+
+    def complete(saved: Mapping[str, Any]) -> dict[str, Any]:
         defaults = dataset_defaults(config.dataset, config.recipe)
-        before = parse_config(adopt(defaults, read_run_config(run_dir), but=()))
-        changes = find_changes(plain_values(before), plain_values(config), free=FREE_ON_RESUME)
-        if changes:
-            raise UserError(
-                f"resume={config.resume}: {run_dir} was trained with {'; '.join(changes)}; leave that out, "
-                "or add resume_changed=True"
-            )
-    return run_dir
+        return plain_values(parse_config(adopt(defaults, saved, but=())))
+
+    return choose_former_run(
+        config.fold_dir / "training",
+        resume,
+        settings=plain_values(config),
+        complete=complete,
+        is_asked_for=config.resume is not None,
+        allows_changes=config.resume_changed,
+    )
 
 
 def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = None) -> sacred.Experiment:
@@ -330,10 +339,10 @@ def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = No
 def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = parse_config(merge_values(defaults, fixed))
-        run_dir = find_resumable(config.fold_dir / "training", config.resume)
-    except (KeyError, UserError, NothingToDo):
+        found = find_resumable(config.fold_dir / "training", config.resume)
+    except (KeyError, UserError):
         return defaults  # told with the configuration's other checks
-    return defaults if run_dir is None else adopt(defaults, read_run_config(run_dir), but=FREE_ON_RESUME)
+    return defaults if found is None else adopt(defaults, read_run_config(found[0]), but=FREE_ON_RESUME)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from config_ssl_upload import Config, find_former_run, make_experiment, parse_config
-from data.preparation import ensure_volumes
+from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episode_config import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
@@ -74,24 +74,24 @@ def main(_config: dict[str, Any], _run: Any) -> None:
     config = parse_config(_config)
     if not _run.observers:
         raise UserError("training keeps its snapshots in a run folder; leave out --unobserved")
-    train(config, Path(_run.observers[0].dir), log=_run.log_scalar)
+    train(config, Path(_run.observers[0].dir), log=_run.log_scalar, info=_run.info)
 
 
 def follow(values: dict[str, Any], run_dir: Path) -> None:
     """Train as another rank than the one that has the run."""
-    train(parse_config(values), run_dir, log=lambda name, value, step: None)
+    train(parse_config(values), run_dir, log=lambda name, value, step: None, info={})
 
 
-def train(config: Config, run_dir: Path, *, log: Log) -> Path:
-    """Train the network of one fold, as one rank of the job or alone.
+def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> Path:
+    """Train a fold's network, alone or as one of several ranks.
+
+    Returns the last snapshot's path.
 
     Args:
         config: checked, the same on all ranks.
         run_dir: where the first rank puts snapshots and checkpoints.
         log: takes a metric's name, its value and the step.
-
-    Returns:
-        The last snapshot's path.
+        info: gets the hash of the data's fingerprint.
 
     Raises:
         UserError: data, weights, device or checkpoint are not usable, or a number stopped being finite.
@@ -110,10 +110,11 @@ def train(config: Config, run_dir: Path, *, log: Log) -> Path:
         _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
         if former_run is not None:
             agree(lambda: state.go_on(former_run, rank=ranks.rank, n_ranks=ranks.n_ranks))
+        data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
+        info["data_fingerprint"] = data
         stops.defer()
-        keeper = CheckpointKeeper(
-            run_dir, minutes=config.checkpoint_minutes, former_run=former_run, is_main=ranks.is_main
-        )
+        minutes = config.checkpoint_minutes
+        keeper = CheckpointKeeper(run_dir, minutes=minutes, former_run=former_run, data=data)
         _run_steps(config, model, state, dataset, keeper=keeper, stops=stops, device=device, ranks=ranks)
     return snapshot_path(run_dir, config.n_steps)
 
@@ -330,8 +331,7 @@ def _announce(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "
         f"{config.n_steps} steps of batch {config.batch_size}{on_ranks} in {config.precision} on {device}\n"
         f"network: {config.model.encoder}, {n_parameters / 1e6:.1f} million parameters\n"
-        f"episodes: {len(index.target_ids)} targets in {len(index.scan_positions)} scans\n"
-        f"run: {run_dir}",
+        f"episodes: {len(index.target_ids)} targets in {len(index.scan_positions)} scans\nrun: {run_dir}",
         flush=True,
     )
 

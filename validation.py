@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from config_ssl_upload import N_FOLDS, Config, dataset_defaults, make_experiment, parse_config
-from data.preparation import ensure_volumes
+from data.preparation import ensure_volumes, find_changed_volumes
 from dataloaders.evaluation_sets import (
     EvaluationScan,
     Job,
@@ -41,7 +41,7 @@ from training import make_network
 from util.cleaning import clean_up
 from util.command_line import run_command_line
 from util.devices import SINGLE_RANK, choose_device
-from util.distributed import gather_values, local_main_first, start_ranks
+from util.distributed import agree, gather_values, local_main_first, start_ranks
 from util.errors import UserError
 from util.hardware import choose_kernels, peak_memory_gb
 from util.metrics import VolumeScore
@@ -123,9 +123,10 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     _announce(config, snapshot, snapshot_file, device=device)
     asked = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
     remarks = find_mismatches(snapshot.config, asked)
-    for remark in remarks:
-        print(remark, flush=True)
     scans = local_main_first(lambda: load_fold(config))
+    remarks += agree(lambda: _find_changed_volumes(config, snapshot) if ranks.is_main else [])
+    if remarks:
+        print("\n".join(remarks), flush=True)
     organs = {label: config.spec.labels[label] for label in config.test_label}
     jobs = plan_jobs(
         scans,
@@ -216,7 +217,8 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"the snapshot's configuration is not usable ({error}); train it again") from error
     adopted = replace(config, model=model, image_size_px=None if size is None else tuple(size))
-    default = parse_config(dataset_defaults(config.dataset, config.recipe))
+    defaults = dataset_defaults(config.dataset, config.recipe)
+    default = parse_config({**defaults, "path": plain_values(config.path)})
     asked = {f"model.{entry.name}": entry.name for entry in fields(ModelConfig)}
     for key, name in asked.items():
         given, of_default, trained = (getattr(c.model, name) for c in (config, default, adopted))
@@ -324,6 +326,11 @@ def _calibration_images(config: Config) -> torch.Tensor:
     slices = np.concatenate([scan.image for scan in scans])
     spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
     return torch.from_numpy(slices[spread])[:, None]
+
+
+def _find_changed_volumes(config: Config, snapshot: Snapshot) -> list[str]:
+    is_same_set = snapshot.config.get("dataset") == config.dataset
+    return find_changed_volumes(config.layout, snapshot.data) if is_same_set else []
 
 
 def _refuse_other(key: str, given: object, *, default: object, trained: object) -> None:

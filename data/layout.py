@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.specs import DatasetSpec
+from data.specs import DATASETS, DatasetSpec
 from util.errors import UserError
 
 
@@ -60,7 +60,7 @@ class DatasetLayout:
         if not self.volumes_dir.is_dir():
             raise UserError(
                 f"{self.volumes_dir}: no such folder; put the prepared {self.spec.name} volumes there "
-                f"or set path.{self.spec.name}.data_dir"
+                f"or set path.{self.spec.name if self.spec.name in DATASETS else 'OWN'}.data_dir"
             )
         matches = (re.fullmatch(r"image_(\d+)\.nii\.gz", entry.name) for entry in self.volumes_dir.iterdir())
         ids = sorted(int(match[1]) for match in matches if match)

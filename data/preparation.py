@@ -1,15 +1,55 @@
 """Make sure that a dataset's prepared volumes are there."""
 
+from data.fingerprint import FINGERPRINT_NAME, make_fingerprint, read_fingerprint
 from data.layout import DatasetLayout
 from data.phantom import PhantomSettings, make_phantom
+from data.prepared_files import CASES_NAME, read_case_names
+from util.errors import UserError
 
 
 def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom_scans: int) -> list[int]:
     """Return the ids of a dataset's scans, after making PHANTOM's that are missing.
 
     Raises:
-        UserError: the volumes of a real dataset are not there, or PHANTOM's cannot be written.
+        UserError: the volumes of a real dataset are not there or not all there, or PHANTOM's cannot be
+            written.
     """
     if layout.spec.name == "PHANTOM":
         make_phantom(layout.data_dir, phantom, n_scans=n_phantom_scans)
-    return layout.scan_ids()
+    scan_ids = layout.scan_ids()
+    lacking = sorted(set(read_case_names(layout)) - set(scan_ids))
+    if lacking:
+        raise UserError(
+            f"{layout.volumes_dir}: lacks {len(lacking)} scans that {CASES_NAME} lists, {lacking[0]} the "
+            "first; run script/prepare.sh again, which goes on where it was interrupted"
+        )
+    return scan_ids
+
+
+def hash_volumes(layout: DatasetLayout) -> str:
+    """Return the hash of a dataset's fingerprint.
+
+    It is read where it was written after the volumes, and otherwise made anew, which reads them all.
+
+    Raises:
+        UserError: a volume or the fingerprint is damaged.
+    """
+    path = layout.data_dir / FINGERPRINT_NAME
+    if path.is_file():
+        written = path.stat().st_mtime_ns
+        if all(file.stat().st_mtime_ns <= written for file in layout.volumes_dir.glob("*.nii.gz")):
+            found = read_fingerprint(layout)
+            if found is not None:
+                return found.hash
+    return make_fingerprint(layout).hash
+
+
+def find_changed_volumes(layout: DatasetLayout, hash_before: str | None) -> list[str]:
+    """Say in a line if a dataset's volumes are not those of before.
+
+    None is not compared.
+    """
+    now = None if hash_before is None else hash_volumes(layout)
+    if now == hash_before:
+        return []
+    return [f"warning: the volumes changed since the training (fingerprint {hash_before}, now {now})"]

@@ -9,6 +9,8 @@ from data.phantom import PhantomSettings
 from data.specs import DatasetSpec
 from util.settings import flag, group, key, matching, optional, text, whole
 
+DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
+
 
 @dataclass(frozen=True)
 class PhantomConfig:
@@ -38,6 +40,18 @@ def _dataset_paths(name: str) -> type:
 
 
 @dataclass(frozen=True)
+class _OwnPaths:
+    """Where own data lie."""
+
+    data_dir: str | None = key(
+        None,
+        optional(text()),
+        "folder of own prepared volumes and their `dataset.json`; None: `data/<dataset>`",
+    )
+    supervoxel_dir: str | None = key(None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same")
+
+
+@dataclass(frozen=True)
 class PathConfig:
     """Folders; relative ones start at the current folder.
 
@@ -49,6 +63,7 @@ class PathConfig:
     SABS: Any = group(_dataset_paths("SABS"))
     CMR: Any = group(_dataset_paths("CMR"))
     PHANTOM: Any = group(_dataset_paths("PHANTOM"))
+    OWN: Any = group(_OwnPaths)
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,7 @@ class PrepareConfig:
 
     dataset: str | None = key(
         None,
-        matching(r"[A-Za-z0-9][A-Za-z0-9_]*", "CHAOST2, SABS, CMR, or a name of letters, digits and _"),
+        matching(DATASET_NAME, "CHAOST2, SABS, CMR, or a name of letters, digits and _"),
         "CHAOST2, SABS, CMR, or the name of your own data",
     )
     raw: str | None = key(None, text(), "the download: a folder, or its zip file")

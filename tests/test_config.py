@@ -126,7 +126,11 @@ def test_the_plain_form_parses_to_the_same_configuration():
         ({"eval_fold": 5}, r"^eval_fold=5: .* at most 4$"),
         ({"setting": 3}, r"^setting=3: must be one of 1, 2$"),
         ({"setting": True}, r"^setting=True: must be one of 1, 2$"),
-        ({"dataset": "CHAOS"}, r"^dataset='CHAOS': must be one of CHAOST2, SABS, CMR, PHANTOM$"),
+        (
+            {"dataset": "CHAOS"},
+            r"^dataset=CHAOS: must be CHAOST2, SABS, CMR, PHANTOM, or own data that data/CHAOS",
+        ),
+        ({"dataset": "../x"}, r"^dataset='../x': must be CHAOST2, .*, or a name of letters, digits and _$"),
         ({"setting": 2, "organ_group": 2}, r"^organ_group=2: CHAOST2 has 2 organ groups"),
         ({"test_label": [1, 9]}, r"^test_label=\[9\]: CHAOST2 has the labels 1 liver, "),
         ({"test_label": []}, r"^test_label=\[\]: must be a list"),

@@ -12,9 +12,11 @@ import torch
 
 import training
 from config_ssl_upload import REPOSITORY
+from util import keeping
 from util.checkpoints import list_checkpoints, load_checkpoint
 from util.command_line import run_command_line
 from util.keeping import CheckpointKeeper
+from util.ranks import Ranks
 from util.snapshots import load_snapshot
 
 STEPS = ("n_steps=6", "print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
@@ -98,8 +100,28 @@ def test_a_finished_training_keeps_no_checkpoint_and_is_not_begun_again(tiny_ove
     assert run(*tiny_overrides, *STEPS) == 0
     assert list_checkpoints(folder / "1") == []
     assert go_on(tiny_overrides, "resume=latest") == 0
-    assert "is finished (snapshot_000006.pt); there is nothing to go on with" in capsys.readouterr().out
+    assert "training/1 is finished; there is nothing to go on with" in capsys.readouterr().out
     assert not (folder / "2").exists()
+
+
+def test_other_settings_than_a_finished_trainings_are_refused(tiny_overrides, folder, capsys):
+    assert run(*tiny_overrides, *STEPS) == 0
+    assert run(*tiny_overrides, "n_steps=9", "resume=latest") == 2
+    assert "was trained with n_steps: 6, now 9; leave resume out to train anew" in capsys.readouterr().err
+    assert not (folder / "2").exists()
+
+
+def test_a_job_that_torchrun_starts_again_goes_on_by_itself(
+    tiny_overrides, folder, stopped_after, monkeypatch, capsys
+):
+    stopped_after(2)
+    assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert run(*tiny_overrides, *STEPS) == 0
+    assert "going on after step 2 of" in capsys.readouterr().out
+    assert run(*tiny_overrides, *STEPS) == 0  # what is finished belongs to another job
+    assert_equal(final(folder, 2), final(folder, 3))
 
 
 def test_resuming_what_never_began_begins(tiny_overrides, folder):
@@ -221,8 +243,9 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(tiny_overrides, fol
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    keeper = CheckpointKeeper(tmp_path, minutes=2, former_run=None, is_main=True)
-    other = CheckpointKeeper(tmp_path, minutes=2, former_run=None, is_main=False)
+    keeper = CheckpointKeeper(tmp_path, minutes=2)
+    monkeypatch.setattr(keeping, "find_ranks", lambda: Ranks(1, 2, 1, 2))
+    other = CheckpointKeeper(tmp_path, minutes=2)
     assert not keeper.is_due()
     now[0] += 120
     assert keeper.is_due()

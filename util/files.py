@@ -1,12 +1,21 @@
 """Write files so that a reader never sees half of one."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from util.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers stay, and nothing else is lost
+    fcntl = None
+
+# What `replaced_file` calls its temporary files; the eight characters are tempfile's.
+_TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\..+)?")
 
 
 @contextmanager
@@ -24,11 +33,12 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
     """
     path = Path(path)
     temporary: Path | None = None
+    handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
         temporary = Path(name)
-        os.close(handle)
+        try_lock(handle)  # until it is closed; tells `remove_leftovers` that somebody is at work
         temporary.chmod(0o666 & ~_umask())
         yield temporary
         with temporary.open("rb") as written:
@@ -41,6 +51,8 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,6 +62,47 @@ def write_text(path: Path, text: str) -> None:
     """
     with replaced_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there; raises `UserError` where that is not allowed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be removed ({error.strerror or error}); make its folder writable"
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Those that another process is writing are kept, and all of them where the file system knows no locks.
+    """
+    entries = folder.iterdir() if folder.is_dir() else ()
+    for path in [entry for entry in entries if _TEMPORARY_NAME.fullmatch(entry.name)]:
+        with suppress(OSError), path.open("r+b") as file:
+            if try_lock(file.fileno()):
+                path.unlink()
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder until it is closed.
+
+    A killed process closes all it has.
+
+    Returns:
+        True, or False where another process holds the lock; None where the file system knows no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _umask() -> int:

@@ -6,11 +6,13 @@ The only module that knows SimpleITK's axis order: outside it arrays are `(Z, H,
 
 import gzip
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import ArrayLike
 
 from util.errors import UserError
 from util.files import replaced_file
@@ -43,6 +45,33 @@ class Geometry:
         return np.allclose(self.spacing_mm, other.spacing_mm, **near) and np.allclose(
             self.origin_mm, other.origin_mm, **near
         )
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Unit vectors of the array's axes.
+
+        `(3, 3)`: columns belong to z, y, x of the array, rows to x, y, z of the patient.
+        """
+        return np.reshape(self.direction, (3, 3))[:, ::-1]
+
+    def with_axes(self, axes: np.ndarray) -> "Geometry":
+        """Return the same with other `axes`, in the form of that property."""
+        return replace(self, direction=tuple(float(cosine) for cosine in axes[:, ::-1].ravel()))
+
+    def place_mm(self, index: ArrayLike) -> np.ndarray:
+        """Return the patient places of array indices.
+
+        Both are `(..., 3)`: indices (z, y, x), places (x, y, z) in mm.
+        """
+        return np.asarray(self.origin_mm) + (np.asarray(index) * self.spacing_mm) @ self.axes.T
+
+    def index_at(self, place_mm: ArrayLike) -> np.ndarray:
+        """Return the array indices, with fractions, of patient places.
+
+        It is the reverse of `place_mm`.
+        """
+        offsets = np.asarray(place_mm) - self.origin_mm
+        return offsets @ np.linalg.inv(self.axes).T / self.spacing_mm
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
@@ -86,6 +115,35 @@ def read_geometry(path: Path) -> Geometry:
     return _geometry(reader)
 
 
+def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
+    """Read a DICOM series, one slice a file.
+
+    The caller has sorted the files along the slices' normal and knows them to stand at equal distances:
+    SimpleITK would only warn of a gap.
+
+    Args:
+        files: at least two.
+
+    Returns:
+        The voxels `(Z, H, W)` float32 (each file's rescaling applied), and their geometry: the place of the
+        first file's first pixel, and slices that follow each other in the order given.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(path) for path in files])
+    # Otherwise the first file decides on a type, which may not hold the others' rescaled values.
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        folder = files[0].parent
+        raise UserError(f"{folder}: cannot be read as DICOM ({_reason(error)}); restore the files") from error
+    return sitk.GetArrayFromImage(image), _geometry(image)
+
+
 def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     """Write a volume `(Z, H, W)` as compressed NIfTI in one step.
 
@@ -95,10 +153,7 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     """
     if volume.shape != geometry.shape:
         raise ValueError(f"{path}: volume {volume.shape} must have the geometry's shape {geometry.shape}")
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume))
-    image.SetSpacing([float(step) for step in reversed(geometry.spacing_mm)])
-    image.SetOrigin([float(place) for place in geometry.origin_mm])
-    image.SetDirection([float(cosine) for cosine in geometry.direction])
+    image = to_sitk(volume, geometry)
     with replaced_file(path, suffix=".nii.gz") as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
@@ -106,6 +161,15 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
                 raise EOFError("the file is cut off")
         except (RuntimeError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: cannot be written ({_reason(error)}); is the disk full?") from error
+
+
+def to_sitk(volume: np.ndarray, geometry: Geometry) -> sitk.Image:
+    """Copy a volume `(Z, H, W)` into an image of SimpleITK."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume))
+    image.SetSpacing([float(step) for step in reversed(geometry.spacing_mm)])
+    image.SetOrigin([float(place) for place in geometry.origin_mm])
+    image.SetDirection([float(cosine) for cosine in geometry.direction])
+    return image
 
 
 def _unpacked_bytes(path: Path) -> int:

@@ -30,17 +30,20 @@ class CheckpointKeeper:
         run_dir: the run's folder.
         minutes: time between two checkpoints.
         former_run: the run that this one goes on from, or None. Its checkpoints go when this one has two.
-        is_main: whether this is the rank that writes.
+        data: hash of the data's fingerprint, for the snapshots.
 
     Attributes:
         run_dir: as given.
     """
 
-    def __init__(self, run_dir: Path, *, minutes: float, former_run: Path | None, is_main: bool) -> None:
+    def __init__(
+        self, run_dir: Path, *, minutes: float, former_run: Path | None = None, data: str | None = None
+    ) -> None:
         self.run_dir = run_dir
+        self._data = data
         self._seconds = 60 * minutes
         self._former_run = former_run
-        self._is_main = is_main
+        self._is_main = find_ranks().is_main
         self._last = time.monotonic()
         self._n_saved = 0
 
@@ -68,7 +71,11 @@ class CheckpointKeeper:
         """
         if self._is_main:
             snapshot = Snapshot(
-                step=step, weights=network.state_dict(), config=config, versions=current_versions()
+                step=step,
+                weights=network.state_dict(),
+                config=config,
+                versions=current_versions(),
+                data=self._data,
             )
             save_snapshot(snapshot_path(self.run_dir, step), snapshot)
 

@@ -34,12 +34,14 @@ class Ranks:
         n_ranks: processes of the job.
         local_rank: 0 to `n_local_ranks - 1`, on this machine.
         n_local_ranks: processes of the job on this machine.
+        n_restarts: how often `torchrun` had to start the job again.
     """
 
     rank: int = 0
     n_ranks: int = 1
     local_rank: int = 0
     n_local_ranks: int = 1
+    n_restarts: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -65,8 +67,10 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
     Raises:
         UserError: only some of the variables are set, or they contradict each other.
     """
+    restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "")
+    n_restarts = int(restarts) if restarts.isdecimal() else 0
     if not any(environment.get(name) for name in _PLACE) or environment.get("WORLD_SIZE") == "1":
-        return Ranks()
+        return Ranks(n_restarts=n_restarts)
     missing = [name for name in (*_PLACE, *_ADDRESS) if not environment.get(name)]
     present = [name for name in _PLACE if environment.get(name)]
     if missing:
@@ -81,4 +85,4 @@ def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
     if not (0 <= rank < n_ranks and 0 <= local_rank < n_local_ranks <= n_ranks and local_rank <= rank):
         told = ", ".join(f"{name}={environment[name]}" for name in _PLACE)
         raise UserError(f"{told}: is no rank of any job; unset them, or start the processes by torchrun")
-    return Ranks(rank, n_ranks, local_rank, n_local_ranks)
+    return Ranks(rank, n_ranks, local_rank, n_local_ranks, n_restarts)

@@ -1,11 +1,13 @@
 """Go on with a training under the settings that it began with."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from util.errors import UserError
+from util.errors import NothingToDo, UserError
+from util.runs import find_resumable
+from util.training_settings import FREE_ON_RESUME
 
 
 def read_run_config(run_dir: Path) -> dict[str, Any]:
@@ -64,3 +66,41 @@ def find_changes(
         elif value != now[name]:
             changes.append(f"{prefix}{name}: {value}, now {now[name]}")
     return changes
+
+
+def choose_former_run(
+    training_dir: Path,
+    resume: str,
+    *,
+    settings: Mapping[str, Any],
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    is_asked_for: bool,
+    allows_changes: bool,
+) -> Path | None:
+    """Find the run that a training goes on from; None where it begins anew.
+
+    Args:
+        training_dir: where the training runs of dataset and fold lie.
+        resume: "latest", a run's number, or its folder.
+        settings: of the training, nested plain values.
+        complete: fills in what a run's record, of an older version, may lack.
+        is_asked_for: whether the user asks for it; otherwise a finished run is of no concern.
+        allows_changes: whether settings that change the result may differ from the run's.
+
+    Raises:
+        NothingToDo: that run is finished.
+        UserError: it is not there, or the settings differ from its in what changes the result.
+    """
+    found = find_resumable(training_dir, resume)
+    if found is None or (found[1] and not is_asked_for):
+        return None
+    run_dir, is_finished = found
+    changes = find_changes(complete(read_run_config(run_dir)), settings, free=FREE_ON_RESUME)
+    if changes and not allows_changes:
+        way_out = "leave that out, or add resume_changed=True"
+        if is_finished:
+            way_out = "leave resume out to train anew"
+        raise UserError(f"resume={resume}: {run_dir} was trained with {'; '.join(changes)}; {way_out}")
+    if is_finished:
+        raise NothingToDo(f"{run_dir} is finished; there is nothing to go on with")
+    return run_dir

@@ -6,7 +6,7 @@ A run folder is `<kind>/<number>`, the number growing.
 import re
 from pathlib import Path
 
-from util.errors import NothingToDo, UserError
+from util.errors import UserError
 
 SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
 
@@ -58,7 +58,7 @@ def latest_snapshot_in(run_dir: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def find_resumable(training_dir: Path, resume: str) -> Path | None:
+def find_resumable(training_dir: Path, resume: str) -> tuple[Path, bool] | None:
     """Find the run that a training shall go on from.
 
     Args:
@@ -66,10 +66,10 @@ def find_resumable(training_dir: Path, resume: str) -> Path | None:
         resume: "latest", a run's number, or its folder.
 
     Returns:
-        The run's folder, which has checkpoints; None where the latest is asked for and no run has any.
+        The run's folder and whether it is finished; if not, it has checkpoints. None where the latest is
+        asked for and no run has anything to go on from.
 
     Raises:
-        NothingToDo: the run is finished.
         UserError: there is no such run, or nothing in it to go on from.
     """
     if resume != "latest":
@@ -83,9 +83,9 @@ def find_resumable(training_dir: Path, resume: str) -> Path | None:
         runs = list_runs(training_dir)
     for run_dir in runs:
         if list_checkpoints(run_dir):
-            return run_dir
-        if (snapshot := latest_snapshot_in(run_dir)) is not None:
-            raise NothingToDo(f"{run_dir} is finished ({snapshot.name}); there is nothing to go on with")
+            return run_dir, False
+        if latest_snapshot_in(run_dir) is not None:
+            return run_dir, True
     if resume == "latest":
         return None
     raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; train anew without resume")

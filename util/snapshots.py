@@ -32,12 +32,14 @@ class Snapshot:
         weights: the network's state dict.
         config: the configuration of its training, plain values.
         versions: of Python and of the packages that matter.
+        data: hash of the fingerprint of the data; None where it was not taken.
     """
 
     step: int
     weights: Mapping[str, torch.Tensor]
     config: Mapping[str, Any]
     versions: Mapping[str, str]
+    data: str | None = None
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -51,6 +53,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         "weights": {name: tensor.detach().cpu() for name, tensor in snapshot.weights.items()},
         "config": snapshot.config,
         "versions": dict(snapshot.versions),
+        "data": snapshot.data,
     }
     write_tensors(path, content)
 
@@ -112,6 +115,7 @@ def load_snapshot(path: Path) -> Snapshot:
         weights=content["weights"],
         config=content["config"],
         versions=content["versions"],
+        data=content.get("data"),
     )
 
 

@@ -97,7 +97,7 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
 
     with tempfile.TemporaryDirectory(prefix="hcpmnet-study-") as folder:
         started = time.perf_counter()
-        training.train(config, Path(folder), log=keep)
+        training.train(config, Path(folder), log=keep, info={})
         seconds = time.perf_counter() - started
         record = {
             "key": key_of(profile, arm, seed),

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from data.described import find_dataset
 from data.layout import DatasetLayout
-from data.specs import DATASETS, find_spec
+from data.specs import DATASETS
 from data.supervoxels.generation import GenerationSummary, generate_supervoxels
 from util.errors import UserError
 
@@ -17,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        spec = find_spec(options.dataset)
-        data_dir = options.data_dir or Path("data", spec.name)
+        data_dir = options.data_dir or Path("data", options.dataset)
+        spec = find_dataset(options.dataset, data_dir)
         layout = DatasetLayout(
             spec=spec,
             data_dir=data_dir,
@@ -57,7 +58,7 @@ def describe(summary: GenerationSummary) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.supervoxels", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or own data")
     parser.add_argument("--data-dir", type=Path, help="prepared volumes; default data/<dataset>")
     parser.add_argument("--supervoxel-dir", type=Path, help="where supervoxels go; default the data folder")
     parser.add_argument("--min-size", type=int, help="least supervoxel in voxels; default the dataset's")

@@ -4,27 +4,18 @@ Scans that are done are skipped, those whose image, parameters or algorithm chan
 files without a record (others' prepared data) are checked and kept.
 """
 
-import multiprocessing
-import os
-import signal
-import sys
 import time
-import types
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
+from data.file_states import file_state
 from data.layout import DatasetLayout
+from data.processes import run_in_processes
 from data.supervoxels import ALGORITHM_VERSION
 from data.supervoxels.records import (
     Recipe,
     Record,
-    file_state,
     is_current,
     read_record,
     record_path,
@@ -107,7 +98,7 @@ def generate_supervoxels(
         else:
             counts[scan_id] = count
     skipped = tuple(counts)
-    counts |= _make_all(tasks, n_workers or _usable_cores(), progress=progress)
+    counts |= _make_all(tasks, n_workers, progress=progress)
     return GenerationSummary(
         made=tuple(task.scan_id for task in tasks),
         skipped=skipped,
@@ -142,7 +133,7 @@ def _current_count(task: _Task) -> int | None:
     return record.n_supervoxels
 
 
-def _make_all(tasks: list[_Task], n_workers: int, *, progress: bool) -> dict[int, int]:
+def _make_all(tasks: list[_Task], n_workers: int | None, *, progress: bool) -> dict[int, int]:
     """Make the tasks' files; return scan id -> number of supervoxels."""
     if not tasks:
         return {}
@@ -151,33 +142,8 @@ def _make_all(tasks: list[_Task], n_workers: int, *, progress: bool) -> dict[int
     from data.supervoxels.segmentation import check_parameters
 
     check_parameters(tasks[0].recipe.min_size_vox, tasks[0].recipe.scale)
-    n_workers = min(n_workers, len(tasks))
-    counts = {}
-    results = _make_in_processes(tasks, n_workers) if n_workers > 1 else (_make_one(task) for task in tasks)
-    bar = tqdm(total=len(tasks), desc="supervoxels", unit="scan", disable=not progress)
-    with bar, closing(results) as made:
-        for scan_id, count in made:
-            counts[scan_id] = count
-            bar.update()
-    return counts
-
-
-def _make_in_processes(tasks: list[_Task], n_workers: int) -> Generator[tuple[int, int], None, None]:
-    # Spawned, not forked: image IO and torch hold threads whose locks do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_ignore_interrupt)
-    try:
-        with _bare_main_module():
-            futures = [executor.submit(_make_one, task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            f"a supervoxel worker died, probably for lack of memory; use fewer than {n_workers} workers"
-        ) from error
-    finally:
-        # Scans in work are finished rather than killed: that leaves no temporary file behind.
-        executor.shutdown(wait=True, cancel_futures=True)
+    results = run_in_processes(_make_one, tasks, doing="supervoxels", n_workers=n_workers, progress=progress)
+    return dict(results)
 
 
 def _make_one(task: _Task) -> tuple[int, int]:
@@ -212,27 +178,3 @@ def _make_one(task: _Task) -> tuple[int, int]:
             f"supervoxels of scan {task.scan_id} ({task.image_path}) failed: {error}"
         ) from error
     return task.scan_id, count
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which lets scans in work finish."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _bare_main_module() -> Iterator[None]:
-    """Hide the main module while workers start.
-
-    They would import it again: with torch, and wrongly where it is a script without a guard. They need
-    nothing of it.
-    """
-    main_module = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main_module

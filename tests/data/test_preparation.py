@@ -1,10 +1,14 @@
 """Prepared volumes are there before they are used: PHANTOM's are made, real ones are asked for."""
 
+import json
+import os
+
 import pytest
 
+from data.fingerprint import FINGERPRINT_NAME, write_fingerprint
 from data.layout import DatasetLayout
 from data.phantom import PhantomSettings
-from data.preparation import ensure_volumes
+from data.preparation import ensure_volumes, find_changed_volumes, hash_volumes
 from data.specs import find_spec
 from util.errors import UserError
 from util.image_io import read_geometry
@@ -37,3 +41,49 @@ def test_missing_real_volumes_are_an_error_and_no_fallback(tmp_path):
     with pytest.raises(UserError, match=r"no such folder; .* set path\.CHAOST2\.data_dir"):
         ensure_volumes(_layout(tmp_path / "gone", "CHAOST2"), phantom=TINY, n_phantom_scans=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_volumes_of_an_interrupted_preparation_are_not_used(tmp_path):
+    layout = _layout(tmp_path, "CHAOST2")
+    layout.volumes_dir.mkdir()
+    for scan_id in (1, 5):
+        layout.image_path(scan_id).touch()
+    cases = {"dataset": "CHAOST2", "scans": {"1": "1", "5": "5"}}
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [1, 5]
+    cases["scans"] |= {"8": "8", "10": "10"}
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    with pytest.raises(
+        UserError, match=r"lacks 2 scans that cases\.json lists, 8 the first; run script/prepare"
+    ):
+        ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
+
+
+@pytest.fixture(name="phantom")
+def _phantom(tmp_path):
+    layout = _layout(tmp_path, "PHANTOM")
+    ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
+    return layout
+
+
+def test_the_hash_is_the_written_fingerprints_unless_volumes_are_younger(phantom):
+    made = hash_volumes(phantom)
+    assert made == write_fingerprint(phantom).hash
+    path = phantom.data_dir / FINGERPRINT_NAME
+    text = path.read_text()
+    path.write_text("damaged")
+    with pytest.raises(UserError, match="damaged"):
+        hash_volumes(phantom)
+    image = phantom.image_path(0)
+    os.utime(image, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
+    assert hash_volumes(phantom) == made  # what is older is not looked at
+    path.write_text(text)
+
+
+def test_changed_volumes_are_told_of(phantom):
+    before = hash_volumes(phantom)
+    assert find_changed_volumes(phantom, before) == find_changed_volumes(phantom, None) == []
+    phantom.image_path(0).write_bytes(phantom.image_path(1).read_bytes())
+    phantom.label_path(0).write_bytes(phantom.label_path(1).read_bytes())
+    [line] = find_changed_volumes(phantom, before)
+    assert line.startswith(f"warning: the volumes changed since the training (fingerprint {before}, now ")

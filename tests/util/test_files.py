@@ -2,12 +2,18 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from util import files
 from util.errors import UserError
-from util.files import make_folder, replaced_file, write_text
+from util.files import make_folder, remove_file, remove_leftovers, replaced_file, try_lock, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(name="path")
@@ -132,3 +138,67 @@ def test_a_file_in_a_folders_place_is_told_with_the_key(path, below):
         make_folder(path / below, key="path.log_dir")
     assert "\n" not in str(caught.value)
     _assert_untouched(path)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(path):
+    leftovers = [".table.csv.abc_1234.tmp", "..image_7.nii.gz.abcdefgh.tmp.nii.gz.12345678.tmp.nii.gz"]
+    kept = ["table.csv", ".table.csv", ".hidden.tmp", "table.csv.abc_1234.tmp", ".table.csv.ABC_1234.tmp"]
+    for name in [*leftovers, *kept]:
+        (path.parent / name).touch()
+    remove_leftovers(path.parent)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == sorted(kept)
+
+
+def test_what_is_being_written_is_no_leftover(path):
+    with replaced_file(path, suffix=".csv") as temporary:
+        temporary.write_text("new")
+        remove_leftovers(path.parent)
+        assert temporary.exists()
+    assert path.read_text() == "new"
+
+
+def test_a_killed_writer_leaves_what_can_be_told_from_a_living_ones(path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom util.files import replaced_file\n"
+        "with replaced_file(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(path.parent.iterdir())) == 2
+    remove_leftovers(path.parent)
+    _assert_untouched(path)
+
+
+def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path):
+    remove_leftovers(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_lock_is_held_until_the_file_is_closed(path):
+    with path.open() as first, path.open() as second:
+        assert try_lock(first.fileno())
+        assert try_lock(second.fileno()) is False
+        first.close()
+        assert try_lock(second.fileno())
+
+
+def test_writing_needs_no_locks(path, monkeypatch):
+    monkeypatch.setattr(files, "fcntl", None)
+    with path.open() as file:
+        assert try_lock(file.fileno()) is None
+    write_text(path, "new")
+    (path.parent / ".table.csv.abcdefgh.tmp").touch()
+    remove_leftovers(path.parent)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".table.csv.abcdefgh.tmp", "table.csv"]
+
+
+def test_a_file_is_removed_if_it_is_there(path):
+    remove_file(path)
+    remove_file(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_removed_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"folder: cannot be removed \(.+\); make its folder writable$"):
+        remove_file(make_folder(tmp_path / "folder", key="x"))

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from util.errors import UserError
-from util.image_io import Geometry, read_geometry, read_volume, write_volume
+from util.image_io import Geometry, read_geometry, read_volume, to_sitk, write_volume
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -78,6 +78,24 @@ def test_another_reader_finds_the_voxels_in_reverse_axis_order(tmp_path):
     file = nibabel.load(tmp_path / "a.nii.gz")
     assert np.array_equal(np.asarray(file.dataobj), volume.transpose(2, 1, 0))
     np.testing.assert_allclose(file.header.get_zooms(), (1.5, 1.25, 7.7), rtol=1e-6)
+
+
+def test_places_of_voxels_are_simpleitks_and_lead_back(geometry):
+    image = to_sitk(_volume(), geometry)
+    for index in ((0, 0, 0), (0, 0, 4), (0, 3, 0), (2, 0, 0), (2, 3, 4)):
+        expected = image.TransformIndexToPhysicalPoint(index[::-1])
+        np.testing.assert_allclose(geometry.place_mm(index), expected, atol=1e-9)
+        np.testing.assert_allclose(geometry.index_at(expected), index, atol=1e-9)
+    many = np.moveaxis(np.indices(geometry.shape), 0, -1)
+    np.testing.assert_allclose(geometry.index_at(geometry.place_mm(many)), many, atol=1e-9)
+
+
+def test_axes_stand_in_the_order_of_the_array(geometry):
+    for axis, step_mm in enumerate(geometry.spacing_mm):
+        index = np.eye(3)[axis]
+        step = (geometry.place_mm(index) - geometry.place_mm((0, 0, 0))) / step_mm
+        np.testing.assert_allclose(geometry.axes[:, axis], step, atol=1e-9)
+    assert geometry.with_axes(geometry.axes) == geometry
 
 
 def test_files_of_another_writer_are_read_by_the_same_rule(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from util.errors import NothingToDo, UserError
+from util.errors import UserError
 from util.resumption import adopt, find_changes, read_run_config
 from util.runs import checkpoint_path, find_resumable, snapshot_path
 
@@ -59,20 +59,19 @@ def test_the_latest_run_with_a_checkpoint_is_gone_on_with(tmp_path):
     _run(tmp_path, 1, checkpoint=5, snapshot=5)
     second = _run(tmp_path, 2, checkpoint=3)
     _run(tmp_path, 3)  # was stopped before its first checkpoint
-    assert find_resumable(tmp_path, "latest") == second
-    assert find_resumable(tmp_path, "1").name == "1"
-    assert find_resumable(tmp_path, str(second)) == second
+    assert find_resumable(tmp_path, "latest") == (second, False)
+    assert find_resumable(tmp_path, "1")[0].name == "1"
+    assert find_resumable(tmp_path, str(second)) == (second, False)
 
 
 def test_without_any_run_the_latest_is_none(tmp_path):
     assert find_resumable(tmp_path / "absent", "latest") is None
 
 
-def test_a_finished_run_leaves_nothing_to_do(tmp_path):
+def test_a_finished_run_is_said_to_be(tmp_path):
     _run(tmp_path, 1, checkpoint=5)
-    _run(tmp_path, 2, snapshot=9)
-    with pytest.raises(NothingToDo, match=r"2 is finished \(snapshot_000009.pt\)"):
-        find_resumable(tmp_path, "latest")
+    second = _run(tmp_path, 2, snapshot=9)
+    assert find_resumable(tmp_path, "latest") == (second, True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import functools
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data import file_states, processes
 from data.layout import DatasetLayout
 from data.specs import find_spec
 from data.supervoxels import __main__ as command
@@ -73,7 +73,7 @@ def test_only_the_scans_asked_for_are_made(layout):
 def test_a_second_call_skips_all_without_reading_any_content(layout, monkeypatch):
     first = generate(layout)
     before = content(layout)
-    monkeypatch.setattr(records, "file_state", lambda path: pytest.fail(f"{path} was hashed"))
+    monkeypatch.setattr(file_states, "file_state", lambda path: pytest.fail(f"{path} was hashed"))
     second = generate(layout)
     assert (second.made, second.skipped) == ((), SCAN_IDS)
     assert second.n_supervoxels == first.n_supervoxels
@@ -85,7 +85,7 @@ def test_a_copied_dataset_with_other_times_is_recognised_and_recorded(layout, mo
     for path in (layout.image_path(7), layout.supervoxel_path(2)):
         os.utime(path, ns=(1, 1))
     assert generate(layout).skipped == SCAN_IDS
-    monkeypatch.setattr(records, "file_state", lambda path: pytest.fail(f"{path} was hashed again"))
+    monkeypatch.setattr(file_states, "file_state", lambda path: pytest.fail(f"{path} was hashed again"))
     assert generate(layout).skipped == SCAN_IDS
 
 
@@ -178,7 +178,7 @@ def test_records_hold_what_the_files_were_made_from(layout):
         "scale": 1.0,
     }
     assert record["image"]["size_bytes"] == layout.image_path(7).stat().st_size
-    assert record["supervoxels"] == vars(records.file_state(layout.supervoxel_path(7)))
+    assert record["supervoxels"] == vars(file_states.file_state(layout.supervoxel_path(7)))
 
 
 def test_force_makes_our_files_anew(layout):
@@ -269,7 +269,7 @@ def test_lack_of_memory_is_told_with_a_way_out(layout, monkeypatch):
 
 
 def test_a_worker_that_dies_is_told_with_a_way_out(layout, monkeypatch):
-    monkeypatch.setattr(generation, "_ignore_interrupt", functools.partial(os._exit, 1))
+    monkeypatch.setattr(processes, "_start_worker", os._exit)
     with pytest.raises(UserError, match=r"worker died.*fewer than 2 workers"):
         generate(layout, n_workers=2)
 

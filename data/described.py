@@ -1,0 +1,36 @@
+"""Find what a dataset is, published or described by itself."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from data.own_spec import read_dataset_json
+from data.specs import DATASETS, DatasetSpec
+from util.errors import UserError
+
+DESCRIPTION = "dataset.json"
+
+
+def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
+    """Return the spec of a dataset.
+
+    Args:
+        name: of a published dataset or PHANTOM, or any other for own data.
+        data_dir: the folder of the prepared volumes; own data's holds a `dataset.json`.
+
+    Raises:
+        UserError: there is no such dataset, or its description is damaged.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    path = data_dir / DESCRIPTION
+    if not path.is_file():
+        raise UserError(
+            f"dataset={name}: must be {', '.join(DATASETS)}, or own data that {path} describes (no such "
+            f"file); run bash script/prepare.sh dataset={name} raw=<folder>, or set path.OWN.data_dir"
+        )
+    return _read_spec(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _read_spec(path: Path, _modified_ns: int) -> DatasetSpec:
+    return read_dataset_json(path).spec

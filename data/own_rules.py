@@ -1,0 +1,133 @@
+"""What the values of own data's `dataset.json` must be."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from data.specs import DATASETS
+from util.grids import is_orientation
+from util.settings import Rule, real, several, text
+
+_NAME = re.compile(r"[A-Za-z0-9]\w{0,39}", re.ASCII)
+_LARGEST_LABEL = 254  # 255 is ignored by the losses
+_LONGEST_ORGAN = 60
+_FORBIDDEN = '/\\:*?"<>|'  # in file names, on one system or another
+
+
+def dataset_name() -> Rule:
+    """Ask for a name that does for a folder and a key, and is not taken."""
+    taken = {name.lower() for name in DATASETS}
+
+    def parse(value: Any) -> str:
+        name = text().parse(value)
+        if not _NAME.fullmatch(name) or name.lower() in taken:
+            raise ValueError
+        return name
+
+    return Rule(f"a name of at most 40 letters, digits and _, none of {', '.join(DATASETS)}", parse)
+
+
+def clip() -> Rule:
+    """Ask for a window or a percentile, which become a dict of that one."""
+    window, percentile = several(real(-1e9, 1e9), length=2), real(0, 100, open_minimum=True)
+
+    def parse(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or len(value) != 1:
+            raise TypeError
+        if "percentile" in value:
+            return {"percentile": percentile.parse(value["percentile"])}
+        low, high = window.parse(value.get("window"))
+        if low >= high:
+            raise ValueError
+        return {"window": (low, high)}
+
+    return Rule(
+        '{"window": [low, high]} with low below high, or {"percentile": 99.5} above 0 and at most 100', parse
+    )
+
+
+def orientation() -> Rule:
+    """Ask for three letters such as LPS."""
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or len(value) != 3 or not set(value) <= set("LRPASI"):
+            raise ValueError
+        if not is_orientation(value):
+            raise ValueError
+        return value
+
+    return Rule('three letters, one of each of L/R, P/A and S/I, such as "LPS"', parse)
+
+
+def some_of(labels: Mapping[int, str]) -> Rule:
+    """Ask for a list of label ids or organ names, which become ids."""
+    ids = {organ: label for label, organ in labels.items()}
+    choices = _set_of(labels)
+
+    def parse(value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list):
+            raise TypeError
+        return choices.parse([ids.get(item, item) if isinstance(item, str) else item for item in value])
+
+    return Rule(choices.text, parse)
+
+
+def groups_of(test_labels: tuple[int, ...]) -> Rule:
+    """Ask for disjoint groups of the organs to test, which become tuples of ids."""
+    group = _set_of(test_labels)
+
+    def parse(value: Any) -> tuple[tuple[int, ...], ...]:
+        groups = several(group, minimum=1).parse(value)
+        members = [label for group in groups for label in group]
+        if len(set(members)) != len(members):
+            raise ValueError
+        return groups
+
+    return Rule(f"a list of groups without common members, each {group.text}", parse)
+
+
+def _set_of(choices: Collection[int]) -> Rule:
+    """Ask for some of a few ids, each at most once, which become a tuple."""
+
+    def parse(value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        whole = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+        if not value or not whole or len(set(value)) != len(value) or not set(value) <= set(choices):
+            raise ValueError
+        return tuple(value)
+
+    return Rule(f"a list of some of {', '.join(map(str, choices))}, each once", parse)
+
+
+def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None:
+    """Say what is wrong with one label, given those before it; None if nothing is.
+
+    Args:
+        organ, label: what stands in `labels`.
+        others: id -> name of the labels before it.
+    """
+    if isinstance(label, list):
+        return f"{organ!r} must be one id, got nnU-Net's region {label}, which is not supported"
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= _LARGEST_LABEL:
+        return f"{organ!r} must be a whole number of 0 to {_LARGEST_LABEL}, got {json.dumps(label)}"
+    if organ == "ignore":
+        return f"nnU-Net's 'ignore' (got {label}) is not supported, every voxel must have a label"
+    if (organ == "background") != (label == 0):
+        return f"0 must be 'background' and nothing else, got {organ!r}: {label}"
+    if label in others:
+        return f"ids must differ, {organ!r} and {others[label]!r} have {label}"
+    if _as_file_name(organ) in map(_as_file_name, others.values()):
+        return f"names must differ in file names, got {organ!r} twice (case and spaces apart)"
+    usable = not any(sign in _FORBIDDEN or not sign.isprintable() for sign in organ)
+    if not (usable and 0 < len(organ) <= _LONGEST_ORGAN and organ == organ.strip(" .")):
+        return (
+            f"names must do for file names (1 to {_LONGEST_ORGAN} signs, none of {_FORBIDDEN}, no space or "
+            f"dot at an end), got {organ!r}"
+        )
+    return None
+
+
+def _as_file_name(organ: str) -> str:
+    return organ.lower().replace(" ", "_")

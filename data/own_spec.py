@@ -1,0 +1,222 @@
+"""Own data's `dataset.json`: nnU-Net's keys and ours, one file for both.
+
+A complete example (`name`, `labels`, `channel_names` and `file_ending` are nnU-Net's)::
+
+    {
+      "name": "Hips",
+      "labels": {"background": 0, "left femur": 1, "right femur": 2},
+      "channel_names": {"0": "T1"},
+      "file_ending": ".nii.gz",
+      "spacing_mm": [3.0, 1.0, 1.0],
+      "size_px": [256, 256],
+      "clip": {"percentile": 99.5},
+      "orientation": "LPS",
+      "supervoxel_min_size_vox": 2000,
+      "test_labels": [1, 2],
+      "organ_groups": [[1], [2]]
+    }
+
+Only `name` and `labels` are needed. Without `spacing_mm`, `size_px` or `clip` spacing, size or intensities
+stay as they are.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.own_rules import clip, dataset_name, groups_of, label_fault, orientation, some_of
+from data.specs import DatasetSpec
+from data.transforms import Preparation
+from util.errors import UserError
+from util.files import write_text
+from util.settings import Rule, one_of, optional, real, several, whole
+
+VOLUMES_FOLDER = "volumes"
+DEFAULT_ORIENTATION = "LPS"
+DEFAULT_SUPERVOXEL_MIN_VOX = 5000
+_OURS = (
+    "spacing_mm",
+    "size_px",
+    "clip",
+    "orientation",
+    "supervoxel_min_size_vox",
+    "test_labels",
+    "organ_groups",
+)
+_NNUNETS = ("name", "labels", "channel_names", "file_ending")
+
+
+@dataclass(frozen=True)
+class OwnDataset:
+    """What a `dataset.json` says.
+
+    Attributes:
+        spec: name, labels and supervoxel size.
+        preparation: what is done to the volumes.
+        file_ending: of the raw files, `.nii.gz` or `.nii`.
+        channel: what the images show, for people and nnU-Net.
+    """
+
+    spec: DatasetSpec
+    preparation: Preparation
+    file_ending: str = ".nii.gz"
+    channel: str = "image"
+
+
+def read_dataset_json(path: Path) -> OwnDataset:
+    """Read a `dataset.json`.
+
+    Keys that are neither nnU-Net's nor ours are passed over, but for those that look like one misspelt.
+
+    Raises:
+        UserError: the file is missing, no JSON, or holds wrong values: one line for each, all at once.
+    """
+    values = _read_object(path)
+    return _Reading(path, values).finish()
+
+
+def write_dataset_json(path: Path, own: OwnDataset) -> None:
+    """Write what `read_dataset_json` reads back as the same.
+
+    A prepared folder that holds it describes itself.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    spec, preparation = own.spec, own.preparation
+    clipped: dict[str, Any] | None = None
+    if preparation.window is not None:
+        clipped = {"window": preparation.window}
+    elif preparation.clip_percentile is not None:
+        clipped = {"percentile": preparation.clip_percentile}
+    values = {
+        "name": spec.name,
+        "labels": {"background": 0} | {organ: label for label, organ in sorted(spec.labels.items())},
+        "channel_names": {"0": own.channel},
+        "file_ending": own.file_ending,
+        "spacing_mm": preparation.spacing_mm,
+        "size_px": preparation.size_px,
+        "clip": clipped,
+        "orientation": preparation.orientation,
+        "supervoxel_min_size_vox": spec.supervoxel_min_vox,
+        "test_labels": spec.test_labels,
+        "organ_groups": spec.organ_groups,
+    }
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+class _Reading:
+    """Collects what is wrong while the values are read, to tell all of it at once."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        self._path, self._values = path, values
+        self._problems: list[str] = []
+
+    def finish(self) -> OwnDataset:
+        self._check_keys()
+        name = self._take("name", dataset_name(), required=True)
+        labels = self._labels()
+        channel = self._channel()
+        spacing_mm = self._take("spacing_mm", optional(several(real(0, open_minimum=True), length=3)))
+        size_px = self._take("size_px", optional(several(whole(8, 4096), length=2)))
+        clipped = self._take("clip", optional(clip())) or {}
+        turned_to = self._take("orientation", optional(orientation()), default=DEFAULT_ORIENTATION)
+        min_vox = self._take("supervoxel_min_size_vox", whole(1), default=DEFAULT_SUPERVOXEL_MIN_VOX)
+        ending = self._take("file_ending", one_of(".nii.gz", ".nii"), default=".nii.gz")
+        test_labels = self._take("test_labels", some_of(labels), default=tuple(labels)) if labels else ()
+        groups = self._take("organ_groups", groups_of(test_labels), default=(test_labels,)) if labels else ()
+        if self._problems:
+            raise UserError("\n".join(self._problems))
+        return OwnDataset(
+            spec=DatasetSpec(name, VOLUMES_FOLDER, labels, test_labels, groups, min_vox),
+            preparation=Preparation(
+                orientation=turned_to,
+                window=clipped.get("window"),
+                clip_percentile=clipped.get("percentile"),
+                spacing_mm=spacing_mm,
+                size_px=size_px,
+            ),
+            file_ending=ending,
+            channel=channel,
+        )
+
+    def _take(self, key: str, rule: Rule, *, default: Any = None, required: bool = False) -> Any:
+        if key not in self._values:
+            if required:
+                self._problem(f"{key} must be given, {rule.text}, got none")
+            return default
+        try:
+            return rule.parse(self._values[key])
+        except (TypeError, ValueError):
+            self._problem(
+                f"{key} must be {rule.text}, got {json.dumps(self._values[key], ensure_ascii=False)}"
+            )
+            return default
+
+    def _problem(self, text: str) -> None:
+        self._problems.append(f"{self._path}: {text}; correct it")
+
+    def _check_keys(self) -> None:
+        for key in self._values:
+            near = difflib.get_close_matches(key, (*_OURS, *_NNUNETS), n=1, cutoff=0.8)
+            if key not in (*_OURS, *_NNUNETS) and near:
+                self._problem(f"{key} is no key, {near[0]} is")
+        if "regions_class_order" in self._values:
+            self._problem("labels must be single ids, got nnU-Net's regions (regions_class_order)")
+
+    def _channel(self) -> str:
+        channels = self._values.get("channel_names", {"0": "image"})
+        if not isinstance(channels, dict) or len(channels) != 1 or "0" not in channels:
+            found = json.dumps(channels, ensure_ascii=False)
+            self._problem(f'channel_names must name one channel, as {{"0": "CT"}}, got {found}')
+            return "image"
+        return str(channels["0"])
+
+    def _labels(self) -> dict[int, str]:
+        values = self._values.get("labels")
+        example = '{"background": 0, "liver": 1}'
+        if not isinstance(values, dict) or not values:
+            self._problem(f"labels must be given, as {example}, got {json.dumps(values)}")
+            return {}
+        if all(key.isdecimal() for key in values):
+            self._problem(f"labels must be name: id, as {example}, got nnU-Net's old form id: name")
+            return {}
+        labels: dict[int, str] = {}
+        faults = []
+        for organ, label in values.items():
+            fault = label_fault(organ, label, labels)
+            if fault:
+                faults.append(fault)
+            elif label != 0:
+                labels[label] = organ
+        if not labels and not faults:
+            faults = [f"must list an organ beside background, as {example}, got {json.dumps(values)}"]
+        for fault in faults:
+            self._problem(f"labels: {fault}")
+        return {} if faults else dict(sorted(labels.items()))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        return dict(pairs)
+
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); put a dataset.json there") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: must be JSON ({error}); correct it") from error
+    if twice:
+        raise UserError(f"{path}: keys must stand once, got {', '.join(twice)} more than once; correct it")
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: must be a JSON object of keys and values, got a {type(values).__name__}; correct it"
+        )
+    return values

@@ -1,0 +1,1 @@
+"""Prepare a dataset from its download."""

@@ -1,0 +1,95 @@
+"""Prepare a dataset from its download.
+
+`python -m data.prepare dataset=CHAOST2 raw=<folder or zip>`; `script/prepare.sh` prepares Python first.
+Everything is checked before anything is written. Then volumes, supervoxels, fingerprint and contact sheet are
+brought up to date; what is there already is left alone.
+"""
+
+import ast
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from data.prepare.dataset import prepare_dataset
+from data.settings import PrepareConfig
+from util.command_line import run_guarded
+from util.errors import EXIT_USER_ERROR, UserError
+from util.settings import default_values, describe_keys, parse_values
+from util.stops import StopRequests
+
+_FLAGS = ("--check", "--force")
+_EXAMPLES = {"dataset": "CHAOST2", "raw": "downloads/CHAOS_Train_Sets.zip"}
+# Their values are names and folders, and a folder may be called 2019.
+_TEXTS = {entry.name for entry in fields(PrepareConfig) if entry.type in (str, str | None)}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    That is 0, 2 for bad input (one line on stderr for each problem), 130 when interrupted, 143 when
+    terminated.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    if "-h" in words or "--help" in words:
+        print(_usage())
+        return 0
+    debug = "--debug" in words
+    problems: list[str] = []
+
+    def run() -> None:
+        try:
+            config = parse_words([word for word in words if word != "--debug"])
+            prepare_dataset(config, progress=sys.stderr.isatty())
+        except UserError as error:
+            if debug:
+                raise
+            problems.extend(str(error).splitlines())
+
+    with StopRequests():
+        code = run_guarded(run, debug=debug)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return EXIT_USER_ERROR if problems else code
+
+
+def parse_words(words: Sequence[str]) -> PrepareConfig:
+    """Turn the command line's words into a configuration.
+
+    They are `key=value`, after a first `with` or none; `--check` means `check=True`, and `--force` likewise.
+
+    Raises:
+        UserError: a word cannot be understood, a key is unknown or missing, or a value breaks its rule.
+    """
+    values: dict[str, Any] = {}
+    for word in words[1:] if words[:1] == ["with"] else words:
+        name, equals, text = (part.strip() for part in word.partition("="))
+        if word in _FLAGS:
+            values[word.removeprefix("--")] = True
+        elif not name or not equals or name.startswith("-"):
+            raise UserError(f"cannot understand {word!r}; write key=value, or --help for the keys")
+        else:
+            values[name] = _value(name, text)
+    for name, example in _EXAMPLES.items():
+        if values.get(name) is None and not values.keys() - default_values(PrepareConfig).keys():
+            raise UserError(f"{name}: must be given, as {name}={example}")
+    return parse_values(PrepareConfig, default_values(PrepareConfig) | values)
+
+
+def _value(name: str, text: str) -> Any:
+    """Read a value as sacred does: a Python literal where it is one, or text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return text if name in _TEXTS and not isinstance(value, str | None) else value
+
+
+def _usage() -> str:
+    lines = ["usage: python -m data.prepare dataset=<name> raw=<folder or zip> [key=value ...] [--check]", ""]
+    lines += [f"  {name:15} {meaning}" for name, _, _, meaning in describe_keys(PrepareConfig)]
+    return "\n".join([*lines, "", "`bash script/prepare.sh --help` says more."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

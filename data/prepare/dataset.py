@@ -1,0 +1,171 @@
+"""Make volumes, supervoxels and their description from a download."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.file_states import file_state
+from data.layout import DatasetLayout
+from data.prepare.archives import find_finished, forget_archive, remember_archive
+from data.prepare.checks import find_problems, foreign_supervoxels, refuse_overwriting
+from data.prepare.descriptions import refuse_taken_folder, write_descriptions
+from data.prepare.records import recorded_ids
+from data.prepare.sources import archive_of, opened_source
+from data.prepare.summary import describe_scans, remove_summaries, update_summaries
+from data.prepare.volumes import locked_folder, outdated_scans, prepare_scans, remove_dropped
+from data.raw.finding import find_raw
+from data.raw.records import RawDataset, RawScan
+from data.settings import PrepareConfig
+from data.supervoxels.generation import generate_supervoxels
+from util.errors import UserError
+from util.files import remove_file, remove_leftovers
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    """What was done to the volumes, by the scans' ids."""
+
+    layout: DatasetLayout
+    made: tuple[int, ...]
+    up_to_date: tuple[int, ...]
+    removed: tuple[int, ...]
+
+
+def prepare_dataset(config: PrepareConfig, *, progress: bool = True) -> None:
+    """Bring a prepared dataset up to date with its download, or only check that.
+
+    Scans to be made are all checked before anything is written. An interrupted call leaves nothing half
+    written, and the next one goes on. What is done is printed.
+
+    Args:
+        config: what is prepared, and where.
+        progress: show progress bars.
+
+    Raises:
+        UserError: the download is not found or has problems (one line for each), files are in the way or
+            cannot be written, or a worker died.
+    """
+    start_s = time.perf_counter()
+    with ExitStack() as lock:
+        volumes = _find_finished(config, lock) or _update_volumes(config, lock, progress=progress)
+        if volumes is not None:
+            _finish(volumes, config, progress=progress)
+            print(f"done in {time.perf_counter() - start_s:.1f} s")
+
+
+def _find_finished(config: PrepareConfig, lock: ExitStack) -> _Volumes | None:
+    """Spare an archive's unpacking where nothing has changed since."""
+    archive = archive_of(Path(config.raw))
+    if config.check or config.force or archive is None:
+        return None
+    layout = find_finished(config, archive)
+    if layout is None:
+        return None
+    _enter(layout, lock)
+    print(f"{config.dataset}: {archive} -> {layout.volumes_dir}, unchanged since all was prepared")
+    return _Volumes(layout, made=(), up_to_date=tuple(recorded_ids(layout)), removed=())
+
+
+def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -> _Volumes | None:
+    """Check the download and make what is missing or changed.
+
+    Returns None after a mere check.
+    """
+    archive = archive_of(Path(config.raw))
+    archive_state = None if archive is None else file_state(archive)  # first: a change must show later
+    with opened_source(Path(config.raw), beside=config.folder) as source:
+        try:
+            dataset = find_raw(config.dataset, source.folder)
+            layout = config.layout_of(dataset.spec)
+            goal = "checking only" if config.check else layout.volumes_dir
+            print(
+                f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> {goal}", flush=True
+            )
+            for remark in dataset.remarks:
+                print(f"remark: {source.told(remark)}", flush=True)
+            outdated = _outdated(config, dataset, layout)
+            _check(dataset, outdated, n_workers=config.num_workers, progress=progress)
+            if config.check:
+                return None
+            _enter(layout, lock)
+            volumes = _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
+        except UserError as error:
+            raise UserError(source.told(str(error))) from error
+    if archive_state is not None:
+        remember_archive(layout, archive_state)
+    return volumes
+
+
+def _enter(layout: DatasetLayout, lock: ExitStack) -> None:
+    """Keep others out of the prepared folder, and leave no temporary file there at the end.
+
+    There are some from processes that were killed, of this call or of an earlier one.
+    """
+    lock.enter_context(locked_folder(layout.data_dir))
+    lock.callback(_remove_leftovers, layout)
+    _remove_leftovers(layout)
+
+
+def _outdated(config: PrepareConfig, dataset: RawDataset, layout: DatasetLayout) -> Sequence[RawScan]:
+    """List the scans to look at, once it is sure that nobody's files would be lost."""
+    if config.check:
+        return dataset.scans
+    refuse_taken_folder(dataset, layout, force=config.force)
+    outdated = dataset.scans if config.force else outdated_scans(dataset, layout)
+    refuse_overwriting(dataset, layout, outdated=outdated, force=config.force)
+    return outdated
+
+
+def _check(dataset: RawDataset, scans: Sequence[RawScan], *, n_workers: int | None, progress: bool) -> None:
+    problems = find_problems(dataset, scans=scans, n_workers=n_workers, progress=progress)
+    if scans or problems:  # what is up to date was checked when it was made
+        print(f"{_count(len(scans), 'scan')} checked, {_count(len(problems), 'problem')}", flush=True)
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _make(
+    dataset: RawDataset,
+    layout: DatasetLayout,
+    outdated: Sequence[RawScan],
+    *,
+    n_workers: int | None,
+    progress: bool,
+) -> _Volumes:
+    if outdated or set(recorded_ids(layout)) - {scan.scan_id for scan in dataset.scans}:
+        forget_archive(layout)
+        remove_summaries(layout)
+    removed = remove_dropped(dataset, layout)
+    for path in foreign_supervoxels(layout, outdated):
+        remove_file(path)
+    write_descriptions(dataset, layout)
+    prepare_scans(dataset, layout, scans=outdated, n_workers=n_workers, progress=progress)
+    made = {scan.scan_id for scan in outdated}
+    kept = [scan.scan_id for scan in dataset.scans if scan.scan_id not in made]
+    return _Volumes(layout, tuple(sorted(made)), tuple(kept), tuple(removed))
+
+
+def _finish(volumes: _Volumes, config: PrepareConfig, *, progress: bool) -> None:
+    """Make supervoxels and summaries, and print what is there now."""
+    layout = volumes.layout
+    supervoxels = generate_supervoxels(layout, n_workers=config.num_workers, progress=progress)
+    are_new = update_summaries(layout, n_workers=config.num_workers)
+    print(describe_scans(layout))
+    removed = f", {len(volumes.removed)} removed" if volumes.removed else ""
+    print(f"volumes: {len(volumes.made)} made, {len(volumes.up_to_date)} up to date{removed}")
+    print(
+        f"supervoxels: {len(supervoxels.made)} made, {len(supervoxels.skipped)} up to date, "
+        f"{len(supervoxels.foreign)} of others kept"
+    )
+    print(f"fingerprint and contact sheet: {'made' if are_new else 'up to date'}, in {layout.data_dir}")
+
+
+def _remove_leftovers(layout: DatasetLayout) -> None:
+    for folder in (layout.data_dir, layout.volumes_dir, layout.supervoxels_dir):
+        remove_leftovers(folder)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number in (0, 1) else 's'}"

@@ -1,0 +1,103 @@
+"""Open what a user downloaded: a folder, or an archive.
+
+An archive is unpacked for the time of the work.
+"""
+
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.described import DESCRIPTION
+from data.raw.archives import unpack
+from util.errors import UserError
+from util.files import try_lock
+
+
+@dataclass(frozen=True)
+class Source:
+    """A download that can be read.
+
+    Attributes:
+        folder: where its files lie.
+        archive: what they were unpacked from; None for a folder that the user has.
+    """
+
+    folder: Path
+    archive: Path | None = None
+
+    def told(self, message: str) -> str:
+        """Name files by the archive that the user knows.
+
+        The folder that they were unpacked into is gone soon.
+        """
+        return message if self.archive is None else message.replace(str(self.folder), str(self.archive))
+
+
+def archive_of(raw: Path) -> Path | None:
+    """Return what must be unpacked: any file but a folder's `dataset.json`."""
+    return raw if raw.is_file() and raw.name != DESCRIPTION else None
+
+
+@contextmanager
+def opened_source(raw: Path, *, beside: Path) -> Iterator[Source]:
+    """Give access to a download.
+
+    What was unpacked is removed at the end, and on failure.
+
+    Args:
+        raw: a folder (or the `dataset.json` in it), or a zip file.
+        beside: an archive is unpacked into a hidden folder beside this one, or beside the first folder above
+            it that is missing. Such folders of killed processes are removed.
+
+    Raises:
+        UserError: there is no such file or folder, or the archive cannot be unpacked.
+    """
+    first_missing = beside.absolute()
+    while not first_missing.parent.is_dir():
+        first_missing = first_missing.parent
+    prefix = f".{first_missing.name}.unpacked."
+    for abandoned in first_missing.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_unless_held(abandoned)
+    if not raw.exists():
+        raise UserError(f"raw={raw}: no such file or folder ({raw.absolute()}); give the download's place")
+    if archive_of(raw) is None:
+        yield Source(raw)
+        return
+    with _temporary_folder(first_missing.parent, prefix) as folder:
+        try:
+            unpacked = unpack(raw, folder / raw.stem)
+        except UserError as error:
+            raise UserError(str(error).replace(str(folder), str(raw))) from error
+        yield Source(unpacked, raw)
+
+
+@contextmanager
+def _temporary_folder(place: Path, prefix: str) -> Iterator[Path]:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    except OSError as error:
+        raise UserError(
+            f"{place}: nothing can be unpacked there ({error.strerror}); choose another data_dir, "
+            "or unpack the archive yourself and give its folder"
+        ) from error
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try_lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _remove_unless_held(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if try_lock(handle):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)

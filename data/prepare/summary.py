@@ -1,0 +1,115 @@
+"""Describe a prepared dataset: its fingerprint, its contact sheet and a table."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from data.contact_sheet import draw_contact_sheet
+from data.fingerprint import FINGERPRINT_NAME, ScanFingerprint, read_fingerprint, write_fingerprint
+from data.layout import DatasetLayout
+from data.prepare.records import PREPARATION_VERSION
+from util.files import remove_file, write_text
+
+CONTACT_SHEET_NAME = "contact_sheet.png"
+_RECORD_NAME = "summary.record.json"
+
+
+def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> bool:
+    """Write fingerprint and contact sheet if they are missing or of other files.
+
+    Args:
+        layout: where the dataset's files lie.
+        n_workers: see `run_in_processes`.
+
+    Returns:
+        Whether they were written.
+
+    Raises:
+        UserError: a volume cannot be read or a file cannot be written.
+    """
+    described = _described(layout)
+    record_path = layout.volumes_dir / _RECORD_NAME
+    if _read_json(record_path) == {"described": described, "written": _written(layout)}:
+        return False
+    remove_summaries(layout)
+    write_fingerprint(layout, n_workers=n_workers)
+    draw_contact_sheet(layout, layout.data_dir / CONTACT_SHEET_NAME)
+    record = {"described": described, "written": _written(layout)}
+    write_text(record_path, json.dumps(record, indent=1) + "\n")
+    return True
+
+
+def remove_summaries(layout: DatasetLayout) -> None:
+    """Remove fingerprint and contact sheet, because volumes are about to change.
+
+    They are there again only when the preparation has come to its end.
+    """
+    for name in (FINGERPRINT_NAME, CONTACT_SHEET_NAME):
+        remove_file(layout.data_dir / name)
+
+
+def describe_scans(layout: DatasetLayout) -> str:
+    """Lay out what the fingerprint says of each scan as a table.
+
+    It is empty without a fingerprint.
+    """
+    fingerprint = read_fingerprint(layout)
+    if fingerprint is None:
+        return ""
+    rows = [("scan", "name", "slices x rows x columns", "spacing (z, y, x) mm", "supervoxels", "organs")]
+    rows += [_row(scan) for scan in fingerprint.scans]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(scan: ScanFingerprint) -> tuple[str, ...]:
+    organs = "no labels"
+    if scan.organs is not None:
+        missing = [organ.name or str(organ.label) for organ in scan.organs if organ.n_voxels == 0]
+        organs = f"{len(scan.organs) - len(missing)} of {len(scan.organs)}"
+        organs += f", without {', '.join(missing)}" if missing else ""
+    return (
+        str(scan.scan_id),
+        scan.name or "",
+        " x ".join(map(str, scan.shape)),
+        ", ".join(f"{step:g}" for step in scan.spacing_mm),
+        str(scan.supervoxels.count) if scan.supervoxels else "none",
+        organs,
+    )
+
+
+def _described(layout: DatasetLayout) -> dict:
+    """Put what the summaries depend on in plain values.
+
+    Times and lengths stand for the files' contents.
+    """
+    files = [
+        path
+        for scan_id in layout.scan_ids()
+        for path in (layout.image_path(scan_id), layout.label_path(scan_id), layout.supervoxel_path(scan_id))
+    ]
+    values = {
+        "preparation_version": PREPARATION_VERSION,
+        "spec": asdict(layout.spec),
+        "supervoxel_min_vox": layout.supervoxel_min_vox,
+        "files": {path.name: _signs(path) for path in files if path.exists()},
+    }
+    return json.loads(json.dumps(values))
+
+
+def _written(layout: DatasetLayout) -> dict:
+    paths = [layout.data_dir / name for name in (FINGERPRINT_NAME, CONTACT_SHEET_NAME)]
+    return {path.name: _signs(path) for path in paths if path.exists()}
+
+
+def _signs(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Raw downloads: find the scans, check them, read them."""

@@ -1,0 +1,190 @@
+"""Slices of a DICOM series, in the order of their places, not of their names."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from util.errors import UserError
+from util.image_io import Geometry, read_slices
+
+_SERIES, _POSITION, _ORIENTATION, _SPACING = "0020|000e", "0020|0032", "0020|0037", "0028|0030"
+_NAMES = {
+    _POSITION: "ImagePositionPatient",
+    _ORIENTATION: "ImageOrientationPatient",
+    _SPACING: "PixelSpacing",
+}
+# Positions are often written with two decimals; a missing slice is off by the whole distance.
+UNEVEN_SHARE = 0.02
+SAME_PLACE_MM = 0.01
+_DECIMALS = 3  # to which cosines and pixel spacings of one series agree
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """What one DICOM file says of its slice.
+
+    Attributes:
+        path: the file.
+        series: SeriesInstanceUID; empty where the file has none.
+        size_px: rows and columns.
+        spacing_mm: distance of neighbouring rows, and of neighbouring columns.
+        position_mm: the first pixel's place, patient `(x, y, z)`.
+        orientation: direction cosines along a row, then along a column.
+    """
+
+    path: Path
+    series: str
+    size_px: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    position_mm: tuple[float, float, float]
+    orientation: tuple[float, ...]
+
+    @property
+    def normal(self) -> np.ndarray:
+        """The direction that slices are stacked along, `(3,)`."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+def read_header(path: Path) -> SliceHeader:
+    """Read where a DICOM file's slice lies.
+
+    Raises:
+        UserError: the file is empty, no DICOM, damaged, holds several frames, or lacks a tag of its place,
+            for which SimpleITK would silently put the origin or 1 mm.
+    """
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: must be a DICOM file, got an empty one; restore the file")
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise UserError(f"{path}: must be a DICOM file, cannot be read as one; restore the file") from error
+    columns, rows, *frames = reader.GetSize()
+    if any(n_frames != 1 for n_frames in frames) or reader.GetNumberOfComponents() != 1:
+        raise UserError(
+            f"{path}: must hold one slice of single values, got size {reader.GetSize()} with "
+            f"{reader.GetNumberOfComponents()} value(s) a pixel; export it as single-frame DICOM"
+        )
+    return SliceHeader(
+        path=path,
+        series=reader.GetMetaData(_SERIES).strip("\0 ") if reader.HasMetaDataKey(_SERIES) else "",
+        size_px=(rows, columns),
+        spacing_mm=_numbers(reader, _SPACING, path=path, length=2),
+        position_mm=_numbers(reader, _POSITION, path=path, length=3),
+        orientation=_numbers(reader, _ORIENTATION, path=path, length=6),
+    )
+
+
+def series_problems(headers: Sequence[SliceHeader], folder: Path) -> list[str]:
+    """Tell, in one line, why slices make up no volume; no line where they do.
+
+    A volume is one series of at least two slices of one size, spacing and orientation, at equal distances
+    along their normal.
+    """
+    if len(headers) < 2:
+        return [f"{folder}: must hold at least 2 DICOM slices, got {len(headers)}; restore the series"]
+    # The first that fails is told alone: the others would only say again that slices do not belong together.
+    return (
+        _unlike(headers, "series", lambda header: header.series)
+        or _unlike(headers, "size", lambda header: header.size_px)
+        or _unlike(headers, "pixel spacing (mm)", lambda header: _rounded(header.spacing_mm))
+        or _unlike(headers, "orientation", lambda header: _rounded(header.orientation))
+        or _skew_axes(headers[0])
+        or _uneven_distances(sort_slices(headers))
+    )
+
+
+def sort_slices(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
+    """Sort slices of one orientation by their places along their normal."""
+    normal = headers[0].normal
+    return sorted(headers, key=lambda header: float(np.dot(header.position_mm, normal)))
+
+
+def read_series(headers: Sequence[SliceHeader]) -> tuple[np.ndarray, Geometry]:
+    """Read slices that `series_problems` has nothing against.
+
+    Returns:
+        The voxels `(Z, H, W)` float32, slices in the order of `sort_slices`, and their geometry.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    return read_slices([header.path for header in sort_slices(headers)])
+
+
+def _numbers(reader: sitk.ImageFileReader, tag: str, *, path: Path, length: int) -> tuple[float, ...]:
+    text = reader.GetMetaData(tag).strip("\0 ") if reader.HasMetaDataKey(tag) else ""
+    try:
+        numbers = tuple(float(part) for part in text.split("\\"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != length or not np.isfinite(numbers).all():
+        raise UserError(
+            f"{path}: tag {_NAMES[tag]} must hold {length} numbers, got '{text}'; "
+            "without it the slice has no place, so restore the file"
+        )
+    return numbers
+
+
+def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(number, _DECIMALS) + 0.0 for number in numbers)  # + 0.0 turns -0.0 into 0.0
+
+
+def _unlike(headers: Sequence[SliceHeader], what: str, trait: Callable[[SliceHeader], object]) -> list[str]:
+    """Tell of the slices that lack the trait which most of them share."""
+    common = Counter(map(trait, headers)).most_common(1)[0][0]
+    odd = sorted((header for header in headers if trait(header) != common), key=lambda header: header.path)
+    if not odd:
+        return []
+    more = f" (and {len(odd) - 1} more such files)" if len(odd) > 1 else ""
+    return [
+        f"{odd[0].path}: all slices must be of the same {what}, {common} for most, "
+        f"got {trait(odd[0])}{more}; keep one series in the folder"
+    ]
+
+
+def _skew_axes(header: SliceHeader) -> list[str]:
+    row, column = np.reshape(header.orientation, (2, 3))
+    if np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=10**-_DECIMALS):
+        return []
+    return [
+        f"{header.path}: tag ImageOrientationPatient must hold two perpendicular directions of length 1, "
+        f"got {header.orientation}; restore the file"
+    ]
+
+
+def _uneven_distances(ordered: Sequence[SliceHeader]) -> list[str]:
+    normal = ordered[0].normal
+    offsets = np.diff([header.position_mm for header in ordered], axis=0)
+    steps = offsets @ normal
+    pairs = [f"{low.path} and {high.path.name}" for low, high in pairwise(ordered)]
+    if steps.min() < SAME_PLACE_MM:
+        return [
+            f"{pairs[steps.argmin()]}: slices must lie at different places, got the same; keep one of them"
+        ]
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: a missing slice widens steps
+    uneven = np.flatnonzero(np.abs(steps - usual) > UNEVEN_SHARE * usual)
+    if len(uneven):
+        at = int(uneven[0])
+        more = f" (and {len(uneven) - 1} more such places)" if len(uneven) > 1 else ""
+        is_gap = steps[at] > 1.5 * usual
+        way_out = "restore the slices between them" if is_gap else "resample the series evenly first"
+        return [
+            f"{pairs[at]}: neighbouring slices must be {usual:.2f} mm apart as most are, "
+            f"got {steps[at]:.2f} mm{more}; {way_out}"
+        ]
+    sideways = np.linalg.norm(offsets - steps[:, None] * normal, axis=1)
+    if sideways.max() > UNEVEN_SHARE * usual:
+        at = int(sideways.argmax())
+        return [
+            f"{pairs[at]}: slices must be stacked along their normal, got {sideways[at]:.2f} mm sideways; "
+            "resample the series to a straight stack first"
+        ]
+    return []

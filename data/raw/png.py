@@ -1,0 +1,61 @@
+"""Read PNG slices of a ground truth, and notice what decoders pass over."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from util.errors import UserError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def read_grey_levels(path: Path) -> np.ndarray:
+    """Read a PNG of one grey level a pixel.
+
+    Colour images whose channels are equal count as grey; transparency is ignored.
+
+    Returns:
+        `(H, W)` uint8.
+
+    Raises:
+        UserError: the file is empty, no PNG, cut off or damaged, coloured, or not of 8 bits.
+    """
+    content = path.read_bytes()
+    fault = _fault(content)
+    if fault:
+        raise UserError(f"{path}: must be a whole PNG file, {fault}; restore the file")
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise UserError(f"{path}: must be a whole PNG file, cannot be decoded; restore the file")
+    if pixels.dtype != np.uint8:
+        raise UserError(f"{path}: must have 8 bits a pixel, got {pixels.dtype}; restore the file")
+    if pixels.ndim == 3:
+        if (pixels[..., :3] != pixels[..., :1]).any():
+            raise UserError(f"{path}: must be a grey image, got a coloured one; restore the file")
+        pixels = pixels[..., 0]
+    return pixels
+
+
+def _fault(content: bytes) -> str | None:
+    """Walk through a PNG's chunks; each has its length, name, content and checksum."""
+    if not content:
+        return "it is empty"
+    if not content.startswith(_SIGNATURE):
+        return f"it begins with {content[:8]!r}"
+    place = len(_SIGNATURE)
+    while place + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        end = place + 12 + length
+        if end > len(content):
+            break
+        name = content[place + 4 : place + 8]
+        (checksum,) = struct.unpack_from(">I", content, end - 4)
+        if zlib.crc32(content[place + 4 : end - 4]) != checksum:
+            return "a checksum is wrong"
+        if name == b"IEND":
+            return None
+        place = end
+    return "it is cut off"

@@ -1,0 +1,235 @@
+"""What is done to a raw volume: clip, resample, crop.
+
+Places in the patient are kept.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from util.errors import UserError
+from util.grids import cut_grid, cut_volume, find_turn, is_orientation, turn_grid, turn_volume
+from util.image_io import Geometry
+from util.resampling import resample_label_map, resample_linear, restore_on_grid
+
+# An axis whose spacing is this near to the wanted one (relatively) is left as it is.
+_SAME_SPACING = 1e-3
+# Of a voxel: samples that miss the input's end by rounding alone count as inside.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a dataset's volumes are prepared, in this order.
+
+    Attributes:
+        orientation: three letters such as "LPS", towards which the axes (x, y, z) are turned and swapped
+            without resampling; None keeps them as they are.
+        window: intensities below and above are clipped to these two; None for no window.
+        clip_percentile: intensities above this percentile of the volume are clipped to it; None for none.
+        rescale_to: where the window's ends are mapped to, linearly; None keeps the unit.
+        border_px: cut off each in-plane border.
+        in_plane_factor: pixels become so many times as large, and rows and columns `int(size / factor + 1)`.
+        spacing_mm: `(z, y, x)` to resample to; None keeps the spacing (but for `in_plane_factor`).
+        size_px: `(H, W)` to crop or pad to, around the middle; None keeps the size.
+
+    Raises:
+        ValueError: two of these contradict each other, or a value has no meaning.
+    """
+
+    orientation: str | None = None
+    window: tuple[float, float] | None = None
+    clip_percentile: float | None = None
+    rescale_to: tuple[float, float] | None = None
+    border_px: int = 0
+    in_plane_factor: float | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    size_px: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        demands = {
+            "orientation must name each patient axis once": self.orientation is None
+            or is_orientation(self.orientation),
+            "window must be (low, high) with low < high": self.window is None
+            or self.window[0] < self.window[1],
+            "clip_percentile must lie in 0..100": self.clip_percentile is None
+            or 0 < self.clip_percentile <= 100,
+            "rescale_to needs a window": self.rescale_to is None or self.window is not None,
+            "border_px must not be negative": self.border_px >= 0,
+            "in_plane_factor must be positive": self.in_plane_factor is None or self.in_plane_factor > 0,
+            "spacing_mm must be three positive numbers": self.spacing_mm is None
+            or (len(self.spacing_mm) == 3 and min(self.spacing_mm) > 0),
+            "in_plane_factor and spacing_mm exclude each other": self.in_plane_factor is None
+            or self.spacing_mm is None,
+            "size_px must be two positive numbers": self.size_px is None
+            or (len(self.size_px) == 2 and min(self.size_px) > 0),
+        }
+        for demand, holds in demands.items():
+            if not holds:
+                raise ValueError(f"preparation: {demand}, got {self}")
+
+
+PREPARATIONS = {
+    "CHAOST2": Preparation(clip_percentile=99.5, spacing_mm=(7.70, 1.25, 1.25), size_px=(256, 256)),
+    "SABS": Preparation(window=(-125.0, 275.0), rescale_to=(0.0, 255.0), border_px=32, in_plane_factor=1.75),
+    "CMR": Preparation(clip_percentile=99.5, spacing_mm=(7.99, 1.25, 1.25), size_px=(256, 256)),
+}
+
+
+def prepare_volume(
+    image: np.ndarray,
+    label_map: np.ndarray | None,
+    geometry: Geometry,
+    preparation: Preparation,
+    *,
+    labels: Iterable[int],
+) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+    """Prepare a raw volume; its voxels keep their places in the patient.
+
+    The image is resampled linearly, the label map one label at a time (see `resample_label_map`). What lies
+    outside the raw volume becomes the image's least value and label 0.
+
+    Args:
+        image: `(Z, H, W)`, any real dtype; finite.
+        label_map: `(Z, H, W)` uint8 or another type of whole numbers 0..255, or None.
+        geometry: of both.
+        preparation: what is done.
+        labels: the ids that may occur in the label map; 0 need not be listed.
+
+    Returns:
+        The image float32, the label map uint8 or None, and the geometry of both. The arguments are unchanged.
+
+    Raises:
+        ValueError: shapes differ, or the label map holds another value.
+        UserError: nothing is left within the borders.
+    """
+    labels = tuple(labels)
+    _check_arrays(image, label_map, geometry, labels)
+    if preparation.orientation is not None:
+        turn = find_turn(geometry, preparation.orientation)
+        geometry = turn_grid(geometry, turn)
+        image = turn_volume(image, turn)
+        label_map = None if label_map is None else turn_volume(label_map, turn)
+    image = _change_intensities(image, preparation)
+    fill = float(image.min())
+    if preparation.border_px:
+        start, shape = _within_border(geometry.shape, preparation.border_px)
+        geometry, image, label_map = _cut(geometry, image, label_map, start=start, shape=shape, fill=fill)
+        fill = float(image.min())
+    target = resampled_grid(geometry, preparation)
+    if target != geometry:
+        image = resample_linear(image, geometry, target, fill=fill)
+        if label_map is not None:
+            label_map = resample_label_map(label_map, geometry, target, labels=labels)
+        geometry = target
+    if preparation.size_px is not None:
+        start, shape = _around_middle(geometry.shape, preparation.size_px)
+        geometry, image, label_map = _cut(geometry, image, label_map, start=start, shape=shape, fill=fill)
+    return image, None if label_map is None else label_map.astype(np.uint8), geometry
+
+
+def resampled_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
+    """Return the grid that a volume is resampled to.
+
+    The first voxel keeps its place, and an axis its direction. One with the wanted spacing already, within
+    0.1 %, keeps everything. In-plane there are `int(size / factor + 1)` samples, the usual rule in this
+    field, the last of which may lie outside; along z only those that lie within the volume, to the outer face
+    of its last voxel, so that no slice is made up.
+    """
+    wanted = preparation.spacing_mm or geometry.spacing_mm
+    if preparation.in_plane_factor is not None:
+        factor = preparation.in_plane_factor
+        wanted = (wanted[0], wanted[1] * factor, wanted[2] * factor)
+    shape, spacing_mm = list(geometry.shape), list(geometry.spacing_mm)
+    for axis in range(3):
+        factor = wanted[axis] / geometry.spacing_mm[axis]
+        if abs(factor - 1) <= _SAME_SPACING:
+            continue
+        spacing_mm[axis] = float(wanted[axis])
+        shape[axis] = int(geometry.shape[axis] / factor + 1)
+        if axis == 0:
+            last_sample = (geometry.shape[0] - 0.5 - _ROUNDING) / factor
+            shape[0] = min(shape[0], int(last_sample) + 1)
+    return replace(geometry, shape=tuple(shape), spacing_mm=tuple(spacing_mm))
+
+
+def restore_mask(mask: np.ndarray, prepared: Geometry, raw: Geometry) -> np.ndarray:
+    """Bring a mask of a prepared scan back to the scan's original grid.
+
+    Args:
+        mask: `(Z, H, W)` bool or whole numbers (not 0 = inside), or floats, probabilities cut at 1/2.
+        prepared: geometry of the prepared scan.
+        raw: geometry of the original scan.
+
+    Returns:
+        The mask, bool of the original's shape; False where preparation cut the scan off. See
+        `restore_on_grid` for how.
+
+    Raises:
+        ValueError: the mask's shape is not the prepared scan's.
+        UserError: the two grids' axes are not parallel, so one was not made from the other.
+    """
+    if mask.shape != prepared.shape:
+        raise ValueError(f"mask {mask.shape} must have the prepared scan's shape {prepared.shape}")
+    return restore_on_grid(mask, prepared, raw)
+
+
+def _check_arrays(
+    image: np.ndarray, label_map: np.ndarray | None, geometry: Geometry, labels: tuple[int, ...]
+) -> None:
+    shapes = {volume.shape for volume in (image, label_map) if volume is not None}
+    if shapes != {geometry.shape}:
+        raise ValueError(f"image and label map must have the shape {geometry.shape}, got {sorted(shapes)}")
+    if label_map is not None:
+        unknown = sorted(set(np.unique(label_map).tolist()) - {0, *labels})
+        if unknown:
+            raise ValueError(f"label map holds {unknown}, which must be among the labels {sorted(labels)}")
+
+
+def _change_intensities(image: np.ndarray, preparation: Preparation) -> np.ndarray:
+    changed = image
+    if preparation.window is not None:
+        low, high = preparation.window
+        changed = np.clip(image.astype(np.float32), low, high)
+    if preparation.clip_percentile is not None:
+        limit = np.percentile(changed, preparation.clip_percentile)
+        changed = np.minimum(changed.astype(np.float32), np.float32(limit))
+    if preparation.rescale_to is not None:
+        lowest, highest = preparation.rescale_to
+        changed = (changed - low) * ((highest - lowest) / (high - low)) + lowest
+    return changed.astype(np.float32, copy=False)
+
+
+def _within_border(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, tuple]:
+    """Return start and shape of what lies within the in-plane borders."""
+    rest = (shape[1] - 2 * border_px, shape[2] - 2 * border_px)
+    if min(rest) < 1:
+        raise UserError(
+            f"slices of {shape[1]} x {shape[2]} px must be larger than twice the border of {border_px} px "
+            "that is cut off; is this the original scan?"
+        )
+    return (0, border_px, border_px), (shape[0], *rest)
+
+
+def _around_middle(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
+    """Return start and shape of a box around the slices' middle, rounded towards the volume's first voxel."""
+    surplus = (shape[1] - size_px[0], shape[2] - size_px[1])
+    start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in surplus)
+    return (0, *start), (shape[0], *size_px)
+
+
+def _cut(
+    geometry: Geometry,
+    image: np.ndarray,
+    label_map: np.ndarray | None,
+    *,
+    start: tuple,
+    shape: tuple,
+    fill: float,
+) -> tuple[Geometry, np.ndarray, np.ndarray | None]:
+    """Take a box of image and label map."""
+    image = cut_volume(image, start, shape, fill=fill)
+    if label_map is not None:
+        label_map = cut_volume(label_map, start, shape, fill=0)
+    return cut_grid(geometry, start, shape), image, label_map

@@ -1,0 +1,51 @@
+"""A small preparation of three scans, for tests that change its download or its files."""
+
+import numpy as np
+
+from data.layout import DatasetLayout
+from data.prepare.dataset import prepare_dataset
+from data.settings import PrepareConfig
+from data.specs import find_spec
+from util.image_io import read_volume, write_volume
+
+IDS = (2, 3, 10)
+
+
+def config_of(raw, data_dir, **changes):
+    values = {"dataset": "CMR", "raw": str(raw), "data_dir": str(data_dir), "num_workers": 1}
+    return PrepareConfig(**(values | changes))
+
+
+def prepare(place, **changes):
+    prepare_dataset(config_of(place / "download", place / "CMR", **changes), progress=False)
+
+
+def layout_of(place):
+    return DatasetLayout(find_spec("CMR"), place / "CMR", place / "CMR", 1000)
+
+
+def volumes_of(place):
+    folder = layout_of(place).volumes_dir
+    return {path.name: path.read_bytes() for path in folder.glob("*.nii.gz")}
+
+
+def files_of(folder):
+    """Every file below a folder with its content, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def times_of(place):
+    return {path: path.stat().st_mtime_ns for path in (place / "CMR").rglob("*")}
+
+
+def raw_file(place, kind, patient):
+    folder, ending = {"image": ("c0t2lge", ""), "label": ("c0gt", "_manual")}[kind]
+    return place / "download" / folder / f"patient{patient}_C0{ending}.nii.gz"
+
+
+def change_image(place, patient):
+    image, geometry = read_volume(raw_file(place, "image", patient))
+    write_volume(raw_file(place, "image", patient), image + np.int16(1), geometry)

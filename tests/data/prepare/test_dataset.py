@@ -1,0 +1,229 @@
+"""A prepared dataset is brought up to date: what is missing or changed is made, after all checks."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data.prepare import dataset as preparation
+from data.prepare import records
+from tests.data.preparations import (
+    IDS,
+    change_image,
+    config_of,
+    files_of,
+    layout_of,
+    prepare,
+    raw_file,
+    times_of,
+    volumes_of,
+)
+from tests.data.raw.raw_sets import WRITERS
+from util.errors import UserError
+from util.image_io import read_volume, write_volume
+
+
+def test_everything_is_there_at_the_end_and_nothing_else(prepared_cmr):
+    expected = {
+        "cases.json",
+        "fingerprint.json",
+        "contact_sheet.png",
+        "cmr_MR_normalized",
+        "supervoxels_1000",
+    }
+    expected |= {f"cmr_MR_normalized/{kind}_{i}.nii.gz" for kind in ("image", "label") for i in IDS}
+    expected |= {f"cmr_MR_normalized/scan_{i}.record.json" for i in IDS}
+    expected |= {"cmr_MR_normalized/summary.record.json"}
+    expected |= {
+        f"supervoxels_1000/superpix-MIDDLE_{i}.{end}" for i in IDS for end in ("nii.gz", "record.json")
+    }
+    assert set(files_of(prepared_cmr)) == expected
+
+
+def test_cases_say_which_scan_is_which(prepared_cmr):
+    assert json.loads((prepared_cmr / "cases.json").read_text()) == {
+        "dataset": "CMR",
+        "scans": {"2": "patient2", "3": "patient3", "10": "patient10"},
+    }
+
+
+def test_what_was_done_is_told(raw_cmr, tmp_path, capsys):
+    preparation.prepare_dataset(config_of(raw_cmr, tmp_path / "CMR"), progress=False)
+    told = capsys.readouterr().out
+    assert f"CMR: {raw_cmr}, 3 scans -> {tmp_path}/CMR/cmr_MR_normalized" in told
+    assert "remark: left out, without labels behind patient 10: patient36_C0.nii.gz" in told
+    assert "3 scans checked, no problem" in told
+    assert "volumes: 3 made, 0 up to date\nsupervoxels: 3 made, 0 up to date, 0 of others kept\n" in told
+    rows = [line.split() for line in told.splitlines() if line.split()[1:2] and "patient" in line.split()[1]]
+    assert [row[:7] for row in rows] == [[str(i), f"patient{i}", "4", "x", "256", "x", "256"] for i in IDS]
+
+
+def test_a_second_call_makes_nothing_and_reads_no_scan(place, capsys, monkeypatch):
+    before = times_of(place)
+    for target in ("data.prepare.volumes._prepare_one", "data.prepare.checks._check_one"):
+        monkeypatch.setattr(target, lambda task: pytest.fail("a raw scan was read"))
+    monkeypatch.setattr("data.prepare.summary.write_fingerprint", lambda *_, **__: pytest.fail("written"))
+    monkeypatch.setattr("data.file_states.file_state", lambda path: pytest.fail(f"{path} was hashed"))
+    prepare(place)
+    told = capsys.readouterr().out
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up to date, 0 of others kept\n" in told
+    assert "fingerprint and contact sheet: up to date" in told
+    assert times_of(place) == before
+
+
+def test_a_copy_without_times_is_recognised_by_its_content(place, capsys):
+    for path in [*place.rglob("*")]:
+        os.utime(path, ns=(5, 5))
+    before = volumes_of(place)
+    prepare(place)
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up" in capsys.readouterr().out
+    assert volumes_of(place) == before
+
+
+def test_only_the_scan_whose_raw_image_changed_is_made_again(place, capsys):
+    change_image(place, 3)
+    before = volumes_of(place)
+    prepare(place)
+    told = capsys.readouterr().out
+    assert "1 scan checked, no problem" in told
+    assert "volumes: 1 made, 2 up to date\nsupervoxels: 1 made, 2 up" in told
+    after = volumes_of(place)
+    assert {name for name in after if after[name] != before[name]} == {"image_3.nii.gz"}
+    image = read_volume(layout_of(place).image_path(3))[0]
+    limit = np.percentile(read_volume(raw_file(place, "image", 3))[0], 99.5)
+    assert image.max() == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("name", ["image_3.nii.gz", "label_3.nii.gz", "scan_3.record.json"])
+def test_a_lost_or_damaged_file_is_made_again_just_as_it_was(place, capsys, name):
+    before = {i: read_volume(layout_of(place).image_path(i))[0] for i in IDS}
+    path = layout_of(place).volumes_dir / name
+    path.write_bytes(path.read_bytes()[:-3])
+    prepare(place)
+    assert "volumes: 1 made, 2 up to date" in capsys.readouterr().out
+    for scan_id, image in before.items():
+        np.testing.assert_array_equal(read_volume(layout_of(place).image_path(scan_id))[0], image)
+    layout_of(place).label_path(10).unlink()
+    prepare(place)
+    assert "volumes: 1 made, 2 up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["fingerprint.json", "contact_sheet.png", "cases.json"])
+def test_a_lost_description_is_written_again(place, capsys, name):
+    before = (place / "CMR" / name).read_bytes()
+    (place / "CMR" / name).unlink()
+    prepare(place)
+    assert "volumes: 0 made, 3 up to date" in capsys.readouterr().out
+    assert (place / "CMR" / name).read_bytes() == before
+
+
+def test_another_version_of_the_code_makes_everything_again(place, capsys, monkeypatch):
+    monkeypatch.setattr(records, "PREPARATION_VERSION", records.PREPARATION_VERSION + 1)
+    prepare(place)
+    assert "volumes: 3 made, 0 up to date\nsupervoxels: 0 made, 3 up to date" in capsys.readouterr().out
+
+
+def test_other_supervoxels_lie_where_they_are_wanted(place, capsys):
+    prepare(place, n_sv=300, supervoxel_dir=str(place / "elsewhere"))
+    told = capsys.readouterr().out
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 3 made" in told
+    assert "fingerprint and contact sheet: made" in told
+    found = sorted(path.name for path in (place / "elsewhere/supervoxels_300").glob("*.nii.gz"))
+    assert found == [f"superpix-MIDDLE_{i}.nii.gz" for i in (10, 2, 3)]
+
+
+def test_force_makes_all_volumes_again(place, capsys):
+    prepare(place, force=True)
+    assert "volumes: 3 made, 0 up to date\nsupervoxels: 0 made, 3 up to date" in capsys.readouterr().out
+
+
+def test_what_killed_processes_left_is_removed_even_where_nothing_is_made(place, capsys):
+    folders = ("CMR", "CMR/cmr_MR_normalized", "CMR/supervoxels_1000")
+    left = [
+        place / folder / f".{name}.abcd1234.tmp.nii.gz" for folder in folders for name in ("image_3", "x")
+    ]
+    for path in left:
+        path.touch()
+    prepare(place)
+    assert "volumes: 0 made, 3 up to date" in capsys.readouterr().out
+    assert not any(path.exists() for path in left)
+
+
+def test_what_describes_the_volumes_is_gone_while_they_change(place, monkeypatch):
+    change_image(place, 3)
+
+    def fail(*arguments, **keywords):
+        present = {path.name for path in (place / "CMR").iterdir()}
+        assert present == {"cases.json", "cmr_MR_normalized", "supervoxels_1000"}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "prepare_scans", fail)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(place)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError("oops"), UserError("too thin")])
+def test_a_scan_that_fails_while_it_is_made_is_named(place, monkeypatch, error):
+    def fail(*arguments, **keywords):
+        raise error
+
+    change_image(place, 3)
+    monkeypatch.setattr("data.prepare.volumes.prepare_volume", fail)
+    kind = RuntimeError if isinstance(error, ZeroDivisionError) else UserError
+    with pytest.raises(kind, match=r"patient3_C0\.nii\.gz.*(not enough memory|oops|too thin)"):
+        prepare(place)
+
+
+def test_all_problems_of_all_scans_are_told_at_once_and_nothing_is_written(place):
+    shutil.rmtree(place / "CMR")
+    raw_file(place, "label", 2).unlink()
+    image, geometry = read_volume(raw_file(place, "image", 3))
+    write_volume(raw_file(place, "image", 3), np.zeros_like(image), geometry)
+    raw_file(place, "label", 10).write_bytes(b"no image")
+    before = files_of(place)
+    with pytest.raises(UserError) as caught:
+        prepare(place, num_workers=2)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    for name in ("patient2_C0", "patient3_C0.nii.gz", "patient10_C0_manual.nii.gz"):
+        assert sum(f"{name}" in line for line in lines) == 1
+    assert files_of(place) == before
+
+
+def test_a_problem_of_one_scan_leaves_what_is_prepared_alone(place):
+    raw_file(place, "image", 3).write_bytes(b"no image")
+    before = files_of(place)
+    with pytest.raises(UserError, match=r"patient3_C0\.nii\.gz"):
+        prepare(place)
+    assert files_of(place) == before
+
+
+def test_a_check_reads_all_scans_and_writes_nothing(place, capsys):
+    shutil.rmtree(place / "CMR")
+    before = files_of(place)
+    prepare(place, check=True)
+    assert "3 scans checked, no problem" in capsys.readouterr().out
+    assert files_of(place) == before
+
+
+def test_a_check_looks_at_scans_that_are_prepared_already(place, capsys):
+    raw_file(place, "image", 3).write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"patient3_C0\.nii\.gz"):
+        prepare(place, check=True)
+    assert "3 scans checked, 1 problem" in capsys.readouterr().out
+
+
+def test_a_border_that_leaves_nothing_is_told_before_anything_is_written(tmp_path):
+    (written, *_) = WRITERS["SABS"](tmp_path / "raw", n_scans=2)
+    for path in (*written.image_files, *written.label_files):
+        volume, geometry = read_volume(path)
+        write_volume(path, volume[:, :64], replace(geometry, shape=volume[:, :64].shape))
+    config = config_of(tmp_path / "raw", tmp_path / "SABS", dataset="SABS")
+    message = r"img0001\.nii\.gz: slices must be larger than twice the border of 32 px .* got 64 x 112 px"
+    with pytest.raises(UserError, match=message) as caught:
+        preparation.prepare_dataset(config, progress=False)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "SABS").exists()

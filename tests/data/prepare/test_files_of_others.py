@@ -1,0 +1,85 @@
+"""Preparation loses nobody's files and mixes them with no others."""
+
+import os
+
+import pytest
+
+from data.prepare import records
+from tests.data.preparations import (
+    IDS,
+    change_image,
+    files_of,
+    layout_of,
+    prepare,
+    raw_file,
+)
+from util.errors import UserError
+from util.files import try_lock
+
+
+def test_volumes_of_others_are_not_overwritten_but_by_force(place, capsys):
+    theirs = layout_of(place)
+    for scan_id in IDS:
+        records.record_path(theirs, scan_id).unlink()
+    before = files_of(place)
+    with pytest.raises(
+        UserError, match=r"image_2\.nii\.gz: was not made by this command.* let force=True replace"
+    ):
+        prepare(place)
+    assert files_of(place) == before
+    prepare(place, force=True)
+    assert "volumes: 3 made" in capsys.readouterr().out
+    prepare(place)
+    assert "volumes: 0 made, 3 up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_scans_of_others_are_never_mixed_with_ours(place, force):
+    (layout_of(place).volumes_dir / "image_77.nii.gz").write_bytes(b"theirs")
+    before = files_of(place)
+    with pytest.raises(UserError, match=r"image_77\.nii\.gz: was not made by this command; move it away"):
+        prepare(place, force=force)
+    assert files_of(place) == before
+
+
+def test_scans_that_the_download_lost_stop_the_call_or_are_removed_by_force(place, capsys):
+    for kind in ("image", "label"):
+        raw_file(place, kind, 3).unlink()
+    before = files_of(place)
+    with pytest.raises(
+        UserError, match=r"image_3\.nii\.gz: was prepared from a scan that the download no longer"
+    ):
+        prepare(place)
+    assert files_of(place) == before
+    prepare(place, force=True)
+    assert "volumes: 2 made, 0 up to date, 1 removed" in capsys.readouterr().out
+    assert layout_of(place).scan_ids() == [2, 10]
+    assert records.recorded_ids(layout_of(place)) == [2, 10]
+
+
+def test_supervoxels_of_others_are_kept_while_their_images_are(place, capsys):
+    theirs = layout_of(place).supervoxel_path(3)
+    theirs.with_name("superpix-MIDDLE_3.record.json").unlink()
+    before = theirs.read_bytes()
+    prepare(place)
+    assert "supervoxels: 0 made, 2 up to date, 1 of others kept" in capsys.readouterr().out
+    change_image(place, 3)
+    with pytest.raises(UserError, match=r"superpix-MIDDLE_3\.nii\.gz: .* its image is about to be"):
+        prepare(place)
+    assert theirs.read_bytes() == before
+    prepare(place, force=True)
+    assert "supervoxels: 1 made, 2 up to date, 0 of others kept" in capsys.readouterr().out
+
+
+def test_two_preparations_of_a_folder_do_not_meet(place):
+    change_image(place, 3)
+    before = files_of(place)
+    handle = os.open(place / "CMR", os.O_RDONLY)
+    try:
+        assert try_lock(handle)
+        with pytest.raises(UserError, match=r"CMR: another preparation is at work there; wait"):
+            prepare(place)
+    finally:
+        os.close(handle)
+    assert files_of(place) == before
+    prepare(place)

@@ -1,0 +1,76 @@
+"""Raw sets that are damaged in one way each, with what must be told of them in one line.
+
+`python -m tests.data.raw.damages` prints them as a table, each with the line that is told.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.raw.archives import unpack
+from data.raw.checks import check_dataset, check_scan
+from data.raw.finding import find_raw
+from tests.data.raw.damaged_archives import ARCHIVES
+from tests.data.raw.damaged_dicom import DICOM, PNG
+from tests.data.raw.damaged_json import JSON
+from tests.data.raw.damaged_nifti import NIFTI
+from tests.data.raw.raw_sets import WRITERS, write_own_numbered
+from util.errors import UserError
+
+LIMITS = {"max_bytes": 1 << 20, "max_entries": 500}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A good set and what is done to it.
+
+    Attributes:
+        name: what is wrong, for people.
+        dataset: the set that is written; "Hips" is own data in nnU-Net's folders, "numbered" the other form.
+        damage: takes the set's folder and what was written there, and does the damage; may return another raw
+            path than the folder.
+        words: a pattern that the one line must match.
+    """
+
+    name: str
+    dataset: str
+    damage: Callable
+    words: str
+
+    def make(self, folder: Path) -> tuple[str, Path]:
+        """Write the damaged set; return its dataset's name and its raw path."""
+        writer = write_own_numbered if self.dataset == "numbered" else WRITERS[self.dataset]
+        written = writer(folder, n_scans=2)
+        raw = self.damage(folder, written)
+        return "Hips" if self.dataset == "numbered" else self.dataset, raw or folder
+
+
+DAMAGES = tuple(Damage(*row) for row in (*DICOM, *PNG, *NIFTI, *JSON, *ARCHIVES))
+
+
+def told_lines(dataset: str, raw: Path) -> list[str]:
+    """List all lines that are told of a raw set, whichever step finds them."""
+    try:
+        if raw.is_file():
+            raw = unpack(raw, raw.parent / "unpacked", **LIMITS)
+        found = find_raw(dataset, raw)
+    except UserError as error:
+        return str(error).splitlines()
+    return [*check_dataset(found), *(line for scan in found.scans for line in check_scan(found, scan))]
+
+
+def table() -> str:
+    """Write every damage and the line told of it as a Markdown table; paths without the temporary folder."""
+    rows = ["| # | set | damage | told |", "|---|---|---|---|"]
+    for number, damage in enumerate(DAMAGES, start=1):
+        with tempfile.TemporaryDirectory() as folder:
+            lines = told_lines(*damage.make(Path(folder) / "raw"))
+            told = " / ".join(lines).replace(f"{Path(folder)}/", "").replace("|", "\\|")
+            rows.append(f"| {number} | {damage.dataset} | {damage.name} | {told} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")

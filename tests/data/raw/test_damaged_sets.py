@@ -1,0 +1,99 @@
+"""Whatever is wrong with a raw set is told in one line, by the checks and by reading alike."""
+
+import re
+
+import pytest
+
+from data.raw.archives import unpack
+from data.raw.checks import check_dataset, check_scan
+from data.raw.finding import find_raw
+from tests.data.raw.damaged_archives import zip_folder
+from tests.data.raw.damages import DAMAGES, table, told_lines
+from tests.data.raw.raw_sets import WRITERS, write_own_numbered
+from util.errors import UserError
+
+
+def _everything_below(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])
+def test_one_damage_is_told_in_one_line_and_leaves_nothing_behind(tmp_path, damage, capfd):
+    dataset, raw = damage.make(tmp_path / "raw")
+    before = _everything_below(tmp_path)
+    capfd.readouterr()
+    (line,) = told_lines(dataset, raw)
+    assert re.search(damage.words, line)
+    assert "; " in line, "no way out is told"
+    assert capfd.readouterr() == ("", "")
+    if damage.name != "zip: other data inside":  # unpacked, then found to be something else
+        assert _everything_below(tmp_path) == before
+
+
+def test_the_damages_are_many_and_each_another():
+    assert len({damage.name for damage in DAMAGES}) == len(DAMAGES) >= 40
+    assert len({(damage.dataset, damage.words) for damage in DAMAGES}) > 90
+
+
+@pytest.mark.parametrize("dataset", [*WRITERS, "numbered"])
+def test_nothing_is_told_of_a_good_set(tmp_path, dataset):
+    (write_own_numbered if dataset == "numbered" else WRITERS[dataset])(tmp_path, n_scans=5)
+    assert told_lines("Hips" if dataset == "numbered" else dataset, tmp_path) == []
+
+
+def test_reading_raises_what_the_check_tells(tmp_path):
+    n_read = 0
+    for number, damage in enumerate(DAMAGES):
+        dataset, raw = damage.make(tmp_path / str(number) / "raw")
+        try:
+            found = find_raw(dataset, raw) if raw.is_dir() else None
+        except UserError:
+            continue
+        for scan in found.scans if found else ():
+            problems = check_scan(found, scan)
+            if problems:
+                with pytest.raises(UserError) as raised:
+                    found.read(scan)
+                assert str(raised.value) == problems[0]
+                n_read += 1
+    assert n_read > 50
+
+
+def test_several_damages_are_told_at_once(tmp_path):
+    written = WRITERS["SABS"](tmp_path, n_scans=4)
+    written[0].image_files[0].write_bytes(b"")
+    written[1].label_files[0].write_bytes(b"no")
+    written[2].label_files[0].unlink()
+    written[3].image_files[0].unlink()
+    lines = told_lines("SABS", tmp_path)
+    assert [re.search(r"(img|label)\d+", line)[0] for line in lines] == [
+        "label0021",
+        "img0001",
+        "label0002",
+        "img0003",
+    ]
+    found = find_raw("SABS", tmp_path)
+    of_scans = [line for scan in found.scans for line in check_scan(found, scan)]
+    assert lines == check_dataset(found) + of_scans
+
+
+def test_both_files_of_one_scan_are_told_of(tmp_path):
+    written = WRITERS["CMR"](tmp_path, n_scans=1)
+    written[0].image_files[0].write_bytes(b"")
+    written[0].label_files[0].write_bytes(b"")
+    assert len(told_lines("CMR", tmp_path)) == 2
+
+
+def test_the_table_has_a_row_for_each_damage(monkeypatch):
+    monkeypatch.setattr("tests.data.raw.damages.DAMAGES", DAMAGES[:2])
+    head, _, first, second = table().splitlines()
+    assert head == "| # | set | damage | told |"
+    assert first.startswith("| 1 | CHAOST2 | DICOM cut off | raw/Train_Sets/MR/1/T2SPIR/DICOM_anon/IMG-0004-")
+    assert second.startswith("| 2 |")
+
+
+def test_an_archive_of_a_good_set_reads_as_its_folder(tmp_path):
+    (written,) = WRITERS["CHAOST2"](tmp_path / "raw", n_scans=1)
+    folder = unpack(zip_folder(tmp_path / "raw"), tmp_path / "unpacked")
+    found = find_raw("CHAOST2", folder)
+    assert (found.read(found.scans[0]).image == written.image).all()

@@ -1,0 +1,144 @@
+"""A dataset's scans are found from any sensible folder."""
+
+import pickle
+
+import pytest
+
+from data.raw.finding import find_raw
+from tests.data.raw.raw_sets import (
+    WRITERS,
+    write_chaos,
+    write_mscmrseg,
+    write_own_nnunet,
+    write_own_numbered,
+    write_synapse,
+)
+from util.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("dataset", "inner"),
+    [
+        ("CHAOST2", ""),
+        ("CHAOST2", "Train_Sets"),
+        ("CHAOST2", "Train_Sets/MR"),
+        ("SABS", "RawData/Training"),
+        ("SABS", "RawData/Training/img"),
+        ("SABS", "RawData/Training/label"),
+        ("CMR", ""),
+        ("Hips", ""),
+        ("Hips", "imagesTr"),
+        ("Hips", "dataset.json"),
+    ],
+)
+def test_scans_are_found_above_and_inside_of_their_form(tmp_path, dataset, inner):
+    written = WRITERS[dataset](tmp_path / "top", n_scans=2)
+    found = find_raw(dataset, tmp_path / "top" / inner)
+    assert [scan.scan_id for scan in found.scans] == [scan.scan_id for scan in written]
+    assert all(path.is_absolute() for scan in found.scans for path in scan.image_files)
+
+
+def test_a_single_case_can_be_given(tmp_path):
+    write_chaos(tmp_path, n_scans=2)
+    for inner in ("2", "2/T2SPIR", "2/T2SPIR/DICOM_anon"):
+        assert [
+            scan.scan_id for scan in find_raw("CHAOST2", tmp_path / "Train_Sets" / "MR" / inner).scans
+        ] == [2]
+
+
+def test_own_data_may_lie_below_as_in_an_archives_top_folder(tmp_path):
+    write_own_nnunet(tmp_path / "top" / "Hips", n_scans=2)
+    assert len(find_raw("Hips", tmp_path).scans) == 2
+
+
+@pytest.mark.parametrize("dataset", WRITERS)
+def test_a_dataset_travels_to_other_processes(tmp_path, dataset):
+    WRITERS[dataset](tmp_path, n_scans=2)
+    found = find_raw(dataset, tmp_path)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.scans == found.scans
+    assert (again.read(again.scans[1]).label_map == found.read(found.scans[1]).label_map).all()
+
+
+@pytest.mark.parametrize("dataset", ["CHAOST2", "SABS", "CMR", "Hips"])
+def test_a_folder_of_something_else_is_refused_with_what_is_looked_for(tmp_path, dataset):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(UserError, match=rf"{tmp_path}: .*must (hold|come with)"):
+        find_raw(dataset, tmp_path)
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"gone: must be a folder .* got nothing"):
+        find_raw("SABS", tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="got a file"):
+        find_raw("SABS", tmp_path / "file")
+
+
+def test_the_phantom_has_no_raw_scans(tmp_path):
+    with pytest.raises(UserError, match="dataset=PHANTOM: is made by the program"):
+        find_raw("PHANTOM", tmp_path)
+
+
+def test_synapse_ids_are_positions_and_its_test_part_is_left_out(tmp_path):
+    write_synapse(tmp_path)
+    found = find_raw("SABS", tmp_path)
+    assert [(scan.scan_id, scan.name) for scan in found.scans] == [
+        (0, "img0001"),
+        (1, "img0002"),
+        (2, "img0003"),
+        (3, "img0021"),
+        (4, "img0022"),
+    ]
+    assert "1 image(s) of a folder without labels are left out" in found.remarks[0]
+    assert found.problems == ()
+
+
+def test_cmr_ids_are_the_patients_and_values_become_labels(tmp_path):
+    written = write_mscmrseg(tmp_path)
+    found = find_raw("CMR", tmp_path)
+    assert [scan.scan_id for scan in found.scans] == [2, 3, 10, 11, 30]
+    volume = found.read(found.scans[3])
+    assert (volume.label_map == written[3].label_map).all()
+    assert (volume.image == written[3].image).all()
+    assert volume.geometry.same_grid(written[3].geometry)
+    assert found.remarks == ("left out, without labels behind patient 30: patient36_C0.nii.gz",)
+
+
+def test_own_ids_count_nnunets_cases_by_the_numbers_in_their_names(tmp_path):
+    write_own_nnunet(tmp_path)
+    found = find_raw("Hips", tmp_path)
+    assert [(scan.scan_id, scan.name) for scan in found.scans] == [
+        (0, "hip_8"),
+        (1, "hip_9"),
+        (2, "hip_10"),
+        (3, "hip_11"),
+        (4, "hip_12"),
+    ]
+
+
+def test_own_ids_are_those_in_numbered_names_wherever_these_lie(tmp_path):
+    written = write_own_numbered(tmp_path / "raw")
+    expected = [scan.scan_id for scan in written]
+    assert [scan.scan_id for scan in find_raw("Hips", tmp_path / "raw").scans] == expected
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "raw" / "dataset.json").rename(tmp_path / "linked" / "dataset.json")
+    (tmp_path / "linked" / "volumes").symlink_to(tmp_path / "raw")
+    found = find_raw("Hips", tmp_path / "linked")
+    assert [scan.scan_id for scan in found.scans] == expected
+    assert (found.read(found.scans[1]).label_map == written[1].label_map).all()
+
+
+def test_plain_nifti_is_read_where_dataset_json_says_so(tmp_path):
+    written = write_own_numbered(tmp_path, n_scans=1, file_ending=".nii")
+    for path in (*written[0].image_files, *written[0].label_files):
+        path.rename(path.with_suffix(""))
+    found = find_raw("Hips", tmp_path)
+    assert found.scans[0].image_files[0].name == "image_3.nii"
+
+
+def test_a_published_sets_spec_is_used_and_own_datas_is_read(tmp_path):
+    write_own_nnunet(tmp_path, n_scans=1, orientation="RAS")
+    found = find_raw("Hips", tmp_path)
+    assert found.spec.labels == {1: "left femur", 3: "right femur"}
+    assert found.preparation.orientation == "RAS"

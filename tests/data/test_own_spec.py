@@ -1,0 +1,172 @@
+"""Own data's `dataset.json`: read, checked all at once, written back the same."""
+
+import json
+
+import pytest
+
+from data.own_spec import OwnDataset, read_dataset_json, write_dataset_json
+from data.specs import DatasetSpec
+from data.transforms import Preparation
+from util.errors import UserError
+
+FULL = {
+    "name": "Hips",
+    "labels": {"background": 0, "left femur": 1, "right femur": 3},
+    "channel_names": {"0": "T1"},
+    "numTraining": 5,
+    "description": "not ours, passed over",
+    "file_ending": ".nii",
+    "spacing_mm": [3, 1.5, 1],
+    "size_px": [200, 256],
+    "clip": {"window": [-100, 300]},
+    "orientation": "RAS",
+    "supervoxel_min_size_vox": 700,
+    "test_labels": ["right femur", 1],
+    "organ_groups": [[1], [3]],
+}
+
+
+@pytest.fixture(name="read")
+def _read(tmp_path):
+    def read(values):
+        path = tmp_path / "dataset.json"
+        path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+        return read_dataset_json(path)
+
+    return read
+
+
+def test_all_keys_are_read(read):
+    assert read(FULL) == OwnDataset(
+        spec=DatasetSpec(
+            name="Hips",
+            volumes_folder="volumes",
+            labels={1: "left femur", 3: "right femur"},
+            test_labels=(3, 1),
+            organ_groups=((1,), (3,)),
+            supervoxel_min_vox=700,
+        ),
+        preparation=Preparation(
+            orientation="RAS", window=(-100.0, 300.0), spacing_mm=(3.0, 1.5, 1.0), size_px=(200, 256)
+        ),
+        file_ending=".nii",
+        channel="T1",
+    )
+
+
+def test_name_and_labels_are_enough(read):
+    own = read({"name": "Hips", "labels": {"background": 0, "femur": 2, "pelvis": 1}})
+    assert own.spec.labels == {1: "pelvis", 2: "femur"}
+    assert own.spec.test_labels == (1, 2)
+    assert own.spec.organ_groups == ((1, 2),)
+    assert own.preparation == Preparation(orientation="LPS")
+    assert own.file_ending == ".nii.gz"
+
+
+def test_null_means_none(read):
+    own = read(FULL | {"orientation": None, "clip": None, "spacing_mm": None, "size_px": None})
+    assert own.preparation == Preparation()
+
+
+def test_a_percentile_clips_too(read):
+    assert read(FULL | {"clip": {"percentile": 99.5}}).preparation.clip_percentile == 99.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip": {"percentile": 98}},
+        {"orientation": None, "clip": None, "spacing_mm": None, "size_px": None},
+        {"labels": {"background": 0, "Hüfte": 9}, "test_labels": [9], "organ_groups": [[9]]},
+    ],
+)
+def test_what_is_written_reads_back_the_same(read, tmp_path, changes):
+    own = read(FULL | changes)
+    write_dataset_json(tmp_path / "again" / "dataset.json", own)
+    assert read_dataset_json(tmp_path / "again" / "dataset.json") == own
+
+
+def test_the_example_in_the_module_is_valid(read):
+    import data.own_spec
+
+    text = data.own_spec.__doc__
+    own = read(text[text.index("{") : text.rindex("}") + 1])
+    assert own.spec.labels == {1: "left femur", 2: "right femur"}
+    assert own.spec.organ_groups == ((1,), (2,))
+
+
+def test_everything_wrong_is_told_at_once_one_line_each(read):
+    with pytest.raises(UserError) as raised:
+        read({"name": "a b", "labels": {"background": 0, "x": 300, "y/z": 1}, "size_px": [0, 9], "clip": 3})
+    lines = str(raised.value).splitlines()
+    assert [line.split("dataset.json: ")[1].split(" must")[0] for line in lines] == [
+        "name",
+        "labels: 'x'",
+        "labels: names",
+        "size_px",
+        "clip",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "../up"}, r"name must be a name of at most 40 letters"),
+        ({"name": "CHAOST2"}, r"none of CHAOST2, SABS, CMR, PHANTOM, got \"CHAOST2\""),
+        ({"name": 3}, r"name must be"),
+        ({"labels": {}}, r"labels must be given"),
+        ({"labels": {"background": 0}}, r"must list an organ beside background"),
+        ({"labels": {"a": 0, "b": 1}}, r"0 must be 'background' and nothing else, got 'a': 0"),
+        ({"labels": {"background": 1}}, r"0 must be 'background' and nothing else, got 'background': 1"),
+        ({"labels": {"a": 255}}, r"'a' must be a whole number of 0 to 254, got 255"),
+        ({"labels": {"a": True}}, r"'a' must be a whole number of 0 to 254, got true"),
+        ({"labels": {"a": "1"}}, r"'a' must be a whole number of 0 to 254, got \"1\""),
+        ({"labels": {"left hip": 1, "Left_Hip": 2}}, r"names must differ in file names"),
+        ({"labels": {"a:b": 1}}, r"names must do for file names"),
+        ({"labels": {".a": 1}}, r"names must do for file names"),
+        ({"labels": {" a": 1}}, r"names must do for file names"),
+        ({"labels": {"": 1}}, r"names must do for file names"),
+        ({"labels": {"a\nb": 1}}, r"names must do for file names"),
+        ({"labels": {"a" * 61: 1}}, r"names must do for file names"),
+        ({"regions_class_order": [1, 2]}, r"got nnU-Net's regions"),
+        ({"channel_names": {}}, r"channel_names must name one channel"),
+        ({"file_ending": ".mha"}, r"file_ending must be one of \.nii\.gz, \.nii, got \"\.mha\""),
+        ({"spacing_mm": [1, 0, 1]}, r"spacing_mm must be a list of 3 values, each a number above 0"),
+        ({"spacing_mm": 1}, r"spacing_mm must be"),
+        ({"size_px": [256, 256, 30]}, r"size_px must be a list of 2 values"),
+        ({"size_px": [256.5, 256]}, r"size_px must be"),
+        ({"clip": {"percentile": 0}}, r"clip must be"),
+        ({"clip": {"percentile": 99, "window": [0, 1]}}, r"clip must be"),
+        ({"clip": {"range": [0, 1]}}, r"clip must be"),
+        ({"clip": {"window": [1, 1]}}, r"clip must be"),
+        ({"orientation": "LP"}, r"orientation must be three letters"),
+        ({"orientation": "lps"}, r"orientation must be three letters"),
+        (
+            {"supervoxel_min_size_vox": 0},
+            r"supervoxel_min_size_vox must be a whole number of at least 1, got 0",
+        ),
+        ({"test_labels": []}, r"test_labels must be a list of some of 1, 3"),
+        ({"test_labels": [1, 1]}, r"test_labels must be"),
+        (
+            {"test_labels": ["spleen"]},
+            r"test_labels must be a list of some of 1, 3, each once, got \[\"spleen\"\]",
+        ),
+        ({"test_labels": [1], "organ_groups": [[1], [3]]}, r"organ_groups must be .* some of 1, each once"),
+        ({"organ_groups": [[1], [1, 3]]}, r"organ_groups must be a list of groups without common members"),
+        ({"organ_groups": [1, 3]}, r"organ_groups must be"),
+        ({"supervoxel_min_vox": 3}, r"supervoxel_min_vox is no key, supervoxel_min_size_vox is"),
+        ({"testlabels": [1]}, r"testlabels is no key, test_labels is"),
+    ],
+)
+def test_wrong_values_are_refused_with_what_they_must_be(read, changes, words):
+    defaults = {} if "labels" not in changes else {"test_labels": None, "organ_groups": None}
+    values = {key: value for key, value in (FULL | changes | defaults).items() if value is not None}
+    with pytest.raises(UserError, match=words) as raised:
+        read(values)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.json: cannot be read \(No such file"):
+        read_dataset_json(tmp_path / "dataset.json")

@@ -1,0 +1,83 @@
+"""Data of one's own, described by a dataset.json, trains and is evaluated like the published sets."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+import training
+import validation
+from config_ssl_upload import dataset_defaults, parse_config
+from data.own_spec import VOLUMES_FOLDER
+from util.command_line import run_command_line
+from util.errors import UserError
+
+DESCRIPTION = {
+    "name": "Hips",
+    "labels": {"background": 0, "left femur": 1, "cup": 2, "stem": 3, "right femur": 4},
+    "supervoxel_min_size_vox": 60,
+    "test_labels": [1, 4],
+    "organ_groups": [[1], [4]],
+}
+
+
+@pytest.fixture(name="hips")
+def _hips(phantom_dir, tiny_overrides, tmp_path):
+    """The tiny phantom's volumes in a folder of their own, with other names for its organs."""
+    assert run_command_line(training.experiment, [*tiny_overrides, "n_steps=1"]) == 0
+    [volumes] = [folder for folder in phantom_dir.iterdir() if next(folder.glob("image_*"), None)]
+    shutil.copytree(volumes, tmp_path / "hips" / VOLUMES_FOLDER)
+    (tmp_path / "hips" / "dataset.json").write_text(json.dumps(DESCRIPTION))
+    return tmp_path / "hips"
+
+
+def _words(hips, tmp_path):
+    return [
+        "with",
+        "dataset=Hips",
+        f"path.OWN.data_dir={hips}",
+        f"path.log_dir={tmp_path / 'own_runs'}",
+        "model.encoder=resnet18",
+        "model.feature_width=8",
+        "model.encoder_weights=None",
+        "n_steps=2",
+        "num_workers=0",
+        "device=cpu",
+    ]
+
+
+def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
+    words = _words(hips, tmp_path)
+    assert run_command_line(training.experiment, words) == 0
+    assert (hips / "supervoxels_60").is_dir()
+    assert run_command_line(validation.experiment, words) == 0
+    run = tmp_path / "own_runs" / "Hips" / "fold_0" / "evaluation" / "1"
+    with (run / "scores.csv").open() as file:
+        organs = {row["organ"] for row in csv.DictReader(file)}
+    assert organs == {"left femur", "right femur"}
+    assert list((run / "predictions" / "chunks").glob("scan_*_left_femur.nii.gz"))
+
+
+def test_setting_2_takes_the_descriptions_groups(hips, tmp_path):
+    words = [*_words(hips, tmp_path), "setting=2", "organ_group=1", "task.exclude_rule=all"]
+    assert run_command_line(training.experiment, words) == 0
+    assert (tmp_path / "own_runs" / "Hips_setting2_group1" / "fold_0" / "training" / "1").is_dir()
+
+
+def test_a_description_is_read_again_when_it_changes(hips, tmp_path):
+    values = dataset_defaults("Hips")
+    values["path"]["OWN"]["data_dir"] = str(hips)
+    assert parse_config(values).test_label == (1, 4)
+    (hips / "dataset.json").write_text(
+        json.dumps(DESCRIPTION | {"test_labels": [1], "organ_groups": [[1]]}) + "  "
+    )
+    assert parse_config(values).test_label == (1,)
+
+
+def test_a_damaged_description_is_named(hips):
+    values = dataset_defaults("Hips")
+    values["path"]["OWN"]["data_dir"] = str(hips)
+    (hips / "dataset.json").write_text("{half")
+    with pytest.raises(UserError, match=r"hips/dataset\.json"):
+        parse_config(values)
