@@ -206,8 +206,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "strong": {
-        "optim": {"lr": 3e-3, "schedule": "cosine", "warmup": 0.05},
-        "model": {"prior_form": "calibrated"},
+        "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
+        "model": {"prior_form": "standardised"},
     },
 }
 
