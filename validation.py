@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from config_ssl_upload import N_FOLDS, Config, dataset_defaults, make_experiment, parse_config
-from data.preparation import ensure_volumes, find_changed_volumes
+from data.preparation import describe_change, ensure_volumes, hash_volumes
 from dataloaders.evaluation_sets import (
     EvaluationScan,
     Job,
@@ -124,7 +124,9 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     asked = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
     remarks = find_mismatches(snapshot.config, asked)
     scans = local_main_first(lambda: load_fold(config))
-    remarks += agree(lambda: _find_changed_volumes(config, snapshot) if ranks.is_main else [])
+    data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
+    if snapshot.config.get("dataset") == config.dataset:
+        remarks += describe_change(snapshot.data, data)
     if remarks:
         print("\n".join(remarks), flush=True)
     organs = {label: config.spec.labels[label] for label in config.test_label}
@@ -147,6 +149,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         **summarise_scores(scores),
         "snapshot": str(snapshot_file),
         "snapshot_step": snapshot.step,
+        "data_fingerprint": data,
         "support_id": scans[config.supp_idx].scan_id,
         "remarks": remarks,
         "config": plain_values(config),
@@ -326,11 +329,6 @@ def _calibration_images(config: Config) -> torch.Tensor:
     slices = np.concatenate([scan.image for scan in scans])
     spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
     return torch.from_numpy(slices[spread])[:, None]
-
-
-def _find_changed_volumes(config: Config, snapshot: Snapshot) -> list[str]:
-    is_same_set = snapshot.config.get("dataset") == config.dataset
-    return find_changed_volumes(config.layout, snapshot.data) if is_same_set else []
 
 
 def _refuse_other(key: str, given: object, *, default: object, trained: object) -> None:

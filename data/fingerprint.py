@@ -27,6 +27,9 @@ FINGERPRINT_NAME = "fingerprint.json"
 FINGERPRINT_VERSION = 1
 PERCENTILES = (0.5, 50.0, 99.5)
 
+# A scan's id, and the hashes of its image and of its labels.
+_Entry = tuple[int, str, str | None]
+
 
 @dataclass(frozen=True)
 class OrganExtent:
@@ -182,7 +185,26 @@ def fingerprint_hash(scans: Iterable[ScanFingerprint]) -> str:
 
     Names, supervoxels and what can be computed from the voxels do not count.
     """
-    entries = sorted((scan.scan_id, scan.image_hash, scan.label_hash or "none") for scan in scans)
+    return _hash_entries((scan.scan_id, scan.image_hash, scan.label_hash) for scan in scans)
+
+
+def hash_dataset(layout: DatasetLayout, *, n_workers: int | None = None) -> str:
+    """Return the hash of a dataset's fingerprint alone, which is faster.
+
+    Supervoxels are not read. See `make_fingerprint` for the arguments and what is raised.
+    """
+
+    def hash_scan(scan_id: int) -> _Entry:
+        files = read_prepared_files(layout, scan_id, with_supervoxels=False)
+        of_labels = None if files.label_map is None else hash_volume(files.label_map)
+        return scan_id, hash_volume(files.image, files.geometry), of_labels
+
+    return _hash_entries(map_scans(hash_scan, layout, n_workers=n_workers))
+
+
+def _hash_entries(found: Iterable[_Entry]) -> str:
+    """Hash the hashes of some scans, in whatever order."""
+    entries = sorted((scan_id, of_image, of_labels or "none") for scan_id, of_image, of_labels in found)
     text = f"fingerprint {FINGERPRINT_VERSION}\n" + "".join(f"{i} {a} {b}\n" for i, a, b in entries)
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).hexdigest()
 

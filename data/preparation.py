@@ -1,6 +1,6 @@
 """Make sure that a dataset's prepared volumes are there."""
 
-from data.fingerprint import FINGERPRINT_NAME, make_fingerprint, read_fingerprint
+from data.fingerprint import FINGERPRINT_NAME, hash_dataset, read_fingerprint
 from data.layout import DatasetLayout
 from data.phantom import PhantomSettings, make_phantom
 from data.prepared_files import CASES_NAME, read_case_names
@@ -41,15 +41,14 @@ def hash_volumes(layout: DatasetLayout) -> str:
             found = read_fingerprint(layout)
             if found is not None:
                 return found.hash
-    return make_fingerprint(layout).hash
+    return hash_dataset(layout)
 
 
-def find_changed_volumes(layout: DatasetLayout, hash_before: str | None) -> list[str]:
-    """Say in a line if a dataset's volumes are not those of before.
+def describe_change(hash_before: str | None, hash_now: str | None) -> list[str]:
+    """Say in a line if volumes are not those of before.
 
-    None is not compared.
+    A hash that is None is not compared.
     """
-    now = None if hash_before is None else hash_volumes(layout)
-    if now == hash_before:
+    if None in (hash_before, hash_now) or hash_before == hash_now:
         return []
-    return [f"warning: the volumes changed since the training (fingerprint {hash_before}, now {now})"]
+    return [f"warning: the volumes changed since the training (fingerprint {hash_before}, now {hash_now})"]

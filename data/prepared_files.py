@@ -38,7 +38,9 @@ class PreparedFiles:
     supervoxels: np.ndarray | None
 
 
-def read_prepared_files(layout: DatasetLayout, scan_id: int) -> PreparedFiles:
+def read_prepared_files(
+    layout: DatasetLayout, scan_id: int, *, with_supervoxels: bool = True
+) -> PreparedFiles:
     """Read a scan's image, and its labels and supervoxels where there are any.
 
     Labels must lie on the image's grid in the patient; of supervoxels only the shape counts, because some
@@ -61,7 +63,7 @@ def read_prepared_files(layout: DatasetLayout, scan_id: int) -> PreparedFiles:
             )
         label_map = _ids(label_map, path)
     path = layout.supervoxel_path(scan_id)
-    if path.is_file():
+    if with_supervoxels and path.is_file():
         supervoxels, found = read_volume(path)
         if found.shape != geometry.shape:
             raise UserError(

@@ -56,7 +56,21 @@ def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
     with (run / "scores.csv").open() as file:
         organs = {row["organ"] for row in csv.DictReader(file)}
     assert organs == {"left femur", "right femur"}
+    summary = json.loads((run / "scores.json").read_text())["summary"]
+    info = json.loads((tmp_path / "own_runs/Hips/fold_0/training/1/info.json").read_text())
+    assert summary["data_fingerprint"] == info["data_fingerprint"]
+    assert not any("volumes changed" in remark for remark in summary["remarks"])
     assert list((run / "predictions" / "chunks").glob("scan_*_left_femur.nii.gz"))
+
+
+def test_the_evaluation_says_that_the_volumes_are_others(hips, tmp_path, capsys):
+    words = [*_words(hips, tmp_path), "evaluation.all_slices=False", "evaluation.every_support=False"]
+    assert run_command_line(training.experiment, words) == 0
+    volumes = hips / VOLUMES_FOLDER
+    for kind in ("image", "label"):
+        shutil.copy(volumes / f"{kind}_9.nii.gz", volumes / f"{kind}_8.nii.gz")
+    assert run_command_line(validation.experiment, words) == 0
+    assert "warning: the volumes changed since the training (fingerprint " in capsys.readouterr().out
 
 
 def test_setting_2_takes_the_descriptions_groups(hips, tmp_path):

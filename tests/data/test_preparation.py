@@ -8,7 +8,7 @@ import pytest
 from data.fingerprint import FINGERPRINT_NAME, write_fingerprint
 from data.layout import DatasetLayout
 from data.phantom import PhantomSettings
-from data.preparation import ensure_volumes, find_changed_volumes, hash_volumes
+from data.preparation import describe_change, ensure_volumes, hash_volumes
 from data.specs import find_spec
 from util.errors import UserError
 from util.image_io import read_geometry
@@ -82,8 +82,9 @@ def test_the_hash_is_the_written_fingerprints_unless_volumes_are_younger(phantom
 
 def test_changed_volumes_are_told_of(phantom):
     before = hash_volumes(phantom)
-    assert find_changed_volumes(phantom, before) == find_changed_volumes(phantom, None) == []
+    for known in (before, None):
+        assert describe_change(known, before) == []
     phantom.image_path(0).write_bytes(phantom.image_path(1).read_bytes())
     phantom.label_path(0).write_bytes(phantom.label_path(1).read_bytes())
-    [line] = find_changed_volumes(phantom, before)
+    [line] = describe_change(before, hash_volumes(phantom))
     assert line.startswith(f"warning: the volumes changed since the training (fingerprint {before}, now ")
