@@ -5,6 +5,7 @@ comes from the numbers that are written here, not from reading the files.
 """
 
 import json
+import locale
 import math
 import zlib
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ def write_slice(path, pixels, *, position_mm, orientation, spacing_mm, series="1
     writer.KeepOriginalImageUIDOn()
     writer.SetFileName(str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # writing DICOM leaves the process with ASCII for all text
 
 
 def write_png(path, levels):
