@@ -41,7 +41,7 @@ from util.settings import (
     text_or_number,
     whole,
 )
-from util.training_settings import FREE_ON_RESUME, ModelConfig, OptimConfig
+from util.training_settings import NEW_ON_RESUME, ModelConfig, OptimConfig
 
 PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
 REPOSITORY = Path(__file__).resolve().parent
@@ -174,7 +174,8 @@ class Config:
     def place_in_words(self) -> str:
         """The words of a command line that name this fold's runs."""
         of_group = f" setting=2 organ_group={self.organ_group}" if self.setting == 2 else ""
-        return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}"
+        log_dir = "" if self.path.log_dir == PathConfig().log_dir else f" path.log_dir={self.path.log_dir}"
+        return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}{log_dir}"
 
     @property
     def runs_dir(self) -> Path:
@@ -342,7 +343,7 @@ def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) ->
         found = find_resumable(config.fold_dir / "training", config.resume)
     except (KeyError, UserError):
         return defaults  # told with the configuration's other checks
-    return defaults if found is None else adopt(defaults, read_run_config(found[0]), but=FREE_ON_RESUME)
+    return defaults if found is None else adopt(defaults, read_run_config(found[0]), but=NEW_ON_RESUME)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def test_a_signal_saves_marks_the_run_and_tells_the_way_on(
     assert run(*tiny_overrides, "n_steps=5", "save_snapshot_every=5") == 128 + number
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"stopped by {number.name}; go on with bash script/train.sh dataset=PHANTOM")
-    assert told.endswith("eval_fold=0 resume=latest")
+    log_dir = next(word for word in tiny_overrides if word.startswith("path.log_dir="))
+    assert told.endswith(f"eval_fold=0 {log_dir} resume=latest")
     assert json.loads((folder / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
 
@@ -122,6 +123,16 @@ def test_a_job_that_torchrun_starts_again_goes_on_by_itself(
     assert "going on after step 2 of" in capsys.readouterr().out
     assert run(*tiny_overrides, *STEPS) == 0  # what is finished belongs to another job
     assert_equal(final(folder, 2), final(folder, 3))
+
+
+def test_going_on_takes_folders_and_all_else_from_the_run(tiny_overrides, folder, stopped_after, monkeypatch):
+    stopped_after(2)
+    assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    log_dir = next(word for word in tiny_overrides if word.startswith("path.log_dir="))
+    assert run("with", "dataset=PHANTOM", log_dir, "resume=latest") == 0
+    former, now = (json.loads((folder / number / "config.json").read_text()) for number in ("1", "2"))
+    assert now == former | {"resume": "latest"}
 
 
 def test_resuming_what_never_began_begins(tiny_overrides, folder):

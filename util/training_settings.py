@@ -6,6 +6,8 @@ from util.settings import flag, key, one_of, optional, real, text, whole
 
 PRIOR_FORMS = ("literal", "standardised", "contrast", "calibrated")
 PRIOR_GRADIENTS = ("none", "straight_through", "soft")
+# Keys that are not taken over from the run that a training goes on from.
+NEW_ON_RESUME = ("resume", "resume_changed")
 # Keys, and groups of keys, that may differ when a training goes on: they change no result.
 FREE_ON_RESUME = (
     "resume",
