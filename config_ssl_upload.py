@@ -208,7 +208,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "strong": {
         "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
-        "model": {"prior_form": "standardised"},
     },
 }
 
