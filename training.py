@@ -40,8 +40,9 @@ from util.distributed import (
     start_ranks,
 )
 from util.errors import Stopped, UserError
+from util.finite import FiniteWatch, allowed_bad_steps
 from util.hardware import choose_kernels, peak_memory_gb
-from util.keeping import CheckpointKeeper, FiniteWatch, allowed_bad_steps
+from util.keeping import CheckpointKeeper
 from util.meter import mean_over_ranks
 from util.optimisation import learning_rate
 from util.progress import progress_bar
@@ -146,8 +147,7 @@ def _run_steps(
         place = {"rank": ranks.rank, "n_ranks": ranks.n_ranks}
         return [dataset[index] for index in episodes_of_step(step, config.batch_size, **place)]
 
-    n_allowed = allowed_bad_steps(config.nonfinite)
-    watch = FiniteWatch(state.guard, episodes_of, folder=keeper.run_dir, n_allowed=n_allowed)
+    watch = FiniteWatch(state.guard, episodes_of, folder=keeper.run_dir)
     with progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
     ) as bar:

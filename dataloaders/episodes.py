@@ -3,6 +3,7 @@
 Neighbouring slices of one target become support and query.
 """
 
+import signal
 from collections.abc import Sequence
 
 import cv2
@@ -17,6 +18,7 @@ from dataloaders.sharding import episodes_of_rank
 from dataloaders.volumes import PreparedScan
 from dataloaders.warps import REFERENCE_SIZE_PX
 from util.errors import UserError
+from util.stops import SIGNALS
 
 
 class EpisodeDataset(Dataset):
@@ -137,11 +139,14 @@ def make_episode_loader(
 
 
 def worker_init(worker_id: int) -> None:
-    """Keep a worker process to one thread.
+    """Keep a worker process to one thread, and let the main process say when to stop.
 
-    Workers are many already, and slices small.
+    Workers are many already, and slices small. Signals that reach the whole process group would end workers
+    before the main process has kept what there is.
     """
     cv2.setNumThreads(0)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _require_one_size(scans: Sequence[PreparedScan]) -> None:

@@ -11,7 +11,7 @@ call prepares the Python environment, as script/train.sh --help says.
 
   bash script/prepare.sh dataset=CHAOST2 raw=downloads/CHAOS_Train_Sets.zip
   bash script/prepare.sh dataset=SABS raw=downloads/Abdomen/RawData/Training     img/ and label/ lie in it
-  bash script/prepare.sh dataset=CMR raw=downloads/c0                            patient<N>_C0.nii.gz and _manual
+  bash script/prepare.sh dataset=CMR raw=downloads/MSCMRSeg                      patient<N>_C0.nii.gz and _manual
   bash script/prepare.sh dataset=PELVIS raw=scans/pelvis                         your own, with a dataset.json
   bash script/prepare.sh dataset=CHAOST2 raw=downloads/CHAOS --check             only checks, writes nothing
 

@@ -265,7 +265,7 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
 
 def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):
     command = [sys.executable, str(REPOSITORY / "training.py"), *tiny_overrides, "n_steps=40", *STEPS[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     child = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -279,3 +279,27 @@ def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tm
     assert go_on(tiny_overrides, "resume=latest") == 0
     assert run(*tiny_overrides, "n_steps=40", *STEPS[1:]) == 0
     assert_equal(final(folder, 2, 40), final(folder, 3, 40))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(
+    tiny_overrides, folder, tmp_path, number
+):
+    words = [*tiny_overrides, "n_steps=2000", *STEPS[1:], "num_workers=2"]
+    child = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "training.py"), *words],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list_checkpoints(folder / "1") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(child.pid, number)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 128 + number
+    assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; go on with ")
+    assert "Traceback" not in told

@@ -1,13 +1,26 @@
 """Keep numbers that are not finite away from a network's weights.
 
-No device is waited for.
+The guard waits for no device; the watch looks at it now and then.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from util.distributed import AgreedError, gather_values
+from util.ranks import find_ranks
+from util.snapshots import write_tensors
+
+Episodes = Callable[[int], list[Mapping[str, Tensor]]]
+
+
+def allowed_bad_steps(nonfinite: str) -> int:
+    """Return how many steps may be left out: n of "skip:n", none of "stop"."""
+    return 0 if nonfinite == "stop" else int(nonfinite.removeprefix("skip:"))
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,9 @@ class FiniteGuard:
         optimizer: of its parameters.
         n_allowed: bad steps to leave out before all are.
         max_norm: the gradients' norm is clipped to this; None: it is not.
+
+    Attributes:
+        n_allowed: as given.
     """
 
     def __init__(
@@ -45,7 +61,7 @@ class FiniteGuard:
     ) -> None:
         self._network = network
         self._optimizer = optimizer
-        self._n_allowed = n_allowed
+        self.n_allowed = n_allowed
         self._max_norm = math.inf if max_norm is None else max_norm
         self._is_fused = all(group.get("fused") for group in optimizer.param_groups)
         device = next(network.parameters()).device
@@ -55,7 +71,7 @@ class FiniteGuard:
 
     def keep_statistics(self) -> None:
         """Remember the norms' statistics; to be called before each forward pass."""
-        if self._n_allowed:
+        if self.n_allowed:
             self._statistics = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
 
     def update(self, loss: Tensor, step: int) -> None:
@@ -71,9 +87,9 @@ class FiniteGuard:
         is_bad = ~norm.isfinite()
         seen = torch.stack([self._seen[0] + 1, torch.full_like(self._seen[1], step), is_own.long()])
         # One step too many stays the last, whatever follows before somebody looks.
-        counts = is_bad & (self._seen[0] <= self._n_allowed)
+        counts = is_bad & (self._seen[0] <= self.n_allowed)
         self._seen = torch.where(counts, seen, self._seen)
-        refused = is_bad | (self._seen[0] > self._n_allowed)
+        refused = is_bad | (self._seen[0] > self.n_allowed)
         if self._is_fused:
             self._optimizer.grad_scale = None
             self._optimizer.found_inf = refused.float()
@@ -91,3 +107,61 @@ class FiniteGuard:
     def resume(self, n_steps: int) -> None:
         """Go on after a training that had so many bad steps."""
         self._seen[0] = n_steps
+
+
+class FiniteWatch:
+    """Looks at a guard now and then, and tells what it saw.
+
+    Args:
+        guard: of the network.
+        episodes: gives the episodes that this rank played in a step.
+        folder: where episodes that gave bad numbers are kept for a look.
+    """
+
+    def __init__(self, guard: FiniteGuard, episodes: Episodes, *, folder: Path) -> None:
+        self._guard = guard
+        self._episodes = episodes
+        self._folder = folder
+        self._n_known = guard.read().n_steps
+
+    def look(self, say: Callable[[str], object]) -> None:
+        """Tell of steps that were left out; waits for the device.
+
+        All ranks must call it at the same step.
+
+        Args:
+            say: takes a line of text.
+
+        Raises:
+            AgreedError: they are more than allowed. The weights are those before the last of them, and its
+                episodes are in a file.
+        """
+        trouble = self._guard.read()
+        if trouble.n_steps == self._n_known:
+            return
+        self._n_known = trouble.n_steps
+        if trouble.n_steps <= self._guard.n_allowed:
+            count = f"{trouble.n_steps} of {self._guard.n_allowed} allowed"
+            say(f"step {trouble.last_step}: not finite, left out ({count})")
+            return
+        rank = find_ranks().rank
+        episodes = self._episodes(trouble.last_step)
+        path = self._folder / "nonfinite" / f"step_{trouble.last_step:06d}_rank_{rank}.pt"
+        write_tensors(path, {"step": trouble.last_step, "episodes": [dict(episode) for episode in episodes]})
+        places = "; ".join(map(_place, episodes))
+        # The rank whose own loss it was tells; where a gradient overflowed, the first one.
+        told = gather_values((trouble.is_own, f"{places}; kept in {path}"))
+        is_own, place = next((one for one in told if one[0]), told[0])
+        raise AgreedError(
+            f"step {trouble.last_step}: the {'loss' if is_own else 'gradient'} is not finite ({place}); the "
+            "weights were not touched. Lower optim.lr, set optim.clip_norm or nonfinite=skip:<n>, and go on "
+            "with resume=latest resume_changed=True"
+        )
+
+
+def _place(episode: Mapping[str, Tensor]) -> str:
+    slices = ", ".join(str(int(slice_idx)) for slice_idx in episode["slice_indices"])
+    return (
+        f"scan {int(episode['scan_id'])}, slices {slices}, supervoxel {int(episode['supervoxel_id'])}, "
+        f"episode {int(episode['episode_index'])}"
+    )

@@ -114,7 +114,7 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
             "versions": describe_versions(),
         }
     path = result_path(profile, arm, seed)
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    write_text(path, json.dumps(record) + "\n")
     return path
 
 
