@@ -51,6 +51,7 @@ class Profile:
         arms: names of the arms; None: all.
         more_sv: least sizes of the further supervoxels of the arm that mixes them.
         gpu: whether it is meant for a GPU.
+        chooses: whether choices may be made by it, those of test time among them.
     """
 
     meaning: str
@@ -62,6 +63,7 @@ class Profile:
     arms: tuple[str, ...] | None = None
     more_sv: tuple[int, ...] = ()
     gpu: bool = False
+    chooses: bool = True
 
 
 def _without(switch: str, meaning: str) -> Arm:
@@ -148,10 +150,11 @@ PROFILES = {
         meaning="CHAOST2, fold 0 held out, 128 px, ResNet-18 of width 64: after the choice",
         dataset="CHAOST2",
         eval_fold=0,
-        n_episodes=3000,
+        n_episodes=2000,
         n_seeds=2,
         values={**_SMALL, "image_size_px": [128, 128]},
-        arms=("published", START, "strong"),
+        arms=("published", "strong"),
+        chooses=False,
     ),
     "chaost2_gpu": Profile(
         meaning="CHAOST2, fold 0 held out, 256 px, ResNet-101 of width 512",

@@ -68,7 +68,7 @@ def key_of(profile: str, arm: str, seed: int) -> str:
 
     A record that carries another one is of other settings.
     """
-    extras = TEST_TIME if arm in TEST_TIME_ARMS else {}
+    extras = _test_time_choices(profile, arm)
     text = json.dumps([FORMAT, changes_of(PROFILES[profile], ARMS[arm], seed), extras], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -109,7 +109,7 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
             "train_seconds": round(seconds, 1),
             "threads": _n_threads(),
             "training": log,
-            **_score(config, arm, Path(folder)),
+            **_score(config, arm, Path(folder), _test_time_choices(profile, arm)),
             "machine": describe_machine(options.device),
             "versions": describe_versions(),
         }
@@ -118,7 +118,9 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
     return path
 
 
-def _score(config: Config, arm: str, run_dir: Path) -> dict[str, Any]:
+def _score(
+    config: Config, arm: str, run_dir: Path, choices_of_test_time: Mapping[str, Mapping]
+) -> dict[str, Any]:
     """Score the snapshots of a training: all of them briefly, the last one fully."""
     import validation
     from util.report import TRAINED, organ_means, overall_mean, select
@@ -154,12 +156,17 @@ def _score(config: Config, arm: str, run_dir: Path) -> dict[str, Any]:
     if is_start:
         methods = dict.fromkeys(score.method for score in final if score.method != TRAINED)
         found["baselines"] = {name: table(final, method=name, protocol="chunks") for name in methods}
-    if arm in TEST_TIME_ARMS:
+    if choices_of_test_time:
         found["test_time"] = {
             name: _protocols(scores_of(last, all_slices=True, **choices), table)
-            for name, choices in TEST_TIME.items()
+            for name, choices in choices_of_test_time.items()
         }
     return found
+
+
+def _test_time_choices(profile: str, arm: str) -> Mapping[str, Mapping]:
+    """Return what is tried without training again; nothing on data that no choice may be made by."""
+    return TEST_TIME if arm in TEST_TIME_ARMS and PROFILES[profile].chooses else {}
 
 
 def _protocols(scores: Sequence, table: Any) -> Mapping[str, Any]:
