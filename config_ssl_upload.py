@@ -6,7 +6,6 @@ nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.
 print_config with dataset=PHANTOM` shows what would be used.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,15 @@ from data.described import find_dataset
 from data.layout import DatasetLayout
 from data.settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.specs import DATASETS, DatasetSpec
+from dataloaders.folds import check_number
 from dataloaders.settings import EvaluationConfig, TaskConfig
 from util.command_line import experiment_logger, sacred
 from util.errors import UserError
 from util.files import make_folder
+from util.folders import check_folder
 from util.ranks import find_ranks
 from util.resumption import adopt, choose_former_run, read_run_config
+from util.run_record import RunRecord
 from util.runs import find_resumable
 from util.settings import (
     default_values,
@@ -106,7 +108,7 @@ class Config:
         False, flag(), "go on even where settings differ that change the training's result"
     )
     checkpoint_minutes: float = key(
-        10.0, real(0), "time between checkpoints; each snapshot comes with one, too"
+        1.0, real(0), "time between checkpoints, longer on slow disks; each snapshot comes with one, too"
     )
     nonfinite: str = key(
         "stop",
@@ -136,7 +138,7 @@ class Config:
     sync_batchnorm: bool = key(
         False, flag(), "BatchNorm over all ranks' images; CUDA with several ranks only"
     )
-    deterministic: bool = key(False, flag(), "use only deterministic CUDA kernels in training; slower")
+    deterministic: bool = key(False, flag(), "the same weights again from the same training on CUDA; slower")
     reload_model_path: str | None = key(
         None, optional(text()), "snapshot or run folder to evaluate; None: the latest of dataset and fold"
     )
@@ -244,26 +246,25 @@ def parse_config(values: Mapping[str, Any]) -> Config:
 
 
 def check_paths(config: Config) -> None:
-    """Check that what the configuration points to exists.
+    """Check that what the configuration points to exists and is whole.
 
     PHANTOM need not: it is made where it is missing.
     """
+    layout = config.layout
+    layout.check_folders()
     if config.dataset != "PHANTOM":
-        config.layout.scan_ids()
+        check_number(layout.scan_ids(), N_FOLDS, folder=layout.volumes_dir)
     if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
         raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
     weights = config.model.encoder_weights
-    if weights not in (None, *PUBLISHED_WEIGHTS) and not Path(weights).is_file():
-        raise UserError(
-            f"model.encoder_weights={weights}: must be {', '.join(PUBLISHED_WEIGHTS)}, None or "
-            "an existing file"
-        )
-    log_dir = Path(config.path.log_dir)
-    nearest = next(folder for folder in (log_dir, *log_dir.resolve().parents) if folder.exists())
-    if not nearest.is_dir():
-        raise UserError(f"path.log_dir={log_dir}: must be a folder, found a file at {nearest}")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"path.log_dir={log_dir}: cannot be written; choose another folder")
+    if weights not in (None, *PUBLISHED_WEIGHTS):
+        from util.tensor_files import check_archive  # late: --help and print_config do without torch
+
+        if not Path(weights).is_file():
+            known = ", ".join(PUBLISHED_WEIGHTS)
+            raise UserError(f"model.encoder_weights={weights}: must be {known}, None or an existing file")
+        check_archive(Path(weights), what="file of weights", legacy=True)
+    check_folder(Path(config.path.log_dir), key="path.log_dir", for_writing=True)
 
 
 def find_former_run(config: Config) -> Path | None:
@@ -309,9 +310,7 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
             check_paths(parsed)
             if preflight is not None:
                 preflight(parsed)
-            experiment.observers[:] = [
-                sacred.observers.FileStorageObserver(make_folder(parsed.fold_dir / kind, key="path.log_dir"))
-            ]
+            experiment.observers[:] = [RunRecord(make_folder(parsed.fold_dir / kind, key="path.log_dir"))]
         return {}
 
     return experiment
@@ -340,9 +339,11 @@ def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) ->
     try:
         config = parse_config(merge_values(defaults, fixed))
         found = find_resumable(config.fold_dir / "training", config.resume)
+        former = adopt(defaults, read_run_config(found[0]) if found else {}, but=NEW_ON_RESUME)
+        parse_config(former)
+        return former
     except (KeyError, UserError):
         return defaults  # told with the configuration's other checks
-    return defaults if found is None else adopt(defaults, read_run_config(found[0]), but=NEW_ON_RESUME)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,12 @@ from util.distributed import (
     start_ranks,
 )
 from util.errors import Stopped, UserError
-from util.finite import FiniteWatch, allowed_bad_steps
+from util.finite import FiniteWatch
 from util.hardware import choose_kernels, peak_memory_gb
 from util.keeping import CheckpointKeeper
 from util.meter import mean_over_ranks
 from util.optimisation import learning_rate
+from util.origin import UNKNOWN, Origin, describe_environment
 from util.progress import progress_bar
 from util.ranks import Ranks, find_ranks
 from util.runs import snapshot_path
@@ -59,11 +60,10 @@ CHECK_EVERY = 50  # steps between two looks at a GPU for numbers that are not fi
 def check_request(config: Config) -> None:
     """Check, before a run starts, its device and what it shall go on from."""
     device = choose_device(config.device, find_ranks())
+    former_run = find_former_run(config)
     if config.sync_batchnorm and device.type != "cuda":
-        raise UserError(
-            f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
-        )
-    find_former_run(config)
+        told = f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
+        raise UserError(told if former_run is None else f"{former_run / 'config.json'}: {told}")
 
 
 experiment = make_experiment("training", preflight=check_request)
@@ -92,7 +92,7 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         config: checked, the same on all ranks.
         run_dir: where the first rank puts snapshots and checkpoints.
         log: takes a metric's name, its value and the step.
-        info: gets the hash of the data's fingerprint.
+        info: gets the data's fingerprint and the environment.
 
     Raises:
         UserError: data, weights, device or checkpoint are not usable, or a number stopped being finite.
@@ -107,15 +107,15 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
         model = place_network(config, network, device=device, ranks=ranks)
-        state = make_state(config, network, device=device, log=log)
+        origin = Origin(dataset.content_hash() if ranks.is_main else None, describe_environment(device))
+        state = make_state(config, network, device=device, origin=origin, log=log)
         _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
         if former_run is not None:
-            agree(lambda: state.go_on(former_run, rank=ranks.rank, n_ranks=ranks.n_ranks))
+            agree(lambda: state.go_on(former_run, plain_values(config), ranks=ranks))
         data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
-        info["data_fingerprint"] = data
+        info.update(data_fingerprint=data, environment=origin.environment)
         stops.defer()
-        minutes = config.checkpoint_minutes
-        keeper = CheckpointKeeper(run_dir, minutes=minutes, former_run=former_run, data=data)
+        keeper = CheckpointKeeper(run_dir, config.checkpoint_minutes, former_run=former_run, data=data)
         _run_steps(config, model, state, dataset, keeper=keeper, stops=stops, device=device, ranks=ranks)
     return snapshot_path(run_dir, config.n_steps)
 
@@ -144,8 +144,8 @@ def _run_steps(
     first_step, started = state.step, time.perf_counter()
 
     def episodes_of(step: int) -> list[dict[str, Tensor]]:
-        place = {"rank": ranks.rank, "n_ranks": ranks.n_ranks}
-        return [dataset[index] for index in episodes_of_step(step, config.batch_size, **place)]
+        indices = episodes_of_step(step, config.batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
+        return [dataset[index] for index in indices]
 
     watch = FiniteWatch(state.guard, episodes_of, folder=keeper.run_dir)
     with progress_bar(
@@ -162,7 +162,7 @@ def _run_steps(
             if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or keeps:
                 watch.look(bar.write)
             if reports:
-                _report(mean_over_ranks(agree(partial(state.meter.take, step))), bar, state=state)
+                _report(mean_over_ranks(state.meter.take()), bar, state=state)
             if snapshots:
                 average_buffers(state.kept)
                 agree(partial(keeper.save_snapshot, state.kept, plain_values(config), step=step))
@@ -181,12 +181,12 @@ def _run_steps(
     )
 
 
-def make_state(config: Config, network: FewShotSeg, *, device: torch.device, log: Log) -> TrainingState:
+def make_state(
+    config: Config, network: FewShotSeg, *, device: torch.device, origin: Origin = UNKNOWN, log: Log
+) -> TrainingState:
     """Make what the steps change, at its beginning."""
-    n_allowed = allowed_bad_steps(config.nonfinite)
-    return TrainingState.begin(
-        network, config.optim, device=device, n_allowed=n_allowed, metrics=METRICS, log=log
-    )
+    told = {"metrics": METRICS, "origin": origin, "log": log}
+    return TrainingState.begin(network, config.optim, config.nonfinite, device=device, **told)
 
 
 def take_step(
@@ -273,7 +273,7 @@ def place_network(config: Config, network: FewShotSeg, *, device: torch.device, 
     """Bring the network to its device, in the form in which its steps run.
 
     Args:
-        config: `channels_last`, `compile` and `sync_batchnorm` count here.
+        config: with channels innermost, pooling would add gradients up in no fixed order on CUDA.
         network: changed in place.
         device: where it shall run.
         ranks: with several, the gradients will be averaged over them.
@@ -284,7 +284,7 @@ def place_network(config: Config, network: FewShotSeg, *, device: torch.device, 
     place(
         network,
         device=device,
-        channels_last=config.channels_last,
+        channels_last=config.channels_last and not config.deterministic,
         compiles=config.compile,
         sync_batchnorm=config.sync_batchnorm,
     )
@@ -324,8 +324,7 @@ def _announce(
     device: torch.device,
     ranks: Ranks,
 ) -> None:
-    n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    index = dataset.index
+    n_parameters, index = sum(p.numel() for p in network.parameters()), dataset.index
     on_ranks = f" on each of {ranks.n_ranks} ranks" if ranks.are_several else ""
     print(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "

@@ -46,13 +46,14 @@ from util.errors import UserError
 from util.hardware import choose_kernels, peak_memory_gb
 from util.metrics import VolumeScore
 from util.mismatches import find_mismatches
+from util.origin import describe_environment
 from util.predictions import PredictionWriter
 from util.progress import note_on_bar, progress_bar
 from util.ranks import Ranks, find_ranks
 from util.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
 from util.runs import find_snapshot, list_runs
 from util.settings import default_values, parse_values, plain_values
-from util.snapshots import Snapshot, current_versions, load_snapshot, load_weights
+from util.snapshots import Snapshot, load_snapshot, load_weights
 from util.training_settings import ModelConfig
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
@@ -153,7 +154,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         "support_id": scans[config.supp_idx].scan_id,
         "remarks": remarks,
         "config": plain_values(config),
-        "versions": current_versions(),
+        "environment": describe_environment(device),
     }
     write_scores(run_dir, scores, summary)
     print(
@@ -218,17 +219,17 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
         model = parse_values(ModelConfig, {**default_values(ModelConfig), **saved["model"]}, prefix="model.")
         size = saved["image_size_px"]
     except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"the snapshot's configuration is not usable ({error}); train it again") from error
+        fault = f"its configuration is not usable ({error})"
+        raise UserError(f"{snapshot.source or 'the snapshot'}: {fault}; train it again") from error
     adopted = replace(config, model=model, image_size_px=None if size is None else tuple(size))
     defaults = dataset_defaults(config.dataset, config.recipe)
     default = parse_config({**defaults, "path": plain_values(config.path)})
     asked = {f"model.{entry.name}": entry.name for entry in fields(ModelConfig)}
     for key, name in asked.items():
         given, of_default, trained = (getattr(c.model, name) for c in (config, default, adopted))
-        _refuse_other(key, given, default=of_default, trained=trained)
-    _refuse_other(
-        "image_size_px", config.image_size_px, default=default.image_size_px, trained=adopted.image_size_px
-    )
+        _refuse_other(key, given, default=of_default, trained=trained, source=snapshot.source)
+    given, of_default, trained = (c.image_size_px for c in (config, default, adopted))
+    _refuse_other("image_size_px", given, default=of_default, trained=trained, source=snapshot.source)
     return adopted
 
 
@@ -250,7 +251,7 @@ def make_segmenters(
 ) -> Iterator[tuple[str, Segmenter]]:
     """Yield the methods to compare, with names: baselines, then the trained network."""
     if config.evaluation.baselines:
-        untrained = make_network(replace(config, seed=snapshot.config["seed"])).to(device)
+        untrained = make_network(replace(config, seed=snapshot.config.get("seed", config.seed))).to(device)
         images = _calibration_images(config)
         calibrate_batchnorm(
             untrained.encoder, [batch.to(device) for batch in images.split(CALIBRATION_BATCH)]
@@ -331,9 +332,10 @@ def _calibration_images(config: Config) -> torch.Tensor:
     return torch.from_numpy(slices[spread])[:, None]
 
 
-def _refuse_other(key: str, given: object, *, default: object, trained: object) -> None:
+def _refuse_other(key: str, given: object, *, default: object, trained: object, source: Path | None) -> None:
     if given not in (default, trained):
-        raise UserError(f"{key}={given}: the snapshot was trained with {trained}; leave {key} out")
+        way_out = f"leave {key} out" + (f", or use another than {source}" if source else "")
+        raise UserError(f"{key}={given}: the snapshot was trained with {trained}; {way_out}")
 
 
 def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.device) -> None:

@@ -3,7 +3,8 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from util.processor import processor_name, usable_cores
 
 VERSIONED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python-headless", "Cython")
 
@@ -11,8 +12,8 @@ VERSIONED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python-h
 def describe_machine(device: str = "cpu") -> dict[str, str]:
     """Describe processor, usable cores, memory, system and, on CUDA, the GPU."""
     machine = {
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "processor": processor_name(),
+        "cores": str(usable_cores()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
         "system": platform.system(),
     }
@@ -32,12 +33,3 @@ def describe_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

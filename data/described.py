@@ -28,7 +28,12 @@ def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
             f"dataset={name}: must be {', '.join(DATASETS)}, or own data that {path} describes (no such "
             f"file); run bash script/prepare.sh dataset={name} raw=<folder>, or set path.OWN.data_dir"
         )
-    return _read_spec(path, path.stat().st_mtime_ns)
+    spec = _read_spec(path, path.stat().st_mtime_ns)
+    if spec.name != name:
+        raise UserError(
+            f"dataset={name}: {path} describes {spec.name}; set dataset={spec.name}, or another folder"
+        )
+    return spec
 
 
 @lru_cache(maxsize=8)

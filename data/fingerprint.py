@@ -167,6 +167,8 @@ def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version, dataset = fields["fingerprint_version"], fields["dataset"]
+        if type(version) is not int or not isinstance(dataset, str):
+            raise TypeError("fingerprint_version must be a number, dataset a text")
         if version != FINGERPRINT_VERSION or dataset != layout.spec.name:
             return None
         found = Fingerprint(dataset, fields["hash"], tuple(_scan_of(scan) for scan in fields["scans"]))
@@ -174,7 +176,7 @@ def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
             raise ValueError("its hash is not that of its scans")
     except KeyError as error:
         raise UserError(f"{path}: damaged ({error} is missing); delete it to have it made anew") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged ({reason}); delete it to have it made anew") from error
     return found

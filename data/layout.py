@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data.specs import DATASETS, DatasetSpec
 from util.errors import UserError
+from util.folders import check_folder
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,18 @@ class DatasetLayout:
         """The folder of supervoxel files of this least size."""
         return self.supervoxel_dir / f"supervoxels_{self.supervoxel_min_vox}"
 
+    @property
+    def key(self) -> str:
+        """The group of configuration keys that say where the folders are."""
+        return f"path.{self.spec.name if self.spec.name in DATASETS else 'OWN'}"
+
+    def check_folders(self) -> None:
+        """Raise `UserError` where a file or a link to nowhere is in a folder's place."""
+        for folder in (self.data_dir, self.volumes_dir):
+            check_folder(folder, key=f"{self.key}.data_dir")
+        for folder in (self.supervoxel_dir, self.supervoxels_dir):
+            check_folder(folder, key=f"{self.key}.supervoxel_dir")
+
     def image_path(self, scan_id: int) -> Path:
         """The image file of a scan."""
         return self.volumes_dir / f"image_{scan_id}.nii.gz"
@@ -55,18 +68,32 @@ class DatasetLayout:
         """List the scans' ids in increasing order.
 
         Raises:
-            UserError: the folder is missing, holds no image, or two files share an id.
+            UserError: the folder is missing, holds no image, two files share an id, or an id begins with 0.
         """
         if not self.volumes_dir.is_dir():
-            raise UserError(
-                f"{self.volumes_dir}: no such folder; put the prepared {self.spec.name} volumes there "
-                f"or set path.{self.spec.name if self.spec.name in DATASETS else 'OWN'}.data_dir"
-            )
-        matches = (re.fullmatch(r"image_(\d+)\.nii\.gz", entry.name) for entry in self.volumes_dir.iterdir())
-        ids = sorted(int(match[1]) for match in matches if match)
+            way_out = f"put the prepared {self.spec.name} volumes there or set {self.key}.data_dir"
+            if self.data_dir.name == self.spec.volumes_folder:
+                way_out = f"set {self.key}.data_dir to the folder above, {self.data_dir.parent}"
+            raise UserError(f"{self.volumes_dir}: no such folder; {way_out}")
+        ids = self._ids_of("image")
         if not ids:
             raise UserError(f"{self.volumes_dir}: holds no image_<id>.nii.gz; prepare {self.spec.name} first")
         duplicates = sorted({scan_id for scan_id in ids if ids.count(scan_id) > 1})
         if duplicates:
             raise UserError(f"{self.volumes_dir}: several image files share the id {duplicates[0]}; keep one")
+        lost = next((path for path in map(self.image_path, ids) if not path.exists()), None)
+        if lost is not None:
+            raise UserError(
+                f"{lost}: no such file, though the folder holds one of this id; names have no leading "
+                "zeros, and links must lead somewhere"
+            )
         return ids
+
+    def labelled_ids(self) -> list[int]:
+        """List the ids of the label files in increasing order; the folder must be there."""
+        return self._ids_of("label")
+
+    def _ids_of(self, kind: str) -> list[int]:
+        names = (entry.name for entry in self.volumes_dir.iterdir())
+        matches = (re.fullmatch(rf"{kind}_(\d+)\.nii\.gz", name) for name in names)
+        return sorted(int(match[1]) for match in matches if match)

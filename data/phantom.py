@@ -8,7 +8,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -229,13 +229,9 @@ def _read_record(path: Path) -> dict:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         record = None
-    if (
-        isinstance(record, dict)
-        and record.get("made_by") == _MADE_BY
-        and isinstance(record.get("n_scans"), int)
-    ):
+    if isinstance(record, dict) and record.get("made_by") == _MADE_BY and type(record.get("n_scans")) is int:
         return record
     raise UserError(f"{path}: not a record of the phantom; choose another folder or remove this file")
 
@@ -257,10 +253,13 @@ def _refuse_foreign_volumes(layout: DatasetLayout, *, n_own: int) -> None:
             )
 
 
-def _remove_scans(layout: DatasetLayout, scan_ids: Iterable[int]) -> None:
-    for scan_id in scan_ids:
-        layout.image_path(scan_id).unlink(missing_ok=True)
-        layout.label_path(scan_id).unlink(missing_ok=True)
+def _remove_scans(layout: DatasetLayout, scan_ids: range) -> None:
+    """Remove the files that are there; a damaged record may claim any number of scans."""
+    entries = list(layout.volumes_dir.iterdir()) if layout.volumes_dir.is_dir() else []
+    for entry in entries:
+        match = re.fullmatch(r"(?:image|label)_(\d+)\.nii\.gz", entry.name)
+        if match and int(match[1]) in scan_ids:
+            entry.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

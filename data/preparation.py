@@ -17,6 +17,13 @@ def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom
     if layout.spec.name == "PHANTOM":
         make_phantom(layout.data_dir, phantom, n_scans=n_phantom_scans)
     scan_ids = layout.scan_ids()
+    # Unnoticed, a lost image would shift all folds.
+    unpaired = sorted(set(layout.labelled_ids()) - set(scan_ids))
+    if unpaired:
+        raise UserError(
+            f"{layout.label_path(unpaired[0])}: has no image beside it; restore "
+            f"{layout.image_path(unpaired[0]).name}, or remove the label"
+        )
     lacking = sorted(set(read_case_names(layout)) - set(scan_ids))
     if lacking:
         raise UserError(

@@ -26,7 +26,7 @@ class PreparedFiles:
     """What the files of one prepared scan hold, unchanged.
 
     Attributes:
-        image: `(Z, H, W)`, in the file's dtype. NIfTI's reader turns NaN and infinity into 0.
+        image: `(Z, H, W)`, in the file's dtype. All finite.
         geometry: of all three.
         label_map: `(Z, H, W)` int32, 0 = background; None where there is no file.
         supervoxels: `(Z, H, W)` int32, 0 = outside the body; None where there is no file.
@@ -110,7 +110,7 @@ def read_case_names(layout: DatasetLayout) -> dict[int, str]:
         cases = json.loads((layout.data_dir / CASES_NAME).read_text(encoding="utf-8"))
         names = cases["scans"] if cases["dataset"] == layout.spec.name else {}
         return {int(scan_id): str(name) for scan_id, name in names.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 

@@ -17,14 +17,10 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from util.errors import UserError
+from util.processor import usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_processes(

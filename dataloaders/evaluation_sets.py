@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ class EvaluationScan:
         support_labels: `(Z, h, w)`, labels at that size, for when the scan is the support.
         label_map: `(Z, H, W)`, labels at the scan's own size, for scores.
         geometry: of the scan's own grid.
+        label_path: the labels' file, for messages; None where they come from none.
     """
 
     scan_id: int
@@ -31,6 +33,7 @@ class EvaluationScan:
     support_labels: np.ndarray
     label_map: np.ndarray
     geometry: Geometry
+    label_path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def load_evaluation_scan(
         support_labels=scan.label_map,
         label_map=own.label_map,
         geometry=scan.geometry,
+        label_path=layout.label_path(scan_id),
     )
 
 
@@ -155,7 +159,8 @@ def plan_jobs(
     """Plan the evaluation of a fold.
 
     A query without an organ gets no job for it. With `every_support` the other scans take the support's role
-    in turn, for the published protocol; of those, scans without an organ are passed over for it.
+    in turn, for the published protocol; of those, scans that have an organ in fewer than `n_part` slices are
+    passed over for it.
 
     Args:
         scans: the fold's, in order.
@@ -166,17 +171,18 @@ def plan_jobs(
         every_support: also let every other scan be the support.
 
     Raises:
-        UserError: the fold has no such position, or the main support lacks an organ.
+        UserError: the fold has no such position, the main support has an organ in fewer than `n_part` slices,
+            or no query has any of the organs.
     """
     check_support_position(support_position, len(scans))
     main = scans[support_position]
     for label, organ in organs.items():
-        _require_organ(main, label, organ=organ)
+        _require_organ(scans, main, label, organ=organ, n_part=n_part)
     supports = [main, *(scan for scan in scans if scan is not main and every_support)]
     jobs = []
     for support, label in itertools.product(supports, organs):
         in_support = organ_slices(support.support_labels, label)
-        if len(in_support) == 0:
+        if len(in_support) < n_part:
             continue
         chosen = choose_support_slices(in_support, n_part)
         for query in scans:
@@ -190,6 +196,12 @@ def plan_jobs(
                 Job(name, support, query, label, chosen, plan, support is main)
                 for name, plan in plans.items()
             ]
+    if not any(job.main_support for job in jobs):
+        queries = ", ".join(_place(scan) for scan in scans if scan is not main)
+        raise UserError(
+            f"{queries}: must hold an organ of test_label ({', '.join(organs.values())}) in one of them at "
+            "least; choose another fold or other organs"
+        )
     return jobs
 
 
@@ -225,9 +237,27 @@ def find_left_out(
     return lines
 
 
-def _require_organ(scan: EvaluationScan, label: int, *, organ: str) -> None:
-    if not (scan.support_labels == label).any():
-        raise UserError(
-            f"scan {scan.scan_id}: does not contain label {label} ({organ}), so it cannot be its support; "
-            "choose another supp_idx or leave the organ out of test_label"
-        )
+def _require_organ(
+    scans: Sequence[EvaluationScan], support: EvaluationScan, label: int, *, organ: str, n_part: int
+) -> None:
+    found = len(organ_slices(support.support_labels, label))
+    if found >= n_part:
+        return
+    others = [
+        position
+        for position, scan in enumerate(scans)
+        if len(organ_slices(scan.support_labels, label)) >= n_part
+    ]
+    way_out = f"leave {label} out of test_label"
+    if others:
+        way_out = f"choose supp_idx={' or '.join(map(str, others))}, or {way_out}"
+    if found:
+        way_out = f"set n_part={found}, or {way_out}"
+    raise UserError(
+        f"{_place(support)}: scan {support.scan_id}, as support, must show label {label} ({organ}) in at "
+        f"least {n_part} slices, got {found}; {way_out}"
+    )
+
+
+def _place(scan: EvaluationScan) -> str:
+    return f"scan {scan.scan_id}" if scan.label_path is None else str(scan.label_path)

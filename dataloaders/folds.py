@@ -1,6 +1,7 @@
 """Split scans into the published folds, of which neighbours share one scan."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from util.errors import UserError
 
@@ -48,6 +49,14 @@ def training_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> l
             "neighbour folds share a scan, so add scans or use more folds"
         )
     return remaining
+
+
+def check_number(scan_ids: Sequence[int], n_folds: int, *, folder: Path) -> None:
+    """Raise `UserError`, which names their folder, for too few scans."""
+    if len(scan_ids) < n_folds:
+        raise UserError(
+            f"{folder}: {n_folds} folds need at least {n_folds} scans, got {len(scan_ids)}; add scans"
+        )
 
 
 def _check(scan_ids: Sequence[int], fold: int, n_folds: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.layout import DatasetLayout
+from data.supervoxels.records import record_path
 from util.errors import UserError
 from util.image_io import Geometry, read_volume
 
@@ -63,8 +64,8 @@ def load_scan(
             The image is z-scored after that, so what is returned has mean 0 and standard deviation 1.
 
     Raises:
-        UserError: a file is missing or damaged, grids differ, the image is constant or not finite, or labels
-            or supervoxels are not whole numbers in range.
+        UserError: a file is missing or damaged, grids differ, the image is constant or not finite, labels
+            or supervoxels are not whole numbers in range, or supervoxels are not of the least size wanted.
     """
     image_path = layout.image_path(scan_id)
     voxels, geometry = read_volume(image_path)
@@ -72,6 +73,8 @@ def load_scan(
     label_map = None
     if with_labels:
         path = layout.label_path(scan_id)
+        if not path.is_file():
+            raise UserError(f"{path}: no such label file; evaluation, setting 2 and use_gt need every scan's")
         voxels, label_geometry = read_volume(path)
         _require_same_grid(label_geometry, geometry, path=path, scan_id=scan_id)
         label_map = resize_in_plane(_whole_numbers(voxels, np.int16, path=path), image_size_px)
@@ -103,18 +106,20 @@ def load_scans(
 
     See `load_scan` for arguments and what is raised.
     """
-    bar = tqdm(scan_ids, desc=f"load {layout.spec.name}", unit="scan", disable=not progress, leave=False)
-    return [
-        load_scan(
-            layout,
-            scan_id,
-            with_labels=with_labels,
-            with_supervoxels=with_supervoxels,
-            more_supervoxels=more_supervoxels,
-            image_size_px=image_size_px,
-        )
-        for scan_id in bar
-    ]
+    desc = f"load {layout.spec.name}"
+    # Closed by `with`, so that an error's line begins where the bar was.
+    with tqdm(scan_ids, desc=desc, unit="scan", disable=not progress, leave=False) as bar:
+        return [
+            load_scan(
+                layout,
+                scan_id,
+                with_labels=with_labels,
+                with_supervoxels=with_supervoxels,
+                more_supervoxels=more_supervoxels,
+                image_size_px=image_size_px,
+            )
+            for scan_id in bar
+        ]
 
 
 def resize_in_plane(volume: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
@@ -193,7 +198,7 @@ def _whole_numbers(voxels: np.ndarray, dtype: type, *, path: Path) -> np.ndarray
     whole = voxels.astype(dtype)
     if not np.array_equal(whole, voxels):
         first = voxels[whole != voxels][0]
-        raise UserError(f"{path}: ids must be whole numbers, got {first:g}; resample it label by label")
+        raise UserError(f"{path}: ids must be whole numbers, got {first:g}; resample it to the nearest voxel")
     return whole
 
 
@@ -210,7 +215,39 @@ def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -
             f"{path}: supervoxel grid {found.shape} differs from image grid {geometry.shape}; "
             f"delete the file and run `{command}`"
         )
-    return _whole_numbers(voxels, np.int32, path=path)
+    supervoxels = _whole_numbers(voxels, np.int32, path=path)
+    if not supervoxels.any():
+        raise UserError(f"{path}: must hold supervoxels, got 0 everywhere; delete it and run `{command}`")
+    if not record_path(path).exists():  # of our own files the record tells
+        _require_least_size(supervoxels, layout.supervoxel_min_vox, path=path, command=command)
+    return supervoxels
+
+
+def _require_least_size(supervoxels: np.ndarray, least_vox: int, *, path: Path, command: str) -> None:
+    """Refuse supervoxels that were made with a smaller least size than is wanted.
+
+    Cutting to the body leaves some of any size, but those that do not touch what was cut off are as they were
+    made. (26-connected, as they are, they touch it with a neighbour.) A larger least size shows in no file.
+    """
+    near_cut = supervoxels == 0
+    for axis in range(3):
+        before = np.moveaxis(near_cut, axis, 0)
+        grown = before.copy()
+        grown[1:] |= before[:-1]
+        grown[:-1] |= before[1:]
+        near_cut = np.moveaxis(grown, 0, axis)
+    if supervoxels.max() >= supervoxels.size:  # others' ids may be too large for tables
+        supervoxels = np.unique(supervoxels, return_inverse=True)[1].reshape(supervoxels.shape)
+    sizes_vox = np.bincount(supervoxels.ravel())
+    sizes_vox[supervoxels[near_cut]] = 0
+    least_vox = min(least_vox, supervoxels.size)
+    smallest = sizes_vox[sizes_vox > 0].min(initial=least_vox)
+    if smallest < least_vox:
+        raise UserError(
+            f"{path}: supervoxels within the body must have at least {least_vox} voxels, got one of "
+            f"{smallest}, made with another least size; move the file to that size's folder and set n_sv, "
+            f"or delete it and run `{command}`"
+        )
 
 
 def _require_same_grid(found: Geometry, expected: Geometry, *, path: Path, scan_id: int) -> None:

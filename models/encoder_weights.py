@@ -1,7 +1,9 @@
 """Start the encoder from pretrained weights, wholly or with an error."""
 
+import hashlib
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -13,6 +15,8 @@ from models.encoder import Encoder
 
 PUBLISHED = ("deeplabv3_coco", "imagenet")
 
+_BLOCK_BYTES = 1 << 20
+_N_NAMED = 3  # of tensors that do not fit
 _ENUMS = {
     ("deeplabv3_coco", "resnet101"): "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1",
     ("deeplabv3_coco", "resnet50"): "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
@@ -39,7 +43,8 @@ def load_encoder_weights(encoder: Encoder, source: str) -> None:
             A DeepLabV3 holds no classifier: that one linear layer then keeps PyTorch's default start.
 
     Raises:
-        WeightsError: no network, no such file, not a state dict, or a backbone tensor left without a match.
+        WeightsError: no network, no such file, a damaged one, not a state dict, tensors that are not finite
+            numbers, or a backbone tensor left without a match.
     """
     state = _published_state(encoder.name, source) if source in PUBLISHED else _file_state(Path(source))
     _load_whole(encoder.backbone, state, source=source)
@@ -57,6 +62,8 @@ def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
     file_name = weights.url.rsplit("/", 1)[-1]
     target = Path(torch.hub.get_dir()) / "checkpoints" / file_name
     try:
+        if target.is_file():  # torchvision checks what it downloads alone
+            _require_published(target)
         return weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (URLError, OSError) as error:
         raise WeightsError(
@@ -79,17 +86,42 @@ def _file_state(path: Path) -> Mapping[str, Tensor]:
             "found none there"
         )
     try:
+        _require_checksums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or unsafe file raises errors of many kinds
         raise WeightsError(
-            f"{path}: is not a file of plain tensors ({_first_line(error)}); "
-            "save a state_dict with torch.save"
+            f"{path}: is damaged or not a file of plain tensors ({_first_line(error)}); "
+            "copy it again, or save a state_dict with torch.save"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        found = (
+            f"keys {_named(list(map(str, state)))}" if isinstance(state, Mapping) else type(state).__name__
+        )
         raise WeightsError(
-            f"{path}: must hold a state dict (names to tensors), as torch.save(net.state_dict())"
+            f"{path}: must hold a state dict (names to tensors), as torch.save(net.state_dict()), got {found}"
         )
     return state
+
+
+def _require_published(path: Path) -> None:
+    """Compare a file with the hash that its name ends in; raises ValueError."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
+            found.update(block)
+    if not found.hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
+        raise ValueError("its hash is another one")
+
+
+def _require_checksums(path: Path) -> None:
+    """Compare a zip file's checksums, which PyTorch passes over; raises ValueError."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} differs")
 
 
 def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -103,17 +135,34 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
     spared |= {key for key in wanted if key.endswith("num_batches_tracked")}
     missing = sorted(wanted.keys() - state.keys() - spared)
     unknown = sorted(state.keys() - wanted.keys())
-    misshapen = sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape)
-    for kind, keys in (("lacks", missing), ("has unknown", unknown), ("has another shape for", misshapen)):
+    common = sorted(wanted.keys() & state.keys())
+    misshapen = [key for key in common if wanted[key].shape != state[key].shape]
+    unusable = [key for key in common if not _is_usable(state[key], like=wanted[key])]
+    for fault, keys in (
+        ("lacks {} of the encoder's tensors", missing),
+        ("has {} tensor(s) that the encoder has not", unknown),
+        ("has other shapes for {} of the encoder's tensors", misshapen),
+        ("has no plain finite numbers in {} of the encoder's tensors", unusable),
+    ):
         if keys:
             raise WeightsError(
-                f"model.encoder_weights={source}: the file {kind} {len(keys)} of the backbone's tensors, "
-                f"first {keys[0]}; use weights made for this encoder"
+                f"model.encoder_weights={source}: the file {fault.format(len(keys))} ({_named(keys)}); use "
+                "weights made for this encoder"
             )
     backbone.load_state_dict({**wanted, **state})
+
+
+def _is_usable(tensor: Tensor, *, like: Tensor) -> bool:
+    is_alike = tensor.layout == torch.strided and tensor.is_floating_point() == like.is_floating_point()
+    return is_alike and not tensor.is_complex() and bool(torch.isfinite(tensor).all())
+
+
+def _named(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_N_NAMED]) + (f" and {len(keys) - _N_NAMED} more" if len(keys) > _N_NAMED else "")
 
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
         return "it holds more than plain tensors"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    # The first sentence: PyTorch goes on to guess what may have happened.
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]

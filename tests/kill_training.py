@@ -32,7 +32,7 @@ TINY = (
     "optim.average_decay=0.9",
     "print_interval=7",
     "save_snapshot_every=50",
-    "checkpoint_minutes=0.01",
+    "checkpoint_minutes=0",
     "num_workers=1",
     "device=cpu",
 )

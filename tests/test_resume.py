@@ -1,6 +1,7 @@
 """A training that is stopped and goes on ends as one that never stopped, to the bit."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -235,6 +236,9 @@ def test_bad_steps_are_left_out_and_counted_where_that_is_allowed(
     assert "step 4: the loss is not finite" in told.err
     weights = load_checkpoint(list_checkpoints(folder / "1")[0]).weights
     assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
+    assert run(*words, "nonfinite=skip:2") == 0
+    metrics = json.loads((folder / "2" / "metrics.json").read_text())
+    assert all(math.isfinite(value) for metric in metrics.values() for value in metric["values"])
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(tiny_overrides, folder, monkeypatch, capsys):
@@ -254,13 +258,31 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(tiny_overrides, fol
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    keeper = CheckpointKeeper(tmp_path, minutes=2)
+    keeper = CheckpointKeeper(tmp_path, 2)
     monkeypatch.setattr(keeping, "find_ranks", lambda: Ranks(1, 2, 1, 2))
-    other = CheckpointKeeper(tmp_path, minutes=2)
+    other = CheckpointKeeper(tmp_path, 2)
     assert not keeper.is_due()
     now[0] += 120
     assert keeper.is_due()
     assert not other.is_due()
+
+
+def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
+    now = [100.0]
+
+    def save(run_dir, checkpoint):
+        now[0] += 6  # seconds, a fiftieth of five minutes
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(keeping, "save_checkpoint", save)
+    keeper = CheckpointKeeper(tmp_path, 1)
+    now[0] += 60
+    assert keeper.is_due()
+    keeper.save(object())
+    now[0] += 299
+    assert not keeper.is_due()
+    now[0] += 1
+    assert keeper.is_due()
 
 
 def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):

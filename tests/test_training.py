@@ -10,7 +10,6 @@ import training
 from config_ssl_upload import dataset_defaults, parse_config
 from models.records import METRICS, EpisodeLosses
 from util.command_line import run_command_line
-from util.errors import UserError
 from util.meter import Meter
 from util.optimisation import learning_rate
 from util.snapshots import load_snapshot
@@ -47,7 +46,7 @@ def test_meter_averages_over_steps_and_starts_anew():
     meter = Meter(METRICS)
     meter.add(losses([1.0, 3.0], [0.5, 0.5]))
     meter.add(losses([4.0], [0.0]))
-    averages = meter.take(2)
+    averages = meter.take()
     assert averages["query_loss"] == pytest.approx(3.0)
     assert averages["alignment_loss"] == pytest.approx(0.25)
     assert averages["loss"] == pytest.approx(3.25)
@@ -56,14 +55,23 @@ def test_meter_averages_over_steps_and_starts_anew():
     assert averages["prior_foreground"] == 0.0
     assert averages["prior_dice_foreground"] == 0.5
     meter.add(losses([7.0], [0.0]))
-    assert meter.take(3)["loss"] == pytest.approx(7.0)
+    assert meter.take()["loss"] == pytest.approx(7.0)
 
 
-def test_a_loss_that_is_not_finite_stops_training():
+def test_meter_leaves_out_steps_that_are_not_finite():
     meter = Meter(METRICS)
+    for loss in (math.nan, 3.0, math.inf, 5.0):
+        meter.add(losses([loss], [0.0]))
+    assert meter.take()["loss"] == pytest.approx(4.0)
     meter.add(losses([math.nan], [0.0]))
-    with pytest.raises(UserError, match=r"loss is not finite in the steps up to 7; lower optim\.lr"):
-        meter.take(7)
+    assert math.isnan(meter.take()["loss"])
+
+
+def test_meter_refuses_the_sums_of_others():
+    meter = Meter(METRICS)
+    meter.add(losses([1.0], [0.0]))
+    with pytest.raises(ValueError, match="sums of 2 metrics expected"):
+        Meter(("loss", "other")).restore(meter.state())
 
 
 def test_the_same_command_gives_the_same_weights_for_any_number_of_workers(tiny_overrides, tmp_path):

@@ -3,7 +3,10 @@
 A defect keeps its traceback.
 """
 
+import copy
+import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +24,12 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred
     from sacred.arg_parser import get_config_updates
-    from sacred.config import load_config_file
-    from sacred.utils import SacredError
+    from sacred.utils import SacredError, recursive_update
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CAPTURE_MODES = ("no", "sys", "fd")
-_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
+_DEEPEST = 10  # levels of a configuration file
+_KEY = re.compile(r"[A-Za-z_]\w*")
 
 _MUTED_REMARKS = ("Changed type of config entry", "Failed after", "Aborted after")
 
@@ -146,11 +149,34 @@ def _run_words(
 
 def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
     _check_options(options)
-    updates, named_configs = get_config_updates(options["UPDATE"])
-    for name in named_configs:
-        if name not in experiment.named_configs:
-            _check_config_file(name)
-    experiment.run(command, updates, named_configs, options=options)
+    updates, names = get_config_updates(options["UPDATE"])
+    files = {name: _read_config_file(name) for name in names if name not in experiment.named_configs}
+    values: dict[str, Any] = {}
+    for content in files.values():
+        recursive_update(values, copy.deepcopy(content))
+    named_configs = [name for name in names if name in experiment.named_configs]
+    try:
+        experiment.run(command, recursive_update(values, updates), named_configs, options=options)
+    except UserError as error:
+        raise _with_file(error, files, updates) from error
+
+
+def _with_file(error: UserError, files: Mapping[str, Mapping], updates: Mapping[str, Any]) -> UserError:
+    """Name the configuration file that set the key which a message begins with."""
+    parts = re.match(r"[\w.]*", str(error))[0].split(".")
+    if not _is_set(updates, parts):
+        for name in reversed(files):  # the last one that sets it wins
+            if _is_set(files[name], parts):
+                return UserError(f"{name}: {error}")
+    return error
+
+
+def _is_set(values: Any, parts: Sequence[str]) -> bool:
+    for part in parts:
+        if not isinstance(values, Mapping) or part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -162,20 +188,50 @@ def _check_options(options: Mapping[str, Any]) -> None:
     if capture is not None and capture not in _CAPTURE_MODES:
         raise UserError(f"--capture={capture}: must be one of {', '.join(_CAPTURE_MODES)}")
     for word in options["UPDATE"]:
-        if word.startswith("="):
+        key = word.partition("=")[0].strip()
+        if "=" in word and not all(_KEY.fullmatch(part) for part in key.split(".")):
             raise UserError(f"{word}: must be key=value")
 
 
-def _check_config_file(name: str) -> None:
-    # Sacred would read pickles too, and a pickle can run code.
-    if not Path(name).is_file() or Path(name).suffix.lower() not in _CONFIG_SUFFIXES:
+def _read_config_file(name: str) -> dict[str, Any]:
+    """Read a configuration file as plain JSON.
+
+    Sacred would take pickles, YAML and jsonpickle's form of JSON, which can run code.
+    """
+    if not Path(name).is_file() or Path(name).suffix.lower() != ".json":
         raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if not _KEY.fullmatch(key):
+                raise UserError(
+                    f'{name}: {key!r} is no key; nest the keys of a group, as {{"optim": {{"lr": 0.001}}}}'
+                )
+            if keys.count(key) > 1:
+                raise UserError(f"{name}: keys must stand once, got {key} more than once; correct it")
+        return dict(pairs)
+
     try:
-        content = load_config_file(name)
-    except Exception as error:  # each format fails in its own way
+        content = json.loads(Path(name).read_text(encoding="utf-8-sig"), object_pairs_hook=checked)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror}); give another file") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: cannot be read as a configuration file ({error}); give JSON") from error
+    if _depth(content) > _DEEPEST:
+        raise UserError(f"{name}: groups are nested too deep; give the keys of the README's table")
     if not isinstance(content, Mapping):
         raise UserError(f'{name}: must hold keys and values, as {{"n_steps": 100}}')
+    return content
+
+
+def _depth(value: Any) -> int:
+    """Count the levels of nested containers, without a call for each."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+        depth += 1
+    return depth
 
 
 def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:

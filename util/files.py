@@ -22,7 +22,8 @@ _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\..+)?")
 def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place if the block succeeds.
 
-    The file is synced before it is renamed, so that `path` holds the old content or the new, never a part.
+    The file is synced before it is renamed, so that `path` holds the old content or the new, never a part,
+    and its folder after that, so that a file once written is there after the machine fails.
 
     Args:
         path: the file to write; its folder is made if missing.
@@ -44,6 +45,7 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}); free some space or choose another folder"
@@ -52,6 +54,16 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         if handle is not None:
+            os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some network file systems refuse, and Windows cannot open a folder: the file is whole all the same.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
             os.close(handle)
 
 

@@ -1,5 +1,6 @@
 """How this process uses its hardware: kernels, number formats, memory."""
 
+import os
 import resource
 import sys
 
@@ -14,6 +15,8 @@ def choose_kernels(*, deterministic: bool, precision: str) -> None:
         precision: `fp32` forbids TF32, which PyTorch allows in convolutions unless told otherwise; `tf32` and
             `bf16` allow it for what is computed in float32. Other devices than CUDA GPUs have no TF32.
     """
+    if deterministic:  # before the first product: cuBLAS otherwise sums in an order that changes
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)

@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike
 
 from util.errors import UserError
 from util.files import replaced_file
+from util.nifti_files import NiftiFault, read_header, read_voxels
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 20
+_SKEW_TOLERANCE = 1e-3  # cosines are stored as float32
 
 
 @dataclass(frozen=True)
@@ -75,44 +77,51 @@ class Geometry:
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
-    """Read a 3D image file.
+    """Read a 3D NIfTI file.
+
+    Voxels come from the file's bytes, for ITK turns those that are no numbers into 0.
 
     Returns:
-        The voxels `(Z, H, W)` in the file's own dtype, and their geometry.
+        The voxels `(Z, H, W)` in the file's own dtype, all finite, and their geometry.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, or not a 3D image.
+        UserError: the file is missing, unreadable, damaged, not a 3D image, claims more than it holds or
+            memory does, or voxels are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    geometry = read_geometry(path)
     try:
-        image = sitk.ReadImage(str(path))
-        _unpacked_bytes(path)
-    except (RuntimeError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read as an image ({_reason(error)}); restore the file") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise UserError(f"{path}: must be a 3D image of single values, got size {image.GetSize()}")
-    return sitk.GetArrayFromImage(image), _geometry(image)
+        voxels = read_voxels(path)
+    except (NiftiFault, OSError) as error:
+        raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise UserError(f"{path}: not enough memory to read shape {geometry.shape}") from error
+    if voxels.dtype.kind == "f" and (n_bad := voxels.size - np.count_nonzero(np.isfinite(voxels))):
+        raise UserError(f"{path}: image must be finite, got {n_bad} NaN or infinite voxels; prepare it again")
+    return voxels, geometry
 
 
 def read_geometry(path: Path) -> Geometry:
-    """Read a 3D image's geometry alone.
+    """Read a 3D NIfTI file's geometry alone.
 
-    It is much cheaper than `read_volume`, which says what is raised.
+    It is much cheaper than `read_volume`, which says what is raised. Of the voxels nothing is known.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    # Not switched on again, for threads read side by side: nobody could act on ITK's remarks.
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("NiftiImageIO")
     reader.SetFileName(str(path))
     try:
+        header = read_header(path)
         reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read as an image ({_reason(error)}); restore the file") from error
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
-        raise UserError(f"{path}: must be a 3D image of single values, got size {reader.GetSize()}")
-    return _geometry(reader)
+    except (NiftiFault, OSError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    geometry = _geometry(reader)
+    _check_geometry(path, geometry, shape=header.shape)
+    return geometry
 
 
 def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
@@ -175,14 +184,33 @@ def to_sitk(volume: np.ndarray, geometry: Geometry) -> sitk.Image:
 def _unpacked_bytes(path: Path) -> int:
     """Return a file's length, of a gzip file unpacked.
 
-    Unpacking proves a gzip file's completeness and checksum. ITK tells of neither a file that is cut off,
-    when it reads, nor a disk that is full, when it writes.
+    Unpacking proves completeness and checksum: ITK does not tell of a disk that is full.
     """
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
             return path.stat().st_size
     with gzip.open(path) as unpacked:
         return sum(map(len, iter(lambda: unpacked.read(_BLOCK_BYTES), b"")))
+
+
+def _check_geometry(path: Path, geometry: Geometry, *, shape: tuple[int, int, int]) -> None:
+    axes = geometry.axes
+    spacing_mm = np.array(geometry.spacing_mm)
+    if geometry.shape != shape:
+        fault = f"shape {geometry.shape} instead of {shape}"
+    elif not (np.isfinite(spacing_mm).all() and (spacing_mm > 0).all()):
+        fault = f"spacing {geometry.spacing_mm}"
+    elif not np.isfinite(geometry.origin_mm).all():
+        fault = f"origin {geometry.origin_mm}"
+    elif not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=_SKEW_TOLERANCE):
+        fault = f"axes that are not perpendicular, {geometry.direction}"
+    else:
+        return
+    raise _unreadable(path, NiftiFault(fault))
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read as an image ({_reason(error)}); restore the file")
 
 
 def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:

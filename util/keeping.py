@@ -9,8 +9,11 @@ from torch import nn
 
 from util.checkpoints import Checkpoint, save_checkpoint
 from util.ranks import find_ranks
-from util.runs import remove_checkpoints, snapshot_path
+from util.runs import remove_checkpoints, remove_run_leftovers, snapshot_path
 from util.snapshots import Snapshot, current_versions, save_snapshot
+
+# Where disks are slow, training is worth more than a checkpoint every minute.
+MOST_TIME_SAVING = 0.02
 
 
 class CheckpointKeeper:
@@ -18,7 +21,8 @@ class CheckpointKeeper:
 
     Args:
         run_dir: the run's folder.
-        minutes: time between two checkpoints.
+        minutes: time between two checkpoints; longer where writing them would take more than
+            `MOST_TIME_SAVING` of the time. With 0 every step is followed by one.
         former_run: the run that this one goes on from, or None. Its checkpoints go when this one has two.
         data: hash of the data's fingerprint, for the snapshots.
 
@@ -27,19 +31,22 @@ class CheckpointKeeper:
     """
 
     def __init__(
-        self, run_dir: Path, *, minutes: float, former_run: Path | None = None, data: str | None = None
+        self, run_dir: Path, minutes: float, *, former_run: Path | None = None, data: str | None = None
     ) -> None:
         self.run_dir = run_dir
         self._data = data
         self._seconds = 60 * minutes
         self._former_run = former_run
         self._is_main = find_ranks().is_main
+        if self._is_main and former_run is not None:
+            remove_run_leftovers(former_run)
         self._last = time.monotonic()
         self._n_saved = 0
+        self._pause = self._seconds
 
     def is_due(self) -> bool:
         """Say whether it is time for a checkpoint; on the rank that writes alone."""
-        return self._is_main and time.monotonic() - self._last >= self._seconds
+        return self._is_main and time.monotonic() - self._last >= self._pause
 
     def save(self, checkpoint: Checkpoint | None) -> None:
         """Write a checkpoint where this is the rank that writes.
@@ -48,8 +55,11 @@ class CheckpointKeeper:
         """
         if not self._is_main or checkpoint is None:
             return
+        started = time.monotonic()
         save_checkpoint(self.run_dir, checkpoint)
         self._last = time.monotonic()
+        if self._seconds:
+            self._pause = max(self._seconds, (self._last - started) / MOST_TIME_SAVING)
         self._n_saved += 1
         if self._n_saved == 2 and self._former_run is not None:
             remove_checkpoints(self._former_run)

@@ -141,7 +141,8 @@ def meet() -> Meeting:
             f"rank {ranks.rank} of {ranks.n_ranks} cannot meet the others at {place} ({told}); "
             "check MASTER_ADDR and MASTER_PORT"
         ) from error
-    return Meeting(PrefixStore("job", store), ranks)
+    # The store may be that of torchrun itself, which outlives a job that it starts again.
+    return Meeting(PrefixStore(f"start_{ranks.n_restarts}", store), ranks)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

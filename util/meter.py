@@ -4,14 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from util.distributed import gather_values
-from util.errors import UserError
 
 
 class Meter:
     """Averages of a few numbers over steps, summed on the device.
+
+    Steps with a number that is not finite are left out; what stops a training for them is not told here.
 
     Args:
         names: of the numbers, in order.
@@ -24,19 +26,20 @@ class Meter:
 
     def add(self, values: Tensor) -> None:
         """Add one step's numbers, one for each name."""
-        self._sum = values if self._sum is None else self._sum.to(values.device) + values
+        is_finite = values.isfinite().all()
+        # What has been left out is counted on the device, too, which nobody waits for.
+        added = torch.cat([torch.where(is_finite, values, 0), is_finite.to(values.dtype)[None]])
+        self._sum = added if self._sum is None else self._sum.to(values.device) + added
         self._count += 1
 
-    def take(self, step: int) -> dict[str, float]:
+    def take(self) -> dict[str, float]:
         """Return the averages since the last call, by name, and start anew.
 
-        Raises:
-            UserError: the first, which is the loss, is not finite; `step` is named.
+        They are NaN where all steps were left out.
         """
-        means = (self._sum / self._count).tolist()
+        *sums, n_finite = self._sum.tolist()
         self._sum, self._count = None, 0
-        if not math.isfinite(means[0]):
-            raise UserError(f"the loss is not finite in the steps up to {step}; lower optim.lr")
+        means = [number / n_finite if n_finite else math.nan for number in sums]
         return dict(zip(self._names, means, strict=True))
 
     def state(self) -> dict[str, Any]:
@@ -44,7 +47,12 @@ class Meter:
         return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned.
+
+        Raises `ValueError` where that is of other names.
+        """
+        if state["sum"] is not None and state["sum"].shape != (len(self._names) + 1,):
+            raise ValueError(f"sums of {len(self._names)} metrics expected")
         self._sum, self._count = state["sum"], state["count"]
 
 

@@ -38,7 +38,7 @@ def read_scores(path: Path) -> list[VolumeScore]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [VolumeScore(**score) for score in content["scores"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({error}); evaluate the fold again") from error
 
 

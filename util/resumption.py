@@ -19,8 +19,9 @@ def read_run_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.json"  # sacred's
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); train anew without resume") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error  # strerror: without the path again
+        raise UserError(f"{path}: cannot be read ({reason}); train anew without resume") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold keys and values; train anew without resume")
     return values
@@ -95,12 +96,18 @@ def choose_former_run(
     if found is None or (found[1] and not is_asked_for):
         return None
     run_dir, is_finished = found
-    changes = find_changes(complete(read_run_config(run_dir)), settings, free=FREE_ON_RESUME)
+    saved = read_run_config(run_dir)
+    try:
+        before = complete(saved)
+    except UserError as error:
+        raise UserError(f"{run_dir / 'config.json'}: {error}; train anew without resume") from error
+    changes = find_changes(before, settings, free=FREE_ON_RESUME)
     if changes and not allows_changes:
         way_out = "leave that out, or add resume_changed=True"
         if is_finished:
             way_out = "leave resume out to train anew"
-        raise UserError(f"resume={resume}: {run_dir} was trained with {'; '.join(changes)}; {way_out}")
+        place = "" if resume == str(run_dir) else f" {run_dir}"
+        raise UserError(f"resume={resume}:{place} was trained with {'; '.join(changes)}; {way_out}")
     if is_finished:
         raise NothingToDo(f"{run_dir} is finished; there is nothing to go on with")
     return run_dir

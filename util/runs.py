@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from util.errors import UserError
+from util.files import remove_leftovers
 
 SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
 
@@ -38,6 +39,15 @@ def remove_checkpoints(run_dir: Path) -> None:
     folder = run_dir / CHECKPOINT_FOLDER
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def remove_run_leftovers(run_dir: Path) -> None:
+    """Remove what a killed training was about to write.
+
+    A checkpoint of a large network is large.
+    """
+    for folder in (run_dir, run_dir / SNAPSHOT_FOLDER, run_dir / CHECKPOINT_FOLDER):
+        remove_leftovers(folder)
 
 
 def list_runs(kind_dir: Path) -> list[Path]:
@@ -75,9 +85,9 @@ def find_resumable(training_dir: Path, resume: str) -> tuple[Path, bool] | None:
     if resume != "latest":
         run_dir = training_dir / resume if resume.isdecimal() else Path(resume)
         if not run_dir.is_dir():
-            raise UserError(
-                f"resume={resume}: no such run folder ({run_dir}); give latest, a number or a folder"
-            )
+            is_file = "is a file, no run folder" if run_dir.exists() else "no such run folder"
+            place = f" ({run_dir})" if resume.isdecimal() else ""
+            raise UserError(f"resume={resume}: {is_file}{place}; give latest, a number or a folder")
         runs = [run_dir]
     else:
         runs = list_runs(training_dir)

@@ -8,11 +8,14 @@ it.
 import difflib
 import math
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from util.errors import UserError
+
+_LARGEST = 2**31 - 1  # of numbers without a bound of their own: beyond it no machine would follow
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ def whole(minimum: int, maximum: int | None = None) -> Rule:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError
+        if maximum is None and value > _LARGEST:
+            raise OverflowError
         return _bounded(value, minimum, math.inf if maximum is None else maximum)
 
     upper = "" if maximum is None else f" and at most {maximum}"
@@ -73,7 +78,7 @@ def text() -> Rule:
     """Ask for a text that is not empty."""
 
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
             raise TypeError
         return value
 
@@ -225,14 +230,23 @@ def _parse_entry(entry: Field, value: Any, *, prefix: str) -> Any:
     if "group" in entry.metadata:
         if not isinstance(value, Mapping):
             raise UserError(
-                f"{name}={value!r}: is a group of keys; set them one by one, as {name}.<key>=<value>"
+                f"{name}={_shown(value)}: is a group of keys; set them one by one, as {name}.<key>=<value>"
             )
         return parse_values(entry.metadata["group"], value, prefix=f"{name}.")
     rule: Rule = entry.metadata["rule"]
     try:
         return rule.parse(value)
     except (TypeError, ValueError):
-        raise UserError(f"{name}={value!r}: must be {rule.text}") from None
+        raise UserError(f"{name}={_shown(value)}: must be {rule.text}") from None
+    except OverflowError:
+        raise UserError(f"{name}={_shown(value)}: is too large; must be {rule.text}") from None
+
+
+def _shown(value: Any) -> str:
+    """Write a value down, a long one with its middle left out."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxlong = shortener.maxother = 120
+    return shortener.repr(value)
 
 
 def _bounded(value: Any, minimum: float, maximum: float) -> Any:

@@ -3,7 +3,6 @@
 They hold nothing that could run.
 """
 
-import pickle
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +13,16 @@ from typing import Any, TypeVar
 import torch
 
 from util.errors import UserError
-from util.files import replaced_file
+from util.loaded_values import check, check_plain, check_tensors, check_whole
+from util.settings import default_values, parse_values
+from util.tensor_files import read_tensors, write_tensors
+from util.training_settings import ModelConfig
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = 1
 _RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "SimpleITK", "sacred")
+_LARGEST_PX = 2048  # as the configuration has it
 _FIELDS = {"format": int, "step": int, "weights": Mapping, "config": Mapping, "versions": Mapping}
 
 
@@ -33,6 +36,7 @@ class Snapshot:
         config: the configuration of its training, plain values.
         versions: of Python and of the packages that matter.
         data: hash of the fingerprint of the data; None where it was not taken.
+        source: the file that it was read from, for messages; None for one that was made.
     """
 
     step: int
@@ -40,6 +44,7 @@ class Snapshot:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     data: str | None = None
+    source: Path | None = None
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -58,45 +63,12 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     write_tensors(path, content)
 
 
-def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values in one step.
-
-    Raises `UserError` when the disk is full or not writable; a file of before is untouched then.
-    """
-    with replaced_file(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # what the zip writer makes of a full disk
-            raise UserError(f"{path}: cannot be written ({_first_line(error)}); is the disk full?") from error
-
-
-def read_tensors(path: Path, *, what: str) -> Any:
-    """Read what `write_tensors` wrote, onto the CPU.
-
-    Nothing that the file may hold is run.
-
-    Args:
-        path: the file.
-        what: the word for it in messages.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such {what}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as errors of many kinds
-        raise UserError(
-            f"{path}: is damaged or not a {what} ({_first_line(error)}); use another {what} of the run"
-        ) from error
-
-
 def load_snapshot(path: Path) -> Snapshot:
     """Read a snapshot onto the CPU, running nothing that it may hold.
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or no snapshot of ours.
+        UserError: the file is missing, damaged, of another format, or no snapshot of ours; or a value is not
+            what it must be, such as a weight that is not finite. The field is named.
     """
     content = read_tensors(path, what="snapshot")
     for name, kind in _FIELDS.items():
@@ -104,19 +76,53 @@ def load_snapshot(path: Path) -> Snapshot:
             raise UserError(
                 f"{path}: is not a snapshot of this project (no {name}); give one made by training"
             )
-    if not all(isinstance(tensor, torch.Tensor) for tensor in content["weights"].values()):
-        raise UserError(f"{path}: is not a snapshot of this project (weights that are no tensors)")
     if content["format"] != FORMAT:
         raise UserError(
             f"{path}: has snapshot format {content['format']}, this version reads {FORMAT}; train it again"
         )
+    check_whole(path, content["step"], field="step")
+    check_tensors(path, content["weights"], field="weights")
+    check_plain(path, content["versions"], field="versions")
+    check_config(path, content["config"])
+    data = content.get("data")
+    check(path, data is None or isinstance(data, str), field="data", must="be a hash or None", found=data)
     return Snapshot(
         step=content["step"],
         weights=content["weights"],
         config=content["config"],
         versions=content["versions"],
-        data=content.get("data"),
+        data=data,
+        source=Path(path),
     )
+
+
+def check_config(path: Path, config: Any) -> None:
+    """Check what a file keeps of its training's configuration.
+
+    Of the network's settings, the slices' size and the seed, those that are there must be usable; of the
+    others only that they are plain values.
+
+    Raises:
+        UserError: they are not; file and key are named.
+    """
+    check(path, isinstance(config, Mapping), field="config", must="be keys and values", found=config)
+    check_plain(path, config, field="config")
+    if "model" in config:
+        model = config["model"]
+        check(path, isinstance(model, Mapping), field="config.model", must="be a group of keys", found=model)
+        try:
+            parse_values(ModelConfig, {**default_values(ModelConfig), **model}, prefix="config.model.")
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    if "seed" in config:
+        check_whole(path, config["seed"], field="config.seed")
+    size = config.get("image_size_px")
+    if size is not None:
+        is_size = isinstance(size, list | tuple) and len(size) == 2
+        check(path, is_size, field="config.image_size_px", must="be two whole numbers", found=size)
+        for length in size:
+            is_usable = isinstance(length, int) and 1 <= length <= _LARGEST_PX
+            check(path, is_usable, field="config.image_size_px", must=f"be 1 to {_LARGEST_PX}", found=length)
 
 
 def load_weights(model: Network, snapshot: Snapshot) -> Network:
@@ -127,10 +133,15 @@ def load_weights(model: Network, snapshot: Snapshot) -> Network:
     """
     own = model.state_dict()
     differing = sorted(own.keys() ^ snapshot.weights.keys()) or [
-        name for name, tensor in own.items() if tensor.shape != snapshot.weights[name].shape
+        name
+        for name, tensor in own.items()
+        if (tensor.shape, tensor.dtype) != (snapshot.weights[name].shape, snapshot.weights[name].dtype)
     ]
     if differing:
-        raise UserError(f"the snapshot does not fit the network: {differing[0]} differs; train it again")
+        place = "" if snapshot.source is None else f"{snapshot.source}: "
+        raise UserError(
+            f"{place}the snapshot does not fit the network: {differing[0]} differs; train it again"
+        )
     model.load_state_dict(snapshot.weights)
     return model
 
@@ -144,9 +155,3 @@ def current_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "absent"
     return versions
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
-        return "it holds more than plain tensors"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

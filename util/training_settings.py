@@ -59,7 +59,7 @@ class ModelConfig:
         optional(text()),
         "start of the encoder: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
     )
-    feature_width: int = key(512, whole(1), "channels of features, attention and decoders")
+    feature_width: int = key(512, whole(1, 8192), "channels of features, attention and decoders")
     frozen_batchnorm: bool = key(False, flag(), "keep BatchNorm's running statistics while training")
     magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
     norm: str = key("batch", one_of("batch", "group"), "BatchNorm, or GroupNorm for random starts")

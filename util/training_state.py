@@ -4,6 +4,7 @@ How it is kept, and taken up again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from torch import nn
 from util.checkpoints import Checkpoint, newest_checkpoint
 from util.distributed import gather_values
 from util.errors import UserError
-from util.finite import FiniteGuard
+from util.finite import FiniteGuard, allowed_bad_steps
 from util.meter import Meter
 from util.optimisation import WeightAverage, make_optimizer
-from util.training_settings import OptimConfig
+from util.origin import Origin, check_origin
+from util.ranks import Ranks
+from util.resumption import find_changes
+from util.training_settings import FREE_ON_RESUME, OptimConfig
 
 Log = Callable[[str, float, int], None]
 
@@ -51,11 +55,12 @@ class TrainingState:
         average: of its weights, or None.
         guard: through which it is updated.
         metrics: names of what a step is told by.
+        origin: of the training.
         log: takes a metric's name, its value and the step.
 
     Attributes:
         step: steps done.
-        network, optimizer, average, guard: as given.
+        network, optimizer, average, guard, origin: as given.
         meter, history: empty at first.
     """
 
@@ -67,6 +72,7 @@ class TrainingState:
         average: WeightAverage | None,
         guard: FiniteGuard,
         metrics: Sequence[str],
+        origin: Origin,
         log: Log,
     ) -> None:
         self.step = 0
@@ -74,6 +80,7 @@ class TrainingState:
         self.optimizer = optimizer
         self.average = average
         self.guard = guard
+        self.origin = origin
         self.meter = Meter(metrics)
         self.history = History(log)
 
@@ -82,10 +89,11 @@ class TrainingState:
         cls,
         network: nn.Module,
         optim: OptimConfig,
+        nonfinite: str,
         *,
         device: torch.device,
-        n_allowed: int,
         metrics: Sequence[str],
+        origin: Origin,
         log: Log,
     ) -> "TrainingState":
         """Make the state before the first step.
@@ -93,10 +101,11 @@ class TrainingState:
         Args:
             network: on its device.
             optim: the optimiser's settings.
+            nonfinite: "stop", or "skip:n" where n steps may be left out that are not finite.
             device: the network's.
-            n_allowed: steps that may be left out because they are not finite.
-            metrics, log: as for the class.
+            metrics, origin, log: as for the class.
         """
+        n_allowed = allowed_bad_steps(nonfinite)
         optimizer = make_optimizer(optim, network.parameters(), device=device)
         return cls(
             network,
@@ -104,6 +113,7 @@ class TrainingState:
             average=WeightAverage(network, optim.average_decay) if optim.average_decay else None,
             guard=FiniteGuard(network, optimizer, n_allowed=n_allowed, max_norm=optim.clip_norm),
             metrics=metrics,
+            origin=origin,
             log=log,
         )
 
@@ -142,15 +152,30 @@ class TrainingState:
             of_ranks=of_ranks,
             history=self.history.metrics,
             n_skipped=self.guard.read().n_steps,
+            origin=asdict(self.origin),
         )
 
-    def go_on(self, former_run: Path, *, rank: int, n_ranks: int) -> None:
+    def go_on(self, former_run: Path, config: Mapping[str, Any], *, ranks: Ranks) -> None:
         """Go on from a run's newest checkpoint that can be read, and say so.
 
-        Raises as `resume` does.
+        Args:
+            former_run: its folder.
+            config: of this training, plain values; with `resume_changed`, what changes the result may differ.
+            ranks: this process's place.
+
+        Raises:
+            UserError: it differs and may not; or as `resume` does.
         """
+        allows_changes = config["resume_changed"]
         checkpoint, remarks = newest_checkpoint(former_run)
-        self.resume(checkpoint, rank=rank, n_ranks=n_ranks)
+        changes = find_changes(checkpoint.config, config, free=FREE_ON_RESUME)
+        if changes and not allows_changes:
+            raise UserError(
+                f"{former_run}: its checkpoint was made with {'; '.join(changes)}, unlike its "
+                "config.json says; restore that file, or add resume_changed=True"
+            )
+        remarks += check_origin(Origin(**checkpoint.origin), self.origin, allows_changes=allows_changes)
+        self.resume(checkpoint, rank=ranks.rank, n_ranks=ranks.n_ranks)
         print("\n".join([*remarks, f"going on after step {checkpoint.step} of {former_run}"]), flush=True)
 
     def resume(self, checkpoint: Checkpoint, *, rank: int, n_ranks: int) -> None:
@@ -173,20 +198,29 @@ class TrainingState:
         try:
             self.network.load_state_dict(checkpoint.weights)
             self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+            _require_shapes(self.optimizer)
             if self.average is not None:
                 self.average.module.load_state_dict(checkpoint.average["weights"])
                 self.average.n_updates = checkpoint.average["n_updates"]
                 _set_buffers(self.average.module, own["averaged_buffers"])
             _set_buffers(self.network, own["buffers"])
+            self.meter.restore(own["meter"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             told = str(error).strip().splitlines()[0]
             raise UserError(
                 f"the checkpoint does not fit this network and optimiser ({told}); train anew without resume"
             ) from error
-        self.meter.restore(own["meter"])
         self.guard.resume(checkpoint.n_skipped)
         self.history.replay(checkpoint.history)
         self.step = checkpoint.step
+
+
+def _require_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where what it keeps of a parameter has another shape; PyTorch does not look."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"the optimiser's {name} has shape {tuple(value.shape)}")
 
 
 def _set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:

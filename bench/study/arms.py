@@ -117,6 +117,10 @@ _SMALL = {
     "num_workers": 0,
 }
 _MAIN = ("published", START, "strong", "no_prior", "no_mining", "no_expansion", "angle_only")
+_QUICK = (
+    *("prior_standardised", "prior_contrast", "prior_calibrated"),
+    *("cosine", "adamw", "batch_4_linear", "clipped", "averaged", "mixed_sizes", "intensities", "group_norm"),
+)
 
 PROFILES = {
     "quick": Profile(
@@ -126,6 +130,7 @@ PROFILES = {
         n_episodes=240,
         n_seeds=2,
         values=_SMALL,
+        arms=(*_MAIN, *_QUICK),
         more_sv=(90, 360),
     ),
     "phantom": Profile(
@@ -144,6 +149,7 @@ PROFILES = {
         n_episodes=1000,
         n_seeds=2,
         values={**_SMALL, "image_size_px": [128, 128]},
+        arms=(*_MAIN, *_QUICK),
         more_sv=(1250, 2500),
     ),
     "chaost2": Profile(

@@ -18,6 +18,7 @@ PAGE = RESULTS_DIR.parent / "RESULTS.md"
 PLOTS_DIR = RESULTS_DIR.parent / "plots"
 REMARKS = RESULTS_DIR.parent / "conclusions.md"
 CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
+SUMMARISED = ("phantom", "chaost2")
 GROUPS = {
     WHOLE: "Whole recipes",
     ABLATION: "Parts of the network switched off",
@@ -56,6 +57,31 @@ def main() -> None:
     conclusions = REMARKS.read_text(encoding="utf-8") if REMARKS.is_file() else ""
     write_text(PAGE, "\n".join([HEAD, conclusions, *sections]).rstrip() + "\n")
     print(f"wrote {PAGE}: {sum(map(len, records.values()))} trials")
+
+
+def summary() -> str:
+    """Return the README's table: recipes beside what needs no training."""
+    of_profile = {name: by_arm(records) for name in SUMMARISED if (records := read_records(name))}
+    header = ["mean Dice", *(_summary_title(name, of_arm) for name, of_arm in of_profile.items())]
+    rows: dict[str, list[str]] = defaultdict(list)
+    for of_arm in of_profile.values():
+        with_baselines = [r for found in of_arm.values() for r in found if "baselines" in r]
+        for method in ("untrained", "untrained cosine", "copied support mask"):
+            rows[method].append(_spread(r["baselines"][method]["mean"] for r in with_baselines))
+        for arm in ("published", "strong"):
+            rows[f"`recipe={arm}`"].append(_dice_and_time(of_arm[arm]) if arm in of_arm else "")
+    return _table(header, [[name, *cells] for name, cells in rows.items()])
+
+
+def _dice_and_time(records: Sequence[Record]) -> str:
+    minutes = statistics.fmean(record["train_seconds"] for record in records) / 60
+    return f"**{_spread(record['chunks']['mean'] for record in records)}**, {minutes:.0f} min"
+
+
+def _summary_title(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
+    profile = PROFILES[name]
+    n_seeds = min(len(of_arm.get(arm, ())) for arm in ("published", "strong"))
+    return f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {n_seeds} seeds"
 
 
 def read_records(profile: str) -> list[Record]:
@@ -204,7 +230,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _baselines(of_arm: Mapping[str, Sequence[Record]]) -> str:
-    records = [record for record in of_arm.get(START, ()) if "baselines" in record]
+    records = [record for found in of_arm.values() for record in found if "baselines" in record]
     if not records:
         return ""
     rows = [

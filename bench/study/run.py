@@ -20,6 +20,7 @@ from bench.study.arms import ARMS, PROFILES, START, arms_of
 from bench.study.trial import add_options, config_of, is_done
 from config_ssl_upload import REPOSITORY
 from util.errors import EXIT_INTERRUPTED
+from util.processor import usable_cores
 
 FULL = ("phantom", "chaost2_choice", "chaost2")
 LOG_DIR = REPOSITORY / "build" / "study"
@@ -59,7 +60,7 @@ def read_options(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--arms", nargs="+", choices=ARMS, metavar="arm", help=f"only these: {', '.join(ARMS)}"
     )
     parser.add_argument("--seeds", type=int, help="trainings of each arm, instead of the profile's number")
-    parser.add_argument("--jobs", type=int, default=_n_cores(), help="trials at a time; on a GPU: 1")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="trials at a time; on a GPU: 1")
     add_options(parser)
     options = parser.parse_args(words)
     names = [FULL if name == "full" else (name,) for name in options.profiles]
@@ -118,7 +119,7 @@ def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> list[Tri
 
     Returns those that failed.
     """
-    threads = str(max(1, _n_cores() // options.jobs))
+    threads = str(max(1, usable_cores() // options.jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     shared = [
         word
@@ -162,10 +163,6 @@ def log_path(trial: Trial) -> Path:
     """Name the file that keeps what a trial says."""
     profile, arm, seed = trial
     return LOG_DIR / profile / f"{arm}_{seed}.log"
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

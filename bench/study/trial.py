@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import describe_machine, describe_versions
-from bench.study.arms import ARMS, PROFILES, START, changes_of, make_config
+from bench.study.arms import ARMS, PROFILES, START, arms_of, changes_of, make_config
 from config_ssl_upload import REPOSITORY, Config
 from util.files import write_text
 
@@ -109,7 +109,7 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
             "train_seconds": round(seconds, 1),
             "threads": _n_threads(),
             "training": log,
-            **_score(config, arm, Path(folder), _test_time_choices(profile, arm)),
+            **_score(config, Path(folder), *_extras(profile, arm)),
             "machine": describe_machine(options.device),
             "versions": describe_versions(),
         }
@@ -119,7 +119,7 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
 
 
 def _score(
-    config: Config, arm: str, run_dir: Path, choices_of_test_time: Mapping[str, Mapping]
+    config: Config, run_dir: Path, choices_of_test_time: Mapping[str, Mapping], with_baselines: bool
 ) -> dict[str, Any]:
     """Score the snapshots of a training: all of them briefly, the last one fully."""
     import validation
@@ -145,15 +145,14 @@ def _score(
         for path in snapshots
     }
     last = snapshots[-1]
-    is_start = arm == START
-    final = scores_of(last, all_slices=True, every_support=True, baselines=is_start)
+    final = scores_of(last, all_slices=True, every_support=True, baselines=with_baselines)
     found = {
         "curve": curve,
         "chunks": table(final, method=TRAINED, protocol="chunks"),
         "all_slices": table(final, method=TRAINED, protocol="all_slices"),
         "every_support": _by_support(select(final, method=TRAINED, protocol="chunks")),
     }
-    if is_start:
+    if with_baselines:
         methods = dict.fromkeys(score.method for score in final if score.method != TRAINED)
         found["baselines"] = {name: table(final, method=name, protocol="chunks") for name in methods}
     if choices_of_test_time:
@@ -167,6 +166,12 @@ def _score(
 def _test_time_choices(profile: str, arm: str) -> Mapping[str, Mapping]:
     """Return what is tried without training again; nothing on data that no choice may be made by."""
     return TEST_TIME if arm in TEST_TIME_ARMS and PROFILES[profile].chooses else {}
+
+
+def _extras(profile: str, arm: str) -> tuple[Mapping[str, Mapping], bool]:
+    """Return the choices of test time to try, and whether to score what is not trained: once a profile."""
+    arms = arms_of(PROFILES[profile])
+    return _test_time_choices(profile, arm), arm == (START if START in arms else next(iter(arms)))
 
 
 def _protocols(scores: Sequence, table: Any) -> Mapping[str, Any]:

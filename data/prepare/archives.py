@@ -67,5 +67,5 @@ def _read_record(path: Path, scan_ids: list[int]) -> FileState | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return FileState(**record["archive"]) if record["scan_ids"] == scan_ids else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

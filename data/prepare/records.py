@@ -100,7 +100,7 @@ def read_record(path: Path) -> ScanRecord | None:
             image=FileState(**fields["image"]),
             label_map=None if label_map is None else FileState(**label_map),
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

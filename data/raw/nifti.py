@@ -5,24 +5,21 @@ a spacing is 0. The voxels therefore come from the file's bytes; the geometry co
 everywhere.
 """
 
-import gzip
 import struct
-import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 
 from util.errors import UserError
 from util.image_io import Geometry, read_geometry
+from util.nifti_files import GZIP_MAGIC, HEADER_BYTES, NiftiFault, read_header, read_voxels, unpack
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_HEADER_BYTES = 348
 _MAGIC_PLACE, _MAGIC = 344, b"n+1\0"
+_SPARE_BYTES = 1 << 16  # some programs fill their files up
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
@@ -36,38 +33,51 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
         UserError: the file is missing, empty, no NIfTI, cut off or damaged, not 3D, not of single real
             values, or its spacing or orientation cannot be used.
     """
-    content = _unpacked(path)
-    image = _parsed(path, content)
-    voxels = image.dataobj
-    needed = voxels.offset + int(np.prod(image.shape, dtype=object)) * voxels.dtype.itemsize
-    if len(content) < needed:
-        raise UserError(
-            f"{path}: must hold {needed} bytes for its shape {image.shape}, got {len(content)}: "
-            "it is cut off; restore the file"
-        )
-    return _scaled(voxels), _geometry(path)
-
-
-def _unpacked(path: Path) -> bytes:
+    _check_header(path, _beginning(path))
     try:
-        content = path.read_bytes()
+        _check_length(path)
+        voxels = read_voxels(path, spare_bytes=_SPARE_BYTES)
+    except NiftiFault as error:
+        raise UserError(f"{path}: must be a whole gzip file of NIfTI ({error}); restore the file") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: not enough memory to read it") from error
+    if voxels.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # becomes infinite, which the checks tell
+            voxels = voxels.astype(np.float32, copy=False)
+    return voxels, read_geometry(path)
+
+
+def _beginning(path: Path) -> bytes:
+    """Read a file's header and no more, which may be less where the file is cut off."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_SPARE_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
     if not content:
         raise UserError(f"{path}: must be a NIfTI file, got an empty one; restore the file")
-    if not content.startswith(_GZIP_MAGIC):
-        return content
     try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        return unpack(content, HEADER_BYTES, whole=False)
+    except NiftiFault as error:
         raise UserError(f"{path}: must be a whole gzip file ({error}); restore the file") from error
 
 
-def _parsed(path: Path, content: bytes) -> nibabel.Nifti1Image:
-    """Read and check the header alone; voxels stay bytes."""
+def _check_length(path: Path) -> None:
+    """Refuse a plain file that is cut off; a packed one tells so by itself."""
+    header = read_header(path)
+    with path.open("rb") as file:
+        is_packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    if not is_packed and path.stat().st_size < header.n_bytes:
+        raise UserError(
+            f"{path}: must hold {header.n_bytes} bytes for its shape {header.shape[::-1]}, "
+            f"got {path.stat().st_size}: it is cut off; restore the file"
+        )
+
+
+def _check_header(path: Path, content: bytes) -> None:
     _check_magic(path, content)
     # Before nibabel looks at it, which turns 0 into 1.
-    spacing = nibabel.Nifti1Header(content[:_HEADER_BYTES], check=False)["pixdim"][1:4]
+    spacing = nibabel.Nifti1Header(content[:HEADER_BYTES], check=False)["pixdim"][1:4]
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         found = [round(float(step), 4) for step in spacing]
         raise UserError(f"{path}: spacing must be above 0 mm along x, y, z, got {found}; mend the header")
@@ -83,39 +93,17 @@ def _parsed(path: Path, content: bytes) -> nibabel.Nifti1Image:
         )
     if image.dataobj.dtype.kind not in "iuf":
         raise UserError(f"{path}: must hold single real values, got {image.dataobj.dtype}; convert it")
-    return image
 
 
 def _check_magic(path: Path, content: bytes) -> None:
     """Refuse what is no NIfTI-1 in one file; SimpleITK reads no NIfTI-2."""
     lengths = {struct.unpack(order + "i", content[:4])[0] for order in "<>"} if len(content) >= 4 else set()
-    if _HEADER_BYTES in lengths and len(content) < _HEADER_BYTES:
+    if HEADER_BYTES in lengths and len(content) < HEADER_BYTES:
         raise UserError(
-            f"{path}: its header must hold {_HEADER_BYTES} bytes, got {len(content)}; restore the file"
+            f"{path}: its header must hold {HEADER_BYTES} bytes, got {len(content)}; restore the file"
         )
-    if _HEADER_BYTES not in lengths or content[_MAGIC_PLACE : _MAGIC_PLACE + len(_MAGIC)] != _MAGIC:
+    if HEADER_BYTES not in lengths or content[_MAGIC_PLACE : _MAGIC_PLACE + len(_MAGIC)] != _MAGIC:
         raise UserError(
             f"{path}: must be a NIfTI-1 file (header and voxels in one .nii or .nii.gz), begins with "
             f"{content[:4]!r}; restore or convert the file"
         )
-
-
-def _geometry(path: Path) -> Geometry:
-    """Read the geometry; SimpleITK's warnings, which nobody could act on, are not printed meanwhile."""
-    warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        return read_geometry(path)
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings_shown)
-
-
-def _scaled(voxels: nibabel.arrayproxy.ArrayProxy) -> np.ndarray:
-    """Apply the header's slope and intercept, and turn `(x, y, z)` into `(z, y, x)`."""
-    stored = np.asarray(voxels.get_unscaled()).transpose()
-    stored = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("="))
-    slope, intercept = voxels.slope, voxels.inter
-    if stored.dtype.kind != "f" and (slope, intercept) == (1, 0):
-        return stored
-    with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, which the checks tell
-        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)

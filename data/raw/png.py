@@ -9,6 +9,8 @@ import numpy as np
 
 from util.errors import UserError
 
+_MOST_UNPACKED_PER_BYTE = 1032  # what deflate can make of a byte at most
+_SIZE_PLACE = 16  # of width and height, in the first chunk
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -24,10 +26,13 @@ def read_grey_levels(path: Path) -> np.ndarray:
         UserError: the file is empty, no PNG, cut off or damaged, coloured, or not of 8 bits.
     """
     content = path.read_bytes()
-    fault = _fault(content)
+    fault = _fault(content) or _size_fault(content)
     if fault:
         raise UserError(f"{path}: must be a whole PNG file, {fault}; restore the file")
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise UserError(f"{path}: must be a whole PNG file, cannot be decoded; restore the file")
     if pixels.dtype != np.uint8:
@@ -59,3 +64,14 @@ def _fault(content: bytes) -> str | None:
             return None
         place = end
     return "it is cut off"
+
+
+def _size_fault(content: bytes) -> str | None:
+    """Tell of a size that the file cannot hold, before a decoder asks for that much memory."""
+    if len(content) < _SIZE_PLACE + 8:
+        return "it is cut off"
+    width, height = struct.unpack_from(">II", content, _SIZE_PLACE)
+    # The least is one bit a pixel.
+    if width * height > 8 * _MOST_UNPACKED_PER_BYTE * len(content) or not width * height:
+        return f"it claims {width} x {height} pixels"
+    return None

@@ -22,7 +22,8 @@ from data.supervoxels.records import (
     write_record,
 )
 from util.errors import UserError
-from util.files import replaced_file
+from util.files import remove_leftovers, replaced_file
+from util.folders import check_folder
 from util.image_io import read_geometry, read_volume, write_volume
 
 
@@ -79,16 +80,18 @@ def generate_supervoxels(
 
     Raises:
         UserError: an image is missing, damaged or cannot be segmented; a foreign file's grid differs from the
-            image's; a file cannot be written; the extension is not built although a scan must be made; a
-            worker died. The message names the file.
+            image's; a file of ours was made with another least size; a file cannot be written; the extension
+            is not built although a scan must be made; a worker died. The message names the file.
     """
     start = time.perf_counter()
     if n_workers is not None and n_workers < 1:
         raise UserError(f"supervoxel workers: must be at least 1, got {n_workers}")
+    remove_leftovers(layout.supervoxels_dir)
     recipe = Recipe(ALGORITHM_VERSION, layout.supervoxel_min_vox, float(scale))
     tasks, foreign, counts = [], [], {}
     for scan_id in sorted(set(layout.scan_ids() if scan_ids is None else scan_ids)):
         task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
+        _check_place(task)
         if _is_foreign(task):
             foreign.append(scan_id)
             continue
@@ -98,6 +101,8 @@ def generate_supervoxels(
         else:
             counts[scan_id] = count
     skipped = tuple(counts)
+    if tasks:  # before the work rather than after it
+        check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
     counts |= _make_all(tasks, n_workers, progress=progress)
     return GenerationSummary(
         made=tuple(task.scan_id for task in tasks),
@@ -106,6 +111,25 @@ def generate_supervoxels(
         n_supervoxels=dict(sorted(counts.items())),
         seconds=time.perf_counter() - start,
     )
+
+
+def _check_place(task: _Task) -> None:
+    """Refuse to replace what was hardly meant to be replaced."""
+    path = task.supervoxel_path
+    if path.is_symlink() and not path.exists():
+        raise UserError(
+            f"{path}: links to a file that does not exist; mount or restore it, or remove the link"
+        )
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: must be a file; remove what is in its place")
+    record = read_record(record_path(path)) if path.is_file() else None
+    wanted = task.recipe.min_size_vox
+    if record is not None and record.recipe.min_size_vox != wanted:
+        found = record.recipe.min_size_vox
+        raise UserError(
+            f"{path}: holds supervoxels of at least {found} voxels (its record says), wanted are {wanted}; "
+            f"move it to a folder supervoxels_{found} for n_sv={found}, or delete it to have it made anew"
+        )
 
 
 def _is_foreign(task: _Task) -> bool:

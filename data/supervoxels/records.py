@@ -47,14 +47,15 @@ def read_record(path: Path) -> Record | None:
     """Read a record; None when it is missing, damaged or not one of ours."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return Record(
+        record = Record(
             recipe=Recipe(**fields["recipe"]),
-            n_supervoxels=int(fields["n_supervoxels"]),
+            n_supervoxels=fields["n_supervoxels"],
             image=FileState(**fields["image"]),
             supervoxels=FileState(**fields["supervoxels"]),
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    return record if type(record.n_supervoxels) is int and record.n_supervoxels >= 0 else None
 
 
 def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:

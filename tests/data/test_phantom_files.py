@@ -111,7 +111,27 @@ def test_a_foreign_volume_among_the_phantoms_is_refused(tmp_path):
     assert foreign.read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"made_by": "another"}', '{"made_by": "data.phantom"}'])
+def test_a_record_of_endless_scans_costs_no_time(tmp_path):
+    make_phantom(tmp_path, TINY, n_scans=1, progress=False)
+    before, path = _state(tmp_path), tmp_path / "phantom.json"
+    path.write_text(path.read_text().replace('"n_scans": 1', f'"n_scans": {10**15}'))
+    assert make_phantom(tmp_path, TINY, n_scans=1, progress=False) == [0]
+    assert {name: before[name] for name in before if name != "phantom.json"}.items() <= _state(
+        tmp_path
+    ).items()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"made_by": "another"}',
+        '{"made_by": "data.phantom"}',
+        '{"made_by": "data.phantom", "n_scans": true}',
+    ],
+)
 def test_a_record_that_is_not_ours_is_refused(tmp_path, text):
     (tmp_path / "phantom.json").write_text(text)
     with pytest.raises(UserError, match="not a record of the phantom"):

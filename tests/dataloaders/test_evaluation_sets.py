@@ -135,7 +135,7 @@ def test_heights_depend_on_no_labels_of_the_query():
 
 
 def test_each_organ_of_each_query_is_planned_after_its_own_slices():
-    support = _scan(7, label_1=range(2, 8), label_4=[5])
+    support = _scan(7, label_1=range(2, 8), label_4=[4, 5, 9])
     queries = [_scan(8, label_1=range(7), label_4=[0, 1, 2]), _scan(9, label_1=[4], label_4=[10, 11])]
     jobs = _plan([queries[0], support, queries[1]], support_position=1)
     found = {
@@ -149,29 +149,45 @@ def test_each_organ_of_each_query_is_planned_after_its_own_slices():
     assert found == {
         (8, 1): ([3, 5, 7], [0, 1, 2, 3, 4, 5, 6], [0, 0, 1, 1, 2, 2, 2]),
         (9, 1): ([3, 5, 7], [4], [2]),
-        (8, 4): ([5, 5, 5], [0, 1, 2], [0, 1, 2]),
-        (9, 4): ([5, 5, 5], [10, 11], [1, 2]),
+        (8, 4): ([4, 5, 9], [0, 1, 2], [0, 1, 2]),
+        (9, 4): ([4, 5, 9], [10, 11], [1, 2]),
     }
     assert len(jobs) == 4
     assert all(job.support is support and job.main_support and job.protocol == "chunks" for job in jobs)
 
 
 def test_a_query_without_an_organ_is_left_out_of_it_alone():
-    scans = [_scan(0, label_1=[3], label_4=[4]), _scan(1, label_1=[3]), _scan(2, label_4=[3], label_1=[3])]
+    support = _scan(0, label_1=range(3), label_4=range(4))
+    scans = [support, _scan(1, label_1=[3]), _scan(2, label_4=[3], label_1=[3])]
     for all_slices in (False, True):
         jobs = _plan(scans, all_slices=all_slices)
         assert {(job.query.scan_id, job.label) for job in jobs} == {(1, 1), (2, 1), (2, 4)}
 
 
 def test_a_support_without_an_organ_is_refused_in_one_line():
-    scans = [_scan(5, label_1=[3]), _scan(6, label_1=[3], label_4=[3])]
+    scans = [_scan(5, label_1=range(3)), _scan(6, label_1=[3], label_4=range(3)), _scan(8, label_4=[1, 2])]
     with pytest.raises(UserError) as caught:
         _plan(scans)
     assert str(caught.value) == (
-        "scan 5: does not contain label 4 (spleen), so it cannot be its support; choose another supp_idx or "
-        "leave the organ out of test_label"
+        "scan 5: scan 5, as support, must show label 4 (spleen) in at least 3 slices, got 0; choose "
+        "supp_idx=1, or leave 4 out of test_label"
     )
     assert len(_plan(scans, {1: "liver"})) == 1
+
+
+def test_a_support_with_fewer_slices_than_parts_is_refused():
+    scans = [_scan(5, label_1=[3, 7]), _scan(6, label_1=[3])]
+    with pytest.raises(
+        UserError, match=r"in at least 3 slices, got 2; set n_part=2, or leave 1 out of test_label"
+    ):
+        _plan(scans, {1: "liver"})
+    assert len(_plan(scans, {1: "liver"}, n_part=2)) == 1
+
+
+def test_an_evaluation_of_nothing_is_refused():
+    scans = [_scan(5, label_1=range(3)), _scan(6), _scan(8)]
+    with pytest.raises(UserError, match=r"scan 6, scan 8: must hold an organ of test_label \(liver\)"):
+        _plan(scans, {1: "liver"}, all_slices=True, every_support=True)
 
 
 def test_a_position_beyond_the_fold_is_refused():
@@ -182,9 +198,9 @@ def test_a_position_beyond_the_fold_is_refused():
 
 def test_every_scan_is_the_support_in_turn_where_it_holds_the_organ():
     scans = [
-        _scan(0, label_1=[3], label_4=[4]),
-        _scan(1, label_1=[3]),
-        _scan(2, label_1=[3], label_4=[4]),
+        _scan(0, label_1=range(3), label_4=range(4)),
+        _scan(1, label_1=range(3), label_4=()),
+        _scan(2, label_1=range(3), label_4=range(4)),
     ]
     jobs = _plan(scans, support_position=2, every_support=True)
     assert {(job.support.scan_id, job.query.scan_id, job.label) for job in jobs} == {
@@ -202,7 +218,7 @@ def test_every_scan_is_the_support_in_turn_where_it_holds_the_organ():
 
 
 def test_other_supports_serve_the_published_protocol_alone():
-    scans = [_scan(scan_id, label_1=[3, 4]) for scan_id in range(3)]
+    scans = [_scan(scan_id, label_1=[3, 4, 5]) for scan_id in range(3)]
     jobs = _plan(scans, {1: "liver"}, all_slices=True, every_support=True)
     of_all_slices = [job for job in jobs if job.protocol == "all_slices"]
     assert [(job.support.scan_id, job.query.scan_id) for job in of_all_slices] == [(0, 1), (0, 2)]
@@ -210,7 +226,7 @@ def test_other_supports_serve_the_published_protocol_alone():
 
 
 def test_a_scan_never_serves_itself():
-    scans = [_scan(scan_id, label_1=[3]) for scan_id in range(4)]
+    scans = [_scan(scan_id, label_1=range(3)) for scan_id in range(4)]
     jobs = _plan(scans, {1: "liver"}, all_slices=True, every_support=True)
     assert jobs
     assert all(job.support is not job.query for job in jobs)

@@ -7,6 +7,7 @@ import pytest
 
 from data.layout import DatasetLayout
 from data.specs import DATASETS
+from data.supervoxels.records import record_path
 from dataloaders.volumes import load_scan, load_scans, resize_in_plane
 from util.errors import UserError
 from util.image_io import Geometry, write_volume
@@ -65,7 +66,7 @@ def test_only_what_is_asked_for_is_read(layout):
 @pytest.fixture
 def finer_layouts(layout):
     """Two further sets of scan 7's supervoxels: all 11, and all 12 or more."""
-    layouts = [replace(layout, supervoxel_min_vox=min_vox) for min_vox in (1000, 200)]
+    layouts = [replace(layout, supervoxel_min_vox=min_vox) for min_vox in (1000, 1)]
     write_volume(layouts[0].supervoxel_path(7), np.full(SHAPE, 11, np.int32), GEOMETRY)
     write_volume(layouts[1].supervoxel_path(7), np.arange(144, dtype=np.int32).reshape(SHAPE) + 12, GEOMETRY)
     return layouts
@@ -119,6 +120,44 @@ def test_supervoxels_without_spacing_and_origin_are_accepted(layout):
     bare = Geometry(SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), GEOMETRY.direction)
     write_volume(layout.supervoxel_path(7), np.ones(SHAPE, np.int32), bare)
     assert (load(layout).supervoxels == 1).all()
+
+
+def _boxes(least_vox):
+    """Supervoxels of `least_vox` voxels and more, one of them whole, cut at the body's edge."""
+    supervoxels = np.ones((4, 12, 12), np.int32)
+    supervoxels[:, 3:6, 4:8] = 2  # touches no 0
+    supervoxels[1, 4, 5 : 5 + 48 - least_vox] = 1
+    supervoxels[:, 8:, 8:] = 3
+    supervoxels[:, 9:] = supervoxels[:, :, 9:] = 0  # leaves 4 of the third
+    return supervoxels
+
+
+@pytest.mark.parametrize("factor", [1, 1_000_000])
+def test_supervoxels_of_a_smaller_least_size_are_refused(tmp_path, factor):
+    layout = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path, 48)
+    geometry = replace(GEOMETRY, shape=(4, 12, 12))
+    write_volume(layout.image_path(7), np.arange(576, dtype=np.int16).reshape(4, 12, 12), geometry)
+    write_volume(layout.supervoxel_path(7), factor * _boxes(48), geometry)
+    assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
+    write_volume(layout.supervoxel_path(7), factor * _boxes(46), geometry)
+    with pytest.raises(
+        UserError, match=r"_7\.nii\.gz: .* at least 48 voxels, got one of 46, .* --min-size 48"
+    ):
+        load(layout, with_labels=False)
+    record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
+    assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
+
+
+def test_a_file_without_supervoxels_is_refused(layout):
+    write_volume(layout.supervoxel_path(7), np.zeros(SHAPE, np.int32), GEOMETRY)
+    with pytest.raises(UserError, match=r"_7\.nii\.gz: must hold supervoxels, got 0 everywhere; delete it"):
+        load(layout)
+
+
+def test_a_missing_label_file_is_named(layout):
+    layout.label_path(7).unlink()
+    with pytest.raises(UserError, match=r"label_7\.nii\.gz: no such label file; evaluation, setting 2 and"):
+        load(layout)
 
 
 def test_shrinking_averages_images_and_picks_labels():
@@ -221,7 +260,7 @@ def test_a_further_set_that_is_missing_names_the_command_with_its_size(layout, f
 
 def test_a_further_set_of_another_shape_is_named(layout, finer_layouts):
     write_volume(finer_layouts[1].supervoxel_path(7), np.zeros((2, 8, 6), np.int32), SHORT)
-    with pytest.raises(UserError, match=r"supervoxels_200/.*grid \(2, 8, 6\).*delete the file"):
+    with pytest.raises(UserError, match=r"supervoxels_1/.*grid \(2, 8, 6\).*delete the file"):
         load(layout, more_supervoxels=finer_layouts)
 
 

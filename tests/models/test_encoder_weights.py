@@ -92,29 +92,57 @@ def test_batch_counters_may_be_absent_as_in_old_files(encoder, state, tmp_path):
 @pytest.mark.parametrize("key", ["conv1.weight", "layer4.1.bn2.running_var", "fc.bias"])
 def test_a_missing_tensor_is_an_error_that_names_it(encoder, state, tmp_path, key):
     before = _snapshot(encoder)
-    with pytest.raises(WeightsError, match=rf"weights\.pth: the file lacks 1 .* first {key}; use weights"):
+    with pytest.raises(
+        WeightsError, match=rf"weights\.pth: the file lacks 1 of the encoder's tensors \({key}\); use weights"
+    ):
         load_encoder_weights(encoder, _saved(tmp_path, {n: v for n, v in state.items() if n != key}))
     _assert_unchanged(encoder, before)
 
 
 def test_a_segmenter_without_one_backbone_tensor_is_an_error(encoder, state, tmp_path):
     lacking = {f"backbone.{n}": v for n, v in state.items() if not n.startswith(("fc.", "layer3.0.conv1"))}
-    with pytest.raises(WeightsError, match=r"lacks 1 .* first layer3\.0\.conv1\.weight"):
+    with pytest.raises(WeightsError, match=r"lacks 1 of .* \(layer3\.0\.conv1\.weight\)"):
         load_encoder_weights(encoder, _saved(tmp_path, lacking))
 
 
 def test_an_unknown_tensor_is_an_error_that_names_it(encoder, state, tmp_path):
     before = _snapshot(encoder)
-    with pytest.raises(WeightsError, match=r"has unknown 1 .* first layer5\.weight"):
+    with pytest.raises(WeightsError, match=r"has 1 tensor\(s\) that the encoder has not \(layer5\.weight\)"):
         load_encoder_weights(encoder, _saved(tmp_path, {**state, "layer5.weight": torch.zeros(3)}))
     _assert_unchanged(encoder, before)
 
 
 def test_a_misshapen_tensor_is_an_error_that_names_it(encoder, state, tmp_path):
     before = _snapshot(encoder)
-    with pytest.raises(WeightsError, match=r"another shape for 1 .* first conv1\.weight"):
+    with pytest.raises(WeightsError, match=r"other shapes for 1 of .* \(conv1\.weight\)"):
         load_encoder_weights(encoder, _saved(tmp_path, {**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}))
     _assert_unchanged(encoder, before)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(64).long(), torch.full((64,), torch.nan), torch.zeros(64).to_sparse()], ids=str
+)
+def test_a_tensor_without_plain_finite_numbers_is_an_error(encoder, state, tmp_path, bad):
+    before = _snapshot(encoder)
+    with pytest.raises(WeightsError, match=r"no plain finite numbers in 1 of .* \(bn1\.bias\)"):
+        load_encoder_weights(encoder, _saved(tmp_path, {**state, "bn1.bias": bad}))
+    _assert_unchanged(encoder, before)
+
+
+def test_of_many_missing_tensors_the_first_and_their_number_are_named(encoder, state, tmp_path):
+    lacking = {name: value for name, value in state.items() if "layer3" not in name}
+    names = r"layer3\.0\.bn1\.bias, layer3\.0\.bn1\.running_mean, layer3\.0\.bn1\.running_var and 22 more"
+    with pytest.raises(WeightsError, match=rf"lacks 25 of the encoder's tensors \({names}\)"):
+        load_encoder_weights(encoder, _saved(tmp_path, lacking))
+
+
+def test_a_flipped_bit_is_noticed(encoder, state, tmp_path):
+    path = Path(_saved(tmp_path, state))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"the checksum of .* differs"):
+        load_encoder_weights(encoder, str(path))
 
 
 def test_another_encoders_weights_are_an_error(tmp_path):
@@ -141,7 +169,9 @@ def test_a_folder_is_no_weights_file(encoder, tmp_path):
 def test_a_file_that_is_no_torch_file_is_refused_in_one_line(encoder, tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"weights\.pth: is not a file of plain tensors") as caught:
+    with pytest.raises(
+        WeightsError, match=r"weights\.pth: is damaged or not a file of plain tensors"
+    ) as caught:
         load_encoder_weights(encoder, str(path))
     assert "\n" not in str(caught.value)
 
@@ -164,7 +194,7 @@ def _save_pickle(content, path):
 def test_code_in_a_file_is_refused_and_not_run(encoder, tmp_path, save):
     path, mark = tmp_path / "weights.pth", tmp_path / "ran"
     save({"conv1.weight": _Trap(mark)}, path)
-    with pytest.raises(WeightsError, match="is not a file of plain tensors") as caught:
+    with pytest.raises(WeightsError, match="is damaged or not a file of plain tensors") as caught:
         load_encoder_weights(encoder, str(path))
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -174,7 +204,7 @@ def test_code_in_a_file_is_refused_and_not_run(encoder, tmp_path, save):
 
 
 @pytest.mark.parametrize(
-    "content", [[1, 2], torch.zeros(3), {"state_dict": {"conv1.weight": torch.zeros(1)}}]
+    "content", [[1, 2], torch.zeros(3), {"state_dict": {"conv1.weight": torch.zeros(1)}}, {1: torch.zeros(3)}]
 )
 def test_a_file_that_holds_something_else_is_refused(encoder, tmp_path, content):
     with pytest.raises(WeightsError, match="must hold a state dict"):
@@ -239,8 +269,14 @@ def test_without_a_network_the_error_names_file_place_and_way_out(monkeypatch, t
 def test_a_file_put_there_by_hand_is_read_without_a_network(monkeypatch, tmp_path, encoder, state):
     file_name = COMBINATIONS["imagenet", "resnet18"].url.rsplit("/", 1)[-1]
     (tmp_path / "checkpoints").mkdir()
-    torch.save(state, tmp_path / "checkpoints" / file_name)
+    path = tmp_path / "checkpoints" / file_name
+    torch.save(state, path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(
+        WeightsError, match=rf"{file_name}: is damaged .* \(its hash is another one\); delete"
+    ):
+        load_encoder_weights(encoder, "imagenet")
+    monkeypatch.setattr("models.encoder_weights._require_published", lambda path: None)
     load_encoder_weights(encoder, "imagenet")
     assert torch.equal(encoder.backbone.conv1.weight, state["conv1.weight"])
 

@@ -95,7 +95,7 @@ def test_content_is_synced_before_it_is_renamed(path, monkeypatch):
     for name in ("fsync", "replace"):
         monkeypatch.setattr(files.os, name, lambda *_, step=name: steps.append(step))
     write_text(path, "new")
-    assert steps == ["fsync", "replace"]
+    assert steps == ["fsync", "replace", "fsync"]  # the folder at last
 
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(path):

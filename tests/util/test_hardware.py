@@ -1,5 +1,6 @@
 """Kernels and number formats follow the configuration; memory is told in the same unit everywhere."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ def test_kernels_are_deterministic_or_the_fastest_whatever_was_before(determinis
     assert torch.backends.cudnn.deterministic is deterministic
     assert torch.backends.cudnn.benchmark is not deterministic
     assert torch.are_deterministic_algorithms_enabled() is deterministic
+    assert not deterministic or os.environ["CUBLAS_WORKSPACE_CONFIG"]
     # Some kernels have no deterministic form: that is worth a warning, not an end.
     assert torch.is_deterministic_algorithms_warn_only_enabled()
 

@@ -5,7 +5,14 @@ import re
 import pytest
 
 from util.errors import UserError
-from util.runs import find_snapshot, latest_snapshot_in, list_runs, snapshot_path
+from util.runs import (
+    checkpoint_path,
+    find_snapshot,
+    latest_snapshot_in,
+    list_runs,
+    remove_run_leftovers,
+    snapshot_path,
+)
 
 
 def _add_run(folder, number, *steps):
@@ -78,3 +85,13 @@ def test_no_trained_run_says_how_to_get_one(tmp_path):
         message = rf"{re.escape(str(folder))}: holds no trained run; train first .* or set reload_model_path"
         with pytest.raises(UserError, match=message):
             find_snapshot(folder, None)
+
+
+def test_what_a_killed_training_was_writing_is_removed_and_nothing_else(tmp_path):
+    kept = [tmp_path / "run.json", snapshot_path(tmp_path, 1), checkpoint_path(tmp_path, 2)]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("whole")
+        (path.parent / f".{path.name}.abcd1234.tmp").write_text("half")
+    remove_run_leftovers(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

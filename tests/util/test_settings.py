@@ -256,3 +256,19 @@ def test_merging_leaves_values_and_changes_as_they_were():
 def test_a_changed_group_must_have_a_place():
     with pytest.raises(KeyError, match="optimiser"):
         merge_values({"optim": {"lr": 0.5}}, {"optimiser": {"lr": 0.1}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_steps": 10**20}, f"n_steps={10**20}: is too large; must be a whole number of at least 1"),
+        ({"optim": {"lr": 10**400, "sizes": None}}, "000: is too large; must be a number above 0"),
+        ({"name": "a\0"}, "name='a\\x00': must be a text that is not empty, or None"),
+        ({"name": ["x" * 5000]}, "...xxxxx"),
+    ],
+)
+def test_huge_and_hidden_values_are_refused_in_a_short_line(values, message):
+    with pytest.raises(UserError) as caught:
+        parse_values(Outer, merge_values(default_values(Outer), values))
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 300

@@ -75,7 +75,7 @@ def test_trials_run_in_processes_of_their_own_and_failed_ones_are_returned(monke
         return real([sys.executable, "-c", f"print('hello'); raise SystemExit({int(fails)})"], **options)
 
     monkeypatch.setattr(run.subprocess, "Popen", start)
-    monkeypatch.setattr(run, "_n_cores", lambda: 6)
+    monkeypatch.setattr(run, "usable_cores", lambda: 6)
     options = read_options(["phantom", "--jobs", "2", "--data-dir", "/scans"])
     trials = [("phantom", START, 1), ("phantom", "no_prior", 1), ("phantom", "cosine", 1)]
     assert run_trials(trials, options) == [("phantom", "no_prior", 1)]

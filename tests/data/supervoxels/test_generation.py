@@ -142,11 +142,35 @@ def test_another_least_size_lies_in_another_folder(layout):
     assert generate(layout).skipped == SCAN_IDS
 
 
-def test_a_least_size_recorded_otherwise_is_redone(layout):
+@pytest.mark.parametrize("force", [False, True])
+def test_a_least_size_recorded_otherwise_is_refused_and_kept(layout, force):
     other = replace(layout, supervoxel_min_vox=40)
     generate(other)
     other.supervoxels_dir.rename(layout.supervoxels_dir)
-    assert generate(layout).made == SCAN_IDS
+    before = content(layout)
+    with pytest.raises(
+        UserError, match=r"_2\.nii\.gz: .* at least 40 voxels .* wanted are 20; .* n_sv=40, or"
+    ):
+        generate(layout, force=force)
+    assert content(layout) == before
+
+
+def test_what_stands_in_a_files_place_is_named_and_kept(layout):
+    layout.supervoxels_dir.mkdir(parents=True)
+    layout.supervoxel_path(2).symlink_to(layout.data_dir / "not mounted")
+    layout.supervoxel_path(7).mkdir()
+    with pytest.raises(UserError, match=r"_2\.nii\.gz: links to a file that does not exist; mount or"):
+        generate(layout)
+    with pytest.raises(UserError, match=r"_7\.nii\.gz: must be a file; remove"):
+        generate(layout, scan_ids=[7])
+    assert layout.supervoxel_path(2).is_symlink()
+
+
+def test_a_file_in_the_folders_place_is_told_before_anything_is_made(layout, monkeypatch):
+    layout.supervoxel_dir.write_text("")
+    monkeypatch.setattr(generation, "run_in_processes", lambda *_, **__: pytest.fail("work began"))
+    with pytest.raises(UserError, match=r"path\.PHANTOM\.supervoxel_dir=.*: must be a folder, found a file"):
+        generate(layout)
 
 
 def test_a_deleted_or_damaged_supervoxel_file_is_made_anew(layout):

@@ -1,0 +1,251 @@
+"""All kinds of files that a user may give, with their damages and what is done with them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tests.fuzzing import download_inputs as of
+from tests.fuzzing import nifti_damages
+from tests.fuzzing import phantom_inputs as at
+from tests.fuzzing.archive_damages import ARCHIVES
+from tests.fuzzing.byte_damages import BYTES, Damage, cut, extend, flip_bits, replace_whole
+from tests.fuzzing.nifti_damages import HEADERS
+from tests.fuzzing.tensor_damages import TENSORS
+from tests.fuzzing.text_damages import TEXTS
+
+Consume = Callable[[Path], tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file.
+
+    Attributes:
+        name: for the table.
+        make: writes valid inputs into a folder.
+        target: names the file to damage.
+        damages: name -> damage.
+        consume: does with the inputs what a user does; returns the exit code and what was found.
+        end_to_end: the same by a whole training or evaluation, or None.
+        share: of the tries that go end to end.
+        weight: tries of this kind in a round.
+        seconds: that a try may take.
+        remade: patterns of files that the program makes anew by itself.
+        accepted: further findings that are right, such as what an older file gives.
+        as_written: for files that people write: what the damaged file's words say.
+        several_lines: whether each problem has a line of its own.
+    """
+
+    name: str
+    make: Callable[[Path], None]
+    target: Callable[[Path, np.random.Generator], Path]
+    damages: Mapping[str, Damage]
+    consume: Consume
+    end_to_end: Consume | None = None
+    share: float = 0.0
+    weight: int = 2
+    seconds: float = 30.0
+    remade: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    as_written: Callable[[bytes], str] | None = field(default=None)
+    several_lines: bool = False
+
+
+def _at(name):
+    return lambda inputs, rng: inputs / name
+
+
+def _scan(kind):
+    return lambda inputs, rng: at.scan_files(inputs, kind)
+
+
+def _one_of(pattern):
+    def target(inputs, rng):
+        files = sorted(inputs.glob(pattern))
+        return files[int(rng.integers(len(files)))]
+
+    return target
+
+
+def _swapped_header(content, rng):
+    """Take the grid of another scan: one slice more."""
+    import gzip
+    import struct
+
+    raw = bytearray(gzip.decompress(content))
+    struct.pack_into("<h", raw, 46, struct.unpack_from("<h", raw, 46)[0] + 1)
+    return nifti_damages.swap_header(gzip.compress(bytes(raw)))(content, rng)
+
+
+_VOLUME = {**BYTES, **HEADERS, "swapped header": _swapped_header}
+_LABELS = {**_VOLUME, "impossible ids": nifti_damages.put_impossible_ids}
+_PICTURE = {**BYTES, "claimed size": of.claim_a_size_in_png}
+# The pixels of DICOM and some words have no checksum: what is flipped there is another image.
+_DICOM = {
+    "one bit": lambda content, rng: flip_bits(content, rng, last=300),
+    "cut off": cut,
+    "longer": extend,
+    "another file": replace_whole,
+    "rows or columns": of.claim_rows_in_dicom,
+}
+_TEXT = {**BYTES, **TEXTS}
+_TENSOR = {**BYTES, **TENSORS}
+_REMADE = ("data/supervoxels_60/superpix-MIDDLE_1*",)
+
+KINDS = (
+    Kind(
+        "image",
+        at.make_phantom_inputs,
+        _scan("image"),
+        _VOLUME,
+        at.load_volumes,
+        end_to_end=at.train,
+        share=0.1,
+        weight=5,
+        remade=_REMADE,
+    ),
+    Kind(
+        "label map",
+        at.make_trained_inputs,
+        _scan("label"),
+        _LABELS,
+        at.load_volumes,
+        end_to_end=at.evaluate,
+        share=0.1,
+        weight=4,
+    ),
+    Kind(
+        "supervoxels",
+        at.make_phantom_inputs,
+        _scan("supervoxels"),
+        _LABELS,
+        at.generate_and_load,
+        end_to_end=at.train,
+        share=0.1,
+        weight=3,
+        remade=_REMADE,
+    ),
+    Kind(
+        "others' supervoxels",
+        at.make_foreign_inputs,
+        _scan("supervoxels"),
+        _LABELS,
+        at.generate_and_load,
+        weight=3,
+    ),
+    Kind(
+        "supervoxel record",
+        at.make_phantom_inputs,
+        _scan("record"),
+        _TEXT,
+        at.generate_and_load,
+        remade=_REMADE,
+    ),
+    Kind("snapshot", at.make_small_snapshot, _at("snapshot.pt"), _TENSOR, at.load_small_snapshot, weight=5),
+    Kind("snapshot, evaluated", at.make_trained_inputs, _at("snapshot.pt"), _TENSOR, at.evaluate, weight=1),
+    Kind(
+        "checkpoint",
+        at.make_small_checkpoints,
+        _at("checkpoints/checkpoint_000003.pt"),
+        _TENSOR,
+        at.load_small_checkpoint,
+        weight=4,
+        accepted=("the one before",),
+    ),
+    Kind(
+        "checkpoint, gone on with",
+        at.make_trained_inputs,
+        _at("runs/PHANTOM/fold_0/training/1/checkpoints/checkpoint_000002.pt"),
+        _TENSOR,
+        at.go_on,
+        weight=1,
+        remade=("runs/PHANTOM/fold_0/training/1/checkpoints/*",),
+    ),
+    Kind("encoder weights", at.make_encoder_inputs, _at("encoder.pth"), _TENSOR, at.build_network, weight=3),
+    Kind(
+        "run's config.json",
+        at.make_trained_inputs,
+        _at("runs/PHANTOM/fold_0/training/1/config.json"),
+        _TEXT,
+        at.go_on,
+        weight=1,
+        remade=("runs/PHANTOM/fold_0/training/1/checkpoints/*",),
+    ),
+    Kind("fingerprint.json", at.make_phantom_inputs, _at("data/fingerprint.json"), _TEXT, at.look_up_hash),
+    Kind(
+        "phantom.json",
+        at.make_phantom_inputs,
+        _at("data/phantom.json"),
+        _TEXT,
+        at.make_volumes,
+        weight=1,
+        remade=("data/*.json", "data/phantom*/*"),
+    ),
+    Kind(
+        "configuration file",
+        of.make_config,
+        _at("config.json"),
+        _TEXT,
+        of.print_config,
+        weight=3,
+        as_written=of.config_as_written,
+    ),
+    Kind(
+        "dataset.json",
+        of.make_own,
+        _at("raw/dataset.json"),
+        _TEXT,
+        of.check_description,
+        weight=3,
+        as_written=of.description_as_written,
+        several_lines=True,
+    ),
+    Kind(
+        "zip download",
+        of.make_zip,
+        _at("cmr.zip"),
+        {**BYTES, **ARCHIVES},
+        of.check_zip,
+        weight=3,
+        several_lines=True,
+    ),
+    Kind(
+        "DICOM download",
+        of.make_dicom,
+        _one_of("raw/**/T2SPIR/**/*.dcm"),
+        _DICOM,
+        of.check_dicom,
+        weight=2,
+        several_lines=True,
+    ),
+    Kind(
+        "PNG download",
+        of.make_dicom,
+        _one_of("raw/**/Ground/*.png"),
+        _PICTURE,
+        of.check_dicom,
+        weight=2,
+        several_lines=True,
+    ),
+    Kind(
+        "NIfTI download",
+        of.make_own,
+        _one_of("raw/images*/*.nii.gz"),
+        _VOLUME,
+        of.check_own,
+        weight=2,
+        several_lines=True,
+    ),
+    Kind(
+        "NIfTI label download",
+        of.make_own,
+        _one_of("raw/labels*/*.nii.gz"),
+        _LABELS,
+        of.check_own,
+        weight=2,
+        several_lines=True,
+    ),
+)
+ROUND = tuple(kind for kind in KINDS for _ in range(kind.weight))

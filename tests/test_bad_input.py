@@ -1,0 +1,290 @@
+"""Scans, labels, supervoxels and folders that cannot be used cost one line, and nothing is lost."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.bad_inputs import QUICK, evaluate, make_place, refusal, train, train_in
+
+
+@pytest.fixture(name="base", scope="module")
+def _base(overrides_for, tmp_path_factory):
+    yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
+
+
+@pytest.fixture(name="place")
+def _place(base, phantom_dir, tmp_path):
+    yield from make_place(tmp_path / "place", phantom_dir, *base)
+
+
+def halve(voxels):
+    return voxels.astype(np.float32) / 2
+
+
+def without(label, keep=0):
+    """Remove an organ from a label map but for its first slices."""
+
+    def remove(label_map):
+        slices = np.flatnonzero((label_map == label).any(axis=(1, 2)))[keep:]
+        label_map = label_map.copy()
+        label_map[slices] = np.where(label_map[slices] == label, 0, label_map[slices])
+        return label_map
+
+    return remove
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def link_nowhere(path):
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.parent / "not mounted")
+
+
+def foreign(place, *scan_ids, by):
+    place.forget_records()
+    place.change("superpix-MIDDLE", *scan_ids, by=by)
+
+
+def rename_supervoxels(place, least):
+    place.supervoxels.rename(place.supervoxels.with_name(f"supervoxels_{least}"))
+
+
+SUPERVOXELS = {
+    "another grid": (
+        lambda place: foreign(place, 5, by=lambda voxels: voxels[:-1]),
+        ["superpix-MIDDLE_5.nii.gz: supervoxel grid (25, 48, 48) differs", "(26, 48, 48); delete the file"],
+    ),
+    "fractions": (
+        lambda place: foreign(place, 5, by=halve),
+        ["superpix-MIDDLE_5.nii.gz: ids must be whole numbers, got 4.5; resample it"],
+    ),
+    "negative": (
+        lambda place: foreign(place, 5, by=lambda voxels: voxels.astype(np.int32) - 1),
+        ["superpix-MIDDLE_5.nii.gz: ids must lie in 0..2147483647, got -1..", "; make the file again"],
+    ),
+    "none": (
+        lambda place: foreign(place, 5, by=np.zeros_like),
+        ["superpix-MIDDLE_5.nii.gz: must hold supervoxels, got 0 everywhere; delete it and run `python -m"],
+    ),
+    "cut off": (
+        lambda place: (place.forget_records(), cut(place.file("superpix-MIDDLE", 5))),
+        ["superpix-MIDDLE_5.nii.gz: cannot be read as an image (", "); restore the file"],
+    ),
+    "empty": (
+        lambda place: (place.forget_records(), place.file("superpix-MIDDLE", 5).write_bytes(b"")),
+        ["superpix-MIDDLE_5.nii.gz: cannot be read as an image (", "); restore the file"],
+    ),
+    "link to nowhere": (
+        lambda place: link_nowhere(place.file("superpix-MIDDLE", 5)),
+        ["superpix-MIDDLE_5.nii.gz: links to a file that does not exist; mount or restore it"],
+    ),
+    "folder is a file": (
+        lambda place: (shutil.rmtree(place.supervoxels), place.supervoxels.write_text("")),
+        ["path.PHANTOM.supervoxel_dir=", "supervoxels_60: must be a folder, found a file at "],
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "told"), SUPERVOXELS.values(), ids=SUPERVOXELS)
+def test_supervoxels_that_cannot_be_used(place, capsys, damage, told):
+    damage(place)
+    line = refusal(lambda: train(*place.words), capsys, place.root)
+    assert all(words in line for words in told), line
+
+
+def test_our_own_supervoxels_of_another_least_size(place, capsys):
+    rename_supervoxels(place, 20)
+    line = refusal(lambda: train(*place.words, "n_sv=20"), capsys, place.root)
+    assert "supervoxels_20/superpix-MIDDLE_0.nii.gz: holds supervoxels of at least 60 voxels" in line
+    assert "wanted are 20; move it to a folder supervoxels_60 for n_sv=60, or delete it" in line
+
+
+def test_supervoxels_of_others_of_a_third_of_the_least_size(place, capsys):
+    place.forget_records()
+    rename_supervoxels(place, 180)
+    line = refusal(lambda: train(*place.words, "n_sv=180"), capsys, place.root)
+    assert (
+        "supervoxels_180/superpix-MIDDLE_3.nii.gz: supervoxels within the body must have at least 180" in line
+    )
+    assert "or delete it and run `python -m data.supervoxels --dataset PHANTOM`" in line
+
+
+def test_supervoxels_of_others_of_the_right_least_size_train(place):
+    place.forget_records()
+    assert train(*place.words, "n_steps=1") == 0
+
+
+SCANS = {
+    "image cut off": (
+        lambda place: cut(place.file("image", 1)),
+        ["image_1.nii.gz: cannot be read", "restore"],
+    ),
+    "image of text": (
+        lambda place: place.file("image", 1).write_text("hello"),
+        ["image_1.nii.gz: cannot be read", "restore the file"],
+    ),
+    "image constant": (
+        lambda place: place.change("image", 1, by=np.zeros_like),
+        ["image_1.nii.gz: image must vary, got 0 everywhere; prepare it again"],
+    ),
+    "labels of another grid": (
+        lambda place: place.change("label", 1, by=lambda voxels: voxels[:-1]),
+        ["label_1.nii.gz: label grid (27, 48, 48) differs from image grid (28, 48, 48); re-run preparation"],
+    ),
+    "labels elsewhere": (
+        lambda place: place.change("label", 1, by=np.copy, origin_mm=(1.0, 2.0, 3.0)),
+        ["label_1.nii.gz: label grid (spacing ", "origin [1.0, 2.0, 3.0]", "re-run preparation for scan 1"],
+    ),
+    "labels of fractions": (
+        lambda place: place.change("label", 1, by=halve),
+        ["label_1.nii.gz: ids must be whole numbers, got 0.5; resample it to the nearest voxel"],
+    ),
+    "support without the organ": (
+        lambda place: place.change("label", 2, by=without(1)),
+        [
+            "label_2.nii.gz: scan 2, as support, must show label 1 (liver) in at least 3 slices, got 0",
+            "supp_idx=0 or 1, or",
+        ],
+    ),
+    "support with the organ in two slices": (
+        lambda place: place.change("label", 2, by=without(1, keep=2)),
+        ["label_2.nii.gz: scan 2, as support, must show label 1 (liver) in at least 3 slices, got 2; set n"],
+    ),
+    "no scan with the organ": (
+        lambda place: place.change("label", *range(10), by=without(1)),
+        ["label_2.nii.gz: scan 2, as support, must show label 1 (liver)", "got 0; leave 1 out of test_label"],
+    ),
+    "no query with the organ": (
+        lambda place: place.change("label", 0, 1, by=without(1)),
+        [
+            "label_0.nii.gz, ",
+            "label_1.nii.gz: must hold an organ of test_label (liver) in one of them at least",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "told"), SCANS.values(), ids=SCANS)
+def test_scans_that_cannot_be_evaluated(place, capsys, damage, told):
+    damage(place)
+    line = refusal(lambda: evaluate(*place.words, *QUICK), capsys, place.root)
+    assert all(words in line for words in told), line
+
+
+def lose(place, kind, *scan_ids):
+    for scan_id in scan_ids:
+        place.own_file(kind, scan_id).unlink()
+
+
+OWN = {
+    "no labels": (
+        lambda place: lose(place, "label", *range(10)),
+        "label_0.nii.gz: no such label file; evaluation",
+    ),
+    "an image lost": (
+        lambda place: lose(place, "image", 1),
+        "label_1.nii.gz: has no image beside it; restore image",
+    ),
+    "four scans": (
+        lambda place: lose(place, "image", *range(4, 10)),
+        "own/volumes: 5 folds need at least 5 scans, got 4; add scans",
+    ),
+    "no scan": (
+        lambda place: lose(place, "image", *range(10)),
+        "own/volumes: holds no image_<id>.nii.gz; prepare Hips",
+    ),
+    "no folder": (
+        lambda place: shutil.rmtree(place.own_file("image", 0).parent),
+        "own/volumes: no such folder; put the prepared Hips volumes there or set path.OWN.data_dir",
+    ),
+    "an id twice": (
+        lambda place: shutil.copy(place.own_file("image", 1), place.own_file("image", "01")),
+        "own/volumes: several image files share the id 1; keep one",
+    ),
+    "an id that begins with 0": (
+        lambda place: place.own_file("image", 1).rename(place.own_file("image", "01")),
+        "image_1.nii.gz: no such file, though the folder holds one of this id; names have no leading zeros",
+    ),
+    "a link to nowhere": (
+        lambda place: link_nowhere(place.own_file("image", 1)),
+        "image_1.nii.gz: no such file, though the folder holds one of this id",
+    ),
+    "another name": (
+        lambda place: (place.root / "own/dataset.json").write_text('{"name": "Knees", "labels": {"cup": 1}}'),
+        "own/dataset.json describes Knees; set dataset=Knees, or another folder",
+    ),
+    "broken description": (
+        lambda place: (place.root / "own/dataset.json").write_text("{"),
+        "own/dataset.json: must be JSON (",
+    ),
+    "wrong description": (
+        lambda place: (place.root / "own/dataset.json").write_text('{"name": "Hips", "labels": {"cup": -1}}'),
+        "own/dataset.json: labels: 'cup' must be a whole number",
+    ),
+    "a folder for a description": (
+        lambda place: ((place.root / "own/dataset.json").unlink(), (place.root / "own/dataset.json").mkdir()),
+        "own/dataset.json describes (no such file); run bash script/prepare.sh dataset=Hips raw=<folder>",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", [train, evaluate])
+@pytest.mark.parametrize(("damage", "told"), OWN.values(), ids=OWN)
+def test_own_data_that_are_not_whole(place, capsys, damage, told, command):
+    words = place.make_own()
+    words += ["use_gt=True"] if command is train else [f"reload_model_path={place.snapshot}", "supp_idx=0"]
+    damage(place)
+    if "label file" in told and command is train:
+        told = "label_3.nii.gz: no such label file; evaluation, setting 2 and use_gt need every scan's"
+    assert told in refusal(lambda: command(*words), capsys, place.root)
+
+
+def in_place(place, name, path):
+    (place.root / "note").write_text("")
+    (place.root / "link").symlink_to(place.root / "not mounted")
+    return [*place.words, f"path.{name}={place.root / path}"]
+
+
+@pytest.mark.parametrize("name", ["PHANTOM.data_dir", "PHANTOM.supervoxel_dir", "log_dir"])
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("note", ": must be a folder, found a file at "),
+        ("note/below", ": must be a folder, found a file at "),
+        ("link", "not mounted, which does not exist; mount or make that, or choose another folder"),
+        ("x" * 300, ": cannot be a folder ([Errno 36] File name too long"),
+    ],
+    ids=["file", "below a file", "link to nowhere", "long name"],
+)
+def test_folders_that_cannot_be(place, capsys, name, path, told):
+    words = in_place(place, name, path)
+    line = refusal(lambda: train(*words), capsys, place.root)
+    assert line.startswith(f"path.{name}={place.root / path}")
+    assert told in line
+
+
+def test_the_volumes_folder_in_place_of_the_one_above(place, capsys):
+    words = place.make_own()
+    shutil.copy(place.root / "own" / "dataset.json", place.own_file("image", 0).parent)
+    words.append(f"path.OWN.data_dir={place.root / 'own' / 'volumes'}")
+    line = refusal(lambda: train(*words), capsys, place.root)
+    assert line.endswith(f"no such folder; set path.OWN.data_dir to the folder above, {place.root / 'own'}")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("eval_fold=5", "eval_fold=5: must be a whole number of at least 0 and at most 4"),
+        ("supp_idx=3", "supp_idx=3: the fold holds 3 scans, counted from 0; choose a smaller one"),
+        ("test_label=[9]", "test_label=[9]: PHANTOM has the labels 1 liver, 2 right kidney"),
+        ("test_label=[]", "test_label=[]: must be a list of values"),
+        ("n_part=0", "n_part=0: must be a whole number of at least 1"),
+        ("setting=2", "holds no trained run; train first"),
+        ("device=gpu", "device=gpu: must be cpu, cuda, cuda:<n>, mps or auto"),
+    ],
+)
+def test_evaluations_that_cannot_be(place, capsys, word, told):
+    assert told in refusal(lambda: evaluate(*place.words, word), capsys, place.root)

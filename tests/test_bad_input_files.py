@@ -1,0 +1,262 @@
+"""Snapshots, weights and runs that cannot be used cost one line, and no code in them is run."""
+
+import pytest
+import torch
+import torchvision
+
+from data.supervoxels.__main__ import main as make_supervoxels
+from tests.bad_inputs import QUICK, Trap, evaluate, make_place, refusal, set_trap, train, train_in
+
+
+@pytest.fixture(name="base", scope="module")
+def _base(overrides_for, tmp_path_factory):
+    yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
+
+
+@pytest.fixture(name="place")
+def _place(base, phantom_dir, tmp_path):
+    yield from make_place(tmp_path / "place", phantom_dir, *base)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def trap(path):
+    torch.save({"weights": Trap(path.with_name("ran"))}, path)
+
+
+def set_plain_trap(path):
+    set_trap(path, path.with_name("ran"))
+
+
+DAMAGED = "snapshot_000003.pt: is damaged or not a snapshot ("
+SNAPSHOTS = {
+    "cut off": (cut, DAMAGED),
+    "empty": (lambda path: path.write_bytes(b""), DAMAGED),
+    "text": (lambda path: path.write_text("hello"), DAMAGED),
+    "a flipped bit": (flip, DAMAGED),
+    "code": (trap, DAMAGED),
+    "plain pickle with code": (set_plain_trap, DAMAGED),
+}
+
+
+@pytest.mark.parametrize(("damage", "told"), SNAPSHOTS.values(), ids=SNAPSHOTS)
+def test_a_snapshot_that_cannot_be_read(place, capsys, damage, told):
+    damage(place.loosen(place.snapshot))
+    line = refusal(lambda: evaluate(*place.words, *QUICK, place.reload), capsys, place.root)
+    assert told in line
+    assert "use another snapshot" in line
+    assert not place.snapshot.with_name("ran").exists()
+
+
+def without_first_weight(content):
+    del content["weights"][next(iter(content["weights"]))]
+
+
+CHANGES = {
+    "another encoder": (
+        lambda c: c["config"]["model"].update(encoder="resnet50"),
+        "does not fit the network",
+    ),
+    "unknown encoder": (
+        lambda c: c["config"]["model"].update(encoder="vit"),
+        "model.encoder='vit': must be one of",
+    ),
+    "another norm": (lambda c: c["config"]["model"].update(norm="group"), "does not fit the network"),
+    "a lost weight": (
+        without_first_weight,
+        "does not fit the network: encoder.backbone.conv1.weight differs",
+    ),
+    "no weights": (lambda c: c["weights"].clear(), "does not fit the network"),
+    "NaN": (
+        lambda c: c["weights"].update({name: value * float("nan") for name, value in c["weights"].items()}),
+        "must be finite",
+    ),
+    "a newer format": (lambda c: c.update(format=2), "has snapshot format 2, this version reads 1"),
+    "no model": (lambda c: c["config"].pop("model"), "is not usable"),
+    "a seed of text": (lambda c: c["config"].update(seed="x"), "config.seed must be a whole number"),
+    "a size of text": (
+        lambda c: c["config"].update(image_size_px="big"),
+        "image_size_px must be two whole numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGES.values(), ids=CHANGES)
+def test_a_snapshot_of_something_else(place, capsys, change, told):
+    content = torch.load(place.snapshot, weights_only=True)
+    change(content)
+    torch.save(content, place.loosen(place.snapshot))
+    assert told in refusal(lambda: evaluate(*place.words, *QUICK, place.reload), capsys, place.root)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("reload_model_path=gone.pt", "reload_model_path=gone.pt: no such snapshot or run folder"),
+        ("model.encoder=resnet50", "model.encoder=resnet50: the snapshot was trained with resnet18; leave"),
+        ("model.feature_width=16", "model.feature_width=16: the snapshot was trained with 8; leave"),
+        ("model.norm=group", "model.norm=group: the snapshot was trained with batch; leave model.norm out"),
+    ],
+)
+def test_a_snapshot_that_was_not_meant(place, capsys, word, told):
+    assert told in refusal(lambda: evaluate(*place.words, word), capsys, place.root)
+
+
+def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(place, capsys):
+    content = torch.load(place.snapshot, weights_only=True)
+    content["config"].update(dataset="CHAOST2", eval_fold=3)
+    torch.save(content, place.loosen(place.snapshot))
+    assert evaluate(*place.words, *QUICK, place.reload) == 0
+    told = capsys.readouterr().out
+    assert "warning: the snapshot was trained with dataset=CHAOST2, not PHANTOM" in told
+    assert "warning: the snapshot was trained with eval_fold=3, not 0" in told
+
+
+def resnet(prefix="", without=(), **more):
+    """A ResNet-18's state dict in a small file: one number stands for all of a tensor."""
+    shapes = torchvision.models.resnet18(weights=None).state_dict()
+    kept = {name: value for name, value in shapes.items() if not name.startswith(tuple(without))}
+    return {
+        prefix + name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in kept.items()
+    } | more
+
+
+LAYER3 = "lacks 25 of the encoder's tensors (layer3.0.bn1.bias, layer3.0.bn1.running_mean, layer3.0.bn1.runn"
+WEIGHTS = {
+    "a block missing": (lambda: resnet(without=["layer3"]), LAYER3),
+    "a segmenter's block missing": (lambda: resnet("backbone.", without=["layer3", "fc"]), LAYER3),
+    "parallel names": (lambda: resnet("module."), "lacks 102 of the encoder's tensors (bn1.bias, "),
+    "unknown tensors": (
+        lambda: resnet(**{"x.weight": torch.zeros(2)}),
+        "has 1 tensor(s) that the encoder has not (x.weight)",
+    ),
+    "another shape": (
+        lambda: resnet(**{"conv1.weight": torch.zeros(2)}),
+        "has other shapes for 1 of the encoder's tensors (conv1.weight)",
+    ),
+    "whole numbers": (
+        lambda: resnet(**{"bn1.bias": torch.zeros(64).long()}),
+        "has no plain finite numbers in 1 of the encoder's tensors (bn1.bias)",
+    ),
+    "NaN": (lambda: resnet(**{"bn1.bias": torch.full((64,), torch.nan)}), "finite numbers in 1 of"),
+    "a list": (
+        lambda: [1, 2],
+        "must hold a state dict (names to tensors), as torch.save(net.state_dict()), got list",
+    ),
+    "a training's file": (
+        lambda: {"state_dict": {}, "epoch": 3},
+        "net.state_dict()), got keys state_dict, epoch",
+    ),
+    "numbers for names": (lambda: {1: torch.zeros(2)}, "must hold a state dict (names to tensors)"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), WEIGHTS.values(), ids=WEIGHTS)
+def test_encoder_weights_that_do_not_fit(place, capsys, content, told):
+    path = place.root / "weights.pth"
+    torch.save(content(), path)
+    line = refusal(lambda: train(*place.words, f"model.encoder_weights={path}"), capsys, place.root)
+    assert str(path) in line
+    assert told in line
+
+
+@pytest.mark.parametrize("damage", [cut, flip, trap, set_plain_trap, lambda path: path.write_text("<html>")])
+def test_encoder_weights_that_cannot_be_read(place, capsys, damage):
+    path = place.root / "weights.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    damage(path)
+    line = refusal(lambda: train(*place.words, f"model.encoder_weights={path}"), capsys, place.root)
+    assert line.startswith(f"{path}: is damaged or not a file of weights (")
+    assert not path.with_name("ran").exists()
+    assert not (place.runs / "3").exists()
+
+
+@pytest.mark.parametrize("name", ["gone.pth", "data"])
+def test_encoder_weights_that_are_not_there(place, capsys, name):
+    word = f"model.encoder_weights={place.root / name}"
+    told = f"{word}: must be deeplabv3_coco, imagenet, None or an existing file"
+    assert told in refusal(lambda: train(*place.words, word), capsys, place.root)
+
+
+def damage_config(text):
+    return lambda place: place.loosen(place.runs / "2" / "config.json").write_text(text)
+
+
+def damage_checkpoints(how):
+    return lambda place: [
+        how(place.loosen(path)) for path in list((place.runs / "2" / "checkpoints").iterdir())
+    ]
+
+
+RESUMPTIONS = {
+    "no such run": ("7", lambda place: None, "resume=7: no such run folder ("),
+    "no run": ("{root}/data", lambda place: None, "/data holds no checkpoint; train anew without resume"),
+    "a file": (
+        "{root}/runs/PHANTOM/fold_0/training/1/run.json",
+        lambda place: None,
+        "is a file, no run folder",
+    ),
+    "checkpoints cut off": (
+        "latest",
+        damage_checkpoints(cut),
+        "training/2: holds no checkpoint that can be read (",
+    ),
+    "checkpoints with code": (
+        "2",
+        damage_checkpoints(trap),
+        "training/2: holds no checkpoint that can be read (",
+    ),
+    "record lost": (
+        "latest",
+        lambda place: (place.runs / "2/config.json").unlink(),
+        "config.json: cannot be read (",
+    ),
+    "record broken": ("latest", damage_config('{"a'), "config.json: cannot be read ("),
+    "record deep": ("latest", damage_config("[" * 100_000), "config.json: cannot be read ("),
+    "record a list": ("2", damage_config("[]"), "config.json: must hold keys and values; train anew"),
+    "record wrong": ("2", damage_config('{"optim": {"lr": "x"}}'), "config.json: optim.lr='x': must be"),
+}
+
+
+@pytest.mark.parametrize(("resume", "damage", "told"), RESUMPTIONS.values(), ids=RESUMPTIONS)
+def test_a_run_that_cannot_be_gone_on_with(place, capsys, resume, damage, told):
+    damage(place)
+    word = f"resume={resume.format(root=place.root)}"
+    line = refusal(lambda: train(*place.words, word), capsys, place.root)
+    assert told in line
+    assert not (place.runs / "2" / "checkpoints" / "ran").exists()
+
+
+def test_a_run_of_another_dataset_or_fold_is_not_gone_on_with(place, capsys):
+    word = f"resume={place.runs / '2'}"
+    line = refusal(lambda: train(*place.words, "eval_fold=1", word), capsys, place.root)
+    assert f"{place.runs / '2'}: was trained with eval_fold: 0, now 1; leave that out" in line
+    words = place.make_own()
+    line = refusal(lambda: train(*words, word), capsys, place.root)
+    assert "was trained with dataset: PHANTOM, now Hips" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--dataset", "Nope"], "dataset=Nope: must be CHAOST2, SABS, CMR, PHANTOM, or own data"),
+        (["--dataset", "CMR"], "no such folder; put the prepared CMR volumes there"),
+        (["--dataset", "PHANTOM", "--workers", "0"], "supervoxel workers: must be at least 1, got 0"),
+        (
+            ["--dataset", "PHANTOM", "--min-size", "0"],
+            "supervoxel min size: must be a whole number of voxels",
+        ),
+        (["--dataset", "PHANTOM", "--scale", "nan", "--min-size", "9"], "supervoxel scale: must be positive"),
+    ],
+)
+def test_supervoxels_that_cannot_be_made(place, capsys, words, told):
+    data_dir = ["--data-dir", str(place.root / "data")]
+    assert told in refusal(lambda: make_supervoxels([*words, *data_dir]), capsys, place.root)

@@ -1,0 +1,122 @@
+"""Configurations, archives and words that cannot be meant cost one line, and no code in them is run."""
+
+import zipfile
+
+import pytest
+
+from data.prepare.__main__ import main as prepare
+from tests.bad_inputs import Place, refusal, set_trap, train
+
+
+@pytest.fixture(name="place")
+def _place(overrides_for, tmp_path):
+    return Place(tmp_path, tuple(overrides_for(tmp_path / "runs")[1:]))
+
+
+# What sacred itself would run.
+CODE = '{"seed": {"py/reduce": [{"py/function": "os.getcwd"}, {"py/tuple": []}]}}'
+CONFIGS = {
+    "broken": ("c.json", '{"n_steps": ', "c.json: cannot be read as a configuration file (Expecting value"),
+    "empty": ("c.json", "", "c.json: cannot be read as a configuration file (Expecting value"),
+    "deep": ("c.json", "[" * 100_000, "c.json: cannot be read as a configuration file (maximum recursion"),
+    "long number": (
+        "c.json",
+        '{"seed": ' + "9" * 5000 + "}",
+        "c.json: cannot be read as a configuration file (",
+    ),
+    "list": ("c.json", "[1]", "c.json: must hold keys and values, as"),
+    "yaml with code": (
+        "c.yaml",
+        "seed: !!python/object/apply:os.getcwd []",
+        "c.yaml: must be key=value or an exist",
+    ),
+    "json with code": ("c.json", CODE, "' is no key; nest the keys"),
+    "python": (
+        "c.py",
+        "raise SystemExit",
+        "c.py: must be key=value or an existing configuration file (JSON)",
+    ),
+    "unknown key": ("c.json", '{"n_stps": 3}', "n_stps: unknown configuration key; did you mean n_steps?"),
+    "unknown deep key": (
+        "c.json",
+        '{"optim": {"lrr": 3}}',
+        "optim.lrr: unknown configuration key; did you mean",
+    ),
+    "key of dots": ("c.json", '{"optim.lr": 3}', "c.json: 'optim.lr' is no key; nest the keys of a group"),
+    "no key": ("c.json", '{"": 3}', "c.json: '' is no key"),
+    "key twice": (
+        "c.json",
+        '{"seed": 3, "seed": 4}',
+        "c.json: keys must stand once, got seed more than once",
+    ),
+    "wrong type": ("c.json", '{"optim": {"lr": [1]}}', "optim.lr=[1]: must be a number above 0"),
+    "wrong type of a group": ("c.json", '{"path": {"CMR": 3}}', "path.CMR=3: is a group of keys; set them"),
+    "NaN": ("c.json", '{"optim": {"lr": NaN}}', "optim.lr=nan: must be a number above 0"),
+    "infinity": ("c.json", '{"optim": {"lr": 1e400}}', "optim.lr=inf: must be a number above 0"),
+    "huge": (
+        "c.json",
+        '{"batch_size": 1' + "0" * 20 + "}",
+        "00: is too large; must be a whole number of at least 1",
+    ),
+    "huge fraction": (
+        "c.json",
+        '{"optim": {"lr": ' + "9" * 400 + "}}",
+        "999: is too large; must be a number above 0",
+    ),
+    "negative": (
+        "c.json",
+        '{"image_size_px": [-48, 48]}',
+        "image_size_px=[-48, 48]: must be a list of 2 values",
+    ),
+    "a path with a zero": ("c.json", '{"reload_model_path": "a\\u0000"}', "must be a text that is not empty"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "told"), CONFIGS.values(), ids=CONFIGS)
+def test_a_configuration_file_that_cannot_be_meant(place, capsys, name, text, told):
+    path = place.root / name
+    path.write_text(text)
+    line = refusal(lambda: train(*place.words, str(path)), capsys, place.root)
+    assert told in line
+    assert len(line) < 400
+
+
+def test_a_pickle_or_a_folder_is_no_configuration_file(place, capsys):
+    set_trap(place.root / "c.pickle", place.root / "ran")
+    (place.root / "c.json").mkdir()
+    for name in ("c.pickle", "c.json"):
+        line = refusal(lambda: train(*place.words, str(place.root / name)), capsys, place.root)  # noqa: B023
+        assert f"{name}: must be key=value or an existing configuration file (JSON)" in line
+    assert not (place.root / "ran").exists()
+
+
+def zip_of(path, name):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"content")
+
+
+ARCHIVES = {
+    "broken": (
+        lambda path: (zip_of(path, "a.txt"), path.write_bytes(path.read_bytes()[:-30])),
+        "whole zip file",
+    ),
+    "text": (lambda path: path.write_text("<html>"), "must be a whole zip file"),
+    "path out of it": (lambda path: zip_of(path, "../../ran"), "../../ran"),
+    "absolute path": (lambda path: zip_of(path, "/tmp/hcpmnet_ran"), "/tmp/hcpmnet_ran"),
+}
+
+
+@pytest.mark.parametrize(("make", "told"), ARCHIVES.values(), ids=ARCHIVES)
+def test_an_archive_that_cannot_be_prepared(tmp_path, capsys, make, told):
+    path = tmp_path / "in" / "download.zip"
+    path.parent.mkdir()
+    make(path)
+    words = ["dataset=CMR", f"raw={path}", f"data_dir={tmp_path / 'in' / 'CMR'}", "num_workers=1"]
+    line = refusal(lambda: prepare(words), capsys, tmp_path)
+    assert line.startswith(str(path))
+    assert told in line
+
+
+@pytest.mark.parametrize("word", ["=5", "$x=3", "optim..lr=3", ".lr=3", "optim.=3", "a b=3"])
+def test_words_that_are_no_keys(place, capsys, word):
+    assert f"{word}: must be key=value" in refusal(lambda: train(*place.words, word), capsys, place.root)

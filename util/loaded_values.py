@@ -1,0 +1,90 @@
+"""Check values that were read from a file of tensors, before they are used.
+
+Every line names the file and the field.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.errors import UserError
+
+_DEEPEST, _MOST_VALUES = 40, 10_000_000  # a file of few bytes can nest and repeat values without end
+
+
+def check_tensors(path: Path, named: Any, *, field: str, finite: bool = True) -> None:
+    """Check a mapping of names to tensors.
+
+    Each must hold its own numbers: a tensor that repeats a few claims more memory than the file took.
+
+    Args:
+        path: the file.
+        named: what should be that mapping.
+        field: its place in the file.
+        finite: whether numbers must be finite.
+
+    Raises:
+        UserError: it is none, or a tensor is no plain one; the first is named.
+    """
+    check(path, isinstance(named, Mapping), field=field, must="be names and tensors", found=named)
+    for name, tensor in named.items():
+        check(path, isinstance(name, str), field=field, must="have texts as names", found=name)
+        check_tensor(path, tensor, field=f"{field}.{name}", finite=finite)
+
+
+def check_tensor(path: Path, tensor: Any, *, field: str, finite: bool = True) -> None:
+    """Check one tensor as `check_tensors` does."""
+    check(path, isinstance(tensor, torch.Tensor), field=field, must="be a tensor", found=tensor)
+    is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    is_whole = is_plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    if not is_whole or tensor.is_complex():
+        raise UserError(f"{path}: {field} must be plain numbers, all of them in the file; use another file")
+    if finite and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise UserError(f"{path}: {field} must be finite, got NaN or infinite numbers; use another file")
+
+
+def check_whole(path: Path, value: Any, *, field: str) -> None:
+    """Check a whole number of at least 0 that fits 63 bits; raises `UserError`."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    check(path, is_whole, field=field, must="be a whole number of at least 0", found=value)
+
+
+def check_plain(path: Path, value: Any, *, field: str) -> None:
+    """Check nested mappings and lists of texts, numbers, truth values and None.
+
+    Raises `UserError` for anything else, tensors among it, and for numbers that are not finite.
+    """
+    left, n_values = [(value, 0)], 0
+    while left:
+        item, depth = left.pop()
+        n_values += 1
+        if depth > _DEEPEST or n_values > _MOST_VALUES:
+            raise UserError(f"{path}: {field} holds too many or too deep values; use another file")
+        if isinstance(item, Mapping):
+            names_are_texts = all(isinstance(name, str) for name in item)
+            check(path, names_are_texts, field=field, must="have texts as names", found=list(item))
+            left += [(inner, depth + 1) for inner in item.values()]
+        elif isinstance(item, list | tuple):
+            left += [(inner, depth + 1) for inner in item]
+        else:
+            is_plain = item is None or isinstance(item, str | int | float)
+            is_plain = is_plain and not (isinstance(item, float) and not math.isfinite(item))
+            check(path, is_plain, field=field, must="hold plain values", found=item)
+
+
+def check(path: Path, holds: bool, *, field: str, must: str, found: Any) -> None:
+    """Raise `UserError` where something does not hold; `must` completes "must ..."."""
+    if not holds:
+        text = " ".join(repr(found)[:200].split())[:60] if _is_short(found) else type(found).__name__
+        raise UserError(f"{path}: {field} must {must}, got {text}; use another file")
+
+
+def _is_short(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, str | float | bool)
+        or (isinstance(value, int) and abs(value) < 1 << 64)
+    )

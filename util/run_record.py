@@ -1,0 +1,83 @@
+"""Keep a run's record in its folder.
+
+Neither a kill nor a full disk leaves half a file.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sacred.dependencies import get_digest
+from sacred.observers import FileStorageObserver
+from sacred.serializer import flatten
+
+from util.errors import UserError
+from util.files import replaced_file, write_text
+
+
+class RunRecord(FileStorageObserver):
+    """Sacred's folder of a run, with files that are replaced whole.
+
+    A record that cannot be written ends a run before it starts, and costs one warning afterwards: what was
+    trained is worth more.
+    """
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare as sacred does."""
+        super().initialize(*args, **kwargs)
+        self._is_started = False
+        self._has_warned = False
+
+    def started_event(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the run's folder and its first files.
+
+        Raises `UserError`, and leaves no folder, where they cannot be written.
+        """
+        self.dir = None
+        try:
+            started = super().started_event(*args, **kwargs)
+        except (OSError, UserError) as error:
+            if self.dir is not None:
+                shutil.rmtree(self.dir, ignore_errors=True)
+            if isinstance(error, UserError):
+                raise
+            told = error.strerror or error
+            raise UserError(
+                f"path.log_dir: {self.basedir} cannot be written ({told}); free some space or choose another"
+            ) from error
+        self._is_started = True
+        return started
+
+    def save_json(self, obj: Any, filename: str) -> None:
+        """Replace a file of the record in one step."""
+        text = json.dumps(flatten(obj), sort_keys=True, indent=2)
+        self._write(lambda: write_text(Path(self.dir) / filename, text))
+
+    def save_cout(self) -> None:
+        """Append to what was printed."""
+        self._write(super().save_cout)
+
+    def find_or_save(self, filename: str, store_dir: Path) -> Path:
+        """Keep a copy of a file beside the runs.
+
+        It is named after the content; returns its path.
+        """
+        source = Path(filename)
+        target = store_dir / f"{source.stem}_{get_digest(filename)}{source.suffix}"
+        if not target.exists():
+            with replaced_file(target) as temporary:
+                shutil.copyfile(source, temporary)
+        return target
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, UserError) as error:
+            if not self._is_started:
+                raise
+            if not self._has_warned:
+                self._has_warned = True
+                print(f"warning: {self.dir}: the run's record cannot be written ({error})", file=sys.stderr)
