@@ -22,9 +22,9 @@ from util.errors import UserError
 from util.files import make_folder
 from util.folders import check_folder
 from util.ranks import find_ranks
-from util.resumption import adopt, choose_former_run, read_run_config
+from util.resumption import adopt, choose_former_run, former_settings
 from util.run_record import RunRecord
-from util.runs import find_resumable
+from util.runs import list_resumable
 from util.settings import (
     default_values,
     flag,
@@ -43,7 +43,7 @@ from util.settings import (
     text_or_number,
     whole,
 )
-from util.training_settings import NEW_ON_RESUME, ModelConfig, OptimConfig
+from util.training_settings import ModelConfig, OptimConfig
 
 PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
 REPOSITORY = Path(__file__).resolve().parent
@@ -338,10 +338,9 @@ def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = No
 def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = parse_config(merge_values(defaults, fixed))
-        found = find_resumable(config.fold_dir / "training", config.resume)
-        former = adopt(defaults, read_run_config(found[0]) if found else {}, but=NEW_ON_RESUME)
-        parse_config(former)
-        return former
+        found = list_resumable(config.fold_dir / "training", config.resume)
+        runs = [run_dir for run_dir, _ in found]
+        return dict(former_settings(runs, defaults, fixed, check=parse_config))
     except (KeyError, UserError):
         return defaults  # told with the configuration's other checks
 

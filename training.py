@@ -111,7 +111,7 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         state = make_state(config, network, device=device, origin=origin, log=log)
         _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
         if former_run is not None:
-            agree(lambda: state.go_on(former_run, plain_values(config), ranks=ranks))
+            state.go_on(former_run, plain_values(config), ranks=ranks)
         data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
         info.update(data_fingerprint=data, environment=origin.environment)
         stops.defer()

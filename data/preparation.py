@@ -24,6 +24,9 @@ def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom
             f"{layout.label_path(unpaired[0])}: has no image beside it; restore "
             f"{layout.image_path(unpaired[0]).name}, or remove the label"
         )
+    lost = next((path for path in map(layout.label_path, layout.labelled_ids()) if not path.exists()), None)
+    if lost is not None:
+        raise UserError(f"{lost}: links to a file that does not exist; mount or restore it, or remove it")
     lacking = sorted(set(read_case_names(layout)) - set(scan_ids))
     if lacking:
         raise UserError(
@@ -43,8 +46,12 @@ def hash_volumes(layout: DatasetLayout) -> str:
     """
     path = layout.data_dir / FINGERPRINT_NAME
     if path.is_file():
+        files = [
+            *map(layout.image_path, layout.scan_ids()),
+            *map(layout.label_path, layout.labelled_ids()),
+        ]
         written = path.stat().st_mtime_ns
-        if all(file.stat().st_mtime_ns <= written for file in layout.volumes_dir.glob("*.nii.gz")):
+        if all(file.stat().st_mtime_ns <= written for file in files):
             found = read_fingerprint(layout)
             if found is not None:
                 return found.hash

@@ -226,12 +226,14 @@ def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -
 def _require_least_size(supervoxels: np.ndarray, least_vox: int, *, path: Path, command: str) -> None:
     """Refuse supervoxels that were made with a smaller least size than is wanted.
 
-    Cutting to the body leaves some of any size, but those that do not touch what was cut off are as they were
-    made. (26-connected, as they are, they touch it with a neighbour.) A larger least size shows in no file.
+    Cutting to the body, or to fewer slices, leaves some of any size, but those that do not touch what was cut
+    off are as they were made. (26-connected, as they are, they touch it with a neighbour.) A larger least
+    size shows in no file.
     """
     near_cut = supervoxels == 0
     for axis in range(3):
         before = np.moveaxis(near_cut, axis, 0)
+        before[[0, -1]] = True
         grown = before.copy()
         grown[1:] |= before[:-1]
         grown[:-1] |= before[1:]

@@ -125,6 +125,9 @@ def _require_checksums(path: Path) -> None:
 
 
 def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    wrapped = "module."  # what DataParallel puts before every name
+    if state and all(key.startswith(wrapped) for key in state):
+        state = {key.removeprefix(wrapped): tensor for key, tensor in state.items()}
     prefix = "backbone."
     from_segmenter = any(key.startswith(prefix) for key in state)
     if from_segmenter:

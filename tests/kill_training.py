@@ -31,7 +31,7 @@ TINY = (
     "model.feature_width=8",
     "optim.average_decay=0.9",
     "print_interval=7",
-    "save_snapshot_every=50",
+    "save_snapshot_every=25",
     "checkpoint_minutes=0",
     "num_workers=1",
     "device=cpu",
@@ -42,7 +42,7 @@ def main() -> int:
     """Run the comparison; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hcpmnet-kill-") as name:

@@ -133,7 +133,7 @@ LAYER3 = "lacks 25 of the encoder's tensors (layer3.0.bn1.bias, layer3.0.bn1.run
 WEIGHTS = {
     "a block missing": (lambda: resnet(without=["layer3"]), LAYER3),
     "a segmenter's block missing": (lambda: resnet("backbone.", without=["layer3", "fc"]), LAYER3),
-    "parallel names": (lambda: resnet("module."), "lacks 102 of the encoder's tensors (bn1.bias, "),
+    "foreign names": (lambda: resnet("net."), "lacks 102 of the encoder's tensors (bn1.bias, "),
     "unknown tensors": (
         lambda: resnet(**{"x.weight": torch.zeros(2)}),
         "has 1 tensor(s) that the encoder has not (x.weight)",

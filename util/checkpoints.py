@@ -17,7 +17,7 @@ from util.runs import checkpoint_path, list_checkpoints
 from util.snapshots import check_config
 from util.tensor_files import read_tensors, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 # What a network counts in whole numbers; all else of it is float32.
 _COUNTERS = "num_batches_tracked"
 _NUMBERS = {"lr", "momentum", "dampening", "weight_decay", "eps"}

@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ try:
 except ImportError:  # Windows: leftovers stay, and nothing else is lost
     fcntl = None
 
+_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+_IDLE_S = 600.0  # whoever writes a file touches it more often than that
 # What `replaced_file` calls its temporary files; the eight characters are tempfile's.
 _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\..+)?")
 
@@ -89,13 +92,30 @@ def remove_file(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder.
 
-    Those that another process is writing are kept, and all of them where the file system knows no locks.
+    Those that another process is writing are kept, and all of them where the file system knows no locks. On
+    network file systems, whose locks may hold on one machine alone, fresh ones are kept, too.
     """
+    idle_s = 0.0 if _is_local(folder) else _IDLE_S
     entries = folder.iterdir() if folder.is_dir() else ()
     for path in [entry for entry in entries if _TEMPORARY_NAME.fullmatch(entry.name)]:
         with suppress(OSError), path.open("r+b") as file:
-            if try_lock(file.fileno()):
+            if try_lock(file.fileno()) and time.time() - path.stat().st_mtime >= idle_s:
                 path.unlink()
+
+
+def _is_local(folder: Path) -> bool:
+    """Tell whether a folder is certainly on a disk of this machine."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # another system than Linux
+        return False
+    place, found = folder.resolve(), {}
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mounted = Path(before.split()[4].replace("\\040", " "))
+        if place.is_relative_to(mounted):
+            found[len(mounted.parts)] = after.split()[0]  # of two mounts in one place the later one counts
+    return bool(found) and found[max(found)] in _LOCAL
 
 
 def try_lock(handle: int) -> bool | None:

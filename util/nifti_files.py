@@ -1,10 +1,12 @@
 """The bytes of NIfTI files, which may be damaged or made to harm.
 
 Libraries take a header at its word: they ask for the memory that it claims, give zeros for voxels that are
-not there, and turn voxels that are no numbers into 0. Here nothing is unpacked beyond what the header
+not there, and turn voxels that are no numbers into 0. Here nothing is unpacked far beyond what the header
 claims, and nothing is claimed that the file could not hold.
 """
 
+import math
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,16 @@ import numpy as np
 from util.errors import UserError
 
 HEADER_BYTES = 348
+BEGINNING_BYTES = 1 << 16  # of a file, to find its header in, packed or not
+_SPARE_BYTES = 1 << 16  # some programs fill their files up behind the voxels
 MOST_VOXELS = 1 << 30  # 1024 x 1024 x 1024
 GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's sign for gzip's form, with its checksum
+_FIRST_BLOCK_BYTES, _BLOCK_BYTES = 1 << 12, 1 << 20
+_MOST_EMPTY_MEMBERS = 1000  # in a row; nobody writes so many
+_ZEROS = re.compile(rb"\0*")
 # What deflate can make of a byte at most, and the ends of the form.
-_MOST_UNPACKED_PER_BYTE, _SPARE_BYTES = 1032, 1 << 16
+_MOST_UNPACKED_PER_BYTE, _ENDS_BYTES = 1032, 1 << 16
 _MAGIC = b"n+1\0"
 _FIRST_VOXEL_BYTE = 352
 _HEADER = np.dtype(
@@ -80,7 +87,7 @@ def read_header(path: Path) -> NiftiHeader:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        start = unpack(file.read(_SPARE_BYTES), HEADER_BYTES, whole=False)
+        start = unpack(file.read(BEGINNING_BYTES), HEADER_BYTES, whole=False)
     header = _parsed(path, start)
     fits = header.n_bytes <= most_unpacked(path)
     if not fits or header.n_bytes - header.offset > MOST_VOXELS * header.dtype.itemsize:
@@ -88,12 +95,13 @@ def read_header(path: Path) -> NiftiHeader:
     return header
 
 
-def read_voxels(path: Path, *, spare_bytes: int = 0) -> np.ndarray:
+def read_voxels(path: Path, *, any_filling: bool = False) -> np.ndarray:
     """Read a file's voxels, scaled.
 
     Args:
-        path: the file.
-        spare_bytes: how many more than it claims it may hold.
+        path: the file, which may hold up to 64 KiB of zeros behind its voxels.
+        any_filling: these bytes may be others than zeros. Such may be voxels for which the header claims
+            too small a shape.
 
     Returns:
         `(Z, H, W)` in the file's own dtype, or float32 for scaled whole numbers. Values that are no numbers
@@ -104,9 +112,11 @@ def read_voxels(path: Path, *, spare_bytes: int = 0) -> np.ndarray:
         UserError, OSError: as `read_header`.
     """
     header = read_header(path)
-    content = unpack(path.read_bytes(), header.n_bytes + spare_bytes)
+    content = unpack(path.read_bytes(), header.n_bytes + _SPARE_BYTES)
     if len(content) < header.n_bytes:
         raise NiftiFault(f"it ended before the {header.n_bytes} bytes that it claims")
+    if not any_filling and content[header.n_bytes :].strip(b"\0"):
+        raise NiftiFault(f"it holds more than the {header.n_bytes} bytes that it claims")
     count = header.shape[0] * header.shape[1] * header.shape[2]
     stored = np.frombuffer(content, header.dtype, count, header.offset).reshape(header.shape)
     if (header.slope, header.intercept) == (1, 0):
@@ -118,7 +128,7 @@ def read_voxels(path: Path, *, spare_bytes: int = 0) -> np.ndarray:
 
 def most_unpacked(path: Path) -> int:
     """Return how many bytes a file can hold at the very most, unpacked."""
-    return path.stat().st_size * _MOST_UNPACKED_PER_BYTE + _SPARE_BYTES
+    return path.stat().st_size * _MOST_UNPACKED_PER_BYTE + _ENDS_BYTES
 
 
 def unpack(content: bytes, most_bytes: int, *, whole: bool = True) -> bytes:
@@ -131,28 +141,46 @@ def unpack(content: bytes, most_bytes: int, *, whole: bool = True) -> bytes:
             returned.
 
     Raises:
-        NiftiFault: it is cut off, damaged, or holds more.
+        NiftiFault: it is cut off, damaged, holds more, or has absurdly many empty members.
     """
     if not content.startswith(GZIP_MAGIC):
         if whole and len(content) > most_bytes:
-            raise NiftiFault(f"it holds more than the {most_bytes} bytes that it claims")
+            raise NiftiFault(f"it holds more than {most_bytes} bytes")
         return content if whole else content[:most_bytes]
-    parts, left = [], most_bytes
-    while content:  # a gzip file may be several in a row
-        inflater = zlib.decompressobj(wbits=_GZIP_WINDOW)
+    parts, left, start, n_empty = [], most_bytes, 0, 0
+    while start < len(content) and (whole or left):  # a gzip file may be several members in a row
+        part, end = _unpack_member(content, start, most_bytes=left + whole)
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            raise NiftiFault(f"it holds more than {most_bytes} bytes")
+        if end is None and whole:
+            raise NiftiFault("it ended before its end")
+        n_empty = 0 if part else n_empty + 1
+        if n_empty > _MOST_EMPTY_MEMBERS:
+            raise NiftiFault(f"more than {_MOST_EMPTY_MEMBERS} empty gzip members in a row")
+        start = len(content) if end is None else _ZEROS.match(content, end).end()  # gzip's filling
+    return b"".join(parts)
+
+
+def _unpack_member(content: bytes, start: int, *, most_bytes: int) -> tuple[bytes, int | None]:
+    """Return at most so many of a gzip member's bytes, and its end where that was reached.
+
+    zlib copies what it was given behind a member's end. The first member, mostly the only one, gets
+    everything; others get blocks that grow, so that the copies are no longer than about the member.
+    """
+    inflater = zlib.decompressobj(wbits=_GZIP_WINDOW)
+    parts, view, n_block = [], memoryview(content), _FIRST_BLOCK_BYTES if start else len(content)
+    while start < len(content) and most_bytes and not inflater.eof:
+        block = view[start : start + n_block]
         try:
-            parts.append(inflater.decompress(content, left + whole))
+            parts.append(inflater.decompress(block, most_bytes))
         except zlib.error as error:
             raise NiftiFault(str(error)) from error
-        left -= len(parts[-1])
-        if not whole:
-            break
-        if left < 0:
-            raise NiftiFault(f"it holds more than the {most_bytes} bytes that it claims")
-        if not inflater.eof:
-            raise NiftiFault("it ended before its end")
-        content = inflater.unused_data.lstrip(b"\0")  # gzip allows to fill up with zeros
-    return b"".join(parts)
+        most_bytes -= len(parts[-1])
+        start += len(block) - len(inflater.unused_data)
+        n_block = min(2 * n_block, _BLOCK_BYTES)
+    return b"".join(parts), start if inflater.eof else None
 
 
 def _parsed(path: Path, start: bytes) -> NiftiHeader:
@@ -175,11 +203,16 @@ def _parsed(path: Path, start: bytes) -> NiftiHeader:
     offset, slope, intercept = (float(header[name]) for name in ("offset", "slope", "intercept"))
     if not (offset >= _FIRST_VOXEL_BYTE and offset.is_integer()):
         raise NiftiFault(f"voxels that begin at byte {offset:g}")
-    if not np.isfinite([slope, intercept]).all():
+    return NiftiHeader(tuple(reversed(lengths)), dtype, int(offset), *_scaling(slope, intercept))
+
+
+def _scaling(slope: float, intercept: float) -> tuple[float, float]:
+    """Return a header's slope and intercept as they are meant."""
+    if math.isinf(slope) or math.isinf(intercept):
         raise NiftiFault(f"voxels scaled by {slope:g} and {intercept:g}")
-    if slope == 0:  # the form's sign for values that are not scaled
-        slope, intercept = 1.0, 0.0
-    return NiftiHeader(tuple(reversed(lengths)), dtype, int(offset), slope, intercept)
+    if slope == 0 or math.isnan(slope):  # the form's and nibabel's sign for values that are not scaled
+        return 1.0, 0.0
+    return slope, 0.0 if math.isnan(intercept) else intercept
 
 
 def _lengths(dim: list[int]) -> list[int]:

@@ -1,13 +1,15 @@
 """Go on with a training under the settings that it began with."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from util.errors import NothingToDo, UserError
-from util.runs import find_resumable
-from util.training_settings import FREE_ON_RESUME
+from util.run_record import JOB, job_of
+from util.runs import list_resumable
+from util.settings import merge_values
+from util.training_settings import FREE_ON_RESUME, NEW_ON_RESUME
 
 
 def read_run_config(run_dir: Path) -> dict[str, Any]:
@@ -80,6 +82,9 @@ def choose_former_run(
 ) -> Path | None:
     """Find the run that a training goes on from; None where it begins anew.
 
+    Of several it is the newest of the same settings, and for a job that torchrun started again one of that
+    job.
+
     Args:
         training_dir: where the training runs of dataset and fold lie.
         resume: "latest", a run's number, or its folder.
@@ -90,24 +95,59 @@ def choose_former_run(
 
     Raises:
         NothingToDo: that run is finished.
-        UserError: it is not there, or the settings differ from its in what changes the result.
+        UserError: it is not there, or the settings differ from those of all runs in what changes the result.
     """
-    found = find_resumable(training_dir, resume)
-    if found is None or (found[1] and not is_asked_for):
-        return None
-    run_dir, is_finished = found
-    saved = read_run_config(run_dir)
-    try:
-        before = complete(saved)
-    except UserError as error:
-        raise UserError(f"{run_dir / 'config.json'}: {error}; train anew without resume") from error
-    changes = find_changes(before, settings, free=FREE_ON_RESUME)
-    if changes and not allows_changes:
-        way_out = "leave that out, or add resume_changed=True"
+    refusals = []
+    for run_dir, is_finished in list_resumable(training_dir, resume):
+        if not is_asked_for and (is_finished or job_of(run_dir) not in (None, JOB)):
+            continue
+        saved = read_run_config(run_dir)
+        try:
+            before = complete(saved)
+        except UserError as error:
+            raise UserError(f"{run_dir / 'config.json'}: {error}; train anew without resume") from error
+        changes = find_changes(before, settings, free=FREE_ON_RESUME)
+        if changes and not allows_changes:
+            refusals.append((run_dir, is_finished, changes))
+            continue
         if is_finished:
-            way_out = "leave resume out to train anew"
-        place = "" if resume == str(run_dir) else f" {run_dir}"
-        raise UserError(f"resume={resume}:{place} was trained with {'; '.join(changes)}; {way_out}")
+            raise NothingToDo(f"{run_dir} is finished; there is nothing to go on with")
+        return run_dir
+    if not refusals or not is_asked_for:
+        return None
+    run_dir, is_finished, changes = refusals[0]
+    way_out = "leave that out, or add resume_changed=True"
     if is_finished:
-        raise NothingToDo(f"{run_dir} is finished; there is nothing to go on with")
-    return run_dir
+        way_out = "leave resume out to train anew"
+    place = "" if resume == str(run_dir) else f" {run_dir}"
+    raise UserError(f"resume={resume}:{place} was trained with {'; '.join(changes)}; {way_out}")
+
+
+def former_settings(
+    candidates: Iterable[Path],
+    defaults: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    *,
+    check: Callable[[Mapping[str, Any]], object],
+) -> Mapping[str, Any]:
+    """Return the defaults of a training that goes on: its former settings.
+
+    Args:
+        candidates: runs, the newest first. The first that agrees with what is asked for is taken, and the
+            newest where none does.
+        defaults: for keys that runs do not have, and for those that are always new.
+        asked: nested values that the user set.
+        check: raises `UserError` for settings that cannot be.
+
+    Raises:
+        UserError: a record is missing or damaged, or a setting in it cannot be.
+    """
+    newest = None
+    for run_dir in candidates:
+        former = adopt(defaults, read_run_config(run_dir), but=NEW_ON_RESUME)
+        check(former)
+        newest = newest or former
+        agrees = not find_changes(former, merge_values(former, asked), free=FREE_ON_RESUME)
+        if agrees or asked.get("resume_changed"):
+            return former
+    return newest or defaults

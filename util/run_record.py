@@ -4,9 +4,10 @@ Neither a kill nor a full disk leaves half a file.
 """
 
 import json
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from sacred.serializer import flatten
 
 from util.errors import UserError
 from util.files import replaced_file, write_text
+
+# What torchrun calls the job that this process belongs to; the same after each of its restarts.
+JOB = {"none": None}.get(name := os.environ.get("TORCHELASTIC_RUN_ID"), name)
+
+
+def job_of(run_dir: Path) -> str | None:
+    """Return torchrun's name of the job that made a run; None where there is none."""
+    try:
+        return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["meta"].get("job")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 class RunRecord(FileStorageObserver):
@@ -31,14 +43,16 @@ class RunRecord(FileStorageObserver):
         self._is_started = False
         self._has_warned = False
 
-    def started_event(self, *args: Any, **kwargs: Any) -> Any:
+    def started_event(self, *args: Any, meta_info: Mapping[str, Any], **kwargs: Any) -> Any:
         """Make the run's folder and its first files.
 
         Raises `UserError`, and leaves no folder, where they cannot be written.
         """
         self.dir = None
         try:
-            started = super().started_event(*args, **kwargs)
+            started = super().started_event(*args, meta_info={**meta_info, "job": JOB}, **kwargs)
+        except FileExistsError as error:
+            raise UserError(f"--id: {error.filename} exists; leave --id out, or give another one") from error
         except (OSError, UserError) as error:
             if self.dir is not None:
                 shutil.rmtree(self.dir, ignore_errors=True)
@@ -51,6 +65,16 @@ class RunRecord(FileStorageObserver):
         self._is_started = True
         return started
 
+    def interrupted_event(self, *args: Any, **kwargs: Any) -> None:
+        """Note that the run was stopped, if it had begun."""
+        if self._is_started:
+            super().interrupted_event(*args, **kwargs)
+
+    def failed_event(self, *args: Any, **kwargs: Any) -> None:
+        """Note that the run failed, if it had begun."""
+        if self._is_started:
+            super().failed_event(*args, **kwargs)
+
     def save_json(self, obj: Any, filename: str) -> None:
         """Replace a file of the record in one step."""
         text = json.dumps(flatten(obj), sort_keys=True, indent=2)
@@ -59,6 +83,13 @@ class RunRecord(FileStorageObserver):
     def save_cout(self) -> None:
         """Append to what was printed."""
         self._write(super().save_cout)
+
+    def _make_run_dir(self, _id: str | None) -> None:
+        if _id is None:
+            super()._make_run_dir(_id)
+        else:  # sacred would take an existing folder for its own
+            os.makedirs(self.basedir, exist_ok=True)
+            self._make_dir(_id)
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
         """Keep a copy of a file beside the runs.

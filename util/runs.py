@@ -68,15 +68,15 @@ def latest_snapshot_in(run_dir: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def find_resumable(training_dir: Path, resume: str) -> tuple[Path, bool] | None:
-    """Find the run that a training shall go on from.
+def list_resumable(training_dir: Path, resume: str) -> list[tuple[Path, bool]]:
+    """List the runs that a training may go on from, the newest first.
 
     Args:
         training_dir: where the training runs of dataset and fold lie.
         resume: "latest", a run's number, or its folder.
 
     Returns:
-        The run's folder and whether it is finished; if not, it has checkpoints. None where the latest is
+        Each run's folder and whether it is finished; if not, it has checkpoints. Empty where the latest is
         asked for and no run has anything to go on from.
 
     Raises:
@@ -91,13 +91,14 @@ def find_resumable(training_dir: Path, resume: str) -> tuple[Path, bool] | None:
         runs = [run_dir]
     else:
         runs = list_runs(training_dir)
-    for run_dir in runs:
-        if list_checkpoints(run_dir):
-            return run_dir, False
-        if latest_snapshot_in(run_dir) is not None:
-            return run_dir, True
-    if resume == "latest":
-        return None
+    is_unfinished = {run_dir: bool(list_checkpoints(run_dir)) for run_dir in runs}
+    found = [
+        (run_dir, not unfinished)
+        for run_dir, unfinished in is_unfinished.items()
+        if unfinished or latest_snapshot_in(run_dir) is not None
+    ]
+    if found or resume == "latest":
+        return found
     raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; train anew without resume")
 
 

@@ -105,7 +105,9 @@ def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
             else:
                 _check_zip(file, size=path.stat().st_size)
     except zipfile.BadZipFile as error:
-        reason = "cut off, or not of PyTorch 1.6 or later" if "not a zip" in str(error) else first_line(error)
+        reason = "cut off, or not of PyTorch 1.6 or later"
+        if "not a zip" not in str(error):
+            reason = f"{first_line(error)}, or it was saved without checksums"
         raise _damaged(path, what, reason) from error
     except Exception as error:  # damage shows as errors of many kinds
         raise _damaged(path, what, first_line(error)) from error
@@ -143,7 +145,7 @@ def _check_zip(file: BinaryIO, *, size: int) -> None:
             claims = _Claims(stream, encoding="bytes")
             claims.load()
     for key, length in claims.claimed_bytes:
-        record = members.get(content.filename.replace("data.pkl", f"data/{key}"))
+        record = members.get(f"{content.filename.removesuffix('data.pkl')}data/{key}")
         if record is None or record.file_size != length:
             raise ValueError(f"its numbers {key} do not have the length they should")
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.checkpoints import Checkpoint, newest_checkpoint
-from util.distributed import gather_values
+from util.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint
+from util.distributed import agree, broadcast_value, gather_values
 from util.errors import UserError
 from util.finite import FiniteGuard, allowed_bad_steps
 from util.meter import Meter
@@ -20,6 +20,7 @@ from util.optimisation import WeightAverage, make_optimizer
 from util.origin import Origin, check_origin
 from util.ranks import Ranks
 from util.resumption import find_changes
+from util.runs import checkpoint_path
 from util.training_settings import FREE_ON_RESUME, OptimConfig
 
 Log = Callable[[str, float, int], None]
@@ -158,6 +159,8 @@ class TrainingState:
     def go_on(self, former_run: Path, config: Mapping[str, Any], *, ranks: Ranks) -> None:
         """Go on from a run's newest checkpoint that can be read, and say so.
 
+        All ranks must call it.
+
         Args:
             former_run: its folder.
             config: of this training, plain values; with `resume_changed`, what changes the result may differ.
@@ -166,15 +169,34 @@ class TrainingState:
         Raises:
             UserError: it differs and may not; or as `resume` does.
         """
+        # One rank chooses: on a network's disk others may not see the newest file yet.
+        found = agree(lambda: newest_checkpoint(former_run) if ranks.is_main else None)
+        step = broadcast_value(found[0].step if found else None)
+
+        def take_up() -> None:
+            checkpoint, remarks = found or (load_checkpoint(checkpoint_path(former_run, step)), [])
+            self._take_up(checkpoint, remarks, former_run, config, ranks=ranks)
+
+        agree(take_up)
+
+    def _take_up(
+        self,
+        checkpoint: Checkpoint,
+        remarks: list[str],
+        former_run: Path,
+        config: Mapping[str, Any],
+        *,
+        ranks: Ranks,
+    ) -> None:
         allows_changes = config["resume_changed"]
-        checkpoint, remarks = newest_checkpoint(former_run)
         changes = find_changes(checkpoint.config, config, free=FREE_ON_RESUME)
         if changes and not allows_changes:
             raise UserError(
                 f"{former_run}: its checkpoint was made with {'; '.join(changes)}, unlike its "
                 "config.json says; restore that file, or add resume_changed=True"
             )
-        remarks += check_origin(Origin(**checkpoint.origin), self.origin, allows_changes=allows_changes)
+        origin = Origin(**checkpoint.origin)
+        remarks = remarks + check_origin(origin, self.origin, allows_changes=allows_changes)
         self.resume(checkpoint, rank=ranks.rank, n_ranks=ranks.n_ranks)
         print("\n".join([*remarks, f"going on after step {checkpoint.step} of {former_run}"]), flush=True)
 

@@ -16,10 +16,18 @@ from nibabel.spatialimages import HeaderDataError
 
 from util.errors import UserError
 from util.image_io import Geometry, read_geometry
-from util.nifti_files import GZIP_MAGIC, HEADER_BYTES, NiftiFault, read_header, read_voxels, unpack
+from util.nifti_files import (
+    BEGINNING_BYTES,
+    GZIP_MAGIC,
+    HEADER_BYTES,
+    NiftiFault,
+    read_header,
+    read_voxels,
+    unpack,
+)
 
+_SCALING = slice(112, 120)
 _MAGIC_PLACE, _MAGIC = 344, b"n+1\0"
-_SPARE_BYTES = 1 << 16  # some programs fill their files up
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
@@ -36,7 +44,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
     _check_header(path, _beginning(path))
     try:
         _check_length(path)
-        voxels = read_voxels(path, spare_bytes=_SPARE_BYTES)
+        voxels = read_voxels(path, any_filling=True)
     except NiftiFault as error:
         raise UserError(f"{path}: must be a whole gzip file of NIfTI ({error}); restore the file") from error
     except MemoryError as error:
@@ -51,7 +59,7 @@ def _beginning(path: Path) -> bytes:
     """Read a file's header and no more, which may be less where the file is cut off."""
     try:
         with path.open("rb") as file:
-            content = file.read(_SPARE_BYTES)
+            content = file.read(BEGINNING_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
     if not content:
@@ -81,9 +89,12 @@ def _check_header(path: Path, content: bytes) -> None:
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         found = [round(float(step), 4) for step in spacing]
         raise UserError(f"{path}: spacing must be above 0 mm along x, y, z, got {found}; mend the header")
+    # It refuses an intercept alone that is no number, which ITK takes for 0; `read_header` checks both.
+    unscaled = bytearray(content)
+    unscaled[_SCALING] = bytes(8)
     try:
         with LoggingOutputSuppressor():  # it remarks on what it mends
-            image = nibabel.Nifti1Image.from_bytes(content)
+            image = nibabel.Nifti1Image.from_bytes(bytes(unscaled))
     except (HeaderDataError, ImageFileError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else "damaged"
         raise UserError(f"{path}: its NIfTI header cannot be read ({reason}); restore the file") from error

@@ -80,6 +80,22 @@ def test_the_hash_is_the_written_fingerprints_unless_volumes_are_younger(phantom
     path.write_text(text)
 
 
+def test_other_files_beside_the_volumes_do_not_count(phantom):
+    made = write_fingerprint(phantom).hash
+    (phantom.volumes_dir / "old.nii.gz").symlink_to("gone")
+    (phantom.volumes_dir / ".image_1.nii.gz.abcd1234.tmp.nii.gz").touch()
+    assert hash_volumes(phantom) == made
+
+
+def test_a_label_that_links_to_nowhere_is_named(tmp_path):
+    layout = _layout(tmp_path, "CHAOST2")
+    layout.volumes_dir.mkdir()
+    layout.image_path(5).touch()
+    layout.label_path(5).symlink_to("gone")
+    with pytest.raises(UserError, match=r"label_5\.nii\.gz: links to a file that does not exist"):
+        ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
+
+
 def test_changed_volumes_are_told_of(phantom):
     before = hash_volumes(phantom)
     for known in (before, None):

@@ -123,10 +123,10 @@ def test_supervoxels_without_spacing_and_origin_are_accepted(layout):
 
 
 def _boxes(least_vox):
-    """Supervoxels of `least_vox` voxels and more, one of them whole, cut at the body's edge."""
-    supervoxels = np.ones((4, 12, 12), np.int32)
-    supervoxels[:, 3:6, 4:8] = 2  # touches no 0
-    supervoxels[1, 4, 5 : 5 + 48 - least_vox] = 1
+    """Supervoxels, one of them whole and of `least_vox` voxels, the others cut at the body's edge."""
+    supervoxels = np.ones((8, 12, 12), np.int32)
+    supervoxels[2:6, 3:6, 4:8] = 2  # touches neither 0 nor a face
+    supervoxels[3, 4, 5 : 5 + 48 - least_vox] = 1
     supervoxels[:, 8:, 8:] = 3
     supervoxels[:, 9:] = supervoxels[:, :, 9:] = 0  # leaves 4 of the third
     return supervoxels
@@ -135,8 +135,8 @@ def _boxes(least_vox):
 @pytest.mark.parametrize("factor", [1, 1_000_000])
 def test_supervoxels_of_a_smaller_least_size_are_refused(tmp_path, factor):
     layout = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path, 48)
-    geometry = replace(GEOMETRY, shape=(4, 12, 12))
-    write_volume(layout.image_path(7), np.arange(576, dtype=np.int16).reshape(4, 12, 12), geometry)
+    geometry = replace(GEOMETRY, shape=(8, 12, 12))
+    write_volume(layout.image_path(7), np.arange(1152, dtype=np.int16).reshape(8, 12, 12), geometry)
     write_volume(layout.supervoxel_path(7), factor * _boxes(48), geometry)
     assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
     write_volume(layout.supervoxel_path(7), factor * _boxes(46), geometry)
@@ -146,6 +146,14 @@ def test_supervoxels_of_a_smaller_least_size_are_refused(tmp_path, factor):
         load(layout, with_labels=False)
     record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
     assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
+
+
+def test_supervoxels_that_lost_slices_after_they_were_made_are_taken(tmp_path):
+    layout = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path, 48)
+    geometry = replace(GEOMETRY, shape=(5, 12, 12))
+    write_volume(layout.image_path(7), np.arange(720, dtype=np.int16).reshape(5, 12, 12), geometry)
+    write_volume(layout.supervoxel_path(7), _boxes(48)[3:], geometry)
+    assert (load(layout, with_labels=False).supervoxels == 2).sum() == 36
 
 
 def test_a_file_without_supervoxels_is_refused(layout):

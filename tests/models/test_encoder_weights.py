@@ -49,6 +49,13 @@ def _saved(tmp_path, state):
     return str(path)
 
 
+def test_what_data_parallel_puts_before_the_names_is_left_out(encoder, state, tmp_path):
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    load_encoder_weights(encoder, _saved(tmp_path, wrapped))
+    loaded = encoder.backbone.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
 def test_a_resnet_file_is_loaded_whole(encoder, state, tmp_path):
     before = _snapshot(encoder)
     load_encoder_weights(encoder, _saved(tmp_path, state))

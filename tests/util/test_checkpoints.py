@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from util.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from util.checkpoints import FORMAT, Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from util.errors import UserError
 from util.tensor_files import write_tensors
 
@@ -38,7 +38,7 @@ def _spoiled(tmp_path, place, value):
         holder = holder[key]
     holder[place[-1]] = value
     path = tmp_path / "checkpoint_000003.pt"
-    write_tensors(path, {"format": 1, "kind": "checkpoint", **content})
+    write_tensors(path, {"format": FORMAT, "kind": "checkpoint", **content})
     return path
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,18 @@ def test_a_killed_writer_leaves_what_can_be_told_from_a_living_ones(path):
     assert len(list(path.parent.iterdir())) == 2
     remove_leftovers(path.parent)
     _assert_untouched(path)
+
+
+def test_on_a_network_fresh_files_are_kept_for_their_locks_may_hold_elsewhere(path, monkeypatch):
+    monkeypatch.setattr(files, "_LOCAL", set())
+    leftover = path.parent / ".table.csv.abcd1234.tmp"
+    leftover.touch()
+    remove_leftovers(path.parent)
+    assert leftover.exists()
+    an_hour_ago = time.time() - 3600
+    os.utime(leftover, (an_hour_ago, an_hour_ago))
+    remove_leftovers(path.parent)
+    assert not leftover.exists()
 
 
 def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from util.errors import UserError
-from util.resumption import adopt, find_changes, read_run_config
-from util.runs import checkpoint_path, find_resumable, snapshot_path
+from util import resumption
+from util.errors import NothingToDo, UserError
+from util.resumption import adopt, choose_former_run, find_changes, former_settings, read_run_config
+from util.runs import checkpoint_path, list_resumable, snapshot_path
 
 DEFAULTS = {"n_steps": 100, "optim": {"lr": 0.1, "new": 1}, "path": {"a": "here"}, "resume": None}
 SAVED = {"n_steps": 7, "optim": {"lr": 0.5, "old": 2}, "path": {"a": "there"}, "resume": "3", "gone": 1}
@@ -59,19 +60,19 @@ def test_the_latest_run_with_a_checkpoint_is_gone_on_with(tmp_path):
     _run(tmp_path, 1, checkpoint=5, snapshot=5)
     second = _run(tmp_path, 2, checkpoint=3)
     _run(tmp_path, 3)  # was stopped before its first checkpoint
-    assert find_resumable(tmp_path, "latest") == (second, False)
-    assert find_resumable(tmp_path, "1")[0].name == "1"
-    assert find_resumable(tmp_path, str(second)) == (second, False)
+    assert list_resumable(tmp_path, "latest") == [(second, False), (tmp_path / "1", False)]
+    assert list_resumable(tmp_path, "1") == [(tmp_path / "1", False)]
+    assert list_resumable(tmp_path, str(second)) == [(second, False)]
 
 
 def test_without_any_run_the_latest_is_none(tmp_path):
-    assert find_resumable(tmp_path / "absent", "latest") is None
+    assert list_resumable(tmp_path / "absent", "latest") == []
 
 
 def test_a_finished_run_is_said_to_be(tmp_path):
     _run(tmp_path, 1, checkpoint=5)
     second = _run(tmp_path, 2, snapshot=9)
-    assert find_resumable(tmp_path, "latest") == (second, True)
+    assert list_resumable(tmp_path, "latest") == [(second, True), (tmp_path / "1", False)]
 
 
 @pytest.mark.parametrize(
@@ -81,4 +82,50 @@ def test_a_finished_run_is_said_to_be(tmp_path):
 def test_a_run_that_cannot_be_gone_on_with_is_refused(tmp_path, resume, message):
     _run(tmp_path, 1)
     with pytest.raises(UserError, match=f"^resume={resume}: .*{message}"):
-        find_resumable(tmp_path, resume)
+        list_resumable(tmp_path, resume)
+
+
+SETTINGS = {"seed": 1, "optim": {"lr": 0.1}}
+
+
+def _choose(folder, resume="latest", **choices):
+    choices = {"settings": SETTINGS, "is_asked_for": True, "allows_changes": False, **choices}
+    return choose_former_run(folder, resume, complete=dict, **choices)
+
+
+def _settings(run_dir, seed, *, job=None):
+    (run_dir / "config.json").write_text(json.dumps({**SETTINGS, "seed": seed}))
+    (run_dir / "run.json").write_text(json.dumps({"meta": {"job": job}}))
+    return run_dir
+
+
+def test_of_several_trainings_the_newest_of_the_same_settings_is_gone_on_with(tmp_path):
+    own = _settings(_run(tmp_path, 1, checkpoint=5), seed=1)
+    _settings(_run(tmp_path, 2, checkpoint=5), seed=2)
+    _settings(_run(tmp_path, 3, snapshot=9), seed=3)
+    assert _choose(tmp_path) == own
+    with pytest.raises(UserError, match="3 was trained with seed: 3, now 4; leave resume out"):
+        _choose(tmp_path, settings={**SETTINGS, "seed": 4})
+    with pytest.raises(NothingToDo, match="3 is finished"):
+        _choose(tmp_path, allows_changes=True)
+
+
+def test_a_job_that_starts_again_takes_a_run_of_its_own_or_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(resumption, "JOB", "mine")
+    own = _settings(_run(tmp_path, 1, checkpoint=5), seed=1, job="mine")
+    _settings(_run(tmp_path, 2, checkpoint=5), seed=1, job="another")
+    _settings(_run(tmp_path, 3, snapshot=9), seed=1, job="mine")
+    assert _choose(tmp_path, is_asked_for=False) == own
+    assert _choose(tmp_path, is_asked_for=False, settings={**SETTINGS, "seed": 4}) is None
+
+
+def test_defaults_come_from_the_newest_run_that_agrees_with_what_is_asked_for(tmp_path):
+    defaults = {"seed": 0, "n_steps": 100, "resume": None}
+    runs = []
+    for number, seed in ((2, 2), (1, 1)):
+        runs.append(_run(tmp_path, number, checkpoint=5))
+        (runs[-1] / "config.json").write_text(json.dumps({"seed": seed, "n_steps": number}))
+    chosen = [former_settings(runs, defaults, {"seed": seed}, check=dict)["n_steps"] for seed in (1, 2, 3)]
+    assert chosen == [1, 2, 2]
+    assert former_settings(runs, defaults, {}, check=dict)["n_steps"] == 2
+    assert former_settings([], defaults, {}, check=dict) == defaults

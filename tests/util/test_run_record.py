@@ -8,7 +8,7 @@ import pytest
 
 from util import run_record
 from util.errors import UserError
-from util.run_record import RunRecord
+from util.run_record import RunRecord, job_of
 
 NOW = datetime(2026, 1, 2)
 
@@ -18,9 +18,9 @@ def _record(tmp_path):
     return RunRecord(tmp_path / "runs")
 
 
-def start(record):
+def start(record, number=None):
     experiment = {"base_dir": "", "sources": []}
-    return record.started_event(experiment, "main", {}, NOW, {"seed": 7}, {}, None)
+    return record.started_event(experiment, "main", {}, NOW, {"seed": 7}, meta_info={}, _id=number)
 
 
 def refuse(*_):
@@ -77,3 +77,27 @@ def test_sources_are_kept_whole_and_once(record, tmp_path):
     source.write_text("print(2)\n")
     assert record.find_or_save(str(source), tmp_path / "_sources") != kept
     assert len(list((tmp_path / "_sources").iterdir())) == 2
+
+
+def test_a_run_of_before_survives_one_that_asks_for_its_number(record, tmp_path):
+    start(record)
+    with pytest.raises(UserError, match=r"--id: .*runs/1 exists; leave --id out"):
+        start(RunRecord(tmp_path / "runs"), "1")
+    assert (tmp_path / "runs" / "1" / "config.json").is_file()
+    assert start(RunRecord(tmp_path / "runs"), "7") == "7"
+
+
+def test_a_run_that_never_began_has_no_end_either(record, monkeypatch, capsys):
+    monkeypatch.setattr(run_record, "write_text", refuse)
+    with pytest.raises(UserError, match="No space left"):
+        start(record)
+    record.failed_event(NOW, ["trace"])
+    record.interrupted_event(NOW, "INTERRUPTED")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_job_that_made_a_run_is_known(record, tmp_path, monkeypatch):
+    assert job_of(tmp_path) is None
+    monkeypatch.setattr(run_record, "JOB", "a7")
+    start(record)
+    assert job_of(tmp_path / "runs" / "1") == "a7"

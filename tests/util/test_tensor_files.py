@@ -50,6 +50,12 @@ def test_what_was_written_is_read(path):
     assert found["plain"] == CONTENT["plain"]
 
 
+def test_a_file_may_be_called_what_its_content_is(tmp_path):
+    path = tmp_path / "data.pkl.pth"
+    torch.save(CONTENT, path)  # which names the members after the file
+    assert torch.equal(read_tensors(path, what="snapshot")["w"], CONTENT["w"])
+
+
 def test_every_flipped_bit_of_a_number_is_noticed(path):
     content = path.read_bytes()
     place = content.index(CONTENT["w"].numpy().tobytes())
