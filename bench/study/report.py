@@ -81,7 +81,8 @@ def _dice_and_time(records: Sequence[Record]) -> str:
 def _summary_title(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
     profile = PROFILES[name]
     n_seeds = min(len(of_arm.get(arm, ())) for arm in ("published", "strong"))
-    return f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {n_seeds} seeds"
+    seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    return f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {seeds}"
 
 
 def read_records(profile: str) -> list[Record]:

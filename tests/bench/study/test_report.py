@@ -113,3 +113,26 @@ def test_a_difference_is_taken_over_shared_seeds_only():
 
 def test_every_profile_of_the_page_is_described():
     assert all(profile.meaning for profile in PROFILES.values())
+
+
+def test_the_readme_has_the_records_table():
+    readme = (report.PAGE.parents[2] / "README.md").read_text(encoding="utf-8")
+    assert report.summary() in readme
+
+
+def test_the_summary_gives_recipes_and_baselines_with_their_spread(results):
+    baselines = {
+        name: {"mean": mean, "organs": {}}
+        for name, mean in (("untrained", 0.02), ("untrained cosine", 0.2), ("copied support mask", 0.3))
+    }
+    results(
+        _record(START, 1, 0.4, baselines=baselines),
+        _record("published", 1, 0.3),
+        _record("published", 2, 0.5),
+        _record("strong", 1, 0.6),
+    )
+    lines = report.summary().splitlines()
+    assert lines[0] == "| mean Dice | PHANTOM fold 0, 1000 episodes, 1 seed |"
+    assert "| untrained | 0.020 |" in lines
+    assert "| `recipe=published` | **0.400 (0.300-0.500)**, 2 min |" in lines
+    assert "| `recipe=strong` | **0.600**, 2 min |" in lines
