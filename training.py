@@ -170,9 +170,8 @@ def _run_steps(
                 checkpoint = state.take_checkpoint(plain_values(config), is_main=ranks.is_main)
                 agree(partial(keeper.save, checkpoint))
             if signal_number and not is_last:
-                raise Stopped(
-                    signal_number, f"go on with bash script/train.sh {config.place_in_words} resume=latest"
-                )
+                way_on = f"{config.place_in_words} resume={keeper.run_dir.name}"
+                raise Stopped(signal_number, f"go on with bash script/train.sh {way_on}")
     keeper.finish()
     seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
     print(

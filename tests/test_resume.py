@@ -93,7 +93,7 @@ def test_a_signal_saves_marks_the_run_and_tells_the_way_on(
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"stopped by {number.name}; go on with bash script/train.sh dataset=PHANTOM")
     log_dir = next(word for word in tiny_overrides if word.startswith("path.log_dir="))
-    assert told.endswith(f"eval_fold=0 {log_dir} resume=latest")
+    assert told.endswith(f"eval_fold=0 {log_dir} resume=1")
     assert json.loads((folder / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
 
