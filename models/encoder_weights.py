@@ -140,7 +140,8 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
     unknown = sorted(state.keys() - wanted.keys())
     common = sorted(wanted.keys() & state.keys())
     misshapen = [key for key in common if wanted[key].shape != state[key].shape]
-    unusable = [key for key in common if not _is_usable(state[key], like=wanted[key])]
+    fitting = set(common) - set(misshapen)  # of others a few numbers may claim any size
+    unusable = [key for key in common if key in fitting and not _is_usable(state[key], like=wanted[key])]
     for fault, keys in (
         ("lacks {} of the encoder's tensors", missing),
         ("has {} tensor(s) that the encoder has not", unknown),

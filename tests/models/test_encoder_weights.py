@@ -56,6 +56,12 @@ def test_what_data_parallel_puts_before_the_names_is_left_out(encoder, state, tm
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
+def test_a_tensor_that_claims_more_than_memory_is_refused_by_its_shape(encoder, state, tmp_path):
+    huge = torch.zeros(1).expand(1 << 36)
+    with pytest.raises(WeightsError, match=r"other shapes for 1 of the encoder's tensors \(conv1\.weight\)"):
+        load_encoder_weights(encoder, _saved(tmp_path, {**state, "conv1.weight": huge}))
+
+
 def test_a_resnet_file_is_loaded_whole(encoder, state, tmp_path):
     before = _snapshot(encoder)
     load_encoder_weights(encoder, _saved(tmp_path, state))

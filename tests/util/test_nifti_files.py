@@ -216,3 +216,17 @@ def test_a_gzip_file_of_very_many_members_takes_time_by_its_length():
                 unpack(content, 348, whole=whole)
     assert unpack(single * 60_000, 60_000) == b"a" * 60_000
     assert time.process_time() - start < 0.5  # copying all that follows a member took 1 s and more each
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize(("code", "place"), [(252, 256), (252, 272), (254, 280), (254, 324)])
+def test_a_place_that_is_none_is_refused(tmp_path, value, code, place):
+    path = tmp_path / "a.nii"
+    volume = np.zeros((3, 4, 5), np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<h", content, code, 1)
+    struct.pack_into("<f", content, place, value)
+    path.write_bytes(content)
+    with pytest.raises(NiftiFault, match="its place in the patient is none"):
+        read_header(path)
