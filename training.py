@@ -167,8 +167,7 @@ def _run_steps(
                 average_buffers(state.kept)
                 agree(partial(keeper.save_snapshot, state.kept, plain_values(config), step=step))
             if keeps and not is_last:
-                checkpoint = state.take_checkpoint(plain_values(config), is_main=ranks.is_main)
-                agree(partial(keeper.save, checkpoint))
+                keeper.save(partial(state.take_checkpoint, plain_values(config), is_main=ranks.is_main))
             if signal_number and not is_last:
                 way_on = f"{config.place_in_words} resume={keeper.run_dir.name}"
                 raise Stopped(signal_number, f"go on with bash script/train.sh {way_on}")

@@ -32,6 +32,7 @@ from data.specs import DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
 from util.files import write_text
+from util.json_files import read_json_object
 from util.settings import Rule, one_of, optional, real, several, whole
 
 VOLUMES_FOLDER = "volumes"
@@ -74,7 +75,7 @@ def read_dataset_json(path: Path) -> OwnDataset:
     Raises:
         UserError: the file is missing, no JSON, or holds wrong values: one line for each, all at once.
     """
-    values = _read_object(path)
+    values = read_json_object(path, what="dataset.json")
     return _Reading(path, values).finish()
 
 
@@ -197,26 +198,3 @@ class _Reading:
         for fault in faults:
             self._problem(f"labels: {fault}")
         return {} if faults else dict(sorted(labels.items()))
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    twice: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice.extend(sorted({key for key in keys if keys.count(key) > 1}))
-        return dict(pairs)
-
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); put a dataset.json there") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: must be JSON ({error}); correct it") from error
-    if twice:
-        raise UserError(f"{path}: keys must stand once, got {', '.join(twice)} more than once; correct it")
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{path}: must be a JSON object of keys and values, got a {type(values).__name__}; correct it"
-        )
-    return values

@@ -2,6 +2,7 @@
 # Prepare the Python environment; sourced by the scripts beside it.
 #
 #   source script/environment.sh    sets repo_root, goes there, defines the functions below
+#   help_if_asked "$@"              calls the function usage and exits where -h or --help is among the words
 #   prepare_environment             sets python to an interpreter that has every requirement and the extension
 #
 # An active virtual or conda environment that satisfies requirements.txt is used as it is and never changed;
@@ -26,6 +27,16 @@ say() { printf 'environment: %s\n' "$*" >&2; }
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 2
+}
+
+help_if_asked() {
+    local word
+    for word in "$@"; do
+        if [[ $word == -h || $word == --help ]]; then
+            usage
+            exit
+        fi
+    done
 }
 
 # Fill `state` for the Python $1; false where it does not run.

@@ -31,14 +31,8 @@ its exit code.
 USAGE
 }
 
-for argument in "$@"; do
-    if [[ $argument == -h || $argument == --help ]]; then
-        usage
-        exit
-    fi
-done
-
 # shellcheck source=script/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "$@"
 prepare_environment
 exec "$python" script/folds.py evaluate "$@"

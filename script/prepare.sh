@@ -35,14 +35,8 @@ repository's root, where the script runs.
 USAGE
 }
 
-for argument in "$@"; do
-    if [[ $argument == -h || $argument == --help ]]; then
-        usage
-        exit
-    fi
-done
-
 # shellcheck source=script/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "$@"
 prepare_environment
 exec "$python" -m data.prepare "$@"

@@ -16,15 +16,15 @@ def _place(overrides_for, tmp_path):
 # What sacred itself would run.
 CODE = '{"seed": {"py/reduce": [{"py/function": "os.getcwd"}, {"py/tuple": []}]}}'
 CONFIGS = {
-    "broken": ("c.json", '{"n_steps": ', "c.json: cannot be read as a configuration file (Expecting value"),
-    "empty": ("c.json", "", "c.json: cannot be read as a configuration file (Expecting value"),
-    "deep": ("c.json", "[" * 100_000, "c.json: cannot be read as a configuration file (maximum recursion"),
+    "broken": ("c.json", '{"n_steps": ', "c.json: must be JSON (Expecting value"),
+    "empty": ("c.json", "", "c.json: must be JSON (Expecting value"),
+    "deep": ("c.json", "[" * 100_000, "c.json: must be JSON (maximum recursion"),
     "long number": (
         "c.json",
         '{"seed": ' + "9" * 5000 + "}",
-        "c.json: cannot be read as a configuration file (",
+        "c.json: must be JSON (",
     ),
-    "list": ("c.json", "[1]", "c.json: must hold keys and values, as"),
+    "list": ("c.json", "[1]", "c.json: must be a JSON object of keys and values"),
     "yaml with code": (
         "c.yaml",
         "seed: !!python/object/apply:os.getcwd []",

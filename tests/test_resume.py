@@ -278,7 +278,7 @@ def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
     keeper = CheckpointKeeper(tmp_path, 1)
     now[0] += 60
     assert keeper.is_due()
-    keeper.save(object())
+    keeper.save(object)
     now[0] += 299
     assert not keeper.is_due()
     now[0] += 1

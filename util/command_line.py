@@ -4,7 +4,6 @@ A defect keeps its traceback.
 """
 
 import copy
-import json
 import logging
 import re
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from docopt import DocoptExit, docopt
 
 from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, NothingToDo, Stopped, UserError
+from util.json_files import read_json_object
 from util.ranks import RankLost, find_ranks
 
 with warnings.catch_warnings():
@@ -200,29 +200,24 @@ def _read_config_file(name: str) -> dict[str, Any]:
     """
     if not Path(name).is_file() or Path(name).suffix.lower() != ".json":
         raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
-
-    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if not _KEY.fullmatch(key):
-                raise UserError(
-                    f'{name}: {key!r} is no key; nest the keys of a group, as {{"optim": {{"lr": 0.001}}}}'
-                )
-            if keys.count(key) > 1:
-                raise UserError(f"{name}: keys must stand once, got {key} more than once; correct it")
-        return dict(pairs)
-
-    try:
-        content = json.loads(Path(name).read_text(encoding="utf-8-sig"), object_pairs_hook=checked)
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror}); give another file") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: cannot be read as a configuration file ({error}); give JSON") from error
+    content = read_json_object(Path(name), what="configuration file")
     if _depth(content) > _DEEPEST:
         raise UserError(f"{name}: groups are nested too deep; give the keys of the README's table")
-    if not isinstance(content, Mapping):
-        raise UserError(f'{name}: must hold keys and values, as {{"n_steps": 100}}')
+    for key in _keys(content):
+        if not _KEY.fullmatch(key):
+            raise UserError(
+                f'{name}: {key!r} is no key; nest the keys of a group, as {{"optim": {{"lr": 0.001}}}}'
+            )
     return content
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Yield the keys of nested containers that are not too deep."""
+    if isinstance(value, dict):
+        yield from value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        yield from _keys(item)
 
 
 def _depth(value: Any) -> int:

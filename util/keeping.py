@@ -1,13 +1,14 @@
 """Keep the snapshots and checkpoints of a training."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from util.checkpoints import Checkpoint, save_checkpoint
+from util.distributed import agree
 from util.ranks import find_ranks
 from util.runs import remove_checkpoints, remove_run_leftovers, snapshot_path
 from util.snapshots import Snapshot, current_versions, save_snapshot
@@ -21,7 +22,7 @@ class CheckpointKeeper:
 
     Args:
         run_dir: the run's folder.
-        minutes: time between two checkpoints; longer where writing them would take more than
+        minutes: time between two checkpoints; longer where they would take more than
             `MOST_TIME_SAVING` of the time. With 0 every step is followed by one.
         former_run: the run that this one goes on from, or None. Its checkpoints go when this one has two.
         data: hash of the data's fingerprint, for the snapshots.
@@ -48,14 +49,24 @@ class CheckpointKeeper:
         """Say whether it is time for a checkpoint; on the rank that writes alone."""
         return self._is_main and time.monotonic() - self._last >= self._pause
 
-    def save(self, checkpoint: Checkpoint | None) -> None:
-        """Write a checkpoint where this is the rank that writes.
+    def save(self, take: Callable[[], Checkpoint | None]) -> None:
+        """Take a checkpoint and, on the rank that writes, write it.
 
-        Raises `UserError` if it cannot.
+        All ranks must call it at the same step.
+
+        Args:
+            take: gives the checkpoint on the rank that writes.
+
+        Raises:
+            UserError: it cannot be written; on all ranks alike.
         """
-        if not self._is_main or checkpoint is None:
-            return
         started = time.monotonic()
+        checkpoint = take()
+        agree(lambda: self._write(checkpoint, started=started))
+
+    def _write(self, checkpoint: Checkpoint | None, *, started: float) -> None:
+        if checkpoint is None:
+            return
         save_checkpoint(self.run_dir, checkpoint)
         self._last = time.monotonic()
         if self._seconds:

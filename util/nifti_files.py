@@ -26,14 +26,21 @@ _MOST_EMPTY_MEMBERS = 1000  # in a row; nobody writes so many
 _ZEROS = re.compile(rb"\0*")
 # What deflate can make of a byte at most, and the ends of the form.
 _MOST_UNPACKED_PER_BYTE, _ENDS_BYTES = 1032, 1 << 16
-_FARTHEST_MM, _LONGEST_QUATERNION = 1e6, 1.01  # a kilometre; three of four parts of a length of 1
+_FARTHEST_MM = 1e6
+_LONGEST_QUATERNION = 1.01  # of its three stored parts, squared and summed; at most 1 but for rounding
 _MAGIC = b"n+1\0"
 _FIRST_VOXEL_BYTE = 352
 _HEADER = np.dtype(
     {
-        "names": ["size", "dim", "datatype", "bitpix", "pixdim", "offset", "slope", "intercept", "magic"],
-        "formats": ["i4", ("i2", 8), "i2", "i2", ("f4", 8), "f4", "f4", "f4", "S4"],
-        "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 344],
+        "names": [
+            *("size", "dim", "datatype", "bitpix", "pixdim", "offset", "slope", "intercept"),
+            *("has_quaternion", "has_rows", "quaternion", "shift_mm", "rows", "magic"),
+        ],
+        "formats": [
+            *("i4", ("i2", 8), "i2", "i2", ("f4", 8), "f4", "f4", "f4"),
+            *("i2", "i2", ("f4", 3), ("f4", 3), ("f4", 12), "S4"),
+        ],
+        "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 252, 254, 256, 268, 280, 344],
         "itemsize": HEADER_BYTES,
     }
 )
@@ -201,22 +208,21 @@ def _parsed(path: Path, start: bytes) -> NiftiHeader:
     spacing = header["pixdim"][1:4].astype(float)
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise NiftiFault(f"spacing must be above 0 mm, got {spacing.tolist()}")
-    _check_place(start, orders[0])
+    _check_place(header)
     offset, slope, intercept = (float(header[name]) for name in ("offset", "slope", "intercept"))
     if not (offset >= _FIRST_VOXEL_BYTE and offset.is_integer()):
         raise NiftiFault(f"voxels that begin at byte {offset:g}")
     return NiftiHeader(tuple(reversed(lengths)), dtype, int(offset), *_scaling(slope, intercept))
 
 
-def _check_place(start: bytes, order: str) -> None:
+def _check_place(header: np.void) -> None:
     """Refuse a place in the patient that is none: ITK would read other axes out of it in silence."""
-    is_turned, has_rows = np.frombuffer(start, f"{order}i2", 2, offset=252) > 0
-    quaternion, shift = np.split(np.frombuffer(start, f"{order}f4", 6, offset=256).astype(float), 2)
-    rows = np.frombuffer(start, f"{order}f4", 12, offset=280).astype(float)
-    with np.errstate(invalid="ignore"):
-        is_place = np.abs(shift).max() < _FARTHEST_MM and np.square(quaternion).sum() < _LONGEST_QUATERNION
-        if (is_turned and not is_place) or (has_rows and not np.abs(rows).max() < _FARTHEST_MM):
-            raise NiftiFault("its place in the patient is none")
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no number is not below a limit either
+        is_turn = np.square(header["quaternion"].astype(float)).sum() < _LONGEST_QUATERNION
+        is_shift, are_rows = (np.abs(header[name]).max() < _FARTHEST_MM for name in ("shift_mm", "rows"))
+    is_wrong = header["has_quaternion"] > 0 and not (is_turn and is_shift)
+    if is_wrong or (header["has_rows"] > 0 and not are_rows):
+        raise NiftiFault("its place in the patient is none")
 
 
 def _scaling(slope: float, intercept: float) -> tuple[float, float]:

@@ -83,7 +83,7 @@ def choose_former_run(
     """Find the run that a training goes on from; None where it begins anew.
 
     Of several it is the newest of the same settings, and for a job that torchrun started again one of that
-    job.
+    job. The latest of another seed is none: seeds are trained side by side.
 
     Args:
         training_dir: where the training runs of dataset and fold lie.
@@ -108,6 +108,8 @@ def choose_former_run(
             raise UserError(f"{run_dir / 'config.json'}: {error}; train anew without resume") from error
         changes = find_changes(before, settings, free=FREE_ON_RESUME)
         if changes and not allows_changes:
+            if resume == "latest" and before.get("seed") != settings.get("seed"):
+                continue  # another training rather than this one changed
             refusals.append((run_dir, is_finished, changes))
             continue
         if is_finished:
@@ -134,7 +136,7 @@ def former_settings(
 
     Args:
         candidates: runs, the newest first. The first that agrees with what is asked for is taken, and the
-            newest where none does.
+            newest of the same seed where none does.
         defaults: for keys that runs do not have, and for those that are always new.
         asked: nested values that the user set.
         check: raises `UserError` for settings that cannot be.
@@ -146,7 +148,9 @@ def former_settings(
     for run_dir in candidates:
         former = adopt(defaults, read_run_config(run_dir), but=NEW_ON_RESUME)
         check(former)
-        newest = newest or former
+        is_another = asked.get("resume") == "latest" and asked.get("seed", former["seed"]) != former["seed"]
+        if newest is None and not is_another:
+            newest = former
         agrees = not find_changes(former, merge_values(former, asked), free=FREE_ON_RESUME)
         if agrees or asked.get("resume_changed"):
             return former

@@ -19,7 +19,9 @@ from util.errors import UserError
 from util.files import replaced_file, write_text
 
 # What torchrun calls the job that this process belongs to; the same after each of its restarts.
-JOB = {"none": None}.get(name := os.environ.get("TORCHELASTIC_RUN_ID"), name)
+JOB = os.environ.get("TORCHELASTIC_RUN_ID")
+if JOB == "none":  # what it says where it was given no name
+    JOB = None
 
 
 def job_of(run_dir: Path) -> str | None:

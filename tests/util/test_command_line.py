@@ -121,8 +121,8 @@ BAD_WORDS = {
         ["with", "taken"],
         "taken: must be key=value or an existing configuration file (JSON)",
     ),
-    "broken file": (["with", "broken.json"], "broken.json: cannot be read as a configuration file ("),
-    "file without keys": (["with", "list.json"], "list.json: must hold keys and values"),
+    "broken file": (["with", "broken.json"], "broken.json: must be JSON ("),
+    "file without keys": (["with", "list.json"], "list.json: must be a JSON object"),
     "unknown command": (["trian"], "trian: no such command; there are main, print_config"),
     "unknown option": (["--bogus"], "cannot understand '--bogus with dataset=PHANTOM'; write key=value"),
 }

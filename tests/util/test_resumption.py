@@ -104,8 +104,12 @@ def test_of_several_trainings_the_newest_of_the_same_settings_is_gone_on_with(tm
     _settings(_run(tmp_path, 2, checkpoint=5), seed=2)
     _settings(_run(tmp_path, 3, snapshot=9), seed=3)
     assert _choose(tmp_path) == own
-    with pytest.raises(UserError, match="3 was trained with seed: 3, now 4; leave resume out"):
-        _choose(tmp_path, settings={**SETTINGS, "seed": 4})
+    changed = {**SETTINGS, "optim": {"lr": 0.2}}
+    with pytest.raises(UserError, match=r"1 was trained with optim\.lr: 0\.1, now 0\.2; leave that out"):
+        _choose(tmp_path, settings=changed)
+    with pytest.raises(UserError, match=r"3 was trained with seed: 3, now 1; .*; leave resume out"):
+        _choose(tmp_path, "3", settings=changed)
+    assert _choose(tmp_path, settings={**changed, "seed": 4}) is None  # a new one
     with pytest.raises(NothingToDo, match="3 is finished"):
         _choose(tmp_path, allows_changes=True)
 
@@ -125,7 +129,8 @@ def test_defaults_come_from_the_newest_run_that_agrees_with_what_is_asked_for(tm
     for number, seed in ((2, 2), (1, 1)):
         runs.append(_run(tmp_path, number, checkpoint=5))
         (runs[-1] / "config.json").write_text(json.dumps({"seed": seed, "n_steps": number}))
-    chosen = [former_settings(runs, defaults, {"seed": seed}, check=dict)["n_steps"] for seed in (1, 2, 3)]
-    assert chosen == [1, 2, 2]
+    asked = [{"seed": seed, "resume": "latest"} for seed in (1, 2, 3)]
+    chosen = [former_settings(runs, defaults, words, check=dict)["n_steps"] for words in asked]
+    assert chosen == [1, 2, 100]
     assert former_settings(runs, defaults, {}, check=dict)["n_steps"] == 2
     assert former_settings([], defaults, {}, check=dict) == defaults
