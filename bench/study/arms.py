@@ -81,14 +81,15 @@ def _batch_4(rate: float, meaning: str) -> Arm:
 
 
 _COSINE = {"schedule": "cosine", "warmup": 0.05}
-_ADAMW = {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2}
 _PUBLISHED_RATE = {"optim": {"lr": 1e-3}, "max_iters_per_load": 10_000, "lr_step_gamma": 0.98}
 _INTENSITIES = {"contrast": [0.7, 1.4], "brightness": 0.3, "noise": 0.2, "bias": 0.3}
 
 ARMS = {
     "published": Arm(WHOLE, "the design's defaults: rate 1e-3, hardly cut", _PUBLISHED_RATE),
     START: Arm(WHOLE, "the common start: rate 3e-3, cut to a tenth after four fifths"),
-    "strong": Arm(WHOLE, "`recipe=strong`", recipe="strong"),
+    "strong": Arm(
+        WHOLE, "`recipe=strong`: AdamW, rate 3e-4, weight decay 1e-2, warm-up, cosine", recipe="strong"
+    ),
     "no_prior": _without("prior", "no HCPMG"),
     "no_mining": _without("mining", "no TRM"),
     "no_expansion": _without("expansion", "prototypes not expanded"),
@@ -98,7 +99,6 @@ ARMS = {
     **{f"prior_{form}_through": _prior(form, "straight_through") for form in PRIOR_FORMS},
     "rate_1e-2": Arm(RECIPE, "rate 1e-2", {"optim": {"lr": 1e-2}}),
     "cosine": Arm(RECIPE, "warm-up over a twentieth, then half a cosine", {"optim": _COSINE}),
-    "adamw": Arm(RECIPE, "AdamW, rate 3e-4, weight decay 1e-2, warm-up, cosine", {"optim": _ADAMW | _COSINE}),
     "batch_4_linear": _batch_4(4 * START_RATE, "rate times 4"),
     "batch_4_root": _batch_4(2 * START_RATE, "rate times 2"),
     "clipped": Arm(RECIPE, "norm of the gradients clipped at 1", {"optim": {"clip_norm": 1.0}}),
@@ -119,7 +119,7 @@ _SMALL = {
 _MAIN = ("published", START, "strong", "no_prior", "no_mining", "no_expansion", "angle_only")
 _QUICK = (
     *("prior_standardised", "prior_contrast", "prior_calibrated"),
-    *("cosine", "adamw", "batch_4_linear", "clipped", "averaged", "mixed_sizes", "intensities", "group_norm"),
+    *("cosine", "batch_4_linear", "clipped", "averaged", "mixed_sizes", "intensities", "group_norm"),
 )
 
 PROFILES = {

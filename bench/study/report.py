@@ -7,17 +7,16 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.study.arms import ABLATION, ARMS, PRIOR, PROFILES, RECIPE, START, WHOLE, Profile
+from bench.study.curves import plot_curves
 from bench.study.trial import RESULTS_DIR, key_of
 from util.files import write_text
 
 PAGE = RESULTS_DIR.parent / "RESULTS.md"
 PLOTS_DIR = RESULTS_DIR.parent / "plots"
 REMARKS = RESULTS_DIR.parent / "conclusions.md"
-CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
 SUMMARISED = ("phantom", "chaost2")
 GROUPS = {
     WHOLE: "Whole recipes",
@@ -41,7 +40,8 @@ Trials that are finished are kept, so the same command goes on after an interrup
 the query volumes of an organ, then over organs; `every support` is its mean over all supports of the fold,
 the least noisy figure, and what choices are made by. Figures are means over seeds, with the lowest and the
 highest in brackets. `to the start` is the mean difference to the common start with the same seeds, with the
-standard deviation of these differences in brackets where there are several.
+standard deviation of these differences in brackets where there are several. `silent` is the share of the
+training's twentieths in which not one episode's query was given a target: the alignment loss is zero then.
 """
 
 Record = Mapping[str, Any]
@@ -53,7 +53,7 @@ def main() -> None:
     sections = [describe_profile(PROFILES[name], found) for name, found in records.items() if found]
     for name, found in records.items():
         if found:
-            plot_curves(name, found)
+            plot_curves(found, PLOTS_DIR / f"{name}.png")
     conclusions = REMARKS.read_text(encoding="utf-8") if REMARKS.is_file() else ""
     write_text(PAGE, "\n".join([HEAD, conclusions, *sections]).rstrip() + "\n")
     print(f"wrote {PAGE}: {sum(map(len, records.values()))} trials")
@@ -116,6 +116,7 @@ def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
                 "all slices",
                 "every support",
                 "to the start",
+                "silent",
                 "time",
             ]
             parts.append(f"### {title}\n\n{_table(header, rows)}\n")
@@ -138,6 +139,12 @@ def every_support(record: Record) -> float:
     return statistics.fmean(record["every_support"].values())
 
 
+def silent_share(record: Record) -> float:
+    """Return the share of the logged parts of a training that predicted no target at all."""
+    losses = record["training"]["alignment_loss"]["values"]
+    return statistics.fmean(loss == 0 for loss in losses)
+
+
 def difference(records: Sequence[Record], start: Sequence[Record]) -> str:
     """Say how much better an arm is than the common start.
 
@@ -149,36 +156,6 @@ def difference(records: Sequence[Record], start: Sequence[Record]) -> str:
         return ""
     spread = f" (±{statistics.stdev(found):.3f})" if len(found) > 1 else ""
     return f"{statistics.fmean(found):+.3f}{spread}"
-
-
-def plot_curves(name: str, records: Sequence[Record]) -> Path:
-    """Draw the main arms' mean Dice against the steps; the path of the picture."""
-    from matplotlib.figure import Figure  # late: only plots need it
-
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    for arm, label in CURVES.items():
-        of_arm = [record for record in records if record["arm"] == arm]
-        if not of_arm:
-            continue
-        episodes = [int(step) * of_arm[0]["batch_size"] for step in of_arm[0]["curve"]]
-        curves = [[point["mean"] for point in record["curve"].values()] for record in of_arm]
-        axes.plot(
-            episodes, [statistics.fmean(values) for values in zip(*curves, strict=True)], "o-", label=label
-        )
-        if len(curves) > 1:
-            low, high = ([pick(values) for values in zip(*curves, strict=True)] for pick in (min, max))
-            axes.fill_between(episodes, low, high, alpha=0.15)
-    copied = [r["baselines"]["copied support mask"]["mean"] for r in records if "baselines" in r]
-    if copied:
-        axes.axhline(statistics.fmean(copied), color="grey", linestyle=":", label="copied support mask")
-    axes.set(xlabel="episodes", ylabel="mean Dice", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    PLOTS_DIR.mkdir(parents=True, exist_ok=True)
-    path = PLOTS_DIR / f"{name}.png"
-    figure.savefig(path, dpi=120)
-    return path
 
 
 def _row(arm: str, of_arm: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -194,6 +171,7 @@ def _row(arm: str, of_arm: Mapping[str, Sequence[Record]]) -> list[str]:
         _spread(r["all_slices"]["mean"] for r in records),
         f"**{_spread(map(every_support, records))}**",
         to_start,
+        f"{statistics.fmean(map(silent_share, records)):.0%}",
         f"{minutes:.1f} min",
     ]
 

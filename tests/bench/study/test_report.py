@@ -22,6 +22,7 @@ def _record(arm, seed, mean, **more):
             ("prior_background", 0.2),
             ("prior_dice_foreground", 0.3),
             ("prior_dice_by_chance", 0.05),
+            ("alignment_loss", 0.01 * mean),
         )
     }
     return {
@@ -83,11 +84,18 @@ def test_the_page_gives_each_arms_mean_spread_and_difference_to_the_start(result
     assert f"+0.040 (±{spread:.3f})" in row
     [row] = [line for line in page.splitlines() if "+0.200" in line and "prior_calibrated" in line]
     assert "±" not in row  # of one seed
+    assert row.endswith("| 0% | 2.0 min |")
     assert "| copied support mask | 0.250 (0.250-0.250)" in page
     assert "| `start` | clean-up | 0.450 (0.450-0.450), +0.000" in page
     assert "| `prior_calibrated` | 0.10 → 0.20 | 0.20 → 0.40 | 0.30 → 0.60 | 0.05 → 0.10 |" in page
     assert "1 to 2 seeds an arm" in page
     assert (tmp_path / "plots" / "phantom.png").stat().st_size > 5000
+
+
+def test_silent_is_the_share_of_the_log_without_an_alignment_loss():
+    record = _record(START, 1, 0.4)
+    record["training"]["alignment_loss"]["values"] = [0.3, 0.0, 0.0, 0.1]
+    assert report.silent_share(record) == 0.5
 
 
 def test_conclusions_stand_before_the_tables(results, tmp_path):

@@ -1,0 +1,40 @@
+"""Draw the study's curves of Dice against the length of training."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
+
+
+def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the main arms' mean Dice against the episodes that were played.
+
+    Args:
+        records: of one profile.
+        path: of the picture.
+    """
+    from matplotlib.figure import Figure  # late: only plots need it
+
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for arm, label in CURVES.items():
+        of_arm = [record for record in records if record["arm"] == arm]
+        if not of_arm:
+            continue
+        episodes = [int(step) * of_arm[0]["batch_size"] for step in of_arm[0]["curve"]]
+        curves = [[point["mean"] for point in record["curve"].values()] for record in of_arm]
+        means = [statistics.fmean(values) for values in zip(*curves, strict=True)]
+        axes.plot(episodes, means, "o-", label=label)
+        if len(curves) > 1:
+            low, high = ([pick(values) for values in zip(*curves, strict=True)] for pick in (min, max))
+            axes.fill_between(episodes, low, high, alpha=0.15)
+    copied = [r["baselines"]["copied support mask"]["mean"] for r in records if "baselines" in r]
+    if copied:
+        axes.axhline(statistics.fmean(copied), color="grey", linestyle=":", label="copied support mask")
+    axes.set(xlabel="episodes", ylabel="mean Dice", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
