@@ -87,9 +87,13 @@ class EpisodeLosses:
 
 
 def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
-    """Put averages of `METRICS` into words: few, and all."""
+    """Put averages of `METRICS` into words: few, and all.
+
+    An alignment loss of exactly 0 is named for what it means.
+    """
     of = averages
     refined = f"prior fg {of['prior_foreground']:.3f} bg {of['prior_background']:.3f}"
     raw = f"raw fg {of['raw_prior_foreground']:.3f} bg {of['raw_prior_background']:.3f}"
-    parts = f"query {of['query_loss']:.4f}, alignment {of['alignment_loss']:.4f}"
+    alignment = f"{of['alignment_loss']:.4f}" if of["alignment_loss"] else "none, as no query got a target"
+    parts = f"query {of['query_loss']:.4f}, alignment {alignment}"
     return f"loss {of['loss']:.3f}, {refined}", f"loss {of['loss']:.4f} ({parts}), {refined} ({raw})"
