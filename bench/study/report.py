@@ -140,7 +140,7 @@ def every_support(record: Record) -> float:
 
 
 def silent_share(record: Record) -> float:
-    """Return the share of the logged parts of a training that predicted no target at all."""
+    """Return the share of a training whose log shows no target predicted."""
     losses = record["training"]["alignment_loss"]["values"]
     return statistics.fmean(loss == 0 for loss in losses)
 
