@@ -8,7 +8,7 @@ from typing import Any
 CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
 
 
-def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Draw the main arms' mean Dice against the episodes that were played.
 
     Args:
@@ -30,10 +30,15 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         if len(curves) > 1:
             low, high = ([pick(values) for values in zip(*curves, strict=True)] for pick in (min, max))
             axes.fill_between(episodes, low, high, alpha=0.15)
-    copied = [r["baselines"]["copied support mask"]["mean"] for r in records if "baselines" in r]
-    if copied:
-        axes.axhline(statistics.fmean(copied), color="grey", linestyle=":", label="copied support mask")
-    axes.set(xlabel="episodes", ylabel="mean Dice", ylim=(0, None))
+    baselines = [record["baselines"] for record in records if "baselines" in record]
+    if baselines:
+        untrained, copied = (
+            statistics.fmean(of_seed[method]["mean"] for of_seed in baselines)
+            for method in ("untrained", "copied support mask")
+        )
+        axes.plot(0, untrained, "x", color="grey", label="untrained")
+        axes.axhline(copied, color="grey", linestyle=":", label="copied support mask")
+    axes.set(title=title, xlabel="episodes", ylabel="mean Dice", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,9 @@ def main() -> None:
     sections = [describe_profile(PROFILES[name], found) for name, found in records.items() if found]
     for name, found in records.items():
         if found:
-            plot_curves(found, PLOTS_DIR / f"{name}.png")
+            profile = PROFILES[name]
+            title = f"{profile.dataset}, fold {profile.eval_fold}"
+            plot_curves(found, PLOTS_DIR / f"{name}.png", title=title)
     conclusions = REMARKS.read_text(encoding="utf-8") if REMARKS.is_file() else ""
     write_text(PAGE, "\n".join([HEAD, conclusions, *sections]).rstrip() + "\n")
     print(f"wrote {PAGE}: {sum(map(len, records.values()))} trials")
