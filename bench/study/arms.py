@@ -51,7 +51,8 @@ class Profile:
         arms: names of the arms; None: all.
         more_sv: least sizes of the further supervoxels of the arm that mixes them.
         gpu: whether it is meant for a GPU.
-        chooses: whether choices may be made by it, those of test time among them.
+        chooses: whether choices may be made by it, those of test time among them; a fold that is not meant
+            for choosing is scored once.
     """
 
     meaning: str
@@ -85,7 +86,7 @@ _PUBLISHED_RATE = {"optim": {"lr": 1e-3}, "max_iters_per_load": 10_000, "lr_step
 _INTENSITIES = {"contrast": [0.7, 1.4], "brightness": 0.3, "noise": 0.2, "bias": 0.3}
 
 ARMS = {
-    "published": Arm(WHOLE, "the design's defaults: rate 1e-3, hardly cut", _PUBLISHED_RATE),
+    "published": Arm(WHOLE, "the published rate: 1e-3, times 0.98 every 10 000 steps", _PUBLISHED_RATE),
     START: Arm(WHOLE, "the common start: rate 3e-3, cut to a tenth after four fifths"),
     "strong": Arm(
         WHOLE, "`recipe=strong`: AdamW, rate 3e-4, weight decay 1e-2, warm-up, cosine", recipe="strong"
@@ -116,22 +117,29 @@ _SMALL = {
     "precision": "bf16",
     "num_workers": 0,
 }
+_LARGE = {"model": {"encoder_weights": None}, "precision": "bf16", "num_workers": 4}
 _MAIN = ("published", START, "strong", "no_prior", "no_mining", "no_expansion", "angle_only")
-_QUICK = (
-    *("prior_standardised", "prior_contrast", "prior_calibrated"),
-    *("cosine", "batch_4_linear", "clipped", "averaged", "mixed_sizes", "intensities", "group_norm"),
-)
+_PRIORS = ("prior_standardised", "prior_contrast", "prior_calibrated")
 
 PROFILES = {
     "quick": Profile(
         meaning="PHANTOM, fold 0, 64 px, ResNet-18 of width 64: a short look that decides nothing",
         dataset="PHANTOM",
         eval_fold=0,
-        n_episodes=240,
+        n_episodes=750,
         n_seeds=2,
         values=_SMALL,
-        arms=(*_MAIN, *_QUICK),
-        more_sv=(90, 360),
+        arms=(*_MAIN, "prior_standardised"),
+    ),
+    "phantom_default": Profile(
+        meaning="PHANTOM, fold 0, as `bash script/train.sh dataset=PHANTOM` trains; the start is its default",
+        dataset="PHANTOM",
+        eval_fold=0,
+        n_episodes=2000,
+        n_seeds=2,
+        values={},
+        arms=(START,),
+        chooses=False,
     ),
     "phantom": Profile(
         meaning="PHANTOM, fold 0, 64 px, ResNet-18 of width 64: for choosing",
@@ -149,8 +157,7 @@ PROFILES = {
         n_episodes=1000,
         n_seeds=2,
         values={**_SMALL, "image_size_px": [128, 128]},
-        arms=(*_MAIN, *_QUICK),
-        more_sv=(1250, 2500),
+        arms=("published", START, "strong"),
     ),
     "chaost2": Profile(
         meaning="CHAOST2, fold 0 held out, 128 px, ResNet-18 of width 64: after the choice",
@@ -162,15 +169,26 @@ PROFILES = {
         arms=("published", "strong"),
         chooses=False,
     ),
+    "chaost2_gpu_choice": Profile(
+        meaning="CHAOST2, fold 2 held out, 256 px, ResNet-101 of width 512: for choosing",
+        dataset="CHAOST2",
+        eval_fold=2,
+        n_episodes=10_000,
+        n_seeds=2,
+        values=_LARGE,
+        arms=(*_MAIN, *_PRIORS),
+        gpu=True,
+    ),
     "chaost2_gpu": Profile(
-        meaning="CHAOST2, fold 0 held out, 256 px, ResNet-101 of width 512",
+        meaning="CHAOST2, fold 0 held out, 256 px, ResNet-101 of width 512: after the choice",
         dataset="CHAOST2",
         eval_fold=0,
         n_episodes=10_000,
         n_seeds=2,
-        values={"model": {"encoder_weights": None}, "precision": "bf16", "num_workers": 4},
-        arms=(*_MAIN, *(name for name, arm in ARMS.items() if arm.group == PRIOR)),
+        values=_LARGE,
+        arms=_MAIN,
         gpu=True,
+        chooses=False,
     ),
 }
 

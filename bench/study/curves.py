@@ -14,6 +14,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
     Args:
         records: of one profile.
         path: of the picture.
+        title: stands above it.
     """
     from matplotlib.figure import Figure  # late: only plots need it
 
@@ -43,3 +44,39 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def plot_priors(of_arm: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw the refined foreground masks against the episodes.
+
+    Left their area, right their Dice less what chance would reach.
+
+    Args:
+        of_arm: records by arm.
+        path: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    areas, dice = figure.subplots(1, 2)
+    for i, (arm, records) in enumerate(of_arm.items()):
+        style = {"color": f"C{i}", "linestyle": "--" if arm.endswith("_through") else "-", "label": arm}
+        steps = records[0]["training"]["prior_foreground"]["steps"]
+        area, reached, by_chance = (
+            [statistics.fmean(values) for values in zip(*of_seeds, strict=True)]
+            for of_seeds in (
+                [record["training"][metric]["values"] for record in records]
+                for metric in ("prior_foreground", "prior_dice_foreground", "prior_dice_by_chance")
+            )
+        )
+        areas.plot(steps, area, **style)
+        dice.plot(steps, [value - chance for value, chance in zip(reached, by_chance, strict=True)], **style)
+    areas.set(xlabel="episodes", ylabel="area, share of the image", ylim=(0, 1))
+    areas.set_title("refined foreground masks")
+    dice.set(xlabel="episodes", ylabel="Dice - Dice by chance")
+    dice.set_title("against the true query masks")
+    for axes in (areas, dice):
+        axes.grid(alpha=0.3)
+    figure.legend(*areas.get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -3,20 +3,29 @@
 `python -m bench.study.report` does so alone.
 """
 
-import json
+import argparse
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from bench.study.arms import ABLATION, ARMS, PRIOR, PROFILES, RECIPE, START, WHOLE, Profile
-from bench.study.curves import plot_curves
-from bench.study.trial import RESULTS_DIR, key_of
+from bench.study.curves import plot_curves, plot_priors
+from bench.study.measures import (
+    Record,
+    average_supports,
+    by_arm,
+    compare_ends,
+    compare_to_start,
+    is_alive,
+    measure_scatter,
+    measure_silence,
+    read_records,
+)
+from bench.study.trial import RECORDED, add_options
 from util.files import write_text
 
-PAGE = RESULTS_DIR.parent / "RESULTS.md"
-PLOTS_DIR = RESULTS_DIR.parent / "plots"
-REMARKS = RESULTS_DIR.parent / "conclusions.md"
+INTRODUCTION = Path(__file__).with_name("introduction.md")
 SUMMARISED = ("phantom", "chaost2")
 GROUPS = {
     WHOLE: "Whole recipes",
@@ -24,81 +33,78 @@ GROUPS = {
     PRIOR: "Forms of the prior",
     RECIPE: "One change to the training",
 }
-
-HEAD = """# Does it learn? The study
-
-Networks are trained from scratch on supervoxels alone, and scored with manual labels of scans that were held
-out of training. Every arm is one change to a common start, plays the same number of episodes and is trained
-with several seeds. Everything is made again by
-
-```bash
-bash bench/study/run.sh              # the quick form, on two CPU cores
-bash bench/study/run.sh full         # phantom, chaost2_choice and chaost2
-```
-
-Trials that are finished are kept, so the same command goes on after an interruption. Dice is the mean over
-the query volumes of an organ, then over organs; `every support` is its mean over all supports of the fold,
-the least noisy figure, and what choices are made by. Figures are means over seeds, with the lowest and the
-highest in brackets. `to the start` is the mean difference to the common start with the same seeds, with the
-standard deviation of these differences in brackets where there are several. `silent` is the share of the
-training's twentieths in which not one episode's query was given a target: the alignment loss is zero then.
-"""
-
-Record = Mapping[str, Any]
+PRIOR_METRICS = {
+    "raw_prior_foreground": "raw foreground's area",
+    "raw_prior_background": "raw background's",
+    "prior_foreground": "refined foreground's area",
+    "prior_background": "refined background's",
+    "prior_dice_foreground": "foreground's Dice",
+    "prior_dice_by_chance": "by chance",
+}
 
 
 def main() -> None:
-    """Write the page from all records that were made with the present settings."""
-    records = {name: read_records(name) for name in PROFILES}
-    sections = [describe_profile(PROFILES[name], found) for name, found in records.items() if found]
+    """Write the page of a folder of records."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    write_page(parser.parse_args().results)
+
+
+def write_page(results: Path) -> None:
+    """Write the page of a folder of records, beside it.
+
+    Remarks that lie there in `conclusions.md` come first.
+    """
+    records = {name: found for name in PROFILES if (found := read_records(results, name))}
+    sections = [describe_profile(PROFILES[name], found) for name, found in records.items()]
     for name, found in records.items():
-        if found:
-            profile = PROFILES[name]
-            title = f"{profile.dataset}, fold {profile.eval_fold}"
-            plot_curves(found, PLOTS_DIR / f"{name}.png", title=title)
-    conclusions = REMARKS.read_text(encoding="utf-8") if REMARKS.is_file() else ""
-    write_text(PAGE, "\n".join([HEAD, conclusions, *sections]).rstrip() + "\n")
-    print(f"wrote {PAGE}: {sum(map(len, records.values()))} trials")
+        title = f"{PROFILES[name].dataset}, fold {PROFILES[name].eval_fold}"
+        plot_curves(found, results.parent / "plots" / f"{name}.png", title=title)
+        if _compares_priors(found):
+            plot_priors(_of_priors(by_arm(found)), results.parent / "plots" / f"{name}_priors.png")
+    remarks = results.parent / "conclusions.md"
+    conclusions = remarks.read_text(encoding="utf-8") if remarks.is_file() else ""
+    page = results.parent / "RESULTS.md"
+    write_text(
+        page, "\n".join([INTRODUCTION.read_text(encoding="utf-8"), conclusions, *sections]).rstrip() + "\n"
+    )
+    print(f"wrote {page}: {sum(map(len, records.values()))} trials")
 
 
-def summary() -> str:
-    """Return the README's table: recipes beside what needs no training."""
-    of_profile = {name: by_arm(records) for name in SUMMARISED if (records := read_records(name))}
-    header = ["mean Dice", *(_summary_title(name, of_arm) for name, of_arm in of_profile.items())]
+def summarise_recipes() -> str:
+    """Return the README's table of recipes beside what needs no training."""
+    of_profile = {name: by_arm(records) for name in SUMMARISED if (records := read_records(RECORDED, name))}
+    header = ["mean Dice", *(_title_of_summary(name, of_arm) for name, of_arm in of_profile.items())]
     rows: dict[str, list[str]] = defaultdict(list)
     for of_arm in of_profile.values():
         with_baselines = [r for found in of_arm.values() for r in found if "baselines" in r]
         for method in ("untrained", "untrained cosine", "copied support mask"):
             rows[method].append(_spread(r["baselines"][method]["mean"] for r in with_baselines))
-        for arm in ("published", "strong"):
-            rows[f"`recipe={arm}`"].append(_dice_and_time(of_arm[arm]) if arm in of_arm else "")
+        for arm, label in (("published", "published rate"), ("strong", "`recipe=strong`")):
+            rows[label].append(_dice_and_time(of_arm[arm]) if arm in of_arm else "")
     return _table(header, [[name, *cells] for name, cells in rows.items()])
 
 
+def summarise_default() -> str:
+    """Return the README's table of what two commands without arguments give."""
+    records = read_records(RECORDED, "phantom_default")
+    rows = _baseline_rows([record for record in records if "baselines" in record])
+    organs = [_spread(r["chunks"]["organs"][organ] for r in records) for organ in _organs(records)]
+    mean = _spread(record["chunks"]["mean"] for record in records)
+    trained = f"**trained, {records[0]['n_steps']} steps, no label**"
+    return _table(["", *_organs(records), "mean"], [*rows, [trained, *organs, f"**{mean}**"]])
+
+
 def _dice_and_time(records: Sequence[Record]) -> str:
-    minutes = statistics.fmean(record["train_seconds"] for record in records) / 60
+    minutes = min(record["train_seconds"] for record in records) / 60
     return f"**{_spread(record['chunks']['mean'] for record in records)}**, {minutes:.0f} min"
 
 
-def _summary_title(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _title_of_summary(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
     profile = PROFILES[name]
     n_seeds = min(len(of_arm.get(arm, ())) for arm in ("published", "strong"))
     seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
     return f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {seeds}"
-
-
-def read_records(profile: str) -> list[Record]:
-    """Read a profile's records; those of other settings are left out and named."""
-    records = []
-    for path in sorted((RESULTS_DIR / profile).glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        arm, seed = record["arm"], record["seed"]
-        if arm in ARMS and record["key"] == key_of(profile, arm, seed):
-            records.append(record)
-        else:
-            print(f"{path}: was made with other settings; run the study again or delete it")
-    order = list(ARMS)
-    return sorted(records, key=lambda record: (order.index(record["arm"]), record["seed"]))
 
 
 def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
@@ -106,7 +112,7 @@ def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
     name = records[0]["profile"]
     of_arm = by_arm(records)
     episodes = f"{profile.n_episodes} episodes"
-    parts = [f"## {name}\n\n{profile.meaning}; {episodes} a training, {_seeds(records)}.\n"]
+    parts = [f"## {name}\n\n{profile.meaning}; {episodes} a training, {_seeds(records)}.{_scatter(of_arm)}\n"]
     for group, title in GROUPS.items():
         rows = [_row(arm, of_arm) for arm in of_arm if ARMS[arm].group == group]
         if rows:
@@ -122,110 +128,91 @@ def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
                 "time",
             ]
             parts.append(f"### {title}\n\n{_table(header, rows)}\n")
-    parts += [_priors(of_arm), _baselines(of_arm), _test_time(of_arm)]
-    parts.append(f"![Dice against steps](plots/{name}.png)\n")
+    parts += [_priors(name, of_arm), _baselines(of_arm), _test_time(of_arm)]
+    parts.append(f"![Dice against episodes](plots/{name}.png)\n")
     parts.append(_provenance(records))
     return "\n".join(part for part in parts if part)
 
 
-def by_arm(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Gather records by arm, in the arms' order."""
-    gathered: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        gathered[record["arm"]].append(record)
-    return dict(gathered)
-
-
-def every_support(record: Record) -> float:
-    """Return the mean Dice over all supports."""
-    return statistics.fmean(record["every_support"].values())
-
-
-def silent_share(record: Record) -> float:
-    """Return the share of a training whose log shows no target predicted."""
-    losses = record["training"]["alignment_loss"]["values"]
-    return statistics.fmean(loss == 0 for loss in losses)
-
-
-def difference(records: Sequence[Record], start: Sequence[Record]) -> str:
-    """Say how much better an arm is than the common start.
-
-    With the same seeds; empty where they share none.
-    """
-    of_start = {record["seed"]: every_support(record) for record in start}
-    found = [every_support(r) - of_start[r["seed"]] for r in records if r["seed"] in of_start]
-    if not found:
+def _scatter(of_arm: Mapping[str, Sequence[Record]]) -> str:
+    deviation, freedom = measure_scatter(of_arm)
+    if not freedom:
         return ""
-    spread = f" (±{statistics.stdev(found):.3f})" if len(found) > 1 else ""
-    return f"{statistics.fmean(found):+.3f}{spread}"
+    n = min(map(len, of_arm.values()))
+    least = 2 * deviation * (2 / n) ** 0.5
+    return (
+        f" Seeds of one arm differ in `every support` with a standard deviation of {deviation:.3f} (pooled, "
+        f"{freedom} degrees of freedom): two arms of {n} seeds each must be {least:.2f} apart before their "
+        "difference is more than twice its own standard error."
+    )
 
 
 def _row(arm: str, of_arm: Mapping[str, Sequence[Record]]) -> list[str]:
     records = of_arm[arm]
     organs = [_spread(r["chunks"]["organs"][organ] for r in records) for organ in _organs(records)]
-    minutes = statistics.fmean(record["train_seconds"] for record in records) / 60
-    to_start = "" if arm == START else difference(records, of_arm.get(START, ()))
+    minutes = min(record["train_seconds"] for record in records) / 60
+    to_start = "" if arm == START else compare_to_start(records, of_arm.get(START, ()))
     return [
         f"`{arm}`",
         ARMS[arm].meaning,
         *organs,
         _spread(r["chunks"]["mean"] for r in records),
         _spread(r["all_slices"]["mean"] for r in records),
-        f"**{_spread(map(every_support, records))}**",
+        f"**{_spread(map(average_supports, records))}**",
         to_start,
-        f"{statistics.fmean(map(silent_share, records)):.0%}",
+        f"{statistics.fmean(map(measure_silence, records)):.0%}",
         f"{minutes:.1f} min",
     ]
 
 
-def _priors(of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _of_priors(of_arm: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+    """Return the arms that the prior's masks are told of."""
+    return {name: found for name, found in of_arm.items() if ARMS[name].group in (WHOLE, PRIOR)}
+
+
+def _compares_priors(records: Iterable[Record]) -> bool:
+    """Say whether there are arms of several forms of the prior, worth a picture."""
+    return any(ARMS[record["arm"]].group == PRIOR for record in records)
+
+
+def _priors(profile: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
     """Tell what each form's masks were in the first tenth and in the last quarter of the training."""
     rows = []
-    for arm in (START, *(name for name in of_arm if ARMS[name].group == PRIOR or name == "strong")):
-        if arm not in of_arm:
-            continue
+    for arm, records in _of_priors(of_arm).items():
         cells = [f"`{arm}`"]
-        for metric in (
-            "prior_foreground",
-            "prior_background",
-            "prior_dice_foreground",
-            "prior_dice_by_chance",
-        ):
-            ends = [_ends(record["training"][metric]["values"]) for record in of_arm[arm]]
+        for metric in PRIOR_METRICS:
+            ends = [compare_ends(record["training"][metric]["values"]) for record in records]
             cells.append(" → ".join(f"{statistics.fmean(values):.2f}" for values in zip(*ends, strict=True)))
-        rows.append(cells)
-    if len(rows) < 2:
+        rows.append([*cells, f"{sum(map(is_alive, records))} of {len(records)}"])
+    if not rows:
         return ""
-    header = ["arm", "foreground's area", "background's area", "foreground's Dice", "by chance"]
+    is_drawn = _compares_priors(record for records in of_arm.values() for record in records)
+    picture = f"\n![Prior masks against episodes](plots/{profile}_priors.png)\n" if is_drawn else ""
     return (
-        "### The prior masks during training\n\nRefined masks against the true query masks: mean over the "
-        "first tenth of the training → over its last quarter. `by chance` is what a mask of that area would "
-        "reach anywhere.\n\n"
-        f"{_table(header, rows)}\n"
+        "### The prior masks during training\n\nMasks against the true query masks: mean over the first "
+        "tenth of the training → over its last quarter. `by chance` is the Dice that a mask of that area "
+        "would reach anywhere. `alive`: trainings in whose last quarter the refined foreground masks cover "
+        "1 to 99 % and have at least one and a half times that Dice.\n\n"
+        f"{_table(['arm', *PRIOR_METRICS.values(), 'alive'], rows)}\n{picture}"
     )
-
-
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    n = len(values)
-    return statistics.fmean(values[: max(1, n // 10)]), statistics.fmean(values[-max(1, n // 4) :])
 
 
 def _baselines(of_arm: Mapping[str, Sequence[Record]]) -> str:
     records = [record for found in of_arm.values() for record in found if "baselines" in record]
     if not records:
         return ""
-    rows = [
-        [
-            method,
-            *(
-                _spread(r["baselines"][method]["organs"][organ] for r in records)
-                for organ in _organs(records)
-            ),
-            _spread(r["baselines"][method]["mean"] for r in records),
-        ]
-        for method in records[0]["baselines"]
-    ]
-    return f"### Without training\n\n{_table(['method', *_organs(records), 'mean'], rows)}\n"
+    header = ["method", *_organs(records), "mean"]
+    return f"### Without training\n\n{_table(header, _baseline_rows(records))}\n"
+
+
+def _baseline_rows(records: Sequence[Record]) -> list[list[str]]:
+    rows = []
+    found = [record["baselines"] for record in records]
+    for method in sorted(found[0], key=lambda method: statistics.fmean(of[method]["mean"] for of in found)):
+        tables = [of[method] for of in found]
+        organs = [_spread(table["organs"][organ] for table in tables) for organ in _organs(records)]
+        rows.append([method, *organs, _spread(table["mean"] for table in tables)])
+    return rows
 
 
 def _test_time(of_arm: Mapping[str, Sequence[Record]]) -> str:

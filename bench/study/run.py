@@ -16,14 +16,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.study import report
-from bench.study.arms import ARMS, PROFILES, START, arms_of
-from bench.study.trial import add_options, config_of, is_done
+from bench.study.arms import ARMS, PROFILES, arms_of
+from bench.study.trial import BUILD_DIR, add_options, config_of, read_record, result_path
 from config_ssl_upload import REPOSITORY
+from util.command_line import run_guarded
 from util.errors import EXIT_INTERRUPTED
 from util.processor import usable_cores
 
-FULL = ("phantom", "chaost2_choice", "chaost2")
-LOG_DIR = REPOSITORY / "build" / "study"
+FULL = ("phantom_default", "phantom", "chaost2_choice", "chaost2")
+LOG_DIR = BUILD_DIR / "logs"
 
 Trial = tuple[str, str, int]
 
@@ -32,14 +33,20 @@ def main() -> int:
     """Run what is missing; returns the exit code."""
     options = read_options()
     trials = missing_trials(options)
-    done_before = n_trials(options) - len(trials)
-    print(f"{done_before} trials are there, {len(trials)} to run, {options.jobs} at a time", flush=True)
+    n_there = len(all_trials(options)) - len(trials)
+    told = f"{n_there} trials are in {options.results}, {len(trials)} to run, {options.jobs} at a time"
+    print(told, flush=True)
+    # All before any trial: it takes minutes, and shows at once what is missing.
     for profile in dict.fromkeys(profile for profile, _, _ in trials):
-        prepare(profile, options)
+        code = run_guarded(lambda profile=profile: prepare(profile, options))
+        if code != 0:
+            return code
     failed = run_trials(trials, options)
-    report.main()
+    report.write_page(options.results)
     for trial in failed:
-        print(f"error: {name_of(trial)} failed; see {log_path(trial)}", file=sys.stderr)
+        said = log_path(trial).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = said[-1] if said else "nothing was said"
+        print(f"error: {name_of(trial)} failed ({last}); see {log_path(trial)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -60,16 +67,21 @@ def read_options(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--arms", nargs="+", choices=ARMS, metavar="arm", help=f"only these: {', '.join(ARMS)}"
     )
     parser.add_argument("--seeds", type=int, help="trainings of each arm, instead of the profile's number")
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="trials at a time; on a GPU: 1")
+    parser.add_argument("--jobs", type=int, help="trials at a time; 1 on a GPU, elsewhere one a core")
     add_options(parser)
     options = parser.parse_args(words)
+    if options.jobs is None:
+        options.jobs = usable_cores() if options.device == "cpu" else 1
     names = [FULL if name == "full" else (name,) for name in options.profiles]
     options.profiles = list(dict.fromkeys(itertools.chain(*names)))
+    options.results = options.results.resolve()
     for name in options.profiles:
         if name not in PROFILES:
             parser.error(f"{name}: no such profile; there are {', '.join(PROFILES)}, and full")
     if options.jobs < 1 or (options.seeds is not None and options.seeds < 1):
         parser.error("--jobs and --seeds must be at least 1")
+    if not all_trials(options):
+        parser.error(f"--arms {' '.join(options.arms)}: none is in {', '.join(options.profiles)}")
     return options
 
 
@@ -87,31 +99,28 @@ def all_trials(options: argparse.Namespace) -> list[Trial]:
     return trials
 
 
-def n_trials(options: argparse.Namespace) -> int:
-    """Count the trials that are asked for."""
-    return len(all_trials(options))
-
-
 def missing_trials(options: argparse.Namespace) -> list[Trial]:
     """List those without a record of the present settings."""
-    return [trial for trial in all_trials(options) if not is_done(*trial)]
+    return [
+        trial for trial in all_trials(options) if read_record(result_path(options.results, *trial)) is None
+    ]
 
 
 def prepare(profile: str, options: argparse.Namespace) -> None:
-    """Make volumes and supervoxels once, before several trials need them."""
+    """Make volumes and supervoxels once, before several trials need them.
+
+    Raises:
+        UserError: volumes are missing or not usable.
+    """
     from data.preparation import ensure_volumes
     from data.supervoxels.generation import generate_supervoxels
 
-    for arm in (START, "mixed_sizes"):
-        if arm in arms_of(PROFILES[profile]):
-            config = config_of(profile, arm, 1, options=options)
-            ensure_volumes(
-                config.layout,
-                phantom=config.phantom.settings,
-                n_phantom_scans=config.phantom.n_scans,
-            )
-            for layout in (config.layout, *config.further_layouts):
-                generate_supervoxels(layout)
+    arms = list(arms_of(PROFILES[profile]))
+    for arm in dict.fromkeys([arms[0], *(arm for arm in arms if arm == "mixed_sizes")]):
+        config = config_of(profile, arm, 1, options=options)
+        ensure_volumes(config.layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
+        for layout in (config.layout, *config.further_layouts):
+            generate_supervoxels(layout)
 
 
 def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> list[Trial]:
@@ -123,9 +132,9 @@ def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> list[Tri
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     shared = [
         word
-        for name in ("device", "data_dir", "supervoxel_dir")
+        for name in ("device", "data_dir", "supervoxel_dir", "results")
         if (value := getattr(options, name))
-        for word in (f"--{name.replace('_', '-')}", value)
+        for word in (f"--{name.replace('_', '-')}", str(value))
     ]
     running: list[subprocess.Popen] = []
 

@@ -1,14 +1,15 @@
 """Train and score one arm with one seed.
 
 `python -m bench.study.trial phantom start 1` does so alone; bench/study/run.sh starts many. A trial leaves
-one JSON file when it is finished, and nothing before.
+one JSON file when it is finished; one that was stopped goes on from its last checkpoint.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import tempfile
+import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,10 +19,15 @@ from typing import Any
 from bench.machine import describe_machine, describe_versions
 from bench.study.arms import ARMS, PROFILES, START, arms_of, changes_of, make_config
 from config_ssl_upload import REPOSITORY, Config
+from util.command_line import run_guarded
+from util.errors import NothingToDo
 from util.files import write_text
+from util.runs import list_checkpoints, list_runs
+from util.settings import plain_values
 
 FORMAT = 1  # of the records; another one makes all trials anew
-RESULTS_DIR = REPOSITORY / "bench" / "study" / "results"
+BUILD_DIR = REPOSITORY / "build" / "study"
+RECORDED = REPOSITORY / "bench" / "study" / "results"  # what the repository keeps
 # These are scored without training again, for the arms that such choices could be added to.
 TEST_TIME_ARMS = (START, "strong")
 TEST_TIME = {
@@ -30,6 +36,8 @@ TEST_TIME = {
     "3 support slices as shots": {"support_slices": 3, "join_support": "shots"},
     "clean-up": {"clean_up": True},
 }
+
+Table = dict[str, Any]
 
 
 def main() -> None:
@@ -40,127 +48,199 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     add_options(parser)
     options = parser.parse_args()
+    if options.arm not in arms_of(PROFILES[options.profile]):
+        parser.error(f"{options.arm}: {options.profile} has {', '.join(arms_of(PROFILES[options.profile]))}")
     run_trial(options.profile, options.arm, options.seed, options=options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what all of the study's commands take."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    parser.add_argument("--data-dir", help="folder of the prepared volumes, where it is not the usual one")
-    parser.add_argument("--supervoxel-dir", help="folder of the supervoxels, where it is another one")
+    parser.add_argument("--data-dir", help="folder of CHAOST2's volumes, where it is not the usual one")
+    parser.add_argument("--supervoxel-dir", help="folder of CHAOST2's supervoxels, where it is another one")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=BUILD_DIR / "results",
+        help="folder of the records; the page is written beside it; bench/study/results holds the kept ones",
+    )
 
 
 def config_of(profile: str, arm: str, seed: int, *, options: argparse.Namespace) -> Config:
     """Return the configuration of a trial."""
     chosen = PROFILES[profile]
     places = {"data_dir": options.data_dir, "supervoxel_dir": options.supervoxel_dir}
-    paths = {chosen.dataset: {name: value for name, value in places.items() if value}}
-    return make_config(chosen, ARMS[arm], seed, more={"path": paths, "device": options.device})
+    # Synthetic scans keep their usual place: these folders are those of real ones.
+    given = {} if chosen.dataset == "PHANTOM" else {name: value for name, value in places.items() if value}
+    work_dir = _work_dir(profile, arm, seed)
+    more = {
+        "path": {chosen.dataset: given, "log_dir": str(work_dir)},
+        "device": options.device,
+        "resume": "latest",
+    }
+    return make_config(chosen, ARMS[arm], seed, more=more)
 
 
-def result_path(profile: str, arm: str, seed: int) -> Path:
+def result_path(results: Path, profile: str, arm: str, seed: int) -> Path:
     """Name the file of a trial's record."""
-    return RESULTS_DIR / profile / f"{arm}_{seed}.json"
+    return results / profile / f"{arm}_{seed}.json"
 
 
 def key_of(profile: str, arm: str, seed: int) -> str:
-    """Return a digest of what a trial's figures depend on.
+    """Return a digest of the settings that a trial's figures depend on.
 
-    A record that carries another one is of other settings.
+    A record that carries another one is of other settings. Code and data are not part of it: records name
+    the data's fingerprint and the versions.
     """
     extras = _test_time_choices(profile, arm)
     text = json.dumps([FORMAT, changes_of(PROFILES[profile], ARMS[arm], seed), extras], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def is_done(profile: str, arm: str, seed: int) -> bool:
-    """Say whether a trial's record is there and was made with the present settings."""
-    path = result_path(profile, arm, seed)
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read a record.
+
+    None where it is missing, damaged, or was made with other settings.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["key"]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        profile, arm, seed = record["profile"], record["arm"], record["seed"]
+        if arm not in arms_of(PROFILES[profile]) or record["key"] != key_of(profile, arm, seed):
+            return None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return found == key_of(profile, arm, seed)
+        return None
+    return record
 
 
 def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace) -> Path:
     """Train, score each part of the training, and write the record; returns its path."""
+    config = config_of(profile, arm, seed, options=options)
+    record = {
+        "key": key_of(profile, arm, seed),
+        "profile": profile,
+        "arm": arm,
+        "seed": seed,
+        "n_steps": config.n_steps,
+        "batch_size": config.batch_size,
+        "threads": _n_threads(),
+        **_train(config),
+        **_score(config, choices=_test_time_choices(profile, arm), baselines=_has_baselines(profile, arm)),
+        "machine": describe_machine(options.device),
+        "versions": describe_versions(),
+    }
+    path = result_path(options.results, profile, arm, seed)
+    write_text(path, json.dumps(record) + "\n")
+    shutil.rmtree(config.path.log_dir)
+    return path
+
+
+def _work_dir(profile: str, arm: str, seed: int) -> Path:
+    """Name the folder that keeps a trial's training until it has its record."""
+    return BUILD_DIR / "trainings" / f"{profile}_{arm}_{seed}_{key_of(profile, arm, seed)}"
+
+
+def _train(config: Config) -> Table:
+    """Train, or go on with a training that was stopped; returns what it logged, its data and its time."""
     import training  # late: the study's commands ask for much that needs no network
 
-    config = config_of(profile, arm, seed, options=options)
+    training_dir = config.fold_dir / "training"
+    runs = list_runs(training_dir)
+    for run in runs:
+        if (run / "trained.json").is_file():  # it was stopped while it was scored
+            return json.loads((run / "trained.json").read_text(encoding="utf-8"))
+    steps_before = [int(path.stem.split("_")[1]) for run in runs for path in list_checkpoints(run)]
     log: dict[str, dict[str, list[float]]] = {}
+    info: dict[str, Any] = {}
 
     def keep(name: str, value: float, step: int) -> None:
         of_metric = log.setdefault(name, {"steps": [], "values": []})
         of_metric["steps"].append(step)
         of_metric["values"].append(round(value, 6))
 
-    with tempfile.TemporaryDirectory(prefix="hcpmnet-study-") as folder:
-        started = time.perf_counter()
-        training.train(config, Path(folder), log=keep, info={})
-        seconds = time.perf_counter() - started
-        record = {
-            "key": key_of(profile, arm, seed),
-            "profile": profile,
-            "arm": arm,
-            "seed": seed,
-            "n_steps": config.n_steps,
-            "batch_size": config.batch_size,
-            "train_seconds": round(seconds, 1),
-            "threads": _n_threads(),
-            "training": log,
-            **_score(config, Path(folder), *_extras(profile, arm)),
-            "machine": describe_machine(options.device),
-            "versions": describe_versions(),
+    run_dir = training_dir / str(len(runs) + 1)
+    write_text(run_dir / "config.json", json.dumps(plain_values(config)))
+    started = time.perf_counter()
+    try:
+        training.train(config, run_dir, log=keep, info=info)
+    except NothingToDo:  # it was killed after its last step, before what it logged was written
+        shutil.rmtree(training_dir)
+        return _train(config)
+    # One that went on is taken to have had the pace of its last part all along.
+    share = 1 - max(steps_before, default=0) / config.n_steps
+    seconds = (time.perf_counter() - started) / share
+    found = {"train_seconds": round(seconds, 1), "data": info["data_fingerprint"], "training": log}
+    write_text(run_dir / "trained.json", json.dumps(found))
+    return found
+
+
+def _score(config: Config, *, choices: Mapping[str, Mapping], baselines: bool) -> Table:
+    """Score a training's snapshots: all of them briefly, the last one fully.
+
+    Args:
+        config: of the training.
+        choices: of test time, to be tried on the last one.
+        baselines: whether to score what is not trained.
+    """
+    training_dir = config.fold_dir / "training"
+    found = {
+        int(path.stem.split("_")[1]): path
+        for run in list_runs(training_dir)
+        for path in (run / "snapshots").glob("snapshot_*.pt")
+    }
+    *_, last = snapshots = [found[step] for step in sorted(found)]
+    curve = {
+        str(step): _tabulate(_evaluate(config, path), protocol="chunks")
+        for step, path in zip(sorted(found), snapshots, strict=True)
+    }
+    scores = _evaluate(config, last, all_slices=True, every_support=True, baselines=baselines)
+    record = {"curve": curve, **_tabulate_protocols(scores), "every_support": _tabulate_supports(scores)}
+    if baselines:
+        record["baselines"] = _tabulate_baselines(scores)
+    if choices:
+        record["test_time"] = {
+            name: _tabulate_protocols(_evaluate(config, last, all_slices=True, **changes))
+            for name, changes in choices.items()
         }
-    path = result_path(profile, arm, seed)
-    write_text(path, json.dumps(record) + "\n")
-    return path
+    return record
 
 
-def _score(
-    config: Config, run_dir: Path, choices_of_test_time: Mapping[str, Mapping], with_baselines: bool
-) -> dict[str, Any]:
-    """Score the snapshots of a training: all of them briefly, the last one fully."""
+def _evaluate(config: Config, snapshot: Path, **choices: Any) -> list:
+    """Evaluate a snapshot, with `chunks` alone where nothing else is asked for; returns the scores."""
     import validation
+
+    plain = {"all_slices": False, "every_support": False, "baselines": False, "save_predictions": False}
+    evaluation = replace(config.evaluation, **{**plain, **choices})
+    asked = replace(config, resume=None, reload_model_path=str(snapshot), evaluation=evaluation)
+    return validation.evaluate(asked, Path(config.path.log_dir) / "evaluation")
+
+
+def _tabulate(scores: Sequence, *, method: str | None = None, **wanted: Any) -> Table:
+    """Return a method's mean Dice and that of each organ, with the main support."""
     from util.report import TRAINED, organ_means, overall_mean, select
 
-    def scores_of(snapshot: Path, **choices: Any) -> list:
-        plain = {"all_slices": False, "every_support": False, "baselines": False, "save_predictions": False}
-        asked = replace(
-            config,
-            reload_model_path=str(snapshot),
-            evaluation=replace(config.evaluation, **{**plain, **choices}),
-        )
-        return validation.evaluate(asked, run_dir / "evaluation")
+    chosen = select(scores, main_support=True, method=method or TRAINED, **wanted)
+    organs = {organ: round(mean, 4) for organ, mean in organ_means(chosen).items()}
+    return {"mean": round(overall_mean(chosen), 4), "organs": organs}
 
-    def table(scores: Sequence, **wanted: Any) -> dict[str, Any]:
-        chosen = select(scores, main_support=True, **wanted)
-        organs = {organ: round(mean, 4) for organ, mean in organ_means(chosen).items()}
-        return {"mean": round(overall_mean(chosen), 4), "organs": organs}
 
-    snapshots = sorted((run_dir / "snapshots").iterdir())
-    curve = {
-        str(int(path.stem.split("_")[1])): table(scores_of(path), method=TRAINED, protocol="chunks")
-        for path in snapshots
-    }
-    last = snapshots[-1]
-    final = scores_of(last, all_slices=True, every_support=True, baselines=with_baselines)
-    found = {
-        "curve": curve,
-        "chunks": table(final, method=TRAINED, protocol="chunks"),
-        "all_slices": table(final, method=TRAINED, protocol="all_slices"),
-        "every_support": _by_support(select(final, method=TRAINED, protocol="chunks")),
-    }
-    if with_baselines:
-        methods = dict.fromkeys(score.method for score in final if score.method != TRAINED)
-        found["baselines"] = {name: table(final, method=name, protocol="chunks") for name in methods}
-    if choices_of_test_time:
-        found["test_time"] = {
-            name: _protocols(scores_of(last, all_slices=True, **choices), table)
-            for name, choices in choices_of_test_time.items()
-        }
-    return found
+def _tabulate_protocols(scores: Sequence) -> dict[str, Table]:
+    return {protocol: _tabulate(scores, protocol=protocol) for protocol in ("chunks", "all_slices")}
+
+
+def _tabulate_baselines(scores: Sequence) -> dict[str, Table]:
+    from util.report import TRAINED
+
+    methods = dict.fromkeys(score.method for score in scores if score.method != TRAINED)
+    return {method: _tabulate(scores, method=method, protocol="chunks") for method in methods}
+
+
+def _tabulate_supports(scores: Sequence) -> dict[str, float]:
+    """Return each support's mean Dice: what it takes to say how much hangs on the support."""
+    from util.report import TRAINED, overall_mean, select
+
+    chosen = select(scores, method=TRAINED, protocol="chunks")
+    supports = sorted({score.support_id for score in chosen})
+    return {str(scan): round(overall_mean(select(chosen, support_id=scan)), 4) for scan in supports}
 
 
 def _test_time_choices(profile: str, arm: str) -> Mapping[str, Mapping]:
@@ -168,22 +248,10 @@ def _test_time_choices(profile: str, arm: str) -> Mapping[str, Mapping]:
     return TEST_TIME if arm in TEST_TIME_ARMS and PROFILES[profile].chooses else {}
 
 
-def _extras(profile: str, arm: str) -> tuple[Mapping[str, Mapping], bool]:
-    """Return the choices of test time to try, and whether to score what is not trained: once a profile."""
+def _has_baselines(profile: str, arm: str) -> bool:
+    """Say whether a trial scores what is not trained: those of one arm do."""
     arms = arms_of(PROFILES[profile])
-    return _test_time_choices(profile, arm), arm == (START if START in arms else next(iter(arms)))
-
-
-def _protocols(scores: Sequence, table: Any) -> Mapping[str, Any]:
-    return {protocol: table(scores, protocol=protocol) for protocol in ("chunks", "all_slices")}
-
-
-def _by_support(scores: Sequence) -> dict[str, float]:
-    """Return each support's mean Dice: what it takes to say how much hangs on the support."""
-    from util.report import overall_mean, select
-
-    supports = sorted({score.support_id for score in scores})
-    return {str(scan): round(overall_mean(select(scores, support_id=scan)), 4) for scan in supports}
+    return arm == (START if START in arms else next(iter(arms)))
 
 
 def _n_threads() -> int:
@@ -193,4 +261,4 @@ def _n_threads() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_guarded(main))

@@ -4,8 +4,8 @@ import pytest
 
 from bench.study.arms import ARMS, PROFILES, START, arms_of, changes_of, make_config
 from bench.study.trial import key_of
-from config_ssl_upload import RECIPES
-from util.settings import plain_values
+from config_ssl_upload import RECIPES, dataset_defaults, parse_config
+from util.settings import merge_values, plain_values
 
 TRIALS = [(profile, arm) for profile in PROFILES for arm in arms_of(PROFILES[profile])]
 
@@ -33,7 +33,6 @@ def test_every_arm_is_a_valid_configuration_of_as_many_episodes(profile, arm):
     assert config.n_steps * config.batch_size == PROFILES[profile].n_episodes
     assert (config.seed, config.eval_fold) == (7, PROFILES[profile].eval_fold)
     assert config.recipe == ARMS[arm].recipe
-    assert config.save_snapshot_every * 4 <= config.n_steps
 
 
 @pytest.mark.parametrize(
@@ -51,6 +50,21 @@ def test_every_arm_is_a_valid_configuration_of_as_many_episodes(profile, arm):
 )
 def test_an_arm_differs_from_the_start_by_what_it_says_alone(arm, differences):
     assert _differences(arm) == differences
+
+
+def test_the_default_profile_trains_as_phantom_is_trained_without_words():
+    plain = {"dataset": "PHANTOM", "recipe": "published"}
+    default = _flat(plain_values(parse_config(merge_values(dataset_defaults(*plain.values()), plain))))
+    studied = _flat(plain_values(_config("phantom_default", START, seed=default["seed"])))
+    changed = {name for name, value in default.items() if studied[name] != value}
+    # What is kept and scored of the training, not what is trained.
+    assert changed == {"save_snapshot_every", "evaluation.baselines", "evaluation.save_predictions"}
+
+
+def test_no_choice_is_made_by_the_held_out_fold_of_real_scans():
+    for name, profile in PROFILES.items():
+        if profile.dataset != "PHANTOM":
+            assert profile.chooses == (profile.eval_fold != 0), name
 
 
 def test_larger_batches_take_fewer_steps_and_cut_their_rate_as_early():
