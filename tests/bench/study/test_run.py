@@ -169,6 +169,8 @@ def test_a_trial_that_is_stopped_goes_on_and_leaves_the_record_of_an_unbroken_on
         take_step(config, model, state, batch, **places)
 
     take_step, steps = training.take_step, []
+    if stopped != "in training":  # then there is no new snapshot to be scored
+        monkeypatch.setattr(trial, "_score", lambda *_args, **_options: {"curve": {}})
     unbroken = run_into("unbroken")
     with monkeypatch.context() as patched:
         if stopped == "in training":
