@@ -61,7 +61,7 @@ def write_page(results: Path) -> None:
         title = f"{PROFILES[name].dataset}, fold {PROFILES[name].eval_fold}"
         plot_curves(found, results.parent / "plots" / f"{name}.png", title=title)
         if _compares_priors(found):
-            plot_priors(_of_priors(by_arm(found)), results.parent / "plots" / f"{name}_priors.png")
+            plot_priors(_choose_priors(by_arm(found)), results.parent / "plots" / f"{name}_priors.png")
     remarks = results.parent / "conclusions.md"
     conclusions = remarks.read_text(encoding="utf-8") if remarks.is_file() else ""
     page = results.parent / "RESULTS.md"
@@ -74,33 +74,33 @@ def write_page(results: Path) -> None:
 def summarise_recipes() -> str:
     """Return the README's table of recipes beside what needs no training."""
     of_profile = {name: by_arm(records) for name in SUMMARISED if (records := read_records(RECORDED, name))}
-    header = ["mean Dice", *(_title_of_summary(name, of_arm) for name, of_arm in of_profile.items())]
+    header = ["mean Dice", *(_name_column(name, of_arm) for name, of_arm in of_profile.items())]
     rows: dict[str, list[str]] = defaultdict(list)
     for of_arm in of_profile.values():
         with_baselines = [r for found in of_arm.values() for r in found if "baselines" in r]
         for method in ("untrained", "untrained cosine", "copied support mask"):
-            rows[method].append(_spread(r["baselines"][method]["mean"] for r in with_baselines))
+            rows[method].append(_tell_spread(r["baselines"][method]["mean"] for r in with_baselines))
         for arm, label in (("published", "published rate"), ("strong", "`recipe=strong`")):
-            rows[label].append(_dice_and_time(of_arm[arm]) if arm in of_arm else "")
-    return _table(header, [[name, *cells] for name, cells in rows.items()])
+            rows[label].append(_tell_dice_and_time(of_arm[arm]) if arm in of_arm else "")
+    return _format_table(header, [[name, *cells] for name, cells in rows.items()])
 
 
 def summarise_default() -> str:
     """Return the README's table of what two commands without arguments give."""
     records = read_records(RECORDED, "phantom_default")
-    rows = _baseline_rows([record for record in records if "baselines" in record])
-    organs = [_spread(r["chunks"]["organs"][organ] for r in records) for organ in _organs(records)]
-    mean = _spread(record["chunks"]["mean"] for record in records)
+    rows = _list_baselines([record for record in records if "baselines" in record])
+    organs = [_tell_spread(r["chunks"]["organs"][organ] for r in records) for organ in _list_organs(records)]
+    mean = _tell_spread(record["chunks"]["mean"] for record in records)
     trained = f"**trained, {records[0]['n_steps']} steps, no label**"
-    return _table(["", *_organs(records), "mean"], [*rows, [trained, *organs, f"**{mean}**"]])
+    return _format_table(["", *_list_organs(records), "mean"], [*rows, [trained, *organs, f"**{mean}**"]])
 
 
-def _dice_and_time(records: Sequence[Record]) -> str:
+def _tell_dice_and_time(records: Sequence[Record]) -> str:
     minutes = min(record["train_seconds"] for record in records) / 60
-    return f"**{_spread(record['chunks']['mean'] for record in records)}**, {minutes:.0f} min"
+    return f"**{_tell_spread(record['chunks']['mean'] for record in records)}**, {minutes:.0f} min"
 
 
-def _title_of_summary(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _name_column(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
     profile = PROFILES[name]
     n_seeds = min(len(of_arm.get(arm, ())) for arm in ("published", "strong"))
     seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
@@ -112,14 +112,16 @@ def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
     name = records[0]["profile"]
     of_arm = by_arm(records)
     episodes = f"{profile.n_episodes} episodes"
-    parts = [f"## {name}\n\n{profile.meaning}; {episodes} a training, {_seeds(records)}.{_scatter(of_arm)}\n"]
+    parts = [
+        f"## {name}\n\n{profile.meaning}; {episodes} a training, {_tell_seeds(records)}.{_describe_scatter(of_arm)}\n"
+    ]
     for group, title in GROUPS.items():
-        rows = [_row(arm, of_arm) for arm in of_arm if ARMS[arm].group == group]
+        rows = [_describe_arm(arm, of_arm) for arm in of_arm if ARMS[arm].group == group]
         if rows:
             header = [
                 "arm",
                 "what",
-                *_organs(records),
+                *_list_organs(records),
                 "mean",
                 "all slices",
                 "every support",
@@ -127,14 +129,14 @@ def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
                 "silent",
                 "time",
             ]
-            parts.append(f"### {title}\n\n{_table(header, rows)}\n")
-    parts += [_priors(name, of_arm), _baselines(of_arm), _test_time(of_arm)]
+            parts.append(f"### {title}\n\n{_format_table(header, rows)}\n")
+    parts += [_describe_priors(name, of_arm), _describe_baselines(of_arm), _describe_test_time(of_arm)]
     parts.append(f"![Dice against episodes](plots/{name}.png)\n")
-    parts.append(_provenance(records))
+    parts.append(_describe_provenance(records))
     return "\n".join(part for part in parts if part)
 
 
-def _scatter(of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _describe_scatter(of_arm: Mapping[str, Sequence[Record]]) -> str:
     deviation, freedom = measure_scatter(of_arm)
     if not freedom:
         return ""
@@ -147,25 +149,25 @@ def _scatter(of_arm: Mapping[str, Sequence[Record]]) -> str:
     )
 
 
-def _row(arm: str, of_arm: Mapping[str, Sequence[Record]]) -> list[str]:
+def _describe_arm(arm: str, of_arm: Mapping[str, Sequence[Record]]) -> list[str]:
     records = of_arm[arm]
-    organs = [_spread(r["chunks"]["organs"][organ] for r in records) for organ in _organs(records)]
+    organs = [_tell_spread(r["chunks"]["organs"][organ] for r in records) for organ in _list_organs(records)]
     minutes = min(record["train_seconds"] for record in records) / 60
     to_start = "" if arm == START else compare_to_start(records, of_arm.get(START, ()))
     return [
         f"`{arm}`",
         ARMS[arm].meaning,
         *organs,
-        _spread(r["chunks"]["mean"] for r in records),
-        _spread(r["all_slices"]["mean"] for r in records),
-        f"**{_spread(map(average_supports, records))}**",
+        _tell_spread(r["chunks"]["mean"] for r in records),
+        _tell_spread(r["all_slices"]["mean"] for r in records),
+        f"**{_tell_spread(map(average_supports, records))}**",
         to_start,
         f"{statistics.fmean(map(measure_silence, records)):.0%}",
         f"{minutes:.1f} min",
     ]
 
 
-def _of_priors(of_arm: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
+def _choose_priors(of_arm: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
     """Return the arms that the prior's masks are told of."""
     return {name: found for name, found in of_arm.items() if ARMS[name].group in (WHOLE, PRIOR)}
 
@@ -175,10 +177,10 @@ def _compares_priors(records: Iterable[Record]) -> bool:
     return any(ARMS[record["arm"]].group == PRIOR for record in records)
 
 
-def _priors(profile: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _describe_priors(profile: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
     """Tell what each form's masks were in the first tenth and in the last quarter of the training."""
     rows = []
-    for arm, records in _of_priors(of_arm).items():
+    for arm, records in _choose_priors(of_arm).items():
         cells = [f"`{arm}`"]
         for metric in PRIOR_METRICS:
             ends = [compare_ends(record["training"][metric]["values"]) for record in records]
@@ -193,29 +195,29 @@ def _priors(profile: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
         "tenth of the training → over its last quarter. `by chance` is the Dice that a mask of that area "
         "would reach anywhere. `alive`: trainings in whose last quarter the refined foreground masks cover "
         "1 to 99 % and have at least one and a half times that Dice.\n\n"
-        f"{_table(['arm', *PRIOR_METRICS.values(), 'alive'], rows)}\n{picture}"
+        f"{_format_table(['arm', *PRIOR_METRICS.values(), 'alive'], rows)}\n{picture}"
     )
 
 
-def _baselines(of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _describe_baselines(of_arm: Mapping[str, Sequence[Record]]) -> str:
     records = [record for found in of_arm.values() for record in found if "baselines" in record]
     if not records:
         return ""
-    header = ["method", *_organs(records), "mean"]
-    return f"### Without training\n\n{_table(header, _baseline_rows(records))}\n"
+    header = ["method", *_list_organs(records), "mean"]
+    return f"### Without training\n\n{_format_table(header, _list_baselines(records))}\n"
 
 
-def _baseline_rows(records: Sequence[Record]) -> list[list[str]]:
+def _list_baselines(records: Sequence[Record]) -> list[list[str]]:
     rows = []
     found = [record["baselines"] for record in records]
     for method in sorted(found[0], key=lambda method: statistics.fmean(of[method]["mean"] for of in found)):
         tables = [of[method] for of in found]
-        organs = [_spread(table["organs"][organ] for table in tables) for organ in _organs(records)]
-        rows.append([method, *organs, _spread(table["mean"] for table in tables)])
+        organs = [_tell_spread(table["organs"][organ] for table in tables) for organ in _list_organs(records)]
+        rows.append([method, *organs, _tell_spread(table["mean"] for table in tables)])
     return rows
 
 
-def _test_time(of_arm: Mapping[str, Sequence[Record]]) -> str:
+def _describe_test_time(of_arm: Mapping[str, Sequence[Record]]) -> str:
     rows = []
     for arm, records in of_arm.items():
         for choice in records[0].get("test_time", ()):
@@ -223,40 +225,40 @@ def _test_time(of_arm: Mapping[str, Sequence[Record]]) -> str:
             for protocol in ("chunks", "all_slices"):
                 found = [(r["test_time"][choice][protocol]["mean"], r[protocol]["mean"]) for r in records]
                 changes = statistics.fmean(value - plain for value, plain in found)
-                cells.append(f"{_spread(value for value, _ in found)}, {changes:+.3f}")
+                cells.append(f"{_tell_spread(value for value, _ in found)}, {changes:+.3f}")
             rows.append([f"`{arm}`", choice, *cells])
     if not rows:
         return ""
     return (
         "### Choices at test time\n\nMean Dice, and the change to the same network without.\n\n"
-        f"{_table(['arm', 'choice', 'chunks', 'all slices'], rows)}\n"
+        f"{_format_table(['arm', 'choice', 'chunks', 'all slices'], rows)}\n"
     )
 
 
-def _provenance(records: Sequence[Record]) -> str:
+def _describe_provenance(records: Sequence[Record]) -> str:
     machines = {f"{r['machine']['processor']}, {r['threads']} threads a trial" for r in records}
     versions = {f"torch {record['versions']['torch']}" for record in records}
     return f"On {'; '.join(sorted(machines))}; {', '.join(sorted(versions))}.\n"
 
 
-def _organs(records: Sequence[Record]) -> list[str]:
+def _list_organs(records: Sequence[Record]) -> list[str]:
     return list(records[0]["chunks"]["organs"])
 
 
-def _seeds(records: Sequence[Record]) -> str:
+def _tell_seeds(records: Sequence[Record]) -> str:
     counts = {len(found) for found in by_arm(records).values()}
     low, high = min(counts), max(counts)
     return f"{low} seeds an arm" if low == high else f"{low} to {high} seeds an arm"
 
 
-def _spread(values: Iterable[float]) -> str:
+def _tell_spread(values: Iterable[float]) -> str:
     found = list(values)
     if len(found) == 1:
         return f"{found[0]:.3f}"
     return f"{statistics.fmean(found):.3f} ({min(found):.3f}-{max(found):.3f})"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
