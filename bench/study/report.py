@@ -111,10 +111,8 @@ def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
     """Return a profile's section."""
     name = records[0]["profile"]
     of_arm = by_arm(records)
-    episodes = f"{profile.n_episodes} episodes"
-    parts = [
-        f"## {name}\n\n{profile.meaning}; {episodes} a training, {_tell_seeds(records)}.{_describe_scatter(of_arm)}\n"
-    ]
+    length = f"{profile.n_episodes} episodes a training, {_tell_seeds(records)}"
+    parts = [f"## {name}\n\n{profile.meaning}; {length}.{_describe_scatter(of_arm)}\n"]
     for group, title in GROUPS.items():
         rows = [_describe_arm(arm, of_arm) for arm in of_arm if ARMS[arm].group == group]
         if rows:
