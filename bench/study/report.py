@@ -22,7 +22,7 @@ from bench.study.measures import (
     measure_silence,
     read_records,
 )
-from bench.study.trial import RECORDED, add_options
+from bench.study.trial import RECORDED, add_results_option
 from util.files import write_text
 
 INTRODUCTION = Path(__file__).with_name("introduction.md")
@@ -46,7 +46,7 @@ PRIOR_METRICS = {
 def main() -> None:
     """Write the page of a folder of records."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser)
+    add_results_option(parser)
     write_page(parser.parse_args().results)
 
 

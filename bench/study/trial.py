@@ -58,6 +58,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--data-dir", help="folder of CHAOST2's volumes, where it is not the usual one")
     parser.add_argument("--supervoxel-dir", help="folder of CHAOST2's supervoxels, where it is another one")
+    add_results_option(parser)
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of the records."""
     parser.add_argument(
         "--results",
         type=Path,
@@ -72,7 +77,9 @@ def config_of(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
     places = {"data_dir": options.data_dir, "supervoxel_dir": options.supervoxel_dir}
     # Synthetic scans keep their usual place: these folders are those of real ones.
     given = {} if chosen.dataset == "PHANTOM" else {name: value for name, value in places.items() if value}
-    work_dir = _work_dir(profile, arm, seed)
+    # Of its own for other settings and other data; kept until there is a record.
+    digest = _digest(key_of(profile, arm, seed), given)
+    work_dir = BUILD_DIR / "trainings" / f"{profile}_{arm}_{seed}_{digest}"
     more = {
         "path": {chosen.dataset: given, "log_dir": str(work_dir)},
         "device": options.device,
@@ -87,14 +94,12 @@ def result_path(results: Path, profile: str, arm: str, seed: int) -> Path:
 
 
 def key_of(profile: str, arm: str, seed: int) -> str:
-    """Return a digest of the settings that a trial's figures depend on.
+    """Return a digest of all that profile, arm and recipe set.
 
-    A record that carries another one is of other settings. Code and data are not part of it: records name
-    the data's fingerprint and the versions.
+    A record that carries another one is of other settings. Defaults that none of them sets, code and data are
+    not part of it: after a change to those, take another folder of results.
     """
-    extras = _test_time_choices(profile, arm)
-    text = json.dumps([FORMAT, changes_of(PROFILES[profile], ARMS[arm], seed), extras], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest(FORMAT, changes_of(PROFILES[profile], ARMS[arm], seed), _test_time_choices(profile, arm))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -134,9 +139,8 @@ def run_trial(profile: str, arm: str, seed: int, *, options: argparse.Namespace)
     return path
 
 
-def _work_dir(profile: str, arm: str, seed: int) -> Path:
-    """Name the folder that keeps a trial's training until it has its record."""
-    return BUILD_DIR / "trainings" / f"{profile}_{arm}_{seed}_{key_of(profile, arm, seed)}"
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _train(config: Config) -> Table:

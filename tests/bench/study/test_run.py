@@ -102,6 +102,8 @@ def test_the_folder_of_real_scans_is_not_for_synthetic_ones(tmp_path):
     )
     assert of_chaost2.layout.data_dir == tmp_path
     assert of_phantom.layout.data_dir != tmp_path
+    elsewhere = trial.config_of("chaost2", "strong", 1, options=read_options(["full"]))
+    assert elsewhere.path.log_dir != of_chaost2.path.log_dir  # or one would go on with the other's training
 
 
 def test_trials_run_in_processes_of_their_own_and_failed_ones_are_returned(monkeypatch):
