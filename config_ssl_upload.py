@@ -6,7 +6,7 @@ nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.
 print_config with dataset=PHANTOM` shows what would be used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from data.described import find_dataset
 from data.layout import DatasetLayout
 from data.settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.specs import DATASETS, DatasetSpec
-from dataloaders.folds import check_number
+from dataloaders.folds import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
 from dataloaders.settings import EvaluationConfig, TaskConfig
-from util.command_line import experiment_logger, sacred
+from util.command_line import new_experiment, remark_on_unknown_commit, sacred
 from util.errors import UserError
 from util.files import make_folder
 from util.folders import check_folder
@@ -43,11 +43,9 @@ from util.settings import (
     text_or_number,
     whole,
 )
-from util.training_settings import ModelConfig, OptimConfig
+from util.training_settings import ModelConfig, OptimConfig, check_encoder_weights
 
-PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
 REPOSITORY = Path(__file__).resolve().parent
-N_FOLDS = 5
 
 # Of sys or fd, the first: the second can deadlock with worker processes.
 sacred.SETTINGS.CAPTURE_MODE = "sys"
@@ -79,7 +77,9 @@ class Config:
     seed: int = key(2025, whole(0, 2**32 - 1), "seed of weights, episodes and prototype sampling")
     batch_size: int = key(1, whole(1), "episodes per training step")
     n_shot: int = key(1, whole(1), "support slices per training episode")
-    supp_idx: int = key(2, whole(0), "position of the support scan in its fold")
+    supp_idx: int = key(
+        DEFAULT_SUPPORT, whole(0), "position of the support in its fold; 2 is the last of a smaller fold"
+    )
     n_part: int = key(3, whole(1), "chunks of a query, each served by a support slice of its own")
     test_label: tuple[int, ...] | None = key(
         None, optional(several(whole(1), minimum=1)), "label ids to evaluate; None: the protocol's"
@@ -122,7 +122,7 @@ class Config:
     precision: str = key(
         "fp32",
         one_of("fp32", "tf32", "bf16"),
-        "fp32; tf32 or bf16 for speed on GPUs, bf16 on recent CPUs, too",
+        "fp32; tf32 or bf16 for speed on GPUs, bf16 on CPUs with units for it",
     )
     channels_last: bool = key(
         True, flag(), "keep channels innermost in memory while training; faster nearly everywhere"
@@ -155,6 +155,11 @@ class Config:
         return self.layout.spec
 
     @property
+    def test_organs(self) -> dict[int, str]:
+        """The organs to evaluate, label -> name."""
+        return {label: self.spec.labels[label] for label in self.test_label}
+
+    @property
     def layout(self) -> DatasetLayout:
         """Where the dataset's files lie."""
         paths = getattr(self.path, self.dataset if self.dataset in DATASETS else "OWN")
@@ -171,6 +176,11 @@ class Config:
     def further_layouts(self) -> list[DatasetLayout]:
         """Where the dataset's files lie, with supervoxels of the further sizes."""
         return [replace(self.layout, supervoxel_min_vox=size) for size in self.task.more_sv]
+
+    def find_split(self, scan_ids: Sequence[int] = ()) -> Split:
+        """Split the dataset's scans for the fold; see `dataloaders.folds.find_split`."""
+        options = {"n_phantom_scans": self.phantom.n_scans, "scan_ids": scan_ids}
+        return find_split(self.layout, self.eval_fold, **options)
 
     @property
     def place_in_words(self) -> str:
@@ -250,20 +260,11 @@ def check_paths(config: Config) -> None:
 
     PHANTOM need not: it is made where it is missing.
     """
-    layout = config.layout
-    layout.check_folders()
-    if config.dataset != "PHANTOM":
-        check_number(layout.scan_ids(), N_FOLDS, folder=layout.volumes_dir)
+    config.layout.check_folders()
+    config.find_split()
     if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
         raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
-    weights = config.model.encoder_weights
-    if weights not in (None, *PUBLISHED_WEIGHTS):
-        from util.tensor_files import check_archive  # late: --help and print_config do without torch
-
-        if not Path(weights).is_file():
-            known = ", ".join(PUBLISHED_WEIGHTS)
-            raise UserError(f"model.encoder_weights={weights}: must be {known}, None or an existing file")
-        check_archive(Path(weights), what="file of weights", legacy=True)
+    check_encoder_weights(config.model.encoder_weights)
     check_folder(Path(config.path.log_dir), key="path.log_dir", for_writing=True)
 
 
@@ -296,17 +297,14 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
     Its runs lie under `<log_dir>/<dataset>/fold_<k>/<kind>/<number>`. The configuration is checked before a
     run starts, also by `preflight`, so that a mistake leaves no run behind.
     """
-    try:
-        experiment = sacred.Experiment(kind, base_dir=REPOSITORY)
-    except ValueError:  # what sacred makes of a repository without any commit
-        experiment = sacred.Experiment(kind, base_dir=REPOSITORY, save_git_info=False)
-    experiment.logger = experiment_logger()
+    experiment = new_experiment(kind, REPOSITORY)
     experiment.configurations.append(_evaluate_defaults)
 
     @experiment.config_hook
     def check(config: dict[str, Any], command_name: str, logger: Any) -> dict[str, Any]:
         parsed = parse_config(config)
         if command_name == experiment.default_command:
+            remark_on_unknown_commit(experiment)
             check_paths(parsed)
             if preflight is not None:
                 preflight(parsed)

@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ from tqdm import tqdm
 from config_ssl_upload import Config, find_former_run, make_experiment, parse_config
 from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
-from dataloaders.episode_config import EpisodeConfig
-from dataloaders.episodes import EpisodeDataset, make_episode_loader
-from dataloaders.folds import training_scan_ids
+from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
+from dataloaders.evaluation_sets import check_fold
 from dataloaders.sharding import episodes_of_step
-from dataloaders.volumes import load_scans
 from models.encoder_weights import WeightsError
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
@@ -58,9 +56,11 @@ CHECK_EVERY = 50  # steps between two looks at a GPU for numbers that are not fi
 
 
 def check_request(config: Config) -> None:
-    """Check, before a run starts, its device and what it shall go on from."""
+    """Check a run's device, what it resumes, and that its fold can be evaluated."""
     device = choose_device(config.device, find_ranks())
     former_run = find_former_run(config)
+    protocol = {name: getattr(config, name) for name in ("supp_idx", "n_part", "image_size_px")}
+    check_fold(config.layout, config.find_split().held_out, config.test_organs, **protocol)
     if config.sync_batchnorm and device.type != "cuda":
         told = f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
         raise UserError(told if former_run is None else f"{former_run / 'config.json'}: {told}")
@@ -101,7 +101,7 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
     with StopRequests() as stops:
         ranks = start_ranks(config.device)
         device = choose_device(config.device, ranks)
-        choose_kernels(deterministic=config.deterministic, precision=config.precision)
+        choose_kernels(deterministic=config.deterministic, precision=config.precision, device=device)
         former_run = broadcast_value(find_former_run(config) if ranks.is_main else None)
         # The network first, as pretrained weights may turn out to be missing.
         network = local_main_first(lambda: make_network(config)).train()
@@ -147,11 +147,23 @@ def _run_steps(
         indices = episodes_of_step(step, config.batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
         return [dataset[index] for index in indices]
 
+    take_checkpoint = partial(state.take_checkpoint, plain_values(config), is_main=ranks.is_main)
+
+    def stop(signal_number: int) -> NoReturn:
+        if state.step == first_step:
+            raise Stopped(signal_number)
+        keeper.save(take_checkpoint)
+        resume = f"{config.place_in_words} resume={keeper.run_dir.name}"
+        raise Stopped(signal_number, f"go on with bash script/train.sh {resume}")
+
     watch = FiniteWatch(state.guard, episodes_of, folder=keeper.run_dir)
     with progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
     ) as bar:
-        for batch in loader:
+        # Of several ranks none leaves alone: the others would wait for it.
+        for batch in loader if ranks.are_several else stops.interruptible(loader):
+            if batch is None:
+                stop(stops.wish)
             take_step(config, model, state, batch, device=device, rank=ranks.rank)
             bar.update()
             step, is_last = state.step, state.step == config.n_steps
@@ -166,11 +178,10 @@ def _run_steps(
             if snapshots:
                 average_buffers(state.kept)
                 agree(partial(keeper.save_snapshot, state.kept, plain_values(config), step=step))
-            if keeps and not is_last:
-                keeper.save(partial(state.take_checkpoint, plain_values(config), is_main=ranks.is_main))
             if signal_number and not is_last:
-                way_on = f"{config.place_in_words} resume={keeper.run_dir.name}"
-                raise Stopped(signal_number, f"go on with bash script/train.sh {way_on}")
+                stop(signal_number)
+            if keeps and not is_last:
+                keeper.save(take_checkpoint)
     keeper.finish()
     seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
     print(
@@ -226,33 +237,24 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     Raises:
         UserError: see `load_scans`, `generate_supervoxels` and `EpisodeDataset`.
     """
-    spec, layout, task = config.spec, config.layout, config.task
+    layout = config.layout
     scan_ids = ensure_volumes(layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
+    split = config.find_split(scan_ids)
     if not config.use_gt:
         for each in (layout, *config.further_layouts):
             print(f"supervoxels: {each.supervoxels_dir}", flush=True)
             generate_supervoxels(each)
-    episode_config = EpisodeConfig(
+    episode_config = config.task.episode_config(
         seed=config.seed,
         n_episodes=config.n_steps * config.batch_size * n_ranks,
         n_shots=config.n_shot,
-        max_gap=task.max_gap,
         min_size_px=config.min_size,
-        augmentation=task.augmentation,
         use_gt=config.use_gt,
-        train_labels=tuple(label for label in spec.labels if label not in config.test_label),
+        train_labels=tuple(label for label in config.spec.labels if label not in config.test_label),
         exclude_labels=config.exclude_label,
-        exclude_rule=task.exclude_rule,
     )
-    scans = load_scans(
-        layout,
-        training_scan_ids(scan_ids, config.eval_fold),
-        with_labels=episode_config.needs_labels,
-        with_supervoxels=episode_config.needs_supervoxels,
-        more_supervoxels=config.further_layouts,
-        image_size_px=config.image_size_px,
-    )
-    return EpisodeDataset(scans, episode_config)
+    further, size_px = config.further_layouts, config.image_size_px
+    return load_episodes(layout, split, episode_config, further=further, image_size_px=size_px)
 
 
 def make_network(config: Config) -> FewShotSeg:

@@ -20,15 +20,13 @@ from tqdm import tqdm
 from config_ssl_upload import N_FOLDS, Config, dataset_defaults, make_experiment, parse_config
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from dataloaders.evaluation_sets import (
-    EvaluationScan,
     Job,
-    check_support_position,
     find_left_out,
-    load_evaluation_scan,
+    load_fold,
     plan_jobs,
     score_job,
 )
-from dataloaders.folds import fold_scan_ids, training_scan_ids
+from dataloaders.folds import Split, choose_support_position, describe_split
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.volumes import load_scan
 from models.encoder import calibrate_batchnorm
@@ -63,9 +61,13 @@ def check_request(config: Config) -> None:
     """Check that device, snapshot and support scan are there, before a run."""
     choose_device(config.device, find_ranks())
     find_snapshot(config.fold_dir / "training", config.reload_model_path)
-    is_phantom = config.dataset == "PHANTOM"
-    scan_ids = range(config.phantom.n_scans) if is_phantom else config.layout.scan_ids()
-    check_support_position(config.supp_idx, len(fold_scan_ids(scan_ids, config.eval_fold)))
+    held_out = config.find_split().held_out
+    if not held_out:
+        raise UserError(
+            f"{config.layout.volumes_dir}: evaluation's {N_FOLDS} folds need at least {N_FOLDS} scans with "
+            f"labels, got {len(config.layout.labelled_ids())}; annotate more"
+        )
+    choose_support_position(config.supp_idx, len(held_out))
 
 
 experiment = make_experiment("evaluation", preflight=check_request)
@@ -120,38 +122,43 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     config = adopt_network(config, snapshot)
     ranks = start_ranks(config.device)
     device = choose_device(config.device, ranks)
-    choose_kernels(deterministic=True, precision=config.precision)
+    choose_kernels(deterministic=True, precision=config.precision, device=device)
     _announce(config, snapshot, snapshot_file, device=device)
     asked = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
     remarks = find_mismatches(snapshot.config, asked)
-    scans = local_main_first(lambda: load_fold(config))
+    split = local_main_first(lambda: _make_split(config))
+    scans = load_fold(config.layout, split.held_out, image_size_px=config.image_size_px)
+    position = choose_support_position(config.supp_idx, len(scans))
+    remarks += describe_split(split)
     data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
     if snapshot.config.get("dataset") == config.dataset:
         remarks += describe_change(snapshot.data, data)
     if remarks:
         print("\n".join(remarks), flush=True)
-    organs = {label: config.spec.labels[label] for label in config.test_label}
     jobs = plan_jobs(
         scans,
-        organs,
-        support_position=config.supp_idx,
+        config.test_organs,
+        support_position=position,
         n_part=config.n_part,
         all_slices=config.evaluation.all_slices,
         every_support=config.evaluation.every_support,
     )
-    remarks += find_left_out(scans, organs, support=scans[config.supp_idx])
+    remarks += find_left_out(scans, config.test_organs, support=scans[position])
     scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
     if not ranks.is_main:
         return scores
     if not any(score.dice for score in scores if score.method == TRAINED):
-        remarks.append("warning: the trained network found nothing anywhere; was its training long enough?")
+        remarks.append(
+            "warning: Dice is 0 in every query, none of the voxels that the trained network predicts (if "
+            "any) hits its organ; was its training long enough?"
+        )
     print("\n".join([describe_scores(scores), *remarks]))
     summary = {
         **summarise_scores(scores),
         "snapshot": str(snapshot_file),
         "snapshot_step": snapshot.step,
         "data_fingerprint": data,
-        "support_id": scans[config.supp_idx].scan_id,
+        "support_id": scans[position].scan_id,
         "remarks": remarks,
         "config": plain_values(config),
         "environment": describe_environment(device),
@@ -233,13 +240,6 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     return adopted
 
 
-def load_fold(config: Config) -> list[EvaluationScan]:
-    """Load the scans of the held-out fold; raises `UserError` as the loaders do."""
-    chosen = fold_scan_ids(_scan_ids(config), config.eval_fold)
-    size = config.image_size_px
-    return [load_evaluation_scan(config.layout, scan_id, image_size_px=size) for scan_id in chosen]
-
-
 def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
     """Build the network with a snapshot's weights; `UserError` if they do not fit."""
     start = replace(config, model=replace(config.model, encoder_weights=None))
@@ -316,15 +316,14 @@ def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
     note_on_bar(bar, how_far and f"encoding {scan}, {how_far}")
 
 
-def _scan_ids(config: Config) -> list[int]:
-    return ensure_volumes(
-        config.layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans
-    )
+def _make_split(config: Config) -> Split:
+    phantom = {"phantom": config.phantom.settings, "n_phantom_scans": config.phantom.n_scans}
+    return config.find_split(ensure_volumes(config.layout, **phantom))
 
 
 def _calibration_images(config: Config) -> torch.Tensor:
     """Spread training slices `(N, 1, h, w)` for BatchNorm statistics."""
-    chosen = training_scan_ids(_scan_ids(config), config.eval_fold)[:CALIBRATION_SCANS]
+    chosen = _make_split(config).training[:CALIBRATION_SCANS]
     size = config.image_size_px
     scans = [load_scan(config.layout, scan_id, image_size_px=size) for scan_id in chosen]
     slices = np.concatenate([scan.image for scan in scans])

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from bench.sections import Plot, output_dir
+from util.figures import plain_matplotlib
 
 
+@plain_matplotlib()
 def plot_lines(
     file_name: str,
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],

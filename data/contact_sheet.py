@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.contact_tiles import SUPERVOXEL_COLOUR, UNLISTED_COLOUR, Tile, draw_tile, rgb
+from data.contact_tiles import SUPERVOXEL_COLOUR, Tile, draw_tile, rgb
 from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
+from util.figures import plain_matplotlib
 from util.files import replaced_file
 
 # Distinct on grey, the first ones most; used again from the front where there are more labels.
@@ -43,6 +44,7 @@ def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | No
     Raises:
         UserError: there is no scan, a file is damaged, files do not belong together, or the PNG cannot be
             written.
+        ImportError: matplotlib cannot be used.
     """
     names = read_case_names(layout)
     tile_px, n_columns = _choose_tiles(len(layout.scan_ids()))
@@ -58,13 +60,11 @@ def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | No
     entries = [(colours[label], f"{label} {organ}") for label, organ in layout.spec.labels.items()]
     if any(tile.has_supervoxels for tile in tiles):
         entries.append((SUPERVOXEL_COLOUR, "supervoxels"))
-    unlisted = sorted({label for tile in tiles for label in tile.unlisted})
-    if unlisted:
-        entries.append((UNLISTED_COLOUR, f"{', '.join(map(str, unlisted))} not a label of this dataset"))
-    sheet = _Sheet(len(tiles), n_columns=n_columns, tile_px=tile_px, entries=entries)
-    sheet.add_header(f"{layout.spec.name}: {len(tiles)} scans")
-    sheet.add_tiles(tiles)
-    sheet.save(path)
+    with plain_matplotlib():
+        sheet = _Sheet(len(tiles), n_columns=n_columns, tile_px=tile_px, entries=entries)
+        sheet.add_header(f"{layout.spec.name}: {len(tiles)} scans")
+        sheet.add_tiles(tiles)
+        sheet.save(path)
 
 
 def _choose_tiles(n_scans: int) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from data.prepared_files import PreparedFiles
 from util.grids import cut_grid, find_turn, orientation, turn_grid, turn_volume
 from util.image_io import Geometry
 
-UNLISTED_COLOUR = "#ffffff"
 SUPERVOXEL_COLOUR = "#9fd8ff"
 _SUPERVOXEL_OPACITY = 0.45
 # Intensities of a slice below and above these percentiles are black and white.
@@ -27,14 +26,12 @@ class Tile:
         picture: `(H, W, 3)` float32, 0..1.
         caption: which scan and slice, and the ends that the file's axes (x, y, z) run to.
         marks: the ends of the patient at the left, right, upper and lower edge.
-        unlisted: labels in the slice that have no colour of their own.
         has_supervoxels: whether their outlines are drawn.
     """
 
     picture: np.ndarray
     caption: str
     marks: tuple[str, str, str, str]
-    unlisted: tuple[int, ...]
     has_supervoxels: bool
 
 
@@ -46,7 +43,7 @@ def draw_tile(files: PreparedFiles, called: str, *, colours: dict[int, str], til
     Args:
         files: of the scan.
         called: what the caption calls it.
-        colours: label -> "#rrggbb"; labels that are not listed get UNLISTED_COLOUR.
+        colours: label -> "#rrggbb".
         tile_px: the longer side of the picture.
     """
     position = _choose_slice(files)
@@ -64,18 +61,16 @@ def draw_tile(files: PreparedFiles, called: str, *, colours: dict[int, str], til
         edges = _outlines(_enlarge(section(files.supervoxels), size_px))
         colour = rgb(SUPERVOXEL_COLOUR)
         picture[edges] += _SUPERVOXEL_OPACITY * (colour - picture[edges])
-    unlisted = ()
     if files.label_map is not None:
         labels = section(files.label_map)
         shown = _enlarge(labels, size_px)
-        unlisted = tuple(sorted(set(np.unique(labels).tolist()) - {0, *colours}))
         for label in np.unique(labels[labels > 0]).tolist():
-            picture[_rim(shown == label)] = rgb(colours.get(label, UNLISTED_COLOUR))
+            picture[_rim(shown == label)] = rgb(colours[label])
     caption = f"{called}, slice {position + 1} of {len(files.image)}, {axes}"
     if files.label_map is None:
         caption += ", no labels"
     marks = (_OPPOSITE[view[0]], view[0], _OPPOSITE[view[1]], view[1])
-    return Tile(picture, caption, marks, unlisted, files.supervoxels is not None)
+    return Tile(picture, caption, marks, files.supervoxels is not None)
 
 
 def _choose_slice(files: PreparedFiles) -> int:

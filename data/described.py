@@ -1,13 +1,16 @@
 """Find what a dataset is, published or described by itself."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from data.own_spec import read_dataset_json
 from data.specs import DATASETS, DatasetSpec
 from util.errors import UserError
+from util.remarks import remark
 
 DESCRIPTION = "dataset.json"
+FALLBACK_SUPERVOXEL_MIN_VOX = 5000
 
 
 def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
@@ -38,4 +41,11 @@ def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
 
 @lru_cache(maxsize=8)
 def _read_spec(path: Path, _modified_ns: int) -> DatasetSpec:
-    return read_dataset_json(path).spec
+    spec = read_dataset_json(path).spec
+    if spec.supervoxel_min_vox is None:
+        remark(
+            f"{path}: supervoxel_min_size_vox is not given, {FALLBACK_SUPERVOXEL_MIN_VOX} assumed; "
+            "preparation by script/prepare.sh chooses it by the size of the bodies"
+        )
+        spec = replace(spec, supervoxel_min_vox=FALLBACK_SUPERVOXEL_MIN_VOX)
+    return spec

@@ -37,13 +37,13 @@ class OrganExtent:
 
     Attributes:
         label: its id.
-        name: the organ; None for an id that the dataset does not list.
+        name: the organ.
         n_voxels: of this label.
         n_slices: that hold at least one of them.
     """
 
     label: int
-    name: str | None
+    name: str
     n_voxels: int
     n_slices: int
 
@@ -77,7 +77,7 @@ class ScanFingerprint:
         shape: `(Z, H, W)`.
         spacing_mm: `(z, y, x)`.
         percentiles: of the intensities, at PERCENTILES.
-        organs: of the dataset's labels and of others in the file; None for a scan without labels.
+        organs: of the dataset's labels; None for a scan without labels.
         supervoxels: None for a scan without them.
         image_hash: of voxels and grid, hexadecimal.
         label_hash: of the labels; None for a scan without.
@@ -248,8 +248,7 @@ def _measure_organs(label_map: np.ndarray, names: dict[int, str]) -> tuple[Organ
             n_voxels[label] += count
             n_slices[label] += 1
     return tuple(
-        OrganExtent(label, names.get(label), n_voxels[label], n_slices[label])
-        for label in sorted({*names, *n_voxels} - {0})
+        OrganExtent(label, name, n_voxels[label], n_slices[label]) for label, name in sorted(names.items())
     )
 
 

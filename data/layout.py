@@ -93,6 +93,20 @@ class DatasetLayout:
         """List the ids of the label files in increasing order; the folder must be there."""
         return self._ids_of("label")
 
+    def check_labels(self) -> None:
+        """Raise `UserError` where a label file has no image, or is a link to nowhere."""
+        labelled_ids = self.labelled_ids()
+        # Unnoticed, a lost image would shift all folds.
+        unpaired = sorted(set(labelled_ids) - set(self._ids_of("image")))
+        if unpaired:
+            raise UserError(
+                f"{self.label_path(unpaired[0])}: has no image beside it; restore "
+                f"{self.image_path(unpaired[0]).name}, or remove the label"
+            )
+        lost = next((path for path in map(self.label_path, labelled_ids) if not path.exists()), None)
+        if lost is not None:
+            raise UserError(f"{lost}: links to a file that does not exist; mount or restore it, or remove it")
+
     def _ids_of(self, kind: str) -> list[int]:
         names = (entry.name for entry in self.volumes_dir.iterdir())
         matches = (re.fullmatch(rf"{kind}_(\d+)\.nii\.gz", name) for name in names)

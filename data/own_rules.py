@@ -1,5 +1,6 @@
 """What the values of own data's `dataset.json` must be."""
 
+import ast
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -21,11 +22,23 @@ def dataset_name() -> Rule:
 
     def parse(value: Any) -> str:
         name = text().parse(value)
-        if not _NAME.fullmatch(name) or name.lower() in taken:
+        if not _NAME.fullmatch(name) or name.lower() in taken or is_literal(name):
             raise ValueError
         return name
 
-    return Rule(f"a name of at most 40 letters, digits and _, none of {', '.join(DATASETS)}", parse)
+    return Rule(
+        f"a name of at most 40 letters, digits and _, none of {', '.join(DATASETS)}, and not one that "
+        "command lines read as a number or literal, such as 123, 1e5 or True",
+        parse,
+    )
+
+
+def is_literal(name: str) -> bool:
+    """Tell whether sacred reads a name on the command line as other than text."""
+    try:
+        return not isinstance(ast.literal_eval(name), str)
+    except (ValueError, SyntaxError):
+        return False
 
 
 def clip() -> Rule:

@@ -33,16 +33,16 @@ from data.transforms import Preparation
 from util.errors import UserError
 from util.files import write_text
 from util.json_files import read_json_object
+from util.remarks import remark
 from util.settings import Rule, one_of, optional, real, several, whole
 
 VOLUMES_FOLDER = "volumes"
-DEFAULT_ORIENTATION = "LPS"
-DEFAULT_SUPERVOXEL_MIN_VOX = 5000
 _OURS = (
     "spacing_mm",
     "size_px",
     "clip",
     "orientation",
+    "assume_orientation",
     "supervoxel_min_size_vox",
     "test_labels",
     "organ_groups",
@@ -67,8 +67,12 @@ class OwnDataset:
     channel: str = "image"
 
 
-def read_dataset_json(path: Path) -> OwnDataset:
+def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
     """Read a `dataset.json`.
+
+    Args:
+        path: the file.
+        name: what the dataset is called; another name in the file is remarked on. None: the file says it.
 
     Keys that are neither nnU-Net's nor ours are passed over, but for those that look like one misspelt.
 
@@ -76,7 +80,7 @@ def read_dataset_json(path: Path) -> OwnDataset:
         UserError: the file is missing, no JSON, or holds wrong values: one line for each, all at once.
     """
     values = read_json_object(path, what="dataset.json")
-    return _Reading(path, values).finish()
+    return _Reading(path, values, name).finish()
 
 
 def write_dataset_json(path: Path, own: OwnDataset) -> None:
@@ -102,6 +106,7 @@ def write_dataset_json(path: Path, own: OwnDataset) -> None:
         "size_px": preparation.size_px,
         "clip": clipped,
         "orientation": preparation.orientation,
+        "assume_orientation": preparation.assume_orientation,
         "supervoxel_min_size_vox": spec.supervoxel_min_vox,
         "test_labels": spec.test_labels,
         "organ_groups": spec.organ_groups,
@@ -112,28 +117,32 @@ def write_dataset_json(path: Path, own: OwnDataset) -> None:
 class _Reading:
     """Collects what is wrong while the values are read, to tell all of it at once."""
 
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        self._path, self._values = path, values
+    def __init__(self, path: Path, values: Mapping[str, Any], name: str | None) -> None:
+        self._path, self._values, self._name = path, values, name
         self._problems: list[str] = []
 
     def finish(self) -> OwnDataset:
         self._check_keys()
-        name = self._take("name", dataset_name(), required=True)
+        name = self._dataset_name()
         labels = self._labels()
         channel = self._channel()
         spacing_mm = self._take("spacing_mm", optional(several(real(0, open_minimum=True), length=3)))
         size_px = self._take("size_px", optional(several(whole(8, 4096), length=2)))
         clipped = self._take("clip", optional(clip())) or {}
-        turned_to = self._take("orientation", optional(orientation()), default=DEFAULT_ORIENTATION)
-        min_vox = self._take("supervoxel_min_size_vox", whole(1), default=DEFAULT_SUPERVOXEL_MIN_VOX)
+        turned_to = self._take("orientation", optional(orientation()))
+        min_vox = self._take("supervoxel_min_size_vox", optional(whole(1)))
+        assumed = self._take("assume_orientation", optional(orientation()))
         ending = self._take("file_ending", one_of(".nii.gz", ".nii"), default=".nii.gz")
         test_labels = self._take("test_labels", some_of(labels), default=tuple(labels)) if labels else ()
         groups = self._take("organ_groups", groups_of(test_labels), default=(test_labels,)) if labels else ()
         if self._problems:
             raise UserError("\n".join(self._problems))
         return OwnDataset(
-            spec=DatasetSpec(name, VOLUMES_FOLDER, labels, test_labels, groups, min_vox),
+            spec=DatasetSpec(
+                name, VOLUMES_FOLDER, labels, test_labels, groups, min_vox, keeps_slice_axes=turned_to is None
+            ),
             preparation=Preparation(
+                assume_orientation=assumed,
                 orientation=turned_to,
                 window=clipped.get("window"),
                 clip_percentile=clipped.get("percentile"),
@@ -156,6 +165,14 @@ class _Reading:
                 f"{key} must be {rule.text}, got {json.dumps(self._values[key], ensure_ascii=False)}"
             )
             return default
+
+    def _dataset_name(self) -> str | None:
+        if self._name is None:
+            return self._take("name", dataset_name(), required=True)
+        if self._values.get("name", self._name) != self._name:
+            found = json.dumps(self._values["name"], ensure_ascii=False)
+            remark(f"{self._path}: its name {found} is passed over, the dataset is called {self._name}")
+        return self._name
 
     def _problem(self, text: str) -> None:
         self._problems.append(f"{self._path}: {text}; correct it")

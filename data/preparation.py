@@ -3,7 +3,7 @@
 from data.fingerprint import FINGERPRINT_NAME, hash_dataset, read_fingerprint
 from data.layout import DatasetLayout
 from data.phantom import PhantomSettings, make_phantom
-from data.prepared_files import CASES_NAME, read_case_names
+from data.prepared_files import CASES_NAME, check_axes, read_case_names
 from util.errors import UserError
 
 
@@ -17,22 +17,14 @@ def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom
     if layout.spec.name == "PHANTOM":
         make_phantom(layout.data_dir, phantom, n_scans=n_phantom_scans)
     scan_ids = layout.scan_ids()
-    # Unnoticed, a lost image would shift all folds.
-    unpaired = sorted(set(layout.labelled_ids()) - set(scan_ids))
-    if unpaired:
-        raise UserError(
-            f"{layout.label_path(unpaired[0])}: has no image beside it; restore "
-            f"{layout.image_path(unpaired[0]).name}, or remove the label"
-        )
-    lost = next((path for path in map(layout.label_path, layout.labelled_ids()) if not path.exists()), None)
-    if lost is not None:
-        raise UserError(f"{lost}: links to a file that does not exist; mount or restore it, or remove it")
+    layout.check_labels()
     lacking = sorted(set(read_case_names(layout)) - set(scan_ids))
     if lacking:
         raise UserError(
             f"{layout.volumes_dir}: lacks {len(lacking)} scans that {CASES_NAME} lists, {lacking[0]} the "
             "first; run script/prepare.sh again, which goes on where it was interrupted"
         )
+    check_axes(layout, scan_ids)
     return scan_ids
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from util.errors import UserError
 from util.processor import usable_cores
+from util.remarks import remark, with_remarks
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -78,9 +79,12 @@ def _call_in_pool(
     try:
         with _bare_main_module():
             for position, task in enumerate(tasks):
-                positions[executor.submit(function, task)] = position
+                positions[executor.submit(with_remarks, function, task)] = position
         for future in as_completed(positions):
-            yield positions[future], future.result()
+            result, remarks = future.result()
+            for text in remarks:
+                remark(text)
+            yield positions[future], result
     except BrokenProcessPool as error:
         raise UserError(
             f"{doing}: a worker died, probably for lack of memory; use fewer than {n_workers} workers"

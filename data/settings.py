@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from data.layout import DatasetLayout
+from data.own_rules import dataset_name
 from data.phantom import PhantomSettings
-from data.specs import DatasetSpec
-from util.settings import flag, group, key, matching, optional, text, whole
+from data.specs import DATASETS, DatasetSpec
+from util.settings import Rule, flag, group, key, optional, text, whole
 
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
 
@@ -66,13 +67,23 @@ class PathConfig:
     OWN: Any = group(_OwnPaths)
 
 
+def _raw_dataset_name() -> Rule:
+    """Ask for a published dataset's name, or one that own data may have."""
+    own = dataset_name()
+
+    def parse(value: Any) -> str:
+        return value if value in DATASETS else own.parse(value)
+
+    return Rule(f"CHAOST2, SABS, CMR, or {own.text}", parse)
+
+
 @dataclass(frozen=True)
 class PrepareConfig:
     """What `script/prepare.sh` does."""
 
     dataset: str | None = key(
         None,
-        matching(DATASET_NAME, "CHAOST2, SABS, CMR, or a name of letters, digits and _"),
+        _raw_dataset_name(),
         "CHAOST2, SABS, CMR, or the name of your own data",
     )
     raw: str | None = key(None, text(), "the download: a folder, or its zip file")
@@ -93,6 +104,10 @@ class PrepareConfig:
     def folder(self) -> Path:
         """The folder that holds the volumes folder."""
         return Path(self.data_dir or f"data/{self.dataset}")
+
+    def volumes_dir_of(self, spec: DatasetSpec) -> Path:
+        """Return the folder that the dataset's volumes go to."""
+        return self.folder / spec.volumes_folder
 
     def layout_of(self, spec: DatasetSpec) -> DatasetLayout:
         """Tell where the dataset's files go."""

@@ -1,6 +1,6 @@
 """What each dataset holds: folder names, labels, organ groups, supervoxel sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from util.errors import UserError
 
@@ -15,7 +15,12 @@ class DatasetSpec:
         labels: label id -> organ name; 0 is background and not listed.
         test_labels: organs that the published protocol evaluates.
         organ_groups: setting II's groups; one training each, its organs unseen in training.
-        supervoxel_min_vox: default least size of a supervoxel, in voxels.
+        supervoxel_min_vox: default least size of a supervoxel, in voxels; None for own data before
+            preparation.
+        raw_labels: id in the challenge's files -> label id, where they differ. Publicly shared prepared
+            volumes may hold either.
+        keeps_slice_axes: each scan keeps the axis that its slices are stacked along, so that there are
+            several orientations; otherwise the dataset has one.
     """
 
     name: str
@@ -23,7 +28,9 @@ class DatasetSpec:
     labels: dict[int, str]
     test_labels: tuple[int, ...]
     organ_groups: tuple[tuple[int, ...], ...]
-    supervoxel_min_vox: int
+    supervoxel_min_vox: int | None
+    raw_labels: dict[int, int] = field(default_factory=dict)
+    keeps_slice_axes: bool = False
 
 
 _ABDOMEN_MR = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
@@ -68,6 +75,7 @@ DATASETS = {
             test_labels=(1, 2, 3),
             organ_groups=((1, 2, 3),),
             supervoxel_min_vox=1000,
+            raw_labels={200: 1, 500: 2, 600: 3},
         ),
         DatasetSpec(
             name="PHANTOM",

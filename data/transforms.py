@@ -3,7 +3,7 @@
 Places in the patient are kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ class Preparation:
     """How a dataset's volumes are prepared, in this order.
 
     Attributes:
+        assume_orientation: orientation of raw files whose header has none; None refuses them.
         orientation: three letters such as "LPS", towards which the axes (x, y, z) are turned and swapped
             without resampling; None keeps them as they are.
         window: intensities below and above are clipped to these two; None for no window.
@@ -38,6 +39,7 @@ class Preparation:
         ValueError: two of these contradict each other, or a value has no meaning.
     """
 
+    assume_orientation: str | None = None
     orientation: str | None = None
     window: tuple[float, float] | None = None
     clip_percentile: float | None = None
@@ -49,8 +51,10 @@ class Preparation:
 
     def __post_init__(self):
         demands = {
-            "orientation must name each patient axis once": self.orientation is None
-            or is_orientation(self.orientation),
+            "orientations must name each patient axis once": all(
+                letters is None or is_orientation(letters)
+                for letters in (self.assume_orientation, self.orientation)
+            ),
             "window must be (low, high) with low < high": self.window is None
             or self.window[0] < self.window[1],
             "clip_percentile must lie in 0..100": self.clip_percentile is None
@@ -71,7 +75,9 @@ class Preparation:
 
 
 PREPARATIONS = {
-    "CHAOST2": Preparation(clip_percentile=99.5, spacing_mm=(7.70, 1.25, 1.25), size_px=(256, 256)),
+    "CHAOST2": Preparation(
+        orientation="LPS", clip_percentile=99.5, spacing_mm=(7.70, 1.25, 1.25), size_px=(256, 256)
+    ),
     "SABS": Preparation(window=(-125.0, 275.0), rescale_to=(0.0, 255.0), border_px=32, in_plane_factor=1.75),
     "CMR": Preparation(clip_percentile=99.5, spacing_mm=(7.99, 1.25, 1.25), size_px=(256, 256)),
 }
@@ -106,27 +112,58 @@ def prepare_volume(
     """
     labels = tuple(labels)
     _check_arrays(image, label_map, geometry, labels)
+    image, grid = _bring(change_intensities(image, preparation), geometry, preparation, resample_linear)
+    if label_map is None:
+        return image, None, grid
+    return image, prepare_label_map(label_map, geometry, preparation, labels=labels), grid
+
+
+def prepare_label_map(
+    label_map: np.ndarray, geometry: Geometry, preparation: Preparation, *, labels: Iterable[int]
+) -> np.ndarray:
+    """Prepare a label map alone; see `prepare_volume`."""
+
+    def resample(volume: np.ndarray, source: Geometry, target: Geometry, *, fill: float) -> np.ndarray:
+        return resample_label_map(volume, source, target, labels=labels)
+
+    return _bring(label_map, geometry, preparation, resample, fill=0)[0].astype(np.uint8)
+
+
+def prepared_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
+    """Return the grid of what `prepare_volume` makes; raises as it does."""
+    if preparation.orientation is not None:
+        geometry = turn_grid(geometry, find_turn(geometry, preparation.orientation))
+    if preparation.border_px:
+        geometry = cut_grid(geometry, *_within_border(geometry.shape, preparation.border_px))
+    geometry = resampled_grid(geometry, preparation)
+    if preparation.size_px is not None:
+        geometry = cut_grid(geometry, *_around_middle(geometry.shape, preparation.size_px))
+    return geometry
+
+
+def _bring(
+    volume: np.ndarray,
+    geometry: Geometry,
+    preparation: Preparation,
+    resample: Callable,
+    *,
+    fill: float | None = None,
+) -> tuple[np.ndarray, Geometry]:
+    """Turn, cut, resample and crop a volume; what lies outside it becomes `fill`, or its minimum."""
     if preparation.orientation is not None:
         turn = find_turn(geometry, preparation.orientation)
-        geometry = turn_grid(geometry, turn)
-        image = turn_volume(image, turn)
-        label_map = None if label_map is None else turn_volume(label_map, turn)
-    image = _change_intensities(image, preparation)
-    fill = float(image.min())
+        volume, geometry = turn_volume(volume, turn), turn_grid(geometry, turn)
     if preparation.border_px:
-        start, shape = _within_border(geometry.shape, preparation.border_px)
-        geometry, image, label_map = _cut(geometry, image, label_map, start=start, shape=shape, fill=fill)
-        fill = float(image.min())
+        box = _within_border(geometry.shape, preparation.border_px)
+        volume, geometry = cut_volume(volume, *box, fill=0), cut_grid(geometry, *box)
+    fill = float(volume.min()) if fill is None else fill
     target = resampled_grid(geometry, preparation)
     if target != geometry:
-        image = resample_linear(image, geometry, target, fill=fill)
-        if label_map is not None:
-            label_map = resample_label_map(label_map, geometry, target, labels=labels)
-        geometry = target
+        volume, geometry = resample(volume, geometry, target, fill=fill), target
     if preparation.size_px is not None:
-        start, shape = _around_middle(geometry.shape, preparation.size_px)
-        geometry, image, label_map = _cut(geometry, image, label_map, start=start, shape=shape, fill=fill)
-    return image, None if label_map is None else label_map.astype(np.uint8), geometry
+        box = _around_middle(geometry.shape, preparation.size_px)
+        volume, geometry = cut_volume(volume, *box, fill=fill), cut_grid(geometry, *box)
+    return volume, geometry
 
 
 def resampled_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
@@ -187,7 +224,8 @@ def _check_arrays(
             raise ValueError(f"label map holds {unknown}, which must be among the labels {sorted(labels)}")
 
 
-def _change_intensities(image: np.ndarray, preparation: Preparation) -> np.ndarray:
+def change_intensities(image: np.ndarray, preparation: Preparation) -> np.ndarray:
+    """Window, clip and rescale an image as a preparation says; float32."""
     changed = image
     if preparation.window is not None:
         low, high = preparation.window
@@ -217,19 +255,3 @@ def _around_middle(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tup
     surplus = (shape[1] - size_px[0], shape[2] - size_px[1])
     start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in surplus)
     return (0, *start), (shape[0], *size_px)
-
-
-def _cut(
-    geometry: Geometry,
-    image: np.ndarray,
-    label_map: np.ndarray | None,
-    *,
-    start: tuple,
-    shape: tuple,
-    fill: float,
-) -> tuple[Geometry, np.ndarray, np.ndarray | None]:
-    """Take a box of image and label map."""
-    image = cut_volume(image, start, shape, fill=fill)
-    if label_map is not None:
-        label_map = cut_volume(label_map, start, shape, fill=0)
-    return cut_grid(geometry, start, shape), image, label_map

@@ -4,22 +4,23 @@ Neighbouring slices of one target become support and query.
 """
 
 import hashlib
-import signal
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data.layout import DatasetLayout
 from dataloaders.augmentation import augment_episode
 from dataloaders.episode_config import EpisodeConfig
 from dataloaders.episode_index import EpisodeIndex, build_index, excluded_slices
+from dataloaders.folds import Split, describe_split
 from dataloaders.sharding import episodes_of_rank
-from dataloaders.volumes import PreparedScan
+from dataloaders.volumes import PreparedScan, load_scans
 from dataloaders.warps import REFERENCE_SIZE_PX
+from dataloaders.worker_batches import BatchLoader, PackedBatch, measure_patience_s, start_worker
 from util.errors import UserError
-from util.stops import SIGNALS
+from util.remarks import remark
 
 
 class EpisodeDataset(Dataset):
@@ -99,6 +100,50 @@ class EpisodeDataset(Dataset):
         }
 
 
+def load_episodes(
+    layout: DatasetLayout,
+    split: Split,
+    config: EpisodeConfig,
+    *,
+    further: Sequence[DatasetLayout] = (),
+    image_size_px: tuple[int, int] | None = None,
+) -> EpisodeDataset:
+    """Load a fold's training scans and make their episodes.
+
+    Scans without labels are left out, with a remark, where labels decide what may train.
+
+    Args:
+        layout: where the files lie.
+        split: of the fold.
+        config: what episodes are made of.
+        further: see `load_scan`'s `more_supervoxels`.
+        image_size_px: see `load_scan`.
+
+    Raises:
+        UserError: see `load_scans` and `EpisodeDataset`.
+    """
+    for line in describe_split(split):
+        remark(line)
+    chosen = split.training
+    if config.needs_labels and split.unlabelled:
+        chosen = tuple(scan_id for scan_id in chosen if scan_id not in split.unlabelled)
+        if not chosen:
+            missing = layout.label_path(split.unlabelled[0])
+            raise UserError(f"{missing}: no such label file; evaluation, setting 2 and use_gt need labels")
+        remark(
+            f"{len(split.unlabelled)} scans without labels do not train: what to exclude or draw is unknown"
+        )
+    scans = load_scans(
+        layout,
+        chosen,
+        with_labels=config.needs_labels,
+        with_supervoxels=config.needs_supervoxels,
+        more_supervoxels=further,
+        image_size_px=image_size_px,
+    )
+    return EpisodeDataset(scans, config)
+
+
 def make_episode_loader(
     dataset: EpisodeDataset,
     *,
@@ -108,7 +153,7 @@ def make_episode_loader(
     pin_memory: bool = False,
     rank: int = 0,
     n_ranks: int = 1,
-) -> DataLoader:
+) -> BatchLoader:
     """Make a loader that gives the episodes in order, from any of them on.
 
     Leaves the global random states alone: the same training follows with any number of workers. In each step
@@ -127,7 +172,7 @@ def make_episode_loader(
         The loader; each entry of a batch is `EpisodeDataset.__getitem__`'s with a leading batch axis.
 
     Raises:
-        UserError: a number is out of range.
+        UserError: a number is out of range. Iterating raises as `BatchLoader` says.
         ValueError: see `episodes_of_rank`.
     """
     if batch_size < 1 or num_workers < 0:
@@ -137,29 +182,22 @@ def make_episode_loader(
     if not 0 <= start_episode <= len(dataset):
         raise UserError(f"cannot go on at episode {start_episode}: there are {len(dataset)}; raise n_steps")
     episodes = range(start_episode, len(dataset))
-    return DataLoader(
+    has_workers = num_workers > 0 and len(episodes) > 0
+    loader = DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=episodes_of_rank(episodes, batch_size, rank=rank, n_ranks=n_ranks),
         num_workers=num_workers,
+        collate_fn=PackedBatch,
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers > 0 else None,
-        worker_init_fn=worker_init,
+        worker_init_fn=start_worker,
+        timeout=measure_patience_s(dataset, batch_size) if has_workers else 0,
         pin_memory=pin_memory,
         # Its own generator: the loader would otherwise draw worker seeds from PyTorch's global state.
         generator=torch.Generator(),
     )
-
-
-def worker_init(worker_id: int) -> None:
-    """Keep a worker process to one thread, and let the main process say when to stop.
-
-    Workers are many already, and slices small. Signals that reach the whole process group would end workers
-    before the main process has kept what there is.
-    """
-    cv2.setNumThreads(0)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    return BatchLoader(loader)
 
 
 def _require_one_size(scans: Sequence[PreparedScan]) -> None:
@@ -197,6 +235,12 @@ def _build_checked_index(
         else np.zeros(len(scan.image), dtype=bool)
         for scan in scans
     ]
+    if config.exclude_labels and not any(slices.any() for slices in excluded):
+        raise UserError(
+            f"exclude_label={list(config.exclude_labels)}: setting 2 must leave test organs out, but no "
+            f"slice of {len(scans)} training scans has {config.exclude_rule} of them; check the labels, the "
+            "organ group and task.exclude_rule"
+        )
     index = build_index(
         targets,
         excluded,

@@ -1,7 +1,7 @@
 """The evaluation protocol: which support slice serves which query slice."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,18 @@ import numpy as np
 import torch
 
 from data.layout import DatasetLayout
-from dataloaders.volumes import load_scan
+from data.prepared_files import read_label_map
+from dataloaders.folds import check_support_position, choose_support_position
+from dataloaders.slice_assignment import (
+    Assignment,
+    assign_by_height,
+    assign_chunks,
+    choose_support_slices,
+    organ_slices,
+)
+from dataloaders.volumes import load_scan, resize_in_plane
 from util.errors import UserError
-from util.image_io import Geometry
+from util.image_io import Geometry, read_geometry
 from util.metrics import VolumeScore, overlap
 
 
@@ -36,19 +45,6 @@ class EvaluationScan:
     label_path: Path | None = None
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """Which of a query's slices are segmented, and after which of the support slices.
-
-    Attributes:
-        slices: positions in the query, increasing.
-        parts: for each of them an index into the support slices.
-    """
-
-    slices: np.ndarray
-    parts: np.ndarray
-
-
 def load_evaluation_scan(
     layout: DatasetLayout, scan_id: int, *, image_size_px: tuple[int, int] | None
 ) -> EvaluationScan:
@@ -70,51 +66,11 @@ def load_evaluation_scan(
     )
 
 
-def organ_slices(label_map: np.ndarray, label: int) -> np.ndarray:
-    """List the slices of a label map `(Z, H, W)` that contain an organ, in order.
-
-    The list may be empty.
-    """
-    return np.flatnonzero((label_map == label).any(axis=(1, 2)))
-
-
-def choose_support_slices(slices: np.ndarray, n_part: int) -> np.ndarray:
-    """Take the middle slice of each of `n_part` equal parts.
-
-    Part i's has index `int((2 i + 1) / (2 n_part) * n)`. For three parts those are at 1/6, 1/2 and 5/6 of the
-    organ; few slices are taken repeatedly.
-
-    Args:
-        slices: the support's slices that contain the organ, at least one.
-        n_part: number of parts.
-
-    Raises:
-        ValueError: there is no slice.
-    """
-    if len(slices) == 0:
-        raise ValueError("the support must contain the organ")
-    return np.array([slices[(2 * part + 1) * len(slices) // (2 * n_part)] for part in range(n_part)])
-
-
-def assign_chunks(slices: np.ndarray, n_part: int) -> Assignment:
-    """Cut a query's organ slices into `n_part` chunks.
-
-    Support slice i serves chunk i. The cuts are at `linspace(0, n, n_part + 1)` truncated to whole numbers.
-    """
-    cuts = [part * len(slices) // n_part for part in range(n_part + 1)]
-    return Assignment(slices=slices, parts=np.repeat(np.arange(n_part), np.diff(cuts)))
-
-
-def assign_by_height(n_query_slices: int, support_slices: np.ndarray, n_support_slices: int) -> Assignment:
-    """Serve every query slice by the support slice of the nearest relative height.
-
-    The truth is not looked at. A slice's relative height is `(z + 1/2) / Z` in its own scan; of two equally
-    near ones the first serves.
-    """
-    query_heights = (np.arange(n_query_slices) + 0.5) / n_query_slices
-    support_heights = (np.asarray(support_slices) + 0.5) / n_support_slices
-    nearest = np.abs(query_heights[:, None] - support_heights[None]).argmin(axis=1)
-    return Assignment(slices=np.arange(n_query_slices), parts=nearest)
+def load_fold(
+    layout: DatasetLayout, scan_ids: Iterable[int], *, image_size_px: tuple[int, int] | None
+) -> list[EvaluationScan]:
+    """Load the scans of a held-out fold; see `load_evaluation_scan`."""
+    return [load_evaluation_scan(layout, scan_id, image_size_px=image_size_px) for scan_id in scan_ids]
 
 
 @dataclass(frozen=True)
@@ -137,14 +93,6 @@ class Job:
     support_slices: np.ndarray
     assignment: Assignment
     main_support: bool
-
-
-def check_support_position(position: int, n_scans: int) -> None:
-    """Raise `UserError` unless a fold of `n_scans` scans has one at `position`."""
-    if position >= n_scans:
-        raise UserError(
-            f"supp_idx={position}: the fold holds {n_scans} scans, counted from 0; choose a smaller one"
-        )
 
 
 def plan_jobs(
@@ -203,6 +151,48 @@ def plan_jobs(
             "least; choose another fold or other organs"
         )
     return jobs
+
+
+def check_fold(
+    layout: DatasetLayout,
+    scan_ids: Sequence[int],
+    organs: Mapping[int, str],
+    *,
+    supp_idx: int,
+    n_part: int,
+    image_size_px: tuple[int, int] | None,
+) -> None:
+    """Make sure, from label maps alone, that a fold can be evaluated.
+
+    Args:
+        layout: where the files lie.
+        scan_ids: of the fold; if there are none, nothing is checked.
+        organs, n_part: see `plan_jobs`.
+        supp_idx: see `choose_support_position`.
+        image_size_px: see `load_evaluation_scan`.
+
+    Raises:
+        UserError: a label file is missing or damaged; otherwise as `plan_jobs` does.
+    """
+    if scan_ids:
+        position = choose_support_position(supp_idx, len(scan_ids))
+    if not scan_ids or layout.spec.name == "PHANTOM":  # which has all organs, and may have to be made yet
+        return
+    scans = []
+    for scan_id in scan_ids:
+        geometry = read_geometry(layout.image_path(scan_id))
+        label_map = read_label_map(layout, scan_id, geometry)
+        scans.append(
+            EvaluationScan(
+                scan_id=scan_id,
+                images=torch.empty(len(label_map), 0),
+                support_labels=resize_in_plane(label_map, image_size_px),
+                label_map=label_map,
+                geometry=geometry,
+                label_path=layout.label_path(scan_id),
+            )
+        )
+    plan_jobs(scans, organs, support_position=position, n_part=n_part, all_slices=False, every_support=False)
 
 
 def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:

@@ -1,9 +1,15 @@
 """Split scans into the published folds, of which neighbours share one scan."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from util.errors import UserError
+from data.layout import DatasetLayout
+from util.errors import NothingToDo, UserError
+from util.remarks import remark
+
+N_FOLDS = 5
+DEFAULT_SUPPORT = 2  # position in its fold, by the published protocol
+_MAX_NAMED = 10
 
 
 def fold_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[int]:
@@ -51,11 +57,121 @@ def training_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> l
     return remaining
 
 
-def check_number(scan_ids: Sequence[int], n_folds: int, *, folder: Path) -> None:
-    """Raise `UserError`, which names their folder, for too few scans."""
-    if len(scan_ids) < n_folds:
+@dataclass(frozen=True)
+class Split:
+    """The ids of the scans that a fold evaluates and trains on, in increasing order.
+
+    Attributes:
+        held_out: labelled scans; empty where they are too few to make folds.
+        training: all others, with labels or without.
+        unlabelled: those of `training` without labels.
+    """
+
+    held_out: tuple[int, ...]
+    training: tuple[int, ...]
+    unlabelled: tuple[int, ...]
+
+
+def split_scans(
+    scan_ids: Sequence[int],
+    labelled_ids: Sequence[int],
+    fold: int,
+    n_folds: int = N_FOLDS,
+    *,
+    place: object = "data",
+) -> Split:
+    """Split a dataset's scans for one fold.
+
+    Folds count labelled scans, as `fold_scan_ids` says; scans without labels train in every fold. Fewer
+    labelled
+    scans than folds hold none out: fold 0 then trains on all scans, if some have no labels.
+
+    Args:
+        scan_ids: all scans, in any order, each once.
+        labelled_ids: those with labels.
+        fold: 0 to `n_folds - 1`.
+        n_folds: at least 2.
+        place: where the scans lie, for messages.
+
+    Raises:
+        UserError: as `fold_scan_ids` and `training_scan_ids` do.
+        NothingToDo: there are no folds, and `fold` is not 0.
+    """
+    labelled = set(labelled_ids)
+    unlabelled = tuple(sorted(set(scan_ids) - labelled))
+    if len(labelled) >= n_folds:
+        held_out = fold_scan_ids(sorted(labelled), fold, n_folds)
+        training = set(unlabelled).union(sorted(labelled)).difference(held_out)
+        if not training:
+            training = training_scan_ids(sorted(labelled), fold, n_folds)
+        return Split(tuple(held_out), tuple(sorted(training)), unlabelled)
+    if not unlabelled:
         raise UserError(
-            f"{folder}: {n_folds} folds need at least {n_folds} scans, got {len(scan_ids)}; add scans"
+            f"{place}: {n_folds} folds need at least {n_folds} scans, got {len(labelled)}; add scans"
+        )
+    if fold > 0:
+        raise NothingToDo(
+            f"eval_fold={fold}: {len(labelled)} labelled scans make no folds; eval_fold=0 trains on all scans"
+        )
+    return Split((), tuple(sorted(scan_ids)), unlabelled)
+
+
+def find_split(
+    layout: DatasetLayout, fold: int, *, n_phantom_scans: int, scan_ids: Sequence[int] = ()
+) -> Split:
+    """Split a prepared dataset for one fold.
+
+    Args:
+        layout: where its files lie.
+        fold: 0 to 4.
+        n_phantom_scans: PHANTOM's scans, all of which have labels, may have to be made yet.
+        scan_ids: all scans if they are known.
+
+    Raises:
+        UserError, NothingToDo: as `split_scans`, `DatasetLayout.scan_ids` and `check_labels` do.
+    """
+    is_phantom = layout.spec.name == "PHANTOM"
+    scan_ids = scan_ids or (range(n_phantom_scans) if is_phantom else layout.scan_ids())
+    labelled_ids = scan_ids if is_phantom else set(layout.labelled_ids()).intersection(scan_ids)
+    split = split_scans(scan_ids, sorted(labelled_ids), fold, place=layout.volumes_dir)
+    if not is_phantom:
+        layout.check_labels()
+    return split
+
+
+def describe_split(split: Split) -> list[str]:
+    """Say in a line each what is unusual about a split."""
+    lines = []
+    if split.unlabelled:
+        names = ", ".join(map(str, split.unlabelled[:_MAX_NAMED])) + ", ..." * (
+            len(split.unlabelled) > _MAX_NAMED
+        )
+        lines.append(f"{len(split.unlabelled)} scans without labels train and are not evaluated: {names}")
+    if not split.held_out:
+        lines.append(f"no scan is held out, as fewer than {N_FOLDS} have labels; evaluation needs more")
+    return lines
+
+
+def choose_support_position(supp_idx: int, n_scans: int) -> int:
+    """Return the support's position in a fold of `n_scans` scans.
+
+    The default, 2, stands for the last scan of a fold of fewer than three, as 5 to 9 scans make them.
+
+    Raises:
+        UserError: the fold has no such position.
+    """
+    if supp_idx == DEFAULT_SUPPORT and 0 < n_scans <= DEFAULT_SUPPORT:
+        remark(f"supp_idx={supp_idx}: the fold holds {n_scans} scans, its last one is the support")
+        return n_scans - 1
+    check_support_position(supp_idx, n_scans)
+    return supp_idx
+
+
+def check_support_position(position: int, n_scans: int) -> None:
+    """Raise `UserError` unless a fold of `n_scans` scans has one at `position`."""
+    if position >= n_scans:
+        raise UserError(
+            f"supp_idx={position}: the fold holds {n_scans} scans, counted from 0; choose a smaller one"
         )
 
 

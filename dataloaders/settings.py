@@ -1,8 +1,10 @@
 """Configuration keys of training episodes and of the evaluation."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_config import EpisodeConfig
 from util.settings import flag, increasing_pair, key, one_of, optional, real, several, whole
 
 
@@ -47,6 +49,11 @@ class TaskConfig:
         return AugmentationRanges(
             **{entry.name: getattr(self, entry.name) for entry in fields(AugmentationRanges)}
         )
+
+    def episode_config(self, **more: Any) -> EpisodeConfig:
+        """Say what episodes are made of; `more` are the fields that no key here sets."""
+        own = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
+        return EpisodeConfig(**own, augmentation=self.augmentation, **more)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.layout import DatasetLayout
+from data.prepared_files import read_label_map, read_supervoxels
 from data.supervoxels.records import record_path
 from util.errors import UserError
 from util.image_io import Geometry, read_volume
@@ -24,7 +25,7 @@ class PreparedScan:
     Attributes:
         scan_id: the number in the file names.
         image: `(Z, H, W)` float32, mean 0 and standard deviation 1 over this very array.
-        label_map: `(Z, H, W)` int16, 0 = background; None when not asked for.
+        label_map: `(Z, H, W)` int16 label ids, 0 = background; None when not asked for.
         supervoxels: `(Z, H, W)` int32, 0 = outside the body; None when not asked for.
         geometry: the image file's own grid, also after an in-plane resize: predictions go back to it.
         more_supervoxels: further sets, such as those of another least size, each as `supervoxels`; every set
@@ -74,10 +75,8 @@ def load_scan(
     if with_labels:
         path = layout.label_path(scan_id)
         if not path.is_file():
-            raise UserError(f"{path}: no such label file; evaluation, setting 2 and use_gt need every scan's")
-        voxels, label_geometry = read_volume(path)
-        _require_same_grid(label_geometry, geometry, path=path, scan_id=scan_id)
-        label_map = resize_in_plane(_whole_numbers(voxels, np.int16, path=path), image_size_px)
+            raise UserError(f"{path}: no such label file; evaluation, setting 2 and use_gt need labels")
+        label_map = resize_in_plane(read_label_map(layout, scan_id, geometry).astype(np.int16), image_size_px)
     sets = [
         resize_in_plane(_read_supervoxels(one, scan_id, geometry), image_size_px)
         for one in ((layout, *more_supervoxels) if with_supervoxels else ())
@@ -186,22 +185,6 @@ def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
     return scored
 
 
-def _whole_numbers(voxels: np.ndarray, dtype: type, *, path: Path) -> np.ndarray:
-    """Convert to `dtype` or raise `UserError`.
-
-    Floating point files with whole values are fine.
-    """
-    low, high = voxels.min(), voxels.max()
-    largest = np.iinfo(dtype).max
-    if low < 0 or high > largest:
-        raise UserError(f"{path}: ids must lie in 0..{largest}, got {low:g}..{high:g}; make the file again")
-    whole = voxels.astype(dtype)
-    if not np.array_equal(whole, voxels):
-        first = voxels[whole != voxels][0]
-        raise UserError(f"{path}: ids must be whole numbers, got {first:g}; resample it to the nearest voxel")
-    return whole
-
-
 def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -> np.ndarray:
     path = layout.supervoxel_path(scan_id)
     command = f"python -m data.supervoxels --dataset {layout.spec.name}"
@@ -209,13 +192,7 @@ def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -
         command += f" --min-size {layout.supervoxel_min_vox}"
     if not path.is_file():
         raise UserError(f"{path}: no such supervoxel file; run `{command}`")
-    voxels, found = read_volume(path)
-    if found.shape != geometry.shape:
-        raise UserError(
-            f"{path}: supervoxel grid {found.shape} differs from image grid {geometry.shape}; "
-            f"delete the file and run `{command}`"
-        )
-    supervoxels = _whole_numbers(voxels, np.int32, path=path)
+    supervoxels = read_supervoxels(layout, scan_id, geometry)
     if not supervoxels.any():
         raise UserError(f"{path}: must hold supervoxels, got 0 everywhere; delete it and run `{command}`")
     if not record_path(path).exists():  # of our own files the record tells
@@ -250,22 +227,3 @@ def _require_least_size(supervoxels: np.ndarray, least_vox: int, *, path: Path, 
             f"{smallest}, made with another least size; move the file to that size's folder and set n_sv, "
             f"or delete it and run `{command}`"
         )
-
-
-def _require_same_grid(found: Geometry, expected: Geometry, *, path: Path, scan_id: int) -> None:
-    if found.same_grid(expected):
-        return
-    if found.shape != expected.shape:
-        differing = f"label grid {found.shape} differs from image grid {expected.shape}"
-    else:
-        differing = f"label grid ({_place(found)}) differs from image grid ({_place(expected)})"
-    raise UserError(f"{path}: {differing}; re-run preparation for scan {scan_id}")
-
-
-def _place(geometry: Geometry) -> str:
-    parts = {
-        "spacing": geometry.spacing_mm,
-        "origin": geometry.origin_mm,
-        "direction": geometry.direction,
-    }
-    return ", ".join(f"{name} {[round(float(x), 3) for x in numbers]}" for name, numbers in parts.items())

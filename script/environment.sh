@@ -14,6 +14,8 @@ if ((BASH_VERSINFO[0] < 4)); then
     exit 2
 fi
 set -euo pipefail
+# With these Python would look for its own modules, or for ours, in other places than the environment and this clone.
+unset PYTHONHOME PYTHONSAFEPATH PYTHONINSPECT
 
 repo_root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd -- "$repo_root"

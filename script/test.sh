@@ -6,7 +6,7 @@ if [[ ${1-} == -h || ${1-} == --help ]]; then
     cat <<'USAGE'
 usage: bash script/test.sh [pytest arguments]
 
-Runs ruff (rules and format) and pytest, on everything by default; fails if either fails. Prepares the Python
+Runs ruff (rules and format) and pytest, on everything by default, on up to four cores; fails if either fails. Prepares the Python
 environment first, as script/train.sh --help says. Paths start at the repository's root.
 
   bash script/test.sh
@@ -24,7 +24,8 @@ style_code=0
 "$python" -m ruff format --check . || style_code=1
 test_code=0
 # Small tensors: more threads only wait for each other.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest "$@" || test_code=$?
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+    "$@" || test_code=$?
 
 if ((style_code != 0)); then
     echo "ruff found something, see above (ruff check --fix . and ruff format . mend most of it)" >&2

@@ -86,7 +86,11 @@ class Place:
         """Turn the data into own data, `Hips`, and return the words that find them."""
         (self.root / "own").mkdir()
         shutil.move(self.file("image", 0).parent, self.root / "own" / "volumes")
-        values = {"name": "Hips", "labels": {"background": 0, "cup": 1, "stem": 2}, "test_labels": [1]}
+        values = {
+            "name": "Hips",
+            "labels": {"background": 0, "cup": 1, "stem": 2, "left": 3, "right": 4},
+            "test_labels": [1],
+        }
         (self.root / "own" / "dataset.json").write_text(json.dumps(values | description))
         own = ["dataset=Hips", f"path.OWN.data_dir={self.root / 'own'}", "model.encoder_weights=None"]
         return [*own, *(word for word in self.words if word.startswith("path.log_dir="))]

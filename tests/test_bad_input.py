@@ -140,7 +140,7 @@ SCANS = {
     ),
     "labels of fractions": (
         lambda place: place.change("label", 1, by=halve),
-        ["label_1.nii.gz: ids must be whole numbers, got 0.5; resample it to the nearest voxel"],
+        ["label_1.nii.gz: label values must be among", "got 0.5, 1.5;", "resample it to the nearest voxel"],
     ),
     "support without the organ": (
         lambda place: place.change("label", 2, by=without(1)),
@@ -182,7 +182,7 @@ def lose(place, kind, *scan_ids):
 OWN = {
     "no labels": (
         lambda place: lose(place, "label", *range(10)),
-        "label_0.nii.gz: no such label file; evaluation",
+        "own/volumes: evaluation's 5 folds need at least 5 scans with labels, got 0; annotate more",
     ),
     "an image lost": (
         lambda place: lose(place, "image", 1),
@@ -237,8 +237,8 @@ def test_own_data_that_are_not_whole(place, capsys, damage, told, command):
     words = place.make_own()
     words += ["use_gt=True"] if command is train else [f"reload_model_path={place.snapshot}", "supp_idx=0"]
     damage(place)
-    if "label file" in told and command is train:
-        told = "label_3.nii.gz: no such label file; evaluation, setting 2 and use_gt need every scan's"
+    if "annotate more" in told and command is train:
+        told = "label_0.nii.gz: no such label file; evaluation, setting 2 and use_gt need labels"
     assert told in refusal(lambda: command(*words), capsys, place.root)
 
 

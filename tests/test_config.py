@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from config_ssl_upload import (
-    PUBLISHED_WEIGHTS,
     RECIPES,
     REPOSITORY,
     Config,
@@ -20,6 +19,7 @@ from models.encoder_weights import PUBLISHED
 from util.command_line import run_command_line
 from util.errors import UserError
 from util.settings import plain_values
+from util.training_settings import PUBLISHED_WEIGHTS
 
 NAMES_SHARED_BY_THE_FIELD = {
     *(

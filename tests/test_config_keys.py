@@ -81,6 +81,7 @@ def all_reads():
     for path in of_optim:
         reads |= {f"optim.{name}" for name in keys_read(path.read_text(encoding="utf-8"), "optim")}
     reads |= {f"phantom.{name}" for name in keys_read(_part_of("data/settings.py", "PhantomConfig"), "self")}
+    reads |= {f"task.{name}" for name in keys_read(_part_of("dataloaders/settings.py", "TaskConfig"), "self")}
     reads |= keys_read(_part_of("config_ssl_upload.py", "find_former_run"))
     return reads | keys_read(_part_of("config_ssl_upload.py", "Config"), "self")
 

@@ -286,7 +286,7 @@ def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
 
 
 def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):
-    command = [sys.executable, str(REPOSITORY / "training.py"), *tiny_overrides, "n_steps=40", *STEPS[1:]]
+    command = [sys.executable, str(REPOSITORY / "training.py"), *tiny_overrides, "n_steps=12", *STEPS[1:]]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     child = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -297,10 +297,10 @@ def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tm
     child.kill()
     child.wait()
     step = load_checkpoint(list_checkpoints(folder / "1")[0]).step
-    assert 0 < step < 40
+    assert 0 < step < 12
     assert go_on(tiny_overrides, "resume=latest") == 0
-    assert run(*tiny_overrides, "n_steps=40", *STEPS[1:]) == 0
-    assert_equal(final(folder, 2, 40), final(folder, 3, 40))
+    assert run(*tiny_overrides, "n_steps=12", *STEPS[1:]) == 0
+    assert_equal(final(folder, 2, 12), final(folder, 3, 12))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -172,3 +172,23 @@ def test_what_cannot_train_is_refused_in_one_line(tiny_overrides, override, mess
     assert message in told[-1]
     assert told[-1].startswith("error: ")
     assert not any("Traceback" in line for line in told)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of PyTorch's half-made iterator
+def test_workers_that_cannot_deliver_end_a_training_that_is_marked_failed(
+    tiny_overrides, tmp_path, capsys, monkeypatch
+):
+    def refuse(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.multiprocessing.Queue", refuse)
+    assert run_command_line(training.experiment, [*tiny_overrides, "num_workers=2"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "deliver nothing (cannot start (No space left on device)); look at the space in /dev/shm and TM"
+        in error
+    )
+    run = json.loads((tmp_path / "runs/PHANTOM/fold_0/training/1/run.json").read_text())
+    assert run["status"] == "FAILED"

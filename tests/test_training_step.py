@@ -120,7 +120,6 @@ def test_waiting_for_the_device_would_be_found(wait):
     [
         {},
         {
-            "precision": "bf16",
             "optim": {"name": "adamw", "clip_norm": 1.0, "average_decay": 0.9},
             "nonfinite": "skip:3",
         },
@@ -129,7 +128,7 @@ def test_waiting_for_the_device_would_be_found(wait):
         *({"model": {"prior_form": form}} for form in PRIOR_FORMS),
         {"model": {"prior_gradient": "straight_through"}},
     ],
-    ids=["default", "bf16_adamw_clipped", "recompute", *SWITCHES, *PRIOR_FORMS, "straight_through"],
+    ids=["default", "adamw_clipped", "recompute", *SWITCHES, *PRIOR_FORMS, "straight_through"],
 )
 def test_a_step_never_waits_for_the_device(changes):
     config = _config(**changes)

@@ -4,6 +4,7 @@ A defect keeps its traceback.
 """
 
 import copy
+import io
 import logging
 import re
 import sys
@@ -18,6 +19,7 @@ from docopt import DocoptExit, docopt
 from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, NothingToDo, Stopped, UserError
 from util.json_files import read_json_object
 from util.ranks import RankLost, find_ranks
+from util.remarks import printed_remarks, remark
 
 with warnings.catch_warnings():
     # sacred 0.8.7 imports pkg_resources, which says at each start that it will go.
@@ -32,6 +34,26 @@ _DEEPEST = 10  # levels of a configuration file
 _KEY = re.compile(r"[A-Za-z_]\w*")
 
 _MUTED_REMARKS = ("Changed type of config entry", "Failed after", "Aborted after")
+
+
+def new_experiment(name: str, folder: Path) -> sacred.Experiment:
+    """Make an experiment that records the commit of a folder, if git can say it."""
+    try:
+        experiment = sacred.Experiment(name, base_dir=folder)
+    except Exception as error:  # no git, no commit yet, a clone of another user, a GIT_DIR of something else
+        experiment = sacred.Experiment(name, base_dir=folder, save_git_info=False)
+        experiment.git_fault = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    experiment.logger = experiment_logger()
+    return experiment
+
+
+def remark_on_unknown_commit(experiment: sacred.Experiment) -> None:
+    """Remark that git cannot say the commit of the code."""
+    if experiment.save_git_info is False:
+        remark(
+            f"commit unknown: git cannot read this clone ({experiment.git_fault}); the run is recorded "
+            "without"
+        )
 
 
 def experiment_logger() -> logging.Logger:
@@ -236,8 +258,12 @@ def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
     128 and its number when a signal asked to stop, and another rank's code where that failed first and told
     why.
     """
+    for stream in (sys.stdout, sys.stderr):  # names in any script, whatever the locale can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        with printed_remarks():
+            main()
     except (UserError, SacredError) as error:
         if debug:
             raise

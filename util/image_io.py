@@ -14,9 +14,12 @@ from numpy.typing import ArrayLike
 
 from util.errors import UserError
 from util.files import replaced_file
-from util.nifti_files import NiftiFault, read_header, read_voxels
+from util.nifti_files import NiftiHeader, read_header, read_voxels
+from util.remarks import remark
 
-_SKEW_TOLERANCE = 1e-3  # cosines are stored as float32
+# Unit vectors in patient coordinates (x, y, z), which run to the patient's left, back (posterior) and head.
+TOWARDS = {"R": (-1, 0, 0), "L": (1, 0, 0), "A": (0, -1, 0), "P": (0, 1, 0), "I": (0, 0, -1), "S": (0, 0, 1)}
+PREPARED_ORIENTATION = "LPS"  # of prepared volumes whose header has none, as ITK assumes
 
 
 @dataclass(frozen=True)
@@ -72,52 +75,66 @@ class Geometry:
         return offsets @ np.linalg.inv(self.axes).T / self.spacing_mm
 
 
-def read_volume(path: Path) -> tuple[np.ndarray, Geometry]:
-    """Read a 3D NIfTI file.
+def read_volume(path: Path, *, needs_orientation: bool = True) -> tuple[np.ndarray, Geometry]:
+    """Read a prepared NIfTI volume.
 
-    Voxels come from the file's bytes, for ITK turns those that are no numbers into 0.
+    Args:
+        path: the file.
+        needs_orientation: whether to remark on a header that says nothing of the patient's axes; LPS is
+            assumed.
 
     Returns:
         The voxels `(Z, H, W)` in the file's own dtype, all finite, and their geometry.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, not a 3D image, claims more than it holds or
-            memory does, or voxels are not finite.
+        UserError: the file is missing, unreadable, damaged, not a 3D image, contradicts itself, claims more
+            than it holds or memory does, or voxels are not finite.
     """
     path = Path(path)
-    geometry = read_geometry(path)
-    try:
-        voxels = read_voxels(path)
-    except (NiftiFault, OSError) as error:
-        raise _unreadable(path, error) from error
-    except MemoryError as error:
-        raise UserError(f"{path}: not enough memory to read shape {geometry.shape}") from error
+    header = read_header(path)
+    voxels = read_voxels(path, header)
     if voxels.dtype.kind == "f" and (n_bad := voxels.size - np.count_nonzero(np.isfinite(voxels))):
         raise UserError(f"{path}: image must be finite, got {n_bad} NaN or infinite voxels; prepare it again")
-    return voxels, geometry
+    return voxels, _prepared_geometry(path, header, needs_orientation=needs_orientation)
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Read a 3D NIfTI file's geometry alone.
+def read_geometry(path: Path, *, needs_orientation: bool = True) -> Geometry:
+    """Read a prepared NIfTI volume's geometry alone.
 
     It is much cheaper than `read_volume`, which says what is raised. Of the voxels nothing is known.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    # Not switched on again, for threads read side by side: nobody could act on ITK's remarks.
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NiftiImageIO")
-    reader.SetFileName(str(path))
-    try:
-        header = read_header(path)
-        reader.ReadImageInformation()
-    except (NiftiFault, OSError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-    geometry = _geometry(reader)
-    _check_geometry(path, geometry, shape=header.shape)
-    return geometry
+    return _prepared_geometry(path, read_header(path), needs_orientation=needs_orientation)
+
+
+def read_raw_volume(path: Path, *, assume_orientation: str | None = None) -> tuple[np.ndarray, Geometry]:
+    """Read a NIfTI volume as somebody else made it.
+
+    Args:
+        path: the file.
+        assume_orientation: the ends of the patient that its axes (x, y, z) run to, such as "RAS", if its
+            header does not say; None refuses such a file.
+
+    Returns:
+        The voxels `(Z, H, W)`, an integer type or float32 in which NaN and infinity are kept, and their
+        geometry.
+
+    Raises:
+        UserError: as `read_volume`, but for voxels that are not finite; or the orientation is unknown.
+    """
+    path = Path(path)
+    header = read_header(path)
+    geometry = _raw_geometry(path, header, assume_orientation)
+    voxels = read_voxels(path, header, allow_padding=True)
+    if voxels.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # becomes infinite, which the checks report
+            voxels = voxels.astype(np.float32, copy=False)
+    return voxels, geometry
+
+
+def read_raw_geometry(path: Path, *, assume_orientation: str | None = None) -> Geometry:
+    """Read the geometry alone of what `read_raw_volume` reads."""
+    return _raw_geometry(Path(path), read_header(Path(path)), assume_orientation)
 
 
 def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
@@ -162,8 +179,8 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
     with replaced_file(path, suffix=".nii.gz") as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-            read_voxels(temporary)  # ITK does not tell of a disk that is full
-        except (RuntimeError, NiftiFault) as error:
+            read_voxels(temporary, read_header(temporary))  # ITK does not report a full disk
+        except (RuntimeError, UserError) as error:
             raise UserError(f"{path}: cannot be written ({_reason(error)}); is the disk full?") from error
 
 
@@ -176,27 +193,44 @@ def to_sitk(volume: np.ndarray, geometry: Geometry) -> sitk.Image:
     return image
 
 
-def _check_geometry(path: Path, geometry: Geometry, *, shape: tuple[int, int, int]) -> None:
-    axes = geometry.axes
-    spacing_mm = np.array(geometry.spacing_mm)
-    if geometry.shape != shape:
-        fault = f"shape {geometry.shape} instead of {shape}"
-    elif not (np.isfinite(spacing_mm).all() and (spacing_mm > 0).all()):
-        fault = f"spacing {geometry.spacing_mm}"
-    elif not np.isfinite(geometry.origin_mm).all():
-        fault = f"origin {geometry.origin_mm}"
-    elif not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=_SKEW_TOLERANCE):
-        fault = f"axes that are not perpendicular, {geometry.direction}"
+def _prepared_geometry(path: Path, header: NiftiHeader, *, needs_orientation: bool) -> Geometry:
+    if header.affine is None and needs_orientation:
+        remark(
+            f"{path.parent}: volumes without orientation (qform_code and sform_code are 0), "
+            f"{PREPARED_ORIENTATION} assumed"
+        )
+    return _grid_geometry(header, PREPARED_ORIENTATION)
+
+
+def _raw_geometry(path: Path, header: NiftiHeader, assume_orientation: str | None) -> Geometry:
+    if header.affine is None and assume_orientation is None:
+        raise UserError(
+            f"{path}: orientation unknown (qform_code and sform_code are 0); fix the header, or for own "
+            "data add "
+            '"assume_orientation": "RAS" (or what is right) to dataset.json'
+        )
+    return _grid_geometry(header, assume_orientation)
+
+
+def _grid_geometry(header: NiftiHeader, orientation: str | None) -> Geometry:
+    """Return where a header says that its grid lies; one without affine begins at the patient's origin."""
+    axes, origin_mm = np.eye(3), np.zeros(3)
+    if header.affine is None:
+        axes = np.stack([TOWARDS[letter] for letter in orientation], axis=1)
     else:
-        return
-    raise _unreadable(path, NiftiFault(fault))
+        patient = (
+            np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3]
+        )  # NIfTI's x and y run to R and A, ours to L and P
+        axes, origin_mm = patient[:, :3] / np.linalg.norm(patient[:, :3], axis=0), patient[:, 3]
+    return Geometry(
+        shape=tuple(reversed(header.shape)),
+        spacing_mm=tuple(reversed(header.spacing_mm)),
+        origin_mm=tuple((origin_mm + 0.0).tolist()),
+        direction=tuple((axes + 0.0).ravel().tolist()),
+    )
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read as an image ({_reason(error)}); restore the file")
-
-
-def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+def _geometry(image: sitk.Image) -> Geometry:
     return Geometry(
         shape=tuple(reversed([int(length) for length in image.GetSize()])),
         spacing_mm=tuple(reversed(image.GetSpacing())),

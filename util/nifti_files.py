@@ -1,72 +1,51 @@
-"""The bytes of NIfTI files, which may be damaged or made to harm.
+"""Defensive NIfTI-1 reader for untrusted files, on top of nibabel.
 
-Libraries take a header at its word: they ask for the memory that it claims, give zeros for voxels that are
-not there, and turn voxels that are no numbers into 0. Here nothing is unpacked far beyond what the header
-claims, and nothing is claimed that the file could not hold.
+nibabel and ITK trust a header: they allocate the memory that it claims, replace impossible values by others,
+and choose between two affines that disagree. This module bounds what is read by what the file can hold, and
+refuses a file whose header says two things about one voxel grid. It is the only place that opens NIfTI files.
 """
 
+import gzip
+import io
 import math
-import re
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.spatialimages import HeaderDataError
 
 from util.errors import UserError
 
-HEADER_BYTES = 348
-BEGINNING_BYTES = 1 << 16  # of a file, to find its header in, packed or not
-_SPARE_BYTES = 1 << 16  # some programs fill their files up behind the voxels
-MOST_VOXELS = 1 << 30  # 1024 x 1024 x 1024
-GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's sign for gzip's form, with its checksum
-_FIRST_BLOCK_BYTES, _BLOCK_BYTES = 1 << 12, 1 << 20
-_MOST_EMPTY_MEMBERS = 1000  # in a row; nobody writes so many
-_ZEROS = re.compile(rb"\0*")
-# What deflate can make of a byte at most, and the ends of the form.
-_MOST_UNPACKED_PER_BYTE, _ENDS_BYTES = 1032, 1 << 16
-_FARTHEST_MM = 1e6
-_LONGEST_QUATERNION = 1.01  # of its three stored parts, squared and summed; at most 1 but for rounding
-_MAGIC = b"n+1\0"
-_FIRST_VOXEL_BYTE = 352
-_HEADER = np.dtype(
-    {
-        "names": [
-            *("size", "dim", "datatype", "bitpix", "pixdim", "offset", "slope", "intercept"),
-            *("has_quaternion", "has_rows", "quaternion", "shift_mm", "rows", "magic"),
-        ],
-        "formats": [
-            *("i4", ("i2", 8), "i2", "i2", ("f4", 8), "f4", "f4", "f4"),
-            *("i2", "i2", ("f4", 3), ("f4", 3), ("f4", 12), "S4"),
-        ],
-        "offsets": [0, 40, 70, 72, 76, 108, 112, 116, 252, 254, 256, 268, 280, 344],
-        "itemsize": HEADER_BYTES,
-    }
-)
-_DTYPES = {
-    2: "u1",
-    4: "i2",
-    8: "i4",
-    16: "f4",
-    64: "f8",
-    256: "i1",
-    512: "u2",
-    768: "u4",
-    1024: "i8",
-    1280: "u8",
-}
+MAX_VOXELS = 1 << 30  # 1024 x 1024 x 1024
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
+SKEW_TOLERANCE = 1e-3  # of direction cosines, which are stored as float32
+_HEADER_BYTES, _MIN_OFFSET, _MAGIC = 348, 352, b"n+1\0"
+_PADDING_BYTES = 1 << 16  # some programs fill files up after the voxels
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_DEFLATE_RATIO = 1032  # deflate's limit, output bytes for each input byte
+_MM_OF_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes of metre, millimetre and micrometre
+_UNIT_NAMES = {1: "m", 3: "µm"}
+_SPACING_TOLERANCE, _ORIGIN_TOLERANCE_MM = 1e-3, 0.1
+_MAX_ORIGIN_MM = 1e6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NiftiHeader:
-    """How a NIfTI file's voxels are stored.
+    """How the voxels of a NIfTI file are stored, and where they lie.
 
     Attributes:
-        shape: `(Z, H, W)`.
+        shape: `(X, Y, Z)`, the file's own axis order.
         dtype: of the stored values, in the file's byte order.
-        offset: where they begin, in unpacked bytes.
+        offset: first voxel's position in the unpacked file, in bytes.
         slope, intercept: a voxel is slope * stored + intercept.
+        spacing_mm: `(x, y, z)`, from `pixdim` and the spatial unit.
+        affine: `(4, 4)` float64, from voxel indices `(x, y, z)` to patient RAS mm; None if the header has
+            neither a qform nor an sform (both codes are 0).
     """
 
     shape: tuple[int, int, int]
@@ -74,172 +53,248 @@ class NiftiHeader:
     offset: int
     slope: float
     intercept: float
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray | None
 
     @property
     def n_bytes(self) -> int:
-        """The whole file's length, unpacked."""
-        return self.offset + int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-
-
-class NiftiFault(ValueError):
-    """What is wrong with a file, in a few words."""
+        """Length of the unpacked file without padding."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(path: Path) -> NiftiHeader:
-    """Read and check how a file's voxels are stored, but no voxel.
+    """Read and check a header, but no voxel.
+
+    A volume may have further axes of length 1, such as a single time point.
 
     Raises:
-        NiftiFault: it is no NIfTI-1 file, it claims what it cannot hold, or its spacing or scaling is of no
-            use.
-        UserError: its voxels are not 3D or not single real values.
-        OSError: it cannot be read.
+        UserError: the file is missing, unreadable, not NIfTI-1 in one file, not one 3D volume of real
+            numbers, claims more than it can hold, or qform, sform, `pixdim` and units are impossible or
+            contradict each other.
     """
-    with path.open("rb") as file:
-        start = unpack(file.read(BEGINNING_BYTES), HEADER_BYTES, whole=False)
-    header = _parsed(path, start)
-    fits = header.n_bytes <= most_unpacked(path)
-    if not fits or header.n_bytes - header.offset > MOST_VOXELS * header.dtype.itemsize:
-        raise NiftiFault(f"it claims {header.n_bytes} bytes for its shape {header.shape}")
-    return header
+    with _explained(path):
+        header = nibabel.Nifti1Header(_checked_start(path), check=False)
+        shape, dtype = _volume_shape(header, path), _voxel_dtype(header, path)
+        offset, slope, intercept = _storage(header)
+        spacing_mm, affine = _grid(header, path)
+        found = NiftiHeader(shape, dtype, offset, slope, intercept, spacing_mm, affine)
+        capacity = path.stat().st_size * _MAX_DEFLATE_RATIO + _PADDING_BYTES
+        if found.n_bytes > capacity or math.prod(shape) > MAX_VOXELS:
+            raise _Fault(f"it claims {found.n_bytes} bytes for its shape {shape}")
+    return found
 
 
-def read_voxels(path: Path, *, any_filling: bool = False) -> np.ndarray:
-    """Read a file's voxels, scaled.
+def read_voxels(path: Path, header: NiftiHeader, *, allow_padding: bool = False) -> np.ndarray:
+    """Read the voxels with their scaling applied.
 
     Args:
-        path: the file, which may hold up to 64 KiB of zeros behind its voxels.
-        any_filling: these bytes may be others than zeros. Such may be voxels for which the header claims
-            too small a shape.
+        path: the file.
+        header: what `read_header` says of it.
+        allow_padding: accept up to 64 KiB of anything after the voxels; otherwise only zeros, because other
+            bytes may be voxels for which the header claims too small a shape.
 
     Returns:
-        `(Z, H, W)` in the file's own dtype, or float32 for scaled whole numbers. Values that are no numbers
-        are kept.
+        `(Z, Y, X)` in the file's dtype and this machine's byte order, or float32 for scaled integers. NaN and
+        infinity are kept.
 
     Raises:
-        NiftiFault: as `read_header`; or the file is cut off, damaged or longer than it claims.
-        UserError, OSError: as `read_header`.
+        UserError: the file is cut off, damaged or longer than its header claims, or memory runs out.
     """
-    header = read_header(path)
-    content = unpack(path.read_bytes(), header.n_bytes + _SPARE_BYTES)
-    if len(content) < header.n_bytes:
-        raise NiftiFault(f"it ended before the {header.n_bytes} bytes that it claims")
-    if not any_filling and content[header.n_bytes :].strip(b"\0"):
-        raise NiftiFault(f"it holds more than the {header.n_bytes} bytes that it claims")
-    count = header.shape[0] * header.shape[1] * header.shape[2]
-    stored = np.frombuffer(content, header.dtype, count, header.offset).reshape(header.shape)
-    if (header.slope, header.intercept) == (1, 0):
-        return stored.astype(header.dtype.newbyteorder("="))
-    with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, which whoever asked must check
-        scaled = stored * np.float64(header.slope) + np.float64(header.intercept)
-        return scaled.astype(header.dtype.newbyteorder("=") if header.dtype.kind == "f" else np.float32)
+    with _explained(path):
+        content = _read(path, header.n_bytes + _PADDING_BYTES + 1)
+        if len(content) < header.n_bytes:
+            raise _Fault(f"it ended before the {header.n_bytes} bytes that it claims, it is cut off")
+        if len(content) > header.n_bytes + _PADDING_BYTES:
+            raise _Fault(f"it holds more than {header.n_bytes + _PADDING_BYTES} bytes")
+        if not allow_padding and content[header.n_bytes :].strip(b"\0"):
+            raise _Fault(f"it holds more than the {header.n_bytes} bytes that it claims")
+        spec = (header.shape, header.dtype, header.offset, header.slope, header.intercept)
+        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, which callers check for
+            voxels = np.asarray(ArrayProxy(io.BytesIO(content), spec, mmap=False))
+            is_scaled = (header.slope, header.intercept) != (1, 0)
+            stored = np.dtype(np.float32) if is_scaled and header.dtype.kind != "f" else header.dtype
+            return np.ascontiguousarray(voxels.T, stored.newbyteorder("="))
 
 
-def most_unpacked(path: Path) -> int:
-    """Return how many bytes a file can hold at the very most, unpacked."""
-    return path.stat().st_size * _MOST_UNPACKED_PER_BYTE + _ENDS_BYTES
+class _Fault(Exception):
+    """What is wrong with the bytes of a file, in a few words."""
 
 
-def unpack(content: bytes, most_bytes: int, *, whole: bool = True) -> bytes:
-    """Unpack a gzip file's bytes, and return others as they are.
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file raises into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: not enough memory to read it") from error
+    except (_Fault, OSError, EOFError, zlib.error, HeaderDataError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(f"{path}: cannot be read as an image ({reason}); restore the file") from error
 
-    Args:
-        content: the file's bytes.
-        most_bytes: what it may hold.
-        whole: it must be complete, with right checksums, and hold no more; otherwise its beginning alone is
-            returned.
 
-    Raises:
-        NiftiFault: it is cut off, damaged, holds more, or has absurdly many empty members.
+def _read(path: Path, n_bytes: int) -> bytes:
+    """Read at most `n_bytes` of a file, unpacked if it is packed, whatever its name says.
+
+    gzip's checksums are compared if the end is reached.
     """
-    if not content.startswith(GZIP_MAGIC):
-        if whole and len(content) > most_bytes:
-            raise NiftiFault(f"it holds more than {most_bytes} bytes")
-        return content if whole else content[:most_bytes]
-    parts, left, start, n_empty = [], most_bytes, 0, 0
-    while start < len(content) and (whole or left):  # a gzip file may be several members in a row
-        part, end = _unpack_member(content, start, most_bytes=left + whole)
-        parts.append(part)
-        left -= len(part)
-        if left < 0:
-            raise NiftiFault(f"it holds more than {most_bytes} bytes")
-        if end is None and whole:
-            raise NiftiFault("it ended before its end")
-        n_empty = 0 if part else n_empty + 1
-        if n_empty > _MOST_EMPTY_MEMBERS:
-            raise NiftiFault(f"more than {_MOST_EMPTY_MEMBERS} empty gzip members in a row")
-        start = len(content) if end is None else _ZEROS.match(content, end).end()  # gzip's filling
-    return b"".join(parts)
+    with path.open("rb") as file:
+        is_packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        file.seek(0)
+        return gzip.GzipFile(fileobj=file).read(n_bytes) if is_packed else file.read(n_bytes)
 
 
-def _unpack_member(content: bytes, start: int, *, most_bytes: int) -> tuple[bytes, int | None]:
-    """Return at most so many of a gzip member's bytes, and its end where that was reached.
-
-    zlib copies what it was given behind a member's end. The first member, mostly the only one, gets
-    everything; others get blocks that grow, so that the copies are no longer than about the member.
-    """
-    inflater = zlib.decompressobj(wbits=_GZIP_WINDOW)
-    parts, view, n_block = [], memoryview(content), _FIRST_BLOCK_BYTES if start else len(content)
-    while start < len(content) and most_bytes and not inflater.eof:
-        block = view[start : start + n_block]
-        try:
-            parts.append(inflater.decompress(block, most_bytes))
-        except zlib.error as error:
-            raise NiftiFault(str(error)) from error
-        most_bytes -= len(parts[-1])
-        start += len(block) - len(inflater.unused_data)
-        n_block = min(2 * n_block, _BLOCK_BYTES)
-    return b"".join(parts), start if inflater.eof else None
-
-
-def _parsed(path: Path, start: bytes) -> NiftiHeader:
-    orders = [order for order in "<>" if start[:4] == np.array(HEADER_BYTES, f"{order}i4").tobytes()]
-    if not orders or len(start) < HEADER_BYTES:
-        raise NiftiFault("no NIfTI-1 header")
-    header = np.frombuffer(start, _HEADER.newbyteorder(orders[0]), 1)[0]
+def _checked_start(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserError(f"{path}: no such file, it is a folder")
+    start = _read(path, _HEADER_BYTES)
+    if not start:
+        raise _Fault("it is empty")
+    lengths = {int.from_bytes(start[:4], order) for order in ("little", "big")}
+    if _HEADER_BYTES not in lengths:
+        raise _Fault(f"no NIfTI-1 header, it begins with {start[:4]!r}")
+    if len(start) < _HEADER_BYTES:
+        raise _Fault(f"its header must hold {_HEADER_BYTES} bytes, got {len(start)}")
     if start[344:348] != _MAGIC:
-        raise NiftiFault("its header and voxels are not in one file")
-    lengths = _lengths(header["dim"].tolist())
-    dtype = _DTYPES.get(int(header["datatype"]))
-    if len(lengths) != 3 or dtype is None:
-        raise UserError(f"{path}: must be a 3D image of single values, got size {tuple(lengths)}")
-    dtype = np.dtype(dtype).newbyteorder(orders[0])
-    if header["bitpix"] != 8 * dtype.itemsize:
-        raise NiftiFault(f"{header['bitpix']} bits a voxel for {dtype.name}")
-    spacing = header["pixdim"][1:4].astype(float)
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise NiftiFault(f"spacing must be above 0 mm, got {spacing.tolist()}")
-    _check_place(header)
-    offset, slope, intercept = (float(header[name]) for name in ("offset", "slope", "intercept"))
-    if not (offset >= _FIRST_VOXEL_BYTE and offset.is_integer()):
-        raise NiftiFault(f"voxels that begin at byte {offset:g}")
-    return NiftiHeader(tuple(reversed(lengths)), dtype, int(offset), *_scaling(slope, intercept))
+        raise _Fault(f"header and voxels must be in one NIfTI-1 file, its magic is {start[344:348]!r}")
+    return start
 
 
-def _check_place(header: np.void) -> None:
-    """Refuse a place in the patient that is none: ITK would read other axes out of it in silence."""
-    with np.errstate(invalid="ignore", over="ignore"):  # what is no number is not below a limit either
-        is_turn = np.square(header["quaternion"].astype(float)).sum() < _LONGEST_QUATERNION
-        is_shift, are_rows = (np.abs(header[name]).max() < _FARTHEST_MM for name in ("shift_mm", "rows"))
-    is_wrong = header["has_quaternion"] > 0 and not (is_turn and is_shift)
-    if is_wrong or (header["has_rows"] > 0 and not are_rows):
-        raise NiftiFault("its place in the patient is none")
-
-
-def _scaling(slope: float, intercept: float) -> tuple[float, float]:
-    """Return a header's slope and intercept as they are meant."""
-    if math.isinf(slope) or math.isinf(intercept):
-        raise NiftiFault(f"voxels scaled by {slope:g} and {intercept:g}")
-    if slope == 0 or math.isnan(slope):  # the form's and nibabel's sign for values that are not scaled
-        return 1.0, 0.0
-    return slope, 0.0 if math.isnan(intercept) else intercept
-
-
-def _lengths(dim: list[int]) -> list[int]:
-    """Return the lengths of a header's axes, without those of 1 after the third."""
-    n_axes, *lengths = dim
+def _volume_shape(header: nibabel.Nifti1Header, path: Path) -> tuple[int, int, int]:
+    n_axes, *lengths = (int(length) for length in header["dim"])
     if not 1 <= n_axes <= 7 or min(lengths[:n_axes]) < 1:
-        raise NiftiFault(f"it claims the size {lengths[: max(0, n_axes)]}")
-    lengths = lengths[:n_axes]
-    while len(lengths) > 3 and lengths[-1] == 1:
-        lengths.pop()
-    return lengths
+        raise _Fault(f"it claims the size {lengths[: max(0, n_axes)]}")
+    shape = lengths[:n_axes]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) != 3:
+        raise UserError(
+            f"{path}: must be a 3D image of single values, got size {tuple(lengths[:n_axes])}; split it "
+            "into one file per volume"
+        )
+    return tuple(shape)
+
+
+def _voxel_dtype(header: nibabel.Nifti1Header, path: Path) -> np.dtype:
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError):  # an unknown code
+        dtype = np.dtype("V")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        kind = f"{dtype} (datatype {int(header['datatype'])})"
+        raise UserError(f"{path}: must be a 3D image of single values, got voxels of {kind}; convert it")
+    if int(header["bitpix"]) != 8 * dtype.itemsize:
+        raise _Fault(f"{int(header['bitpix'])} bits a voxel for {dtype.name}")
+    return dtype
+
+
+def _storage(header: nibabel.Nifti1Header) -> tuple[int, float, float]:
+    """Return offset, slope and intercept. A slope of 0 or NaN means that values are not scaled."""
+    offset, slope, intercept = (float(header[name]) for name in ("vox_offset", "scl_slope", "scl_inter"))
+    if not (offset >= _MIN_OFFSET and offset.is_integer()):
+        raise _Fault(f"voxels that begin at byte {offset:g}")
+    if math.isinf(slope) or math.isinf(intercept):
+        raise _Fault(f"voxels scaled by {slope:g} and {intercept:g}")
+    if slope == 0 or math.isnan(slope):
+        return int(offset), 1.0, 0.0
+    return int(offset), slope, 0.0 if math.isnan(intercept) else intercept
+
+
+def _grid(header: nibabel.Nifti1Header, path: Path) -> tuple[tuple[float, float, float], np.ndarray | None]:
+    """Return the spacing and the affine that qform, sform and `pixdim` agree on, in mm."""
+    unit = int(header["xyzt_units"]) & 7
+    mm = _MM_OF_UNIT.get(unit, 1.0)
+    stored = header["pixdim"][1:4].astype(float)
+    if not (np.isfinite(stored).all() and (stored > 0).all()):
+        raise UserError(
+            f"{path}: spacing must be above 0 mm along x, y, z, got {stored.tolist()}; fix the header"
+        )
+    spacing_mm = stored * mm
+    affines = {
+        name: affine
+        for name, affine in (("qform", _qform(header, path)), ("sform", _sform(header)))
+        if affine is not None
+    }
+    for affine in affines.values():
+        affine[:3] *= mm
+    _check_spacing(spacing_mm, path, unit=_UNIT_NAMES.get(unit), stored=stored)
+    for name, affine in affines.items():
+        _check_affine(name, affine, path)
+    readings = [f"{name} (code {int(header[f'{name}_code'])}) {_describe(affines[name])}" for name in affines]
+    steps = [np.linalg.norm(affine[:3, :3], axis=0) for affine in affines.values()]
+    if any(not np.allclose(step, spacing_mm, rtol=_SPACING_TOLERANCE, atol=0) for step in steps):
+        readings.insert(0, f"pixdim {_times(spacing_mm)} mm")
+        _refuse_contradiction(path, readings)
+    if len(affines) == 2 and not _same_place(*affines.values()):
+        _refuse_contradiction(path, readings)
+    return tuple(spacing_mm.tolist()), next(reversed(affines.values()), None)  # the sform if there are both
+
+
+def _qform(header: nibabel.Nifti1Header, path: Path) -> np.ndarray | None:
+    if header["qform_code"] < 1:
+        return None
+    header = header.copy()
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 means 1
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return header.get_qform()
+    except (HeaderDataError, ValueError) as error:  # the quaternion is too long
+        raise UserError(f"{path}: invalid qform (not a rotation); {_HINT}") from error
+
+
+def _sform(header: nibabel.Nifti1Header) -> np.ndarray | None:
+    return header.get_sform() if header["sform_code"] > 0 else None
+
+
+_HINT = "fix the header, for example with nibabel's set_qform and set_sform"
+
+
+def _check_spacing(spacing_mm: np.ndarray, path: Path, *, unit: str | None, stored: np.ndarray) -> None:
+    fault = spacing_fault(spacing_mm)
+    if fault and unit:
+        raise UserError(
+            f"{path}: {fault} ({_times(stored)} {unit} by the header's xyzt_units); fix unit or spacing"
+        )
+    if fault:
+        raise UserError(f"{path}: {fault}; fix pixdim, qform and sform")
+
+
+def spacing_fault(spacing_mm: Sequence[float]) -> str | None:
+    """Say why a spacing cannot be a scan's; None if it can."""
+    if all(MIN_SPACING_MM <= step <= MAX_SPACING_MM for step in spacing_mm):
+        return None
+    return f"spacing must be {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, got {_times(spacing_mm)} mm"
+
+
+def _check_affine(name: str, affine: np.ndarray, path: Path) -> None:
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and steps.min() > 0 and np.abs(affine[:3, 3]).max() < _MAX_ORIGIN_MM):
+        raise UserError(f"{path}: invalid {name} (not a position in a patient); {_HINT}")
+    axes = affine[:3, :3] / steps
+    if not np.allclose(axes.T @ axes, np.eye(3), rtol=0, atol=SKEW_TOLERANCE):
+        raise UserError(
+            f"{path}: invalid {name} (axes that are not perpendicular); resample the image, or {_HINT}"
+        )
+
+
+def _same_place(one: np.ndarray, other: np.ndarray) -> bool:
+    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in (one, other)]
+    same_axes = np.allclose(*axes, rtol=0, atol=SKEW_TOLERANCE)
+    return same_axes and np.allclose(one[:3, 3], other[:3, 3], rtol=0, atol=_ORIGIN_TOLERANCE_MM)
+
+
+def _refuse_contradiction(path: Path, readings: Sequence[str]) -> None:
+    raise UserError(
+        f"{path}: the header contradicts itself: {'; '.join(readings)}; keep the right one and {_HINT}"
+    )
+
+
+def _describe(affine: np.ndarray) -> str:
+    axes = "".join(nibabel.aff2axcodes(affine))
+    steps, origin = np.linalg.norm(affine[:3, :3], axis=0), affine[:3, 3]
+    return f"{axes}, {_times(steps)} mm, origin (RAS) {', '.join(f'{mm:.6g}' for mm in origin + 0.0)} mm"
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.6g}" for number in numbers)

@@ -24,6 +24,9 @@ if JOB == "none":  # what it says where it was given no name
     JOB = None
 
 
+UNKNOWN_COMMIT = {"url": "unknown", "commit": "unknown", "dirty": None}
+
+
 def job_of(run_dir: Path) -> str | None:
     """Return torchrun's name of the job that made a run; None where there is none."""
     try:
@@ -45,14 +48,18 @@ class RunRecord(FileStorageObserver):
         self._is_started = False
         self._has_warned = False
 
-    def started_event(self, *args: Any, meta_info: Mapping[str, Any], **kwargs: Any) -> Any:
+    def started_event(
+        self, ex_info: dict[str, Any], *args: Any, meta_info: Mapping[str, Any], **kwargs: Any
+    ) -> Any:
         """Make the run's folder and its first files.
 
         Raises `UserError`, and leaves no folder, where they cannot be written.
         """
         self.dir = None
         try:
-            started = super().started_event(*args, meta_info={**meta_info, "job": JOB}, **kwargs)
+            if not ex_info.get("repositories"):
+                ex_info["repositories"] = [UNKNOWN_COMMIT]
+            started = super().started_event(ex_info, *args, meta_info={**meta_info, "job": JOB}, **kwargs)
         except FileExistsError as error:
             raise UserError(f"--id: {error.filename} exists; leave --id out, or give another one") from error
         except (OSError, UserError) as error:

@@ -2,10 +2,13 @@
 
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 from util.errors import Stopped
 
+Item = TypeVar("Item")
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )  # Windows has no SIGUSR1
@@ -41,6 +44,29 @@ class StopRequests:
     def defer(self) -> None:
         """Leave it to the block when to stop."""
         self._deferring = True
+
+    def interruptible(self, items: Iterable[Item]) -> Iterator[Item | None]:
+        """Yield items, and let a signal end the wait for the next one.
+
+        A signal that comes while the block works on an item leaves a wish, as after `defer`.
+
+        Yields:
+            The items; None as the last one where a signal ended the wait.
+        """
+        iterator = iter(items)
+        while True:
+            self._deferring = False
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            except Stopped as stopped:
+                self.wish = stopped.number
+                yield None
+                return
+            finally:
+                self._deferring = True
+            yield item
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)

@@ -1,9 +1,12 @@
 """Configuration keys of the network and of its optimiser."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from util.errors import UserError
 from util.settings import flag, key, one_of, optional, real, text, whole
 
+PUBLISHED_WEIGHTS = ("deeplabv3_coco", "imagenet")
 PRIOR_FORMS = ("literal", "standardised", "contrast", "calibrated")
 PRIOR_GRADIENTS = ("none", "straight_through", "soft")
 # Keys that are not taken over from the run that a training goes on from.
@@ -70,3 +73,15 @@ class ModelConfig:
     )
     mining: bool = key(True, flag(), "use TRM; False: the query's own features")
     expansion: bool = key(True, flag(), "use POEM's prototype expansion; False: the support's prototypes")
+
+
+def check_encoder_weights(weights: str | None) -> None:
+    """Raise `UserError` unless weights are published ones, None, or a whole file."""
+    if weights in (None, *PUBLISHED_WEIGHTS):
+        return
+    from util.tensor_files import check_archive  # late: --help and print_config do without torch
+
+    if not Path(weights).is_file():
+        known = ", ".join(PUBLISHED_WEIGHTS)
+        raise UserError(f"model.encoder_weights={weights}: must be {known}, None or an existing file")
+    check_archive(Path(weights), what="file of weights", legacy=True)

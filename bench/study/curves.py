@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from util.figures import plain_matplotlib
+
 CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
 
 
+@plain_matplotlib()
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Draw the main arms' mean Dice against the episodes that were played.
 
@@ -46,6 +49,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
     figure.savefig(path, dpi=120)
 
 
+@plain_matplotlib()
 def plot_priors(of_arm: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Draw the refined foreground masks against the episodes.
 

@@ -4,19 +4,20 @@
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.described import DESCRIPTION
 from data.file_states import FileState, confirm_state
 from data.layout import DatasetLayout
 from data.own_spec import read_dataset_json
-from data.prepare.records import is_current, recorded_ids, scan_recipe
+from data.prepare.records import is_current, read_record, record_path, recorded_ids, scan_recipe
 from data.settings import PrepareConfig
 from data.specs import DatasetSpec, find_spec
 from data.transforms import PREPARATIONS, Preparation
 from util.errors import UserError
 from util.files import remove_file, write_text
+from util.grids import is_orientation
 
 _RECORD_NAME = "archive.record.json"
 
@@ -36,9 +37,21 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
     state = _read_record(layout.volumes_dir / _RECORD_NAME, scan_ids)
     if state is None or confirm_state(state, archive) is None:
         return None
-    recipe = scan_recipe(spec, preparation)
-    are_current = all(is_current(layout, scan_id, recipe, scan=None) for scan_id in scan_ids)
+    are_current = all(
+        is_current(layout, scan_id, _recipe_of(layout, scan_id, preparation), scan=None)
+        for scan_id in scan_ids
+    )
     return layout if are_current else None
+
+
+def _recipe_of(layout: DatasetLayout, scan_id: int, preparation: Preparation) -> dict:
+    """Return the present recipe of a scan, in the orientation that its raw files were found to have."""
+    record = read_record(record_path(layout, scan_id))
+    found = record.recipe.get("preparation") if record else None
+    letters = found.get("orientation") if isinstance(found, dict) else None
+    if not (isinstance(letters, str) and is_orientation(letters)):
+        letters = preparation.orientation
+    return scan_recipe(layout.spec, replace(preparation, orientation=letters))
 
 
 def remember_archive(layout: DatasetLayout, state: FileState) -> None:
@@ -59,6 +72,8 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
     if config.dataset in PREPARATIONS:
         return find_spec(config.dataset), PREPARATIONS[config.dataset]
     own = read_dataset_json(config.folder / DESCRIPTION)
+    if own.spec.name != config.dataset or own.spec.supervoxel_min_vox is None:
+        raise UserError(f"{config.folder / DESCRIPTION}: is not of {config.dataset} as prepared here")
     return own.spec, own.preparation
 
 

@@ -1,19 +1,30 @@
 """Look for everything that is wrong before anything is written."""
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from data.layout import DatasetLayout
 from data.prepare.records import recorded_ids
 from data.processes import run_in_processes
-from data.raw.checks import check_dataset
-from data.raw.records import RawDataset, RawScan
+from data.raw.records import RawDataset, RawScan, RawVolume
+from data.specs import DatasetSpec
+from data.supervoxels.body import find_body, scale_intensities
+from data.supervoxels.neighbours import weight_factors
 from data.supervoxels.records import record_path as supervoxel_record_path
+from data.transforms import Preparation, change_intensities, prepare_label_map, prepared_grid
 from util.errors import UserError
+from util.grids import find_turn, turn_grid, turn_volume
+from util.image_io import Geometry
 
+_MIN_SLICES = 2  # an episode's support and query
+_BODY_SIDE_PX = 128  # finer slices are thinned out to measure the body
 _VOLUME_NAME = re.compile(r"(?:image|label)_(\d+)\.nii(?:\.gz)?")
 
 
@@ -23,48 +34,174 @@ class _Task:
 
     dataset: RawDataset
     scan: RawScan
+    measure_bodies: bool
 
 
-def find_problems(
-    dataset: RawDataset, *, scans: Sequence[RawScan], n_workers: int | None = None, progress: bool = True
-) -> list[str]:
-    """List all that is wrong with a dataset as a whole and with some of its scans.
+@dataclass(frozen=True)
+class ScanReport:
+    """What was found in one raw scan.
+
+    Attributes:
+        problems: what is wrong with it, one line each.
+        remarks: what will be lost, one line each.
+        grid: of the volume that would be made; None if the scan cannot be read.
+        n_body_vox: estimate of the body's voxels on that grid; None if nobody asked.
+    """
+
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    grid: Geometry | None = None
+    n_body_vox: float | None = None
+
+
+def check_scans(
+    dataset: RawDataset,
+    *,
+    scans: Sequence[RawScan],
+    measure_bodies: bool = False,
+    n_workers: int | None = None,
+    progress: bool = True,
+) -> dict[int, ScanReport]:
+    """Look in raw scans for all that preparation or a later step would refuse.
 
     Args:
         dataset: the raw scans.
         scans: those of the dataset to read and check.
+        measure_bodies: also estimate how large the bodies are.
         n_workers, progress: see `run_in_processes`.
 
     Returns:
-        One line for each problem, the dataset's own first, then scan by scan; none twice.
+        A report for each scan id.
 
     Raises:
         UserError: a worker died.
     """
-    tasks = [_Task(dataset, scan) for scan in scans]
-    of_scans = run_in_processes(_check_one, tasks, doing="checking", n_workers=n_workers, progress=progress)
-    return list(dict.fromkeys([*check_dataset(dataset), *chain(*of_scans)]))
+    tasks = [_Task(dataset, scan, measure_bodies) for scan in scans]
+    reports = run_in_processes(_check_one, tasks, doing="checking", n_workers=n_workers, progress=progress)
+    return {scan.scan_id: report for scan, report in zip(scans, reports, strict=True)}
 
 
-def _check_one(task: _Task) -> list[str]:
-    scan, preparation = task.scan, task.dataset.preparation
-    place = next(iter((*scan.image_files, *scan.label_files)), scan.name)
+def find_problems(
+    dataset: RawDataset, reports: Mapping[int, ScanReport], *, prepared: Mapping[int, Geometry]
+) -> list[str]:
+    """List all that is wrong with a dataset as a whole and with its scans.
+
+    Args:
+        dataset: the raw scans.
+        reports: of the scans that were checked, by id.
+        prepared: grids of the volumes that are up to date, by scan id.
+
+    Returns:
+        One line for each problem, the dataset's own first, then scan by scan; none twice.
+    """
+    of_scans = chain(*(reports[scan_id].problems for scan_id in sorted(reports)))
+    grids = {scan_id: report.grid for scan_id, report in reports.items() if report.grid} | dict(prepared)
+    return list(dict.fromkeys([*dataset.problems, *of_scans, *_size_problems(dataset, grids)]))
+
+
+def _size_problems(dataset: RawDataset, grids: Mapping[int, Geometry]) -> list[str]:
+    """List the scans whose slices would have another size than those of most: training batches slices."""
+    if not grids:
+        return []
+    usual, _ = Counter(grid.shape[1:] for grid in grids.values()).most_common(1)[0]
+    way_out = "leave the scan out" if dataset.own is None else "set size_px in dataset.json"
+    return [
+        f"{_place(scan)}: slices must have one size in all scans, {_size(usual)} for most, got "
+        f"{_size(grids[scan.scan_id].shape[1:])}; {way_out}"
+        for scan in dataset.scans
+        if scan.scan_id in grids and grids[scan.scan_id].shape[1:] != usual
+    ]
+
+
+def _size(size_px: Sequence[int]) -> str:
+    return f"{size_px[0]} x {size_px[1]} px"
+
+
+def _place(scan: RawScan) -> object:
+    """Return what a message names a scan by: its first file, or the folder of a series of slices."""
+    return scan.image_files[0] if len(scan.image_files) == 1 else scan.image_files[0].parent
+
+
+def _check_one(task: _Task) -> ScanReport:
+    scan, preparation = task.scan, task.dataset.preparation_of(task.scan)
+    place = _place(scan)
     try:
         volume, problems = task.dataset.inspect(scan)
+        if volume is None:
+            return ScanReport(tuple(problems))
+        problems = [*problems, *_border_problems(place, volume.geometry, preparation)]
+        if problems:
+            return ScanReport(tuple(problems))
+        grid = prepared_grid(volume.geometry, preparation)
+        problems = _grid_problems(place, grid, is_own=task.dataset.own is not None)
+        if problems:
+            return ScanReport(tuple(problems))
+        lost, remarks = _lost_organs(scan, volume, preparation, task.dataset.spec)
+        n_body_vox = _body_voxels(volume, preparation, grid) if task.measure_bodies else None
+        return ScanReport(tuple(lost), tuple(remarks), grid, n_body_vox)
     except UserError as error:
-        return [str(error)]
+        return ScanReport((str(error),))
     except MemoryError:
-        return [f"{place}: not enough memory to read scan {scan.scan_id}; use fewer workers"]
+        return ScanReport((f"{place}: not enough memory to read scan {scan.scan_id}; use fewer workers",))
     except Exception as error:
         raise RuntimeError(f"checking scan {scan.scan_id} ({place}) failed: {error}") from error
-    if volume is not None and min(volume.geometry.shape[1:]) <= 2 * preparation.border_px:
-        n_rows, n_columns = volume.geometry.shape[1:]
-        problems = [
-            *problems,
-            f"{place}: slices must be larger than twice the border of {preparation.border_px} px that is cut "
-            f"off, got {n_rows} x {n_columns} px; give the original scan",
-        ]
+
+
+def _border_problems(place: object, geometry: Geometry, preparation: Preparation) -> list[str]:
+    if min(geometry.shape[1:]) > 2 * preparation.border_px:
+        return []
+    return [
+        f"{place}: slices must be larger than twice the border of {preparation.border_px} px that is cut "
+        f"off, got {geometry.shape[1]} x {geometry.shape[2]} px; give the original scan"
+    ]
+
+
+def _grid_problems(place: object, grid: Geometry, *, is_own: bool) -> list[str]:
+    """List what supervoxels and episodes would refuse of a prepared volume's grid."""
+    problems = []
+    try:
+        weight_factors(grid.spacing_mm)
+    except UserError as error:
+        way_out = ", or set spacing_mm [z, y, x] in dataset.json with equal y and x" if is_own else ""
+        problems.append(f"{place}: after preparation, {error}{way_out}")
+    if grid.shape[0] < _MIN_SLICES:
+        problems.append(
+            f"{place}: must have at least {_MIN_SLICES} slices after preparation, got {grid.shape[0]} at "
+            f"{grid.spacing_mm[0]:g} mm; "
+            + ("lower spacing_mm's z in dataset.json" if is_own else "leave it out")
+        )
     return problems
+
+
+def _lost_organs(
+    scan: RawScan, volume: RawVolume, preparation: Preparation, spec: DatasetSpec
+) -> tuple[list[str], list[str]]:
+    """Say which organs preparation removes: problems if no organ to test is left, and remarks."""
+    if volume.label_map is None:
+        return [], []
+    place, labels = scan.label_files[0] if len(scan.label_files) == 1 else _place(scan), tuple(spec.labels)
+    prepared = prepare_label_map(volume.label_map, volume.geometry, preparation, labels=labels)
+    before, after = (set(np.flatnonzero(np.bincount(each.ravel()))) for each in (volume.label_map, prepared))
+    lost = ", ".join(f"{label} {spec.labels[label]}" for label in sorted(before - after))
+    if not lost:
+        return [], []
+    if not after.intersection(spec.test_labels):
+        return [
+            f"{place}: nothing is left of {lost} after resampling; use finer spacing_mm or leave it out"
+        ], []
+    return [], [f"{place}: nothing is left of {lost} after resampling"]
+
+
+def _body_voxels(volume: RawVolume, preparation: Preparation, grid: Geometry) -> float:
+    """Estimate how many voxels of a prepared volume belong to the body, from the raw one."""
+    image, raw = volume.image, volume.geometry
+    if preparation.orientation is not None:
+        turn = find_turn(raw, preparation.orientation)
+        image, raw = turn_volume(image, turn), turn_grid(raw, turn)
+    stride = max(1, min(image.shape[1:]) // _BODY_SIDE_PX)
+    image = change_intensities(image[:, ::stride, ::stride], preparation)
+    ratio = stride**2 * math.prod(raw.spacing_mm) / math.prod(grid.spacing_mm)
+    return min(float(find_body(scale_intensities(image)).sum()) * ratio, float(math.prod(grid.shape)))
 
 
 def refuse_overwriting(
@@ -97,6 +234,16 @@ def refuse_overwriting(
             raise UserError(
                 f"{path}: was not made by this command; move it away, choose another data_dir{way_out}"
             )
+
+
+def refuse_overwriting_supervoxels(
+    layout: DatasetLayout, outdated: Iterable[RawScan], *, force: bool
+) -> None:
+    """Make sure that supervoxels of others do not outlive their image.
+
+    Raises:
+        UserError: there are such, and `force` does not allow to replace them; the first one is named.
+    """
     for path in foreign_supervoxels(layout, outdated):
         if not force:
             raise UserError(

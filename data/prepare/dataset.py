@@ -1,16 +1,29 @@
 """Make volumes, supervoxels and their description from a download."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from data.file_states import file_state
 from data.layout import DatasetLayout
 from data.prepare.archives import find_finished, forget_archive, remember_archive
-from data.prepare.checks import find_problems, foreign_supervoxels, refuse_overwriting
-from data.prepare.descriptions import refuse_taken_folder, write_descriptions
+from data.prepare.checks import (
+    ScanReport,
+    check_scans,
+    find_problems,
+    foreign_supervoxels,
+    refuse_overwriting,
+    refuse_overwriting_supervoxels,
+)
+from data.prepare.descriptions import (
+    refuse_taken_folder,
+    with_known_min_size,
+    with_min_size,
+    write_descriptions,
+)
 from data.prepare.records import recorded_ids
 from data.prepare.sources import archive_of, opened_source
 from data.prepare.summary import describe_scans, remove_summaries, update_summaries
@@ -18,9 +31,12 @@ from data.prepare.volumes import locked_folder, outdated_scans, prepare_scans, r
 from data.raw.finding import find_raw
 from data.raw.records import RawDataset, RawScan
 from data.settings import PrepareConfig
+from data.supervoxels.body import MIN_SIZE_SHARE, suggest_min_size
 from data.supervoxels.generation import generate_supervoxels
 from util.errors import UserError
 from util.files import remove_file, remove_leftovers
+from util.image_io import Geometry, read_geometry
+from util.remarks import printed_remarks, remark, rewritten_remarks
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ def prepare_dataset(config: PrepareConfig, *, progress: bool = True) -> None:
             cannot be written, or a worker died.
     """
     start_s = time.perf_counter()
-    with ExitStack() as lock:
+    with ExitStack() as lock, printed_remarks():
         volumes = _find_finished(config, lock) or _update_volumes(config, lock, progress=progress)
         if volumes is not None:
             _finish(volumes, config, progress=progress)
@@ -77,20 +93,22 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
     archive_state = None if archive is None else file_state(archive)  # first: a change must show later
     with opened_source(Path(config.raw), beside=config.folder) as source:
         try:
-            dataset = find_raw(config.dataset, source.folder)
-            layout = config.layout_of(dataset.spec)
-            goal = "checking only" if config.check else layout.volumes_dir
+            dataset = with_known_min_size(find_raw(config.dataset, source.folder), config)
             print(
-                f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> {goal}", flush=True
+                f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> "
+                f"{'checking only' if config.check else config.volumes_dir_of(dataset.spec)}",
+                flush=True,
             )
-            for remark in dataset.remarks:
-                print(f"remark: {source.told(remark)}", flush=True)
-            outdated = _outdated(config, dataset, layout)
-            _check(dataset, outdated, n_workers=config.num_workers, progress=progress)
-            if config.check:
-                return None
-            _enter(layout, lock)
-            volumes = _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
+            with rewritten_remarks(source.told):
+                for text in dataset.remarks:
+                    remark(text)
+                outdated = _outdated(config, dataset)
+                dataset = _check(config, dataset, outdated, progress=progress)
+                if config.check:
+                    return None
+                layout = config.layout_of(dataset.spec)
+                _enter(layout, lock)
+                volumes = _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
         except UserError as error:
             raise UserError(source.told(str(error))) from error
     if archive_state is not None:
@@ -108,22 +126,56 @@ def _enter(layout: DatasetLayout, lock: ExitStack) -> None:
     _remove_leftovers(layout)
 
 
-def _outdated(config: PrepareConfig, dataset: RawDataset, layout: DatasetLayout) -> Sequence[RawScan]:
-    """List the scans to look at, once it is sure that nobody's files would be lost."""
+def _outdated(config: PrepareConfig, dataset: RawDataset) -> Sequence[RawScan]:
+    """List the scans to check, once it is sure that nobody's volumes would be lost."""
     if config.check:
         return dataset.scans
-    refuse_taken_folder(dataset, layout, force=config.force)
-    outdated = dataset.scans if config.force else outdated_scans(dataset, layout)
-    refuse_overwriting(dataset, layout, outdated=outdated, force=config.force)
-    return outdated
+    refuse_taken_folder(dataset, config.folder, force=config.force)
+    volumes = config.layout_of(dataset.spec)
+    outdated = dataset.scans if config.force else outdated_scans(dataset, volumes)
+    refuse_overwriting(dataset, volumes, outdated=outdated, force=config.force)
+    return outdated if dataset.spec.supervoxel_min_vox else dataset.scans
 
 
-def _check(dataset: RawDataset, scans: Sequence[RawScan], *, n_workers: int | None, progress: bool) -> None:
-    problems = find_problems(dataset, scans=scans, n_workers=n_workers, progress=progress)
+def _check(
+    config: PrepareConfig, dataset: RawDataset, scans: Sequence[RawScan], *, progress: bool
+) -> RawDataset:
+    """Refuse what later steps would refuse; return the dataset with a least size of supervoxels."""
+    measure = dataset.spec.supervoxel_min_vox is None
+    options = {"n_workers": config.num_workers, "progress": progress}
+    reports = check_scans(dataset, scans=scans, measure_bodies=measure, **options)
+    problems = find_problems(dataset, reports, prepared=_prepared_grids(config, dataset, reports))
     if scans or problems:  # what is up to date was checked when it was made
         print(f"{_count(len(scans), 'scan')} checked, {_count(len(problems), 'problem')}", flush=True)
+    for report in reports.values():
+        for text in report.remarks:
+            remark(text)
     if problems:
         raise UserError("\n".join(problems))
+    if measure:
+        n_body_vox = median(report.n_body_vox for report in reports.values())
+        min_size = suggest_min_size(n_body_vox)
+        print(
+            f"supervoxels: least size {min_size} voxels, {100 * MIN_SIZE_SHARE:.2g} % of the median body's "
+            f"{n_body_vox:.3g} (supervoxel_min_size_vox in dataset.json sets another)",
+            flush=True,
+        )
+        dataset = with_min_size(dataset, min_size)
+    if not config.check:
+        layout = config.layout_of(dataset.spec)
+        refuse_overwriting_supervoxels(layout, scans, force=config.force)
+    return dataset
+
+
+def _prepared_grids(
+    config: PrepareConfig, dataset: RawDataset, reports: Mapping[int, ScanReport]
+) -> dict[int, Geometry]:
+    """Read the grids of the volumes that are up to date."""
+    if config.check:
+        return {}
+    layout = config.layout_of(dataset.spec)
+    others = [scan.scan_id for scan in dataset.scans if scan.scan_id not in reports]
+    return {scan_id: read_geometry(layout.image_path(scan_id)) for scan_id in others}
 
 
 def _make(

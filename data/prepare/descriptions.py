@@ -4,42 +4,43 @@ That is `cases.json` and, for own data, `dataset.json`.
 """
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from data.described import DESCRIPTION
 from data.layout import DatasetLayout
 from data.own_spec import OwnDataset, read_dataset_json, write_dataset_json
-from data.prepare.records import recorded_ids
 from data.prepared_files import CASES_NAME
 from data.raw.records import RawDataset
-from data.transforms import PREPARATIONS
+from data.settings import PrepareConfig
 from util.errors import UserError
 from util.files import write_text
 
 
-def refuse_taken_folder(dataset: RawDataset, layout: DatasetLayout, *, force: bool) -> None:
-    """Make sure that own data's files have a place of their own.
+def refuse_taken_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
+    """Make sure that own data's files get a separate folder.
 
     Args:
         dataset: the raw scans.
-        layout: where the volumes would be written.
+        folder: where the prepared folder would be.
         force: somebody else's `dataset.json` may be replaced.
 
     Raises:
         UserError: the prepared folder would lie in the raw one, whose files would then be mixed up with ours,
             or has another dataset's `dataset.json`.
     """
-    raw_json = _raw_description(dataset)
-    if raw_json is None:
+    if dataset.own is None:
         return
-    raw_folder = raw_json.parent.resolve()
-    if layout.data_dir.resolve().is_relative_to(raw_folder):
+    raw_folder = dataset.own_folder.resolve()
+    if folder.resolve().is_relative_to(raw_folder):
         raise UserError(
-            f"data_dir={layout.data_dir}: must not lie in the folder of the raw data, {raw_folder}; "
+            f"data_dir={folder}: must not lie in the folder of the raw data, {raw_folder}; "
             "choose another data_dir"
         )
-    path = layout.data_dir / DESCRIPTION
-    if path.exists() and not force and not recorded_ids(layout) and not _says(path, _own(dataset)):
+    path = folder / DESCRIPTION
+    is_ours = any(folder.glob("*/scan_*.record.json"))
+    if path.exists() and not force and not is_ours and not _says(path, dataset.own):
         raise UserError(
             f"{path}: was not made by this command; move it away, choose another data_dir, or let force=True "
             "replace it"
@@ -59,23 +60,28 @@ def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
     text = json.dumps(cases, indent=2, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
-    own = _own(dataset)
-    if own is not None and not _says(layout.data_dir / DESCRIPTION, own):
-        write_dataset_json(layout.data_dir / DESCRIPTION, own)
+    if dataset.own is not None and not _says(layout.data_dir / DESCRIPTION, dataset.own):
+        write_dataset_json(layout.data_dir / DESCRIPTION, dataset.own)
 
 
-def _own(dataset: RawDataset) -> OwnDataset | None:
-    """Return own data's description; the published datasets need none."""
-    path = _raw_description(dataset)
-    return None if path is None else read_dataset_json(path)
+def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDataset:
+    """Return a dataset with its least size of supervoxels, if that is known.
+
+    `dataset.json` or `n_sv` says it, or an earlier preparation chose it; otherwise it stays None, until the
+    scans are read.
+    """
+    if dataset.spec.supervoxel_min_vox is not None:
+        return dataset
+    known = config.n_sv
+    with suppress(UserError):
+        known = read_dataset_json(config.folder / DESCRIPTION).spec.supervoxel_min_vox or known
+    return dataset if known is None else with_min_size(dataset, known)
 
 
-def _raw_description(dataset: RawDataset) -> Path | None:
-    """Find own data's `dataset.json`: the nearest above the images."""
-    if dataset.spec.name in PREPARATIONS:
-        return None
-    folders = dataset.scans[0].image_files[0].parents
-    return next(path for folder in folders if (path := folder / DESCRIPTION).is_file())
+def with_min_size(dataset: RawDataset, min_vox: int) -> RawDataset:
+    """Return own data with a least size of supervoxels, in voxels."""
+    spec = replace(dataset.spec, supervoxel_min_vox=min_vox)
+    return replace(dataset, spec=spec, own=replace(dataset.own, spec=spec))
 
 
 def _says(path: Path, own: OwnDataset) -> bool:

@@ -22,7 +22,7 @@ from util.files import write_text
 
 # Raise it with every change of readers or transforms that alters a prepared voxel or its place: volumes made
 # by an older version are then made anew.
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 
 _RECORD_NAME = re.compile(r"scan_(\d+)\.record\.json")
 

@@ -9,6 +9,7 @@ from data.fingerprint import FINGERPRINT_NAME, ScanFingerprint, read_fingerprint
 from data.layout import DatasetLayout
 from data.prepare.records import PREPARATION_VERSION
 from util.files import remove_file, write_text
+from util.remarks import remark
 
 CONTACT_SHEET_NAME = "contact_sheet.png"
 _RECORD_NAME = "summary.record.json"
@@ -33,7 +34,10 @@ def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> 
         return False
     remove_summaries(layout)
     write_fingerprint(layout, n_workers=n_workers)
-    draw_contact_sheet(layout, layout.data_dir / CONTACT_SHEET_NAME)
+    try:
+        draw_contact_sheet(layout, layout.data_dir / CONTACT_SHEET_NAME)
+    except ImportError as error:
+        remark(f"{layout.data_dir}: no {CONTACT_SHEET_NAME}, as matplotlib cannot be used ({error})")
     record = {"described": described, "written": _written(layout)}
     write_text(record_path, json.dumps(record, indent=1) + "\n")
     return True
@@ -66,7 +70,7 @@ def describe_scans(layout: DatasetLayout) -> str:
 def _row(scan: ScanFingerprint) -> tuple[str, ...]:
     organs = "no labels"
     if scan.organs is not None:
-        missing = [organ.name or str(organ.label) for organ in scan.organs if organ.n_voxels == 0]
+        missing = [organ.name for organ in scan.organs if organ.n_voxels == 0]
         organs = f"{len(scan.organs) - len(missing)} of {len(scan.organs)}"
         organs += f", without {', '.join(missing)}" if missing else ""
     return (

@@ -38,8 +38,11 @@ class _Task:
 
 def outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawScan]:
     """List the scans whose volumes are missing or are not what would be made now."""
-    recipe = scan_recipe(dataset.spec, dataset.preparation)
-    return [scan for scan in dataset.scans if not is_current(layout, scan.scan_id, recipe, scan=scan)]
+    return [
+        scan
+        for scan in dataset.scans
+        if not is_current(layout, scan.scan_id, _recipe_of(dataset, scan), scan=scan)
+    ]
 
 
 @contextmanager
@@ -111,10 +114,10 @@ def _prepare_one(task: _Task) -> None:
             volume.image,
             volume.label_map,
             volume.geometry,
-            dataset.preparation,
+            dataset.preparation_of(scan),
             labels=tuple(dataset.spec.labels),
         )
-        record = {"recipe": scan_recipe(dataset.spec, dataset.preparation), "name": scan.name, "raw": raw}
+        record = {"recipe": _recipe_of(dataset, scan), "name": scan.name, "raw": raw}
         _write(task.layout, scan.scan_id, record=record, image=image, label_map=label_map, geometry=geometry)
     except UserError as error:
         folders = (place.parent, task.layout.volumes_dir)
@@ -127,6 +130,10 @@ def _prepare_one(task: _Task) -> None:
         ) from error
     except Exception as error:
         raise RuntimeError(f"preparing scan {scan.scan_id} ({place}) failed: {error}") from error
+
+
+def _recipe_of(dataset: RawDataset, scan: RawScan) -> dict:
+    return scan_recipe(dataset.spec, dataset.preparation_of(scan))
 
 
 def _write(

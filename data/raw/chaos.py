@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from data.raw.checks import fold_remarks, image_problems, listed, organ_problems, unknown_values_line
+from data.label_maps import join_some, unknown_values_line
+from data.raw.checks import fold_remarks, image_problems, organ_problems
 from data.raw.dicom import SliceHeader, read_header, read_series, series_problems, sort_slices
 from data.raw.listing import by_number, list_files
 from data.raw.png import read_grey_levels
@@ -57,7 +58,7 @@ def find_chaos(root: Path) -> FoundDataset:
         if folder.name.isdecimal() and folder.is_dir() and folder not in cases
     ]
     left_out = [str(folder) for folder in cases if folder.parent not in labelled]
-    remarks = [f"left out, without any ground truth: {listed(left_out)}"] if left_out else []
+    remarks = [f"left out, without any ground truth: {join_some(left_out)}"] if left_out else []
     return FoundDataset(
         spec=find_spec("CHAOST2"),
         preparation=PREPARATIONS["CHAOST2"],
@@ -154,12 +155,12 @@ def _unpaired(scan: RawScan, folder: Path) -> list[str]:
     if without_labels:
         problems.append(
             f"{folder}: each DICOM file must have a PNG of the same stem in Ground, found none for "
-            f"{listed(without_labels)}; restore the ground truth"
+            f"{join_some(without_labels)}; restore the ground truth"
         )
     if without_image:
         problems.append(
             f"{folder}: each PNG must have a DICOM file of the same stem in DICOM_anon, found none for "
-            f"{listed(without_image)}; restore the DICOM files"
+            f"{join_some(without_image)}; restore the DICOM files"
         )
     return problems
 
@@ -187,4 +188,6 @@ def _unknown_levels(levels: Mapping[Path, np.ndarray]) -> list[str]:
     table = _label_table()
     known = ["0", *(f"{first}-{last}" for first, last in GREY_RANGES.values())]
     unknown = {path: np.unique(grey[table[grey] == _NO_LABEL]).tolist() for path, grey in levels.items()}
-    return [unknown_values_line(path, values, known) for path, values in unknown.items() if values]
+    return [
+        unknown_values_line(path, list(map(str, values)), known) for path, values in unknown.items() if values
+    ]

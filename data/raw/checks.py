@@ -3,18 +3,17 @@
 A problem is one line: the file, what must hold, what was found; the way out.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from data.label_maps import distinct_values
 from data.raw.records import RawDataset, RawScan
 from data.specs import DatasetSpec
 from util.image_io import Geometry
 
-_FEWEST_FOR_FOLDS = 5
-_LONGEST_LIST = 5
-_LARGEST_TABLE = 1 << 20
+_MIN_FOR_FOLDS = 5
 
 
 def check_scan(dataset: RawDataset, scan: RawScan) -> list[str]:
@@ -33,13 +32,13 @@ def check_dataset(dataset: RawDataset) -> list[str]:
     return list(dataset.problems)
 
 
-def fold_remarks(n_scans: int) -> list[str]:
-    """Remark, in a line, that scans are too few for the protocol's folds."""
-    if n_scans >= _FEWEST_FOR_FOLDS:
+def fold_remarks(n_labelled: int) -> list[str]:
+    """Remark, in a line, that labelled scans are too few for the protocol's folds."""
+    if n_labelled >= _MIN_FOR_FOLDS:
         return []
     return [
-        f"{n_scans} scan(s) can be prepared, but {_FEWEST_FOR_FOLDS} folds need at least "
-        f"{_FEWEST_FOR_FOLDS}; add scans before training"
+        f"{n_labelled} scan(s) with labels can be prepared, but evaluation's {_MIN_FOR_FOLDS} folds need at "
+        f"least {_MIN_FOR_FOLDS}; add scans before training"
     ]
 
 
@@ -84,66 +83,15 @@ def grid_problems(label_file: Path, label: Geometry, *, image_file: Path, image:
     ]
 
 
-def convert_labels(
-    label_file: Path, stored: np.ndarray, meaning: Mapping[int, int]
-) -> tuple[np.ndarray | None, list[str]]:
-    """Turn a file's values into label ids.
-
-    Args:
-        label_file: for the message.
-        stored: `(Z, H, W)`, integers, or floating point numbers that are whole.
-        meaning: stored value -> label id; 0 is background and need not be there.
-
-    Returns:
-        The label map uint8 and no problem, or None and the problems.
-    """
-    values = _values(stored)
-    known = {0: 0, **meaning}
-    unknown = [value for value in values if value not in known]
-    if unknown:
-        return None, [unknown_values_line(label_file, unknown, sorted(known))]
-    label_map = np.zeros(stored.shape, dtype=np.uint8)
-    for value in values:
-        if known[int(value)] != 0:
-            label_map[stored == value] = known[int(value)]
-    return label_map, []
-
-
-def unknown_values_line(label_file: Path, unknown: Sequence[float], known: Collection[object]) -> str:
-    """Say, as one problem, that a file holds values that mean no label."""
-    found = listed([f"{value:g}" for value in unknown])
-    return (
-        f"{label_file}: label values must be among {', '.join(map(str, known))}, got {found}; "
-        "correct these voxels, or list their labels in dataset.json if the data are your own"
-    )
-
-
 def organ_problems(place: Path, label_map: np.ndarray, spec: DatasetSpec) -> list[str]:
     """Tell, in one line, that a scan has none of the organs to test."""
     if np.isin(label_map, spec.test_labels).any():
         return []
     organs = ", ".join(f"{label} {spec.labels[label]}" for label in spec.test_labels)
-    found = ", ".join(str(label) for label in _values(label_map) if label) or "background only"
+    found = ", ".join(str(label) for label in distinct_values(label_map) if label) or "background only"
     return [
         f"{place}: must hold at least one of {organs}, got {found}; check the labels or leave the scan out"
     ]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names for a message, which many names must not make long."""
-    if len(names) <= _LONGEST_LIST:
-        return ", ".join(names)
-    return f"{', '.join(names[:_LONGEST_LIST])} and {len(names) - _LONGEST_LIST} more"
-
-
-def _values(array: np.ndarray) -> list:
-    """List an array's distinct values in increasing order, NaN last; a table is far cheaper than sorting."""
-    if array.dtype.kind in "iu":
-        low, high = int(array.min()), int(array.max())
-        if high - low < _LARGEST_TABLE:
-            counts = np.bincount((array.astype(np.int64, copy=False) - low).ravel())
-            return [int(value) + low for value in np.flatnonzero(counts)]
-    return np.unique(array).tolist()
 
 
 def _alike(found: tuple[float, ...], wanted: tuple[float, ...]) -> bool:

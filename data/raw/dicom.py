@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from util.errors import UserError
 from util.image_io import Geometry, read_slices
+from util.nifti_files import spacing_fault
 
 _SERIES, _POSITION, _ORIENTATION, _SPACING = "0020|000e", "0020|0032", "0020|0037", "0028|0030"
 _NAMES = {
@@ -98,6 +99,7 @@ def series_problems(headers: Sequence[SliceHeader], folder: Path) -> list[str]:
         or _unlike(headers, "orientation", lambda header: _rounded(header.orientation))
         or _skew_axes(headers[0])
         or _uneven_distances(sort_slices(headers))
+        or _impossible_spacing(sort_slices(headers))
     )
 
 
@@ -158,6 +160,12 @@ def _skew_axes(header: SliceHeader) -> list[str]:
         f"{header.path}: tag ImageOrientationPatient must hold two perpendicular directions of length 1, "
         f"got {header.orientation}; restore the file"
     ]
+
+
+def _impossible_spacing(ordered: Sequence[SliceHeader]) -> list[str]:
+    first, second = (np.asarray(header.position_mm) for header in ordered[:2])
+    fault = spacing_fault((float(np.linalg.norm(second - first)), *ordered[0].spacing_mm))
+    return [f"{ordered[0].path.parent}: {fault} (z, y, x); restore the series"] if fault else []
 
 
 def _uneven_distances(ordered: Sequence[SliceHeader]) -> list[str]:

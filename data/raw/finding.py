@@ -17,35 +17,28 @@ _INNER = {
     "SABS": {"img", "label"},
     "CMR": set(),
 }
-_OWN_INNER = {"imagestr", "labelstr"}
+_OWN_INNER = {"imagestr", "labelstr", "imagests"}
 
 
 def find_raw(dataset: str, raw: Path) -> FoundDataset:
     """Find the scans of a download, or of own data.
 
     Args:
-        dataset: CHAOST2, SABS or CMR; any other name is own data's, the `name` in its `dataset.json`.
+        dataset: CHAOST2, SABS or CMR; any other name is given to own data.
         raw: the folder, at any level above the files (or one of the form's inner folders, such as `img`).
 
     Returns:
         The scans with their problems, of which none is looked into yet.
 
     Raises:
-        UserError: `raw` is no folder, holds no scan of this form, or `dataset.json` is missing, wrong or of
-            another name.
+        UserError: `raw` is no folder, holds no scan of this form, or `dataset.json` is missing or wrong.
     """
     folder = _existing_folder(dataset, Path(raw))
     if dataset in _FINDERS:
         return _FINDERS[dataset](_climb(folder, _INNER[dataset]))
     if dataset in DATASETS:
         raise UserError(f"dataset={dataset}: is made by the program and has no raw scans; choose another")
-    found = find_own(_climb(folder, _OWN_INNER))
-    if found.spec.name != dataset:
-        raise UserError(
-            f"dataset={dataset}: must be the name in the dataset.json of {folder}, which is "
-            f"{found.spec.name}; give dataset={found.spec.name}, or {', '.join(_FINDERS)} for those forms"
-        )
-    return found
+    return find_own(_climb(folder, _OWN_INNER), dataset)
 
 
 def _existing_folder(dataset: str, raw: Path) -> Path:

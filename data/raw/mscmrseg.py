@@ -4,20 +4,20 @@ They are called `patient<N>_C0.nii.gz`, their labels `patient<N>_C0_manual.nii.g
 """
 
 import re
-from functools import partial
 from pathlib import Path
 
-from data.raw.checks import fold_remarks, listed
+from data.label_maps import join_some
+from data.raw.checks import fold_remarks
 from data.raw.listing import list_files
-from data.raw.pairs import as_scan, group_files, inspect_pair, without_image
+from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
 from data.raw.records import FoundDataset
 from data.specs import find_spec
 from data.transforms import PREPARATIONS
 from util.errors import UserError
+from util.grids import orient_like_most
 
 _IMAGE = re.compile(r"patient(\d+)_C0\.nii(\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"patient(\d+)_C0_manual\.nii(\.gz)?", re.IGNORECASE)
-STORED_LABELS = {200: 1, 500: 2, 600: 3}  # LV myocardium, LV blood pool, right ventricle
 
 
 def find_mscmrseg(root: Path) -> FoundDataset:
@@ -40,7 +40,9 @@ def find_mscmrseg(root: Path) -> FoundDataset:
         )
     last = max(labels)
     unlabelled = [path.name for patient, path in sorted(images.items()) if patient > last]
-    remarks = [f"left out, without labels behind patient {last}: {listed(unlabelled)}"] if unlabelled else []
+    remarks = (
+        [f"left out, without labels behind patient {last}: {join_some(unlabelled)}"] if unlabelled else []
+    )
     scans = tuple(
         as_scan(patient, f"patient{patient}", image=images[patient], label=labels.get(patient))
         for patient in sorted(images)
@@ -49,8 +51,8 @@ def find_mscmrseg(root: Path) -> FoundDataset:
     return FoundDataset(
         spec=find_spec("CMR"),
         preparation=PREPARATIONS["CMR"],
-        scans=scans,
-        inspect_scan=partial(inspect_pair, meaning=STORED_LABELS),
+        scans=orient_scans(scans, orient_like_most),
+        inspect_scan=inspect_pair,
         problems=(*image_faults, *label_faults, *without_image(images, labels)),
         remarks=(*remarks, *fold_remarks(len(scans))),
     )

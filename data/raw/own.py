@@ -1,56 +1,125 @@
 """Own data: NIfTI files and a `dataset.json`.
 
-The files lie in nnU-Net's folders, or are called `image_<id>` and `label_<id>`.
+The files lie in nnU-Net's folders, or are called `image_<id>` and `label_<id>`. Scans without labels are for
+training alone.
 """
 
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from data.label_maps import join_some
 from data.own_spec import OwnDataset, read_dataset_json
 from data.raw.checks import fold_remarks
 from data.raw.listing import by_number, list_files
-from data.raw.pairs import as_scan, group_files, inspect_pair, without_image
+from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
 from data.raw.records import FoundDataset, RawScan
 from util.errors import UserError
+from util.grids import orient_slices
 
 SPEC_FILE = "dataset.json"
 _ENDINGS = (".nii.gz", ".nii")
+# Files of other programs that hold scans, to say that they are not read.
+_OTHER_ENDINGS = (
+    ".mha",
+    ".mhd",
+    ".nrrd",
+    ".nhdr",
+    ".hdr",
+    ".img",
+    ".dcm",
+    ".mgz",
+    ".nii.bz2",
+    ".nii.zst",
+    ".npy",
+    ".npz",
+)
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
+_N_NAMED = 20
 
 
-def find_own(root: Path) -> FoundDataset:
+@dataclass(frozen=True, order=True)
+class _Case:
+    """One of nnU-Net's cases, in order: imagesTr before imagesTs, numbers in names by value."""
+
+    place: int
+    order: list[tuple[int, int, str]] = field(init=False, hash=False, repr=False)
+    name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "order", by_number(self.name))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass
+class _Files:
+    """The files that were found, by scan, with what is wrong and what is not used."""
+
+    images: dict[object, Path] = field(default_factory=dict)
+    labels: dict[object, Path] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unused: list[Path] = field(default_factory=list)
+
+
+def find_own(root: Path, name: str) -> FoundDataset:
     """Find the scans of a folder that holds a `dataset.json`.
 
     In nnU-Net's folders (`imagesTr/<case>_0000.nii.gz`, `labelsTr/<case>.nii.gz`) ids count the cases from 0,
-    in the order of their names, numbers in these by value. `image_<id>.nii.gz` and `label_<id>.nii.gz` have
-    theirs; they lie beside `dataset.json` or, where none does, in folders below.
+    in the order of their names, numbers in these by value; those of `imagesTs`, which train without labels,
+    come last. `image_<id>.nii.gz` and `label_<id>.nii.gz` have theirs; they lie beside `dataset.json` or,
+    where none does, in folders below.
+
+    Args:
+        root: the folder.
+        name: what the dataset is called.
 
     Raises:
-        UserError: `dataset.json` is missing or wrong, or there are no images, or they are in both forms.
+        UserError: `dataset.json` is missing or wrong, or there are no images, or they are in both forms, or
+            none has labels.
     """
-    own = read_dataset_json(_spec_path(root))
-    folder = _spec_path(root).parent
-    beside = _numbered(sorted(folder.iterdir()), "image", own)[0]
+    path = _spec_path(root)
+    own, folder = read_dataset_json(path, name=name), path.parent
+    beside = sorted(folder.iterdir())
+    is_beside = bool(_numbered_files(beside, own).images)
     if (folder / "imagesTr").is_dir():
-        if beside:
+        if is_beside:
             raise UserError(
                 f"{folder}: holds both imagesTr and image_<id>{own.file_ending}; take one of them out"
             )
-        scans, problems = _nnunet_scans(folder, own)
+        files = _nnunet_files(folder, own)
+        files.unused += filter(_looks_like_scan, beside)
+        names = sorted(files.images)
+        scans = [_scan(files, key, scan_id=position, name=key.name) for position, key in enumerate(names)]
     else:
-        scans, problems = _numbered_scans(sorted(folder.iterdir()) if beside else list_files(folder), own)
+        files = _numbered_files(beside if is_beside else list_files(folder), own)
+        scans = [
+            _scan(files, number, scan_id=number, name=f"image_{number}") for number in sorted(files.images)
+        ]
     if not scans:
         raise UserError(
             f"{folder}: must hold imagesTr/<case>_0000{own.file_ending} or image_<id>{own.file_ending}, got "
-            f"neither; {problems[0] if problems else 'put the images there'}"
+            f"neither; {(files.problems or ['put the images there'])[0]}"
+        )
+    if not any(scan.label_files for scan in scans):
+        raise UserError(f"{folder}: must hold the labels of at least one scan, got none; annotate one")
+    reading = {"assume_orientation": own.preparation.assume_orientation}
+    if own.preparation.orientation is None:
+        scans = orient_scans(
+            scans, lambda grids: {scan_id: orient_slices(grid) for scan_id, grid in grids.items()}, **reading
         )
     return FoundDataset(
         spec=own.spec,
         preparation=own.preparation,
         scans=tuple(scans),
-        inspect_scan=inspect_pair,
-        problems=tuple(problems),
-        remarks=tuple(fold_remarks(len(scans))),
+        inspect_scan=partial(inspect_pair, needs_labels=False, **reading),
+        problems=tuple(files.problems),
+        remarks=tuple(_remarks(scans, files, folder)),
+        own=own,
+        own_folder=folder,
     )
 
 
@@ -68,56 +137,86 @@ def _spec_path(root: Path) -> Path:
     return below[0]
 
 
-def _nnunet_scans(folder: Path, own: OwnDataset) -> tuple[list[RawScan], list[str]]:
-    image_files, label_files = _in_folder(folder / "imagesTr"), _in_folder(folder / "labelsTr")
-    channels = {path: _CHANNEL.fullmatch(_stem(path)) for path in image_files}
-    problems = _wrong_endings([*image_files, *label_files], own)
-    problems += [
-        f"{path}: images must be named <case>_0000{own.file_ending}; rename it"
-        for path, match in channels.items()
-        if match is None
+def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]:
+    unlabelled = [scan.name for scan in scans if not scan.label_files]
+    remarks = fold_remarks(len(scans) - len(unlabelled))
+    if unlabelled:
+        names = join_some(unlabelled, n_max=_N_NAMED)
+        remarks.append(f"{len(unlabelled)} scan(s) without labels, for training alone: {names}")
+    if files.unused:
+        names = join_some([str(path.relative_to(folder)) for path in files.unused], n_max=_N_NAMED)
+        remarks.append(f"{folder}: not used, although it may be a scan: {names}")
+    return remarks
+
+
+def _scan(files: _Files, key: object, *, scan_id: int, name: str) -> RawScan:
+    return as_scan(scan_id, name, image=files.images[key], label=files.labels.get(key))
+
+
+def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
+    """Find nnU-Net's cases."""
+    files = _Files()
+    for place, images_name in enumerate(("imagesTr", "imagesTs")):
+        images = _scans_in(folder / images_name, files, own)
+        cases = {
+            path: match and match.groups() for path in images for match in [_CHANNEL.fullmatch(_stem(path))]
+        }
+        files.problems += [
+            f"{path}: images must be named <case>_0000{own.file_ending}; rename it"
+            for path, case in cases.items()
+            if case is None
+        ]
+        files.problems += [
+            f"{path}: only one channel is read, the files named _0000; merge the channels or take this file "
+            "out"
+            for path, case in cases.items()
+            if case and case[1] != "0000"
+        ]
+        good = {path: _Case(place, case[0]) for path, case in cases.items() if case and case[1] == "0000"}
+        grouped, faults = group_files(good, good.get)
+        files.images |= grouped
+        files.problems += faults
+    labels = _scans_in(folder / "labelsTr", files, own)
+    files.labels, faults = group_files(labels, lambda path: _Case(0, _stem(path)))
+    files.problems += faults + without_image(files.images, files.labels)
+    if (folder / "labelsTs").is_dir():
+        files.unused += filter(_looks_like_scan, sorted((folder / "labelsTs").iterdir()))
+    twice = {case.name for case in files.images if case.place == 1} & {
+        case.name for case in files.images if case.place == 0
+    }
+    files.problems += [
+        f"{files.images[_Case(1, name)]}: must not have the name of a case in imagesTr; rename it"
+        for name in sorted(twice)
     ]
-    problems += [
-        f"{path}: only one channel is read, the files named _0000; merge the channels or take this file out"
-        for path, match in channels.items()
-        if match and match[2] != "0000"
-    ]
-    good = {path: match[1] for path, match in channels.items() if match and match[2] == "0000"}
-    images, image_faults = group_files(image_files, lambda path: _if_ending(path, own, good.get(path)))
-    labels, label_faults = group_files(label_files, lambda path: _if_ending(path, own, _stem(path)))
-    scans = [
-        as_scan(position, case, image=images[case], label=labels.get(case))
-        for position, case in enumerate(sorted(images, key=by_number))
-    ]
-    return scans, [*problems, *image_faults, *label_faults, *without_image(images, labels)]
+    return files
 
 
-def _numbered_scans(files: list[Path], own: OwnDataset) -> tuple[list[RawScan], list[str]]:
-    images, image_faults = _numbered(files, "image", own)
-    labels, label_faults = _numbered(files, "label", own)
-    scans = [
-        as_scan(number, f"image_{number}", image=images[number], label=labels.get(number))
-        for number in sorted(images)
-    ]
-    return scans, [*image_faults, *label_faults, *without_image(images, labels)]
+def _numbered_files(paths: Iterable[Path], own: OwnDataset) -> _Files:
+    files, scans = _Files(), {"image": [], "label": []}
+    for path in filter(_looks_like_scan, paths):
+        match = re.fullmatch(r"(image|label)_(\d+)", _stem(path))
+        if match and _ending(path):
+            scans[match[1]].append(path)
+        else:
+            files.unused.append(path)
+    for kind, found in scans.items():
+        files.problems += _wrong_endings(found, own)
+        right = [path for path in found if _ending(path) == own.file_ending]
+        grouped, faults = group_files(right, lambda path: int(_stem(path).partition("_")[2]))
+        setattr(files, f"{kind}s", grouped)
+        files.problems += faults
+    files.problems += without_image(files.images, files.labels)
+    return files
 
 
-def _numbered(files: list[Path], kind: str, own: OwnDataset) -> tuple[dict[int, Path], list[str]]:
-    pattern = re.compile(rf"{kind}_(\d+)")
-
-    def number(path: Path) -> int | None:
-        match = pattern.fullmatch(_stem(path))
-        return int(match[1]) if match and _ending(path) else None
-
-    chosen = [path for path in files if number(path) is not None]
-    grouped, problems = group_files([path for path in chosen if _ending(path) == own.file_ending], number)
-    return grouped, [*_wrong_endings(chosen, own), *problems]
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    """List a folder's NIfTI files; none where it is missing."""
+def _scans_in(folder: Path, files: _Files, own: OwnDataset) -> list[Path]:
+    """List a folder's NIfTI files of the right ending, and note the other ones in `files`."""
     entries = sorted(folder.iterdir(), key=lambda path: by_number(path.name)) if folder.is_dir() else []
-    return [path for path in entries if _ending(path) and not path.name.startswith(".")]
+    scans = [path for path in entries if _looks_like_scan(path)]
+    files.unused += [path for path in scans if _ending(path) is None]
+    found = [path for path in scans if _ending(path)]
+    files.problems += _wrong_endings(found, own)
+    return [path for path in found if _ending(path) == own.file_ending]
 
 
 def _wrong_endings(files: list[Path], own: OwnDataset) -> list[str]:
@@ -129,12 +228,15 @@ def _wrong_endings(files: list[Path], own: OwnDataset) -> list[str]:
     ]
 
 
-def _if_ending(path: Path, own: OwnDataset, case: str | None) -> str | None:
-    return case if _ending(path) == own.file_ending else None
+def _looks_like_scan(path: Path) -> bool:
+    is_hidden = path.name.startswith(".")
+    return not is_hidden and path.name.lower().endswith((*_ENDINGS, *_OTHER_ENDINGS)) and not path.is_dir()
 
 
 def _ending(path: Path) -> str | None:
-    return next((ending for ending in _ENDINGS if path.name.endswith(ending)), None)
+    """Return a NIfTI file's ending as it is written: `.NII.GZ` is another one than `.nii.gz`."""
+    known = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
+    return path.name[-len(known) :] if known else None
 
 
 def _stem(path: Path) -> str:

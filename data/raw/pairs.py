@@ -1,17 +1,20 @@
 """Scans that are a NIfTI image and a NIfTI label map each: pair, read, check."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from data.raw.checks import convert_labels, grid_problems, image_problems, organ_problems
-from data.raw.nifti import read_nifti
+from data.label_maps import to_label_ids
+from data.raw.checks import grid_problems, image_problems, organ_problems
 from data.raw.records import Inspection, RawScan, RawVolume
 from data.specs import DatasetSpec
 from util.errors import UserError
-from util.image_io import Geometry
+from util.image_io import Geometry, read_raw_geometry, read_raw_volume
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -54,43 +57,70 @@ def as_scan(scan_id: int, name: str, *, image: Path, label: Path | None) -> RawS
     return RawScan(scan_id, name, (image,), () if label is None else (label,))
 
 
-def inspect_pair(scan: RawScan, spec: DatasetSpec, *, meaning: Mapping[int, int] | None = None) -> Inspection:
+def orient_scans(
+    scans: Iterable[RawScan], choose: Callable[[dict[int, Geometry]], Mapping[int, str]], **reading: Any
+) -> tuple[RawScan, ...]:
+    """Give each scan the orientation that its axes are turned to.
+
+    Args:
+        scans: one image file each.
+        choose: takes the images' geometries and returns orientations, both by scan id.
+        reading: see `read_raw_geometry`.
+
+    Returns:
+        The scans; without an orientation where the image's header cannot be read, which inspection reports.
+    """
+    scans, geometries = tuple(scans), {}
+    for scan in scans:
+        with suppress(UserError):
+            geometries[scan.scan_id] = read_raw_geometry(scan.image_files[0], **reading)
+    orientations = choose(geometries)
+    return tuple(replace(scan, orientation=orientations.get(scan.scan_id)) for scan in scans)
+
+
+def inspect_pair(
+    scan: RawScan, spec: DatasetSpec, *, needs_labels: bool = True, assume_orientation: str | None = None
+) -> Inspection:
     """Read a scan's image and label map, and list all that is wrong with them.
 
     Args:
-        scan: one image file, and one label file; that there is none is a problem.
+        scan: one image file, and one label file or none.
         spec: the dataset.
-        meaning: stored label value -> label id; None where the files store the ids.
+        needs_labels: a scan without labels is a problem.
+        assume_orientation: see `read_raw_volume`.
 
     Returns:
         The volume, or None where a file cannot be used; and the problems, one line each.
     """
     (image_file,), problems = scan.image_files, []
-    image = _read(image_file, problems)
+    read = partial(_read, assume_orientation=assume_orientation, problems=problems)
+    image = read(image_file)
     if image is not None:
         problems += image_problems(image_file, image[0])
     if not scan.label_files:
-        missing = f"{image_file}: must have a label file, found none of {scan.name}"
-        return None, [*problems, f"{missing}; add it or take the image out"]
+        if needs_labels:
+            missing = f"{image_file}: must have a label file, found none of {scan.name}"
+            problems.append(f"{missing}; add it or take the image out")
+        return None if image is None else RawVolume(image[0], None, image[1]), problems
     (label_file,) = scan.label_files
-    stored = _read(label_file, problems)
+    stored = read(label_file)
     if stored is None:
         return None, problems
     if image is not None:
         problems += grid_problems(label_file, stored[1], image_file=image_file, image=image[1])
-    ids = {label: label for label in spec.labels} if meaning is None else meaning
-    label_map, faults = convert_labels(label_file, stored[0], ids)
-    problems += faults
-    if label_map is not None:
-        problems += organ_problems(label_file, label_map, spec)
-    if image is None or label_map is None:
-        return None, problems
-    return RawVolume(image[0], label_map, image[1]), problems
-
-
-def _read(path: Path, problems: list[str]) -> tuple[np.ndarray, Geometry] | None:
     try:
-        return read_nifti(path)
+        label_map = to_label_ids(stored[0], spec, path=label_file, is_raw=True)
+    except UserError as error:
+        return None, [*problems, str(error)]
+    problems += organ_problems(label_file, label_map, spec)
+    return None if image is None else RawVolume(image[0], label_map, image[1]), problems
+
+
+def _read(
+    path: Path, *, assume_orientation: str | None, problems: list[str]
+) -> tuple[np.ndarray, Geometry] | None:
+    try:
+        return read_raw_volume(path, assume_orientation=assume_orientation)
     except UserError as error:
         problems.append(str(error))
         return None

@@ -11,13 +11,15 @@ from util.errors import UserError
 
 _MOST_UNPACKED_PER_BYTE = 1032  # what deflate can make of a byte at most
 _SIZE_PLACE = 16  # of width and height, in the first chunk
+_DEPTH_PLACE, _PALETTE = 24, 3  # bit depth, then colour type
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_grey_levels(path: Path) -> np.ndarray:
     """Read a PNG of one grey level a pixel.
 
-    Colour images whose channels are equal count as grey; transparency is ignored.
+    Colour images whose channels are equal count as grey; transparency is ignored. Palettes may have fewer
+    bits, since their colours have 8.
 
     Returns:
         `(H, W)` uint8.
@@ -29,14 +31,15 @@ def read_grey_levels(path: Path) -> np.ndarray:
     fault = _fault(content) or _size_fault(content)
     if fault:
         raise UserError(f"{path}: must be a whole PNG file, {fault}; restore the file")
+    n_bits, colour_type = content[_DEPTH_PLACE], content[_DEPTH_PLACE + 1]
+    if n_bits != 8 and colour_type != _PALETTE:  # decoders stretch fewer bits to 0..255
+        raise UserError(f"{path}: must have 8 bits a pixel, got {n_bits} by its header; export it with 8")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise UserError(f"{path}: must be a whole PNG file, cannot be decoded; restore the file")
-    if pixels.dtype != np.uint8:
-        raise UserError(f"{path}: must have 8 bits a pixel, got {pixels.dtype}; restore the file")
     if pixels.ndim == 3:
         if (pixels[..., :3] != pixels[..., :1]).any():
             raise UserError(f"{path}: must be a grey image, got a coloured one; restore the file")
@@ -68,7 +71,7 @@ def _fault(content: bytes) -> str | None:
 
 def _size_fault(content: bytes) -> str | None:
     """Tell of a size that the file cannot hold, before a decoder asks for that much memory."""
-    if len(content) < _SIZE_PLACE + 8:
+    if len(content) < _DEPTH_PLACE + 2:
         return "it is cut off"
     width, height = struct.unpack_from(">II", content, _SIZE_PLACE)
     # The least is one bit a pixel.

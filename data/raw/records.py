@@ -1,12 +1,13 @@
 """What a raw download holds, before anything is done to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from data.own_spec import OwnDataset
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
@@ -22,12 +23,15 @@ class RawScan:
         name: what the download calls it, for messages.
         image_files: what the image is read from, in the order of their names.
         label_files: what the label map is read from; empty for a scan without labels.
+        orientation: the ends of the patient that its axes (x, y, z) are turned to, such as "LPS"; None leaves
+            that to the dataset's preparation.
     """
 
     scan_id: int
     name: str
     image_files: tuple[Path, ...]
     label_files: tuple[Path, ...]
+    orientation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class RawDataset(Protocol):
         scans: all of them, in the order of their ids.
         problems: what is wrong with the files as a whole, one line each; empty if nothing is.
         remarks: what a person should know and nobody needs to mend, one line each.
+        own, own_folder: see `FoundDataset`.
     """
 
     spec: DatasetSpec
@@ -64,9 +69,14 @@ class RawDataset(Protocol):
     scans: tuple[RawScan, ...]
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
+    own: OwnDataset | None
+    own_folder: Path | None
 
     def inspect(self, scan: RawScan) -> Inspection:
         """Read one scan and list everything that is wrong with it, one line each."""
+
+    def preparation_of(self, scan: RawScan) -> Preparation:
+        """Return what is done to one scan, its own orientation included."""
 
     def read(self, scan: RawScan) -> RawVolume:
         """Read and check one scan; raises `UserError` in one line that names the file."""
@@ -79,6 +89,8 @@ class FoundDataset:
     Attributes:
         spec, preparation, scans, problems, remarks: see `RawDataset`.
         inspect_scan: reads and checks one scan; picklable, since other processes call it.
+        own: what the `dataset.json` of own data says; None for a published dataset.
+        own_folder: the folder that holds it.
     """
 
     spec: DatasetSpec
@@ -87,10 +99,20 @@ class FoundDataset:
     inspect_scan: Callable[[RawScan, DatasetSpec], Inspection]
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    own: OwnDataset | None = None
+    own_folder: Path | None = None
 
     def inspect(self, scan: RawScan) -> Inspection:
         """Read one scan and list everything that is wrong with it, one line each."""
         return self.inspect_scan(scan, self.spec)
+
+    def preparation_of(self, scan: RawScan) -> Preparation:
+        """Return what is done to one scan, its own orientation included."""
+        return (
+            self.preparation
+            if scan.orientation is None
+            else replace(self.preparation, orientation=scan.orientation)
+        )
 
     def read(self, scan: RawScan) -> RawVolume:
         """Read one scan.

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from data.raw.checks import fold_remarks
 from data.raw.listing import list_files
-from data.raw.pairs import as_scan, group_files, inspect_pair, without_image
+from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
 from data.raw.records import FoundDataset
 from data.specs import find_spec
 from data.transforms import PREPARATIONS
 from util.errors import UserError
+from util.grids import orient_like_most
 
 _IMAGE = re.compile(r"img(\d+)\.nii(\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"label(\d+)\.nii(\.gz)?", re.IGNORECASE)
@@ -50,7 +51,7 @@ def find_synapse(root: Path) -> FoundDataset:
     return FoundDataset(
         spec=find_spec("SABS"),
         preparation=PREPARATIONS["SABS"],
-        scans=scans,
+        scans=orient_scans(scans, orient_like_most),
         inspect_scan=inspect_pair,
         problems=(*image_faults, *label_faults, *without_image(images, labels)),
         remarks=(*remarks, *fold_remarks(len(scans))),

@@ -57,7 +57,9 @@ def describe(summary: GenerationSummary) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data.supervoxels", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m data.supervoxels", description="Make a dataset's supervoxels."
+    )
     parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or own data")
     parser.add_argument("--data-dir", type=Path, help="prepared volumes; default data/<dataset>")
     parser.add_argument("--supervoxel-dir", type=Path, help="where supervoxels go; default the data folder")

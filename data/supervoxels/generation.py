@@ -25,6 +25,9 @@ from util.errors import UserError
 from util.files import remove_leftovers, replaced_file
 from util.folders import check_folder
 from util.image_io import read_geometry, read_volume, write_volume
+from util.remarks import remark
+
+FEW_SUPERVOXELS = 10  # in a scan: with fewer, the same episodes come again and again
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,13 @@ def generate_supervoxels(
     if tasks:  # before the work rather than after it
         check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
     counts |= _make_all(tasks, n_workers, progress=progress)
+    few = {scan_id: count for scan_id, count in counts.items() if count < FEW_SUPERVOXELS}
+    if few:
+        named = ", ".join(f"scan {scan_id}: {count}" for scan_id, count in sorted(few.items()))
+        remark(
+            f"{layout.supervoxels_dir}: fewer than {FEW_SUPERVOXELS} supervoxels in {len(few)} scans "
+            f"({named}); episodes will hardly vary, lower n_sv (supervoxel_min_size_vox in dataset.json)"
+        )
     return GenerationSummary(
         made=tuple(task.scan_id for task in tasks),
         skipped=skipped,
@@ -138,7 +148,7 @@ def _is_foreign(task: _Task) -> bool:
         raise UserError(f"{task.image_path}: no such file; scan {task.scan_id} is not in this dataset")
     if not task.supervoxel_path.is_file() or record_path(task.supervoxel_path).exists():
         return False
-    found = read_geometry(task.supervoxel_path).shape
+    found = read_geometry(task.supervoxel_path, needs_orientation=False).shape
     expected = read_geometry(task.image_path).shape
     if found != expected:
         raise UserError(

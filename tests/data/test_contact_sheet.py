@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.contact_sheet import draw_contact_sheet
-from data.contact_tiles import SUPERVOXEL_COLOUR, UNLISTED_COLOUR, draw_tile, rgb
+from data.contact_tiles import SUPERVOXEL_COLOUR, draw_tile, rgb
 from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles
 from data.specs import DATASETS
@@ -96,14 +96,6 @@ def test_a_scan_without_labels_shows_its_middle_slice():
     assert tile.caption == "7, slice 3 of 5, LPS, no labels"
     assert tile.picture.max() > 0.5
     assert not tile.has_supervoxels
-
-
-def test_a_label_that_is_not_listed_is_told():
-    files = make_files()
-    files.label_map[files.label_map == 2] = 77
-    tile = draw_tile(files, "7", colours=COLOURS, tile_px=160)
-    assert tile.unlisted == (77,)
-    assert len(pixels(tile, UNLISTED_COLOUR)) > 0
 
 
 def write_dataset(folder, n_scans):

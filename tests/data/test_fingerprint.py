@@ -33,7 +33,7 @@ def write_scan(layout, scan_id, *, dtype=np.int16, label_dtype=np.uint8):
     write_volume(layout.image_path(scan_id), rng.integers(0, 900, SHAPE).astype(dtype), GEOMETRY)
     label_map = np.zeros(SHAPE, label_dtype)
     label_map[1:3, 2:4, 1:5] = 1
-    label_map[3, 0, scan_id % 5] = 9
+    label_map[3, 0, scan_id % 5] = 4
     write_volume(layout.label_path(scan_id), label_map, GEOMETRY)
     supervoxels = np.zeros(SHAPE, np.int32)
     supervoxels[0, :2], supervoxels[1:, :, 0], supervoxels[3, 5, 4] = 1, 2, 5
@@ -76,8 +76,7 @@ def test_a_scan_is_described_by_hand(layout):
         OrganExtent(1, "liver", 16, 2),
         OrganExtent(2, "right kidney", 0, 0),
         OrganExtent(3, "left kidney", 0, 0),
-        OrganExtent(4, "spleen", 0, 0),
-        OrganExtent(9, None, 1, 1),
+        OrganExtent(4, "spleen", 1, 1),
     )
     assert scan.supervoxels == SupervoxelSizes(5000, 3, 1, 10.0, 18, round(29 / 120, 4))
     assert scan.preparation_version is None

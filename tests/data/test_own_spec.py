@@ -8,6 +8,7 @@ from data.own_spec import OwnDataset, read_dataset_json, write_dataset_json
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
+from util.remarks import Remark
 
 FULL = {
     "name": "Hips",
@@ -59,8 +60,38 @@ def test_name_and_labels_are_enough(read):
     assert own.spec.labels == {1: "pelvis", 2: "femur"}
     assert own.spec.test_labels == (1, 2)
     assert own.spec.organ_groups == ((1, 2),)
-    assert own.preparation == Preparation(orientation="LPS")
+    assert own.preparation == Preparation()
+    assert own.spec.keeps_slice_axes
+    assert own.spec.supervoxel_min_vox is None
     assert own.file_ending == ".nii.gz"
+
+
+def test_the_command_names_the_dataset_and_another_name_inside_is_remarked_on(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"name": "Dataset004 Hips", "labels": FULL["labels"]}))
+    with pytest.warns(
+        Remark, match=r"dataset\.json: its name \"Dataset004 Hips\" is passed over, .* called Knees"
+    ):
+        own = read_dataset_json(tmp_path / "dataset.json", name="Knees")
+    assert own.spec.name == "Knees"
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_nnunet_writes_needs_no_name(tmp_path):
+    values = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "femur": 1},
+        "numTraining": 30,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(values))
+    own = read_dataset_json(tmp_path / "dataset.json", name="Hips")
+    assert (own.spec.name, own.spec.labels) == ("Hips", {1: "femur"})
+
+
+@pytest.mark.parametrize(("given", "keeps"), [("LPS", False), ("RAI", False), (None, True)])
+def test_only_data_without_an_orientation_keep_slice_axes(read, given, keeps):
+    assert read(FULL | {"orientation": given}).spec.keeps_slice_axes is keeps
 
 
 def test_null_means_none(read):
@@ -113,7 +144,9 @@ def test_everything_wrong_is_told_at_once_one_line_each(read):
     ("changes", "words"),
     [
         ({"name": "../up"}, r"name must be a name of at most 40 letters"),
-        ({"name": "CHAOST2"}, r"none of CHAOST2, SABS, CMR, PHANTOM, got \"CHAOST2\""),
+        ({"name": "CHAOST2"}, r"none of CHAOST2, SABS, CMR, PHANTOM, .*got \"CHAOST2\""),
+        ({"name": "123"}, r"read as a number or literal, such as 123, 1e5 or True, got \"123\""),
+        ({"assume_orientation": "RAR"}, r"assume_orientation must be three letters, one of each of L/R"),
         ({"name": 3}, r"name must be"),
         ({"labels": {}}, r"labels must be given"),
         ({"labels": {"background": 0}}, r"must list an organ beside background"),
@@ -144,7 +177,7 @@ def test_everything_wrong_is_told_at_once_one_line_each(read):
         ({"orientation": "lps"}, r"orientation must be three letters"),
         (
             {"supervoxel_min_size_vox": 0},
-            r"supervoxel_min_size_vox must be a whole number of at least 1, got 0",
+            r"supervoxel_min_size_vox must be a whole number of at least 1, or None, got 0",
         ),
         ({"test_labels": []}, r"test_labels must be a list of some of 1, 3"),
         ({"test_labels": [1, 1]}, r"test_labels must be"),

@@ -2,7 +2,9 @@
 
 import json
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from data.fingerprint import FINGERPRINT_NAME, write_fingerprint
@@ -11,13 +13,18 @@ from data.phantom import PhantomSettings
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from data.specs import find_spec
 from util.errors import UserError
-from util.image_io import read_geometry
+from util.image_io import Geometry, read_geometry, write_volume
 
 TINY = PhantomSettings(image_size_px=32, min_slices=18, max_slices=18)
 
 
 def _layout(folder, name):
     return DatasetLayout(find_spec(name), folder, folder, supervoxel_min_vox=60)
+
+
+def _write_image(layout, scan_id, *, direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)):
+    geometry = Geometry((2, 3, 4), (7.7, 1.25, 1.25), (0.0, 0.0, 0.0), direction)
+    write_volume(layout.image_path(scan_id), np.arange(24, dtype=np.int16).reshape(2, 3, 4), geometry)
 
 
 def test_the_phantoms_missing_scans_are_made_with_the_given_settings(tmp_path):
@@ -32,7 +39,7 @@ def test_the_phantoms_missing_scans_are_made_with_the_given_settings(tmp_path):
 def test_real_volumes_are_listed_and_never_made(tmp_path):
     layout = _layout(tmp_path, "CHAOST2")
     layout.volumes_dir.mkdir()
-    layout.image_path(5).touch()
+    _write_image(layout, 5)
     assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [5]
     assert [path.name for path in layout.volumes_dir.iterdir()] == ["image_5.nii.gz"]
 
@@ -47,7 +54,7 @@ def test_volumes_of_an_interrupted_preparation_are_not_used(tmp_path):
     layout = _layout(tmp_path, "CHAOST2")
     layout.volumes_dir.mkdir()
     for scan_id in (1, 5):
-        layout.image_path(scan_id).touch()
+        _write_image(layout, scan_id)
     cases = {"dataset": "CHAOST2", "scans": {"1": "1", "5": "5"}}
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [1, 5]
@@ -55,6 +62,38 @@ def test_volumes_of_an_interrupted_preparation_are_not_used(tmp_path):
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     with pytest.raises(
         UserError, match=r"lacks 2 scans that cases\.json lists, 8 the first; run script/prepare"
+    ):
+        ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
+
+
+MIRRORED, ROWS_UP = (-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), (1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)
+TILTED = (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1.0)
+
+
+@pytest.mark.parametrize(("direction", "found"), [(MIRRORED, "RPS"), (ROWS_UP, "LAS")])
+def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, direction, found):
+    layout = _layout(tmp_path, "CHAOST2")
+    for scan_id in (1, 2, 5):
+        _write_image(layout, scan_id)
+    _write_image(layout, 3, direction=TILTED)  # differs by obliquity alone
+    assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [1, 2, 3, 5]
+    for scan_id in (8, 13):
+        _write_image(layout, scan_id, direction=direction)
+    with pytest.raises(
+        UserError, match=rf"image_8\.nii\.gz: axes must run to LPS .* got {found} \(and scans 13 lik"
+    ):
+        ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
+
+
+def test_own_data_may_have_an_orientation_for_each_slice_axis(tmp_path):
+    layout = replace(_layout(tmp_path, "CHAOST2"), spec=replace(find_spec("CHAOST2"), keeps_slice_axes=True))
+    coronal, sagittal = (1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0), (0, 0, 1.0, 1.0, 0, 0, 0, 1.0, 0)
+    for scan_id, direction in enumerate((TILTED, coronal, coronal, sagittal)):
+        _write_image(layout, scan_id, direction=direction)
+    assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [0, 1, 2, 3]
+    _write_image(layout, 4, direction=(1.0, 0, 0, 0, 0, 1.0, 0, -1.0, 0))
+    with pytest.raises(
+        UserError, match=r"image_4\.nii\.gz: axes must run to LSP as those of most scans, got LIP"
     ):
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 

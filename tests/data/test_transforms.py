@@ -59,7 +59,9 @@ def place_mm(geometry, index):
 
 def test_each_dataset_is_prepared_as_published():
     expected = {
-        "CHAOST2": Preparation(clip_percentile=99.5, spacing_mm=(7.7, 1.25, 1.25), size_px=(256, 256)),
+        "CHAOST2": Preparation(
+            orientation="LPS", clip_percentile=99.5, spacing_mm=(7.7, 1.25, 1.25), size_px=(256, 256)
+        ),
         "SABS": Preparation(window=(-125, 275), rescale_to=(0, 255), border_px=32, in_plane_factor=1.75),
         "CMR": Preparation(clip_percentile=99.5, spacing_mm=(7.99, 1.25, 1.25), size_px=(256, 256)),
     }
@@ -246,7 +248,8 @@ def test_a_ball_of_20_mm_comes_back_from_preparation(name, spacing_mm, direction
     margin_mm = 64 if name == "SABS" else 50
     shape = tuple(math.ceil(2 * margin_mm / step) for step in spacing_mm)
     geometry = geometry_of(shape, spacing_mm, direction)
-    preparation = replace(PREPARATIONS[name], size_px=None if name == "SABS" else (70, 90))
+    size_px = None if name == "SABS" else (70, 90)
+    preparation = replace(PREPARATIONS[name], orientation=None, size_px=size_px)
     for shift in ((0.0, 0.0, 0.0), (0.3, 0.4, -0.2)):
         ball = ball_on(geometry, geometry.place_mm(np.array(shape) / 2 + shift))
         image = ball * 100.0
@@ -315,7 +318,7 @@ def test_arrays_that_do_not_belong_together_are_refused():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"orientation": "LPX"}, "orientation must name each patient axis once"),
+        ({"orientation": "LPX"}, "orientations must name each patient axis once"),
         ({"window": (5, 5)}, r"window must be \(low, high\)"),
         ({"clip_percentile": 0}, "clip_percentile must lie in 0..100"),
         ({"rescale_to": (0, 255)}, "rescale_to needs a window"),

@@ -235,9 +235,14 @@ HUGE[0, 0, :2] = (1e300, -1e300)
             MOVED,
             r"origin \[-10.0, 20.0, 25.0\].* differs from image grid .*origin \[-10.0, 20.0, 5.0\]",
         ),
-        ("label", np.full(SHAPE, 1.5, np.float32), GEOMETRY, r"label_7.nii.gz: ids must be whole .*got 1.5"),
-        ("label", np.full(SHAPE, -1, np.int16), GEOMETRY, r"ids must lie in 0..32767, got -1..-1"),
-        ("label", np.full(SHAPE, 70000, np.int32), GEOMETRY, r"ids must lie in 0..32767, got 70000"),
+        (
+            "label",
+            np.full(SHAPE, 1.5, np.float32),
+            GEOMETRY,
+            r"label_7.nii.gz: label values must be .*got 1.5",
+        ),
+        ("label", np.full(SHAPE, -1, np.int16), GEOMETRY, "label values must be .*, got -1;"),
+        ("label", np.full(SHAPE, 70000, np.int32), GEOMETRY, "label values must be .*, got 70000;"),
         (
             "supervoxel",
             np.zeros((2, 8, 6), np.int32),

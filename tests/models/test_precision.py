@@ -15,9 +15,12 @@ from models.losses import segmentation_loss
 from models.precision import full_precision, mixed_precision, store_half_weights, widen
 from models.segmenters import NetworkSegmenter
 from tests.models.episodes import make_batch, make_network
+from util.processor import has_bfloat16
 
 CPU = torch.device("cpu")
 SEEDS = (0, 2, 4)
+# A pass through an encoder takes ten seconds on processors without units for the format.
+WITH_UNITS = pytest.mark.skipif(has_bfloat16() is False, reason="needs a processor with bfloat16 units")
 KEPT_WIDE = ("bn", "downsample.1", "fc", "threshold", "alpha", "mu", "beta", "expand_bg")
 
 
@@ -140,7 +143,10 @@ def test_behind_the_encoder_losses_and_gradients_hardly_notice_bfloat16(model, s
         assert _cosine([mine], [theirs]) > 0.9
 
 
-@pytest.mark.parametrize(("frozen_batchnorm", "seed"), [(True, 0), (True, 2), (False, 4)])
+@pytest.mark.parametrize(
+    ("frozen_batchnorm", "seed"),
+    [(True, 0), pytest.param(True, 2, marks=WITH_UNITS), pytest.param(False, 4, marks=WITH_UNITS)],
+)
 def test_training_losses_and_gradients_in_bf16_stay_near_those_of_fp32(frozen_batchnorm, seed):
     model, batch = _network(frozen_batchnorm=frozen_batchnorm).train(), _batch(seed)
     expected, exact = _training_losses(model, batch, "fp32")

@@ -70,9 +70,10 @@ def run_job(
         receivers.append(receiver)
         processes[-1].start()
         sender.close()
+    results = [_receive(receiver) for receiver in receivers]  # first: a rank waits at its end for all others
     return [
-        _end(process, receiver, folder / f"rank_{rank}")
-        for rank, (process, receiver) in enumerate(zip(processes, receivers, strict=True))
+        _end(process, result, folder / f"rank_{rank}")
+        for rank, (process, result) in enumerate(zip(processes, results, strict=True))
     ]
 
 
@@ -95,11 +96,14 @@ def _run_rank(
     stop_ranks()
 
 
-def _end(process: Any, receiver: Any, said: Path) -> Outcome:
+def _receive(receiver: Any) -> Any:
     try:
-        result = receiver.recv() if receiver.poll(LONGEST_S) else None
+        return receiver.recv() if receiver.poll(LONGEST_S) else None
     except EOFError:  # the rank ended without a result
-        result = None
+        return None
+
+
+def _end(process: Any, result: Any, said: Path) -> Outcome:
     process.join(LONGEST_S)
     if process.is_alive():
         process.kill()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,11 @@ from util.grids import (
     cut_volume,
     find_turn,
     is_orientation,
+    orient_like,
+    orient_like_most,
+    orient_slices,
     orientation,
+    same_axes,
     turn_grid,
     turn_volume,
 )
@@ -138,3 +143,74 @@ def test_a_cut_voxel_stays_at_its_place_on_an_oblique_grid():
     cut, grid = cut_volume(volume, start, shape, fill=-1), cut_grid(present, start, shape)
     for value in (22, 58):
         assert place_of(cut, grid, value) == pytest.approx(place_of(volume, present, value), abs=1e-9)
+
+
+def turned_about_z(degrees):
+    a = math.radians(degrees)
+    return (math.cos(a), -math.sin(a), 0, math.sin(a), math.cos(a), 0, 0, 0, 1)
+
+
+def test_axes_are_the_same_but_for_obliquity():
+    axial, at_44, at_46 = (geometry_of(turned_about_z(angle)) for angle in (0, 44, 46))
+    assert orientation(at_44) != orientation(at_46)
+    assert same_axes(at_44, at_46)
+    assert same_axes(axial, at_44)
+    assert not same_axes(axial, at_46)
+    assert not same_axes(axial, geometry_of((-1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    assert not same_axes(axial, geometry_of((0, 1, 0, 1, 0, 0, 0, 0, 1)))
+
+
+def test_all_are_turned_to_run_as_most_do():
+    stored = {"a": AXIAL, "b": AXIAL, "c": (-1, 0, 0, 0, 1, 0, 0, 0, 1), "d": (1, 0, 0, 0, -1, 0, 0, 0, 1)}
+    stored |= {"e": (0, 1, 0, 1, 0, 0, 0, 0, 1), "f": turned_about_z(40)}
+    grids = {name: geometry_of(direction) for name, direction in stored.items()}
+    wanted = orient_like_most(grids)
+    for name, grid in grids.items():
+        turned = turn_grid(grid, find_turn(grid, wanted[name]))
+        assert same_axes(turned, grids["a"])
+    assert {name: orientation(grids[name]) == letters for name, letters in wanted.items()} == {
+        **dict.fromkeys("abf", True),
+        **dict.fromkeys("cde", False),
+    }
+    assert orient_like_most({}) == {}
+
+
+@pytest.mark.parametrize("direction", list(directions())[::5])
+def test_a_grid_is_brought_to_any_other_one_s_axes_by_swaps_and_flips(direction):
+    grid, reference = geometry_of(direction), geometry_of((oblique() @ np.eye(3)[:, [2, 0, 1]]).ravel())
+    turned = turn_grid(grid, find_turn(grid, orient_like(grid, reference)))
+    assert same_axes(turned, reference)
+
+
+CORONAL, SAGITTAL = (1, 0, 0, 0, 0, -1, 0, 1, 0), (0, 0, 1, -1, 0, 0, 0, -1, 0)
+SHORT_AXIS = (0.71, 0.35, 0.61, 0.61, -0.71, -0.35, 0.35, 0.61, -0.71)
+
+
+@pytest.mark.parametrize(
+    ("direction", "spacing_mm", "letters"),
+    [
+        (AXIAL, (8, 1, 1), "LPS"),
+        (CORONAL, (8, 1, 1), "LSP"),
+        (SAGITTAL, (8, 1, 1), "PSL"),
+        ((-1, 0, 0, 0, -1, 0, 0, 0, -1), (8, 1, 1), "LPS"),
+        (AXIAL, (1, 8, 1), "LSP"),  # slices need not be the first axis of the array
+        (AXIAL, (1, 1, 8), "PSL"),
+        (AXIAL, (1, 1, 1), "LPS"),  # no axis is wider: axial
+        (AXIAL, (2, 2.01, 2.005), "LPS"),
+        (AXIAL, (6, 10, 10), "LPS"),  # the only axis that leaves square pixels
+        (CORONAL, (6, 10, 10), "LSP"),
+        (AXIAL, (3, 5, 8), "PSL"),  # none does: the widest
+    ],
+)
+def test_each_grid_keeps_the_axis_of_its_slices(direction, spacing_mm, letters):
+    grid = replace(geometry_of(direction), spacing_mm=spacing_mm)
+    assert orient_slices(grid) == letters
+    turned = turn_grid(grid, find_turn(grid, letters))
+    assert orientation(turned) == letters
+
+
+def test_an_oblique_stack_keeps_its_slices():
+    columns = np.linalg.qr(np.reshape(SHORT_AXIS, (3, 3)))[0]
+    grid = replace(geometry_of(columns.ravel()), spacing_mm=(9, 1.3, 1.3))
+    turned = turn_grid(grid, find_turn(grid, orient_slices(grid)))
+    assert turned.spacing_mm == (9, 1.3, 1.3)

@@ -2,13 +2,15 @@
 
 import os
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from util import hardware
+from util import hardware, processor
 from util.hardware import choose_kernels, peak_memory_gb
+from util.remarks import Remark
 
 pytestmark = pytest.mark.usefixtures("switches_restored")
 
@@ -50,3 +52,27 @@ def test_peak_memory_of_a_cuda_device_is_that_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 5e9)
     assert peak_memory_gb(torch.device("cuda:1")) == 5.0
     assert asked == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize(
+    ("line", "has"),
+    [
+        ("flags\t\t: fpu avx2 avx512f", False),
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("Features\t: fp asimd bf16", True),
+        ("Features\t: fp asimd", False),
+        ("nothing", None),
+    ],
+)
+def test_bf16_on_a_processor_without_units_for_it_is_remarked_on(tmp_path, monkeypatch, line, has):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: a processor\n{line}\n")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
+    assert processor.has_bfloat16() is has
+    assert processor.processor_name() == "a processor"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for precision, device in (("bf16", "cpu"), ("fp32", "cpu"), ("bf16", "meta")):
+            choose_kernels(deterministic=False, precision=precision, device=torch.device(device))
+    assert [str(one.message)[:15] for one in caught if one.category is Remark] == ["precision=bf16:"] * (
+        has is False
+    )

@@ -204,7 +204,7 @@ def test_only_3d_images_of_single_values_are_taken(tmp_path, read, shape, is_vec
     sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
     with pytest.raises(UserError) as caught:
         read(tmp_path / "a.nii.gz")
-    assert str(caught.value).endswith(f"a.nii.gz: must be a 3D image of single values, got size {size}")
+    assert f"a.nii.gz: must be a 3D image of single values, got size {size}; split it" in str(caught.value)
 
 
 def test_a_failed_write_leaves_the_previous_volume(path, monkeypatch):

@@ -91,3 +91,27 @@ def test_a_process_that_waits_in_a_library_stops_as_well():
     child.send_signal(signal.SIGTERM)
     _, told = child.communicate(timeout=60)
     assert (child.returncode, told) == (143, "stopped by SIGTERM\n")
+
+
+def _items(number):
+    yield 1
+    os.kill(os.getpid(), number)
+    raise AssertionError("waited on")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_wait_for_the_next_item(number):
+    with StopRequests() as stops:
+        assert list(stops.interruptible(_items(number))) == [1, None]
+        assert stops.wish == number
+
+
+def test_a_signal_during_the_work_on_an_item_leaves_a_wish():
+    with StopRequests() as stops:
+        seen = []
+        for item in stops.interruptible([1, 2, 3]):
+            seen.append(item)
+            if item == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [1, 2, 3]
+        assert stops.wish == signal.SIGTERM

@@ -130,6 +130,7 @@ def test_trials_run_in_processes_of_their_own_and_failed_ones_are_returned(monke
 def _tiny_quick(monkeypatch, phantom_dir):
     tiny = PROFILES["quick"].values | {
         "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 8},
+        "precision": "fp32",  # processors without bfloat16 units are fifty times slower in it
         "phantom": {"n_scans": 10, "image_size_px": 48},
         "path": {"PHANTOM": {"data_dir": str(phantom_dir)}},
         "checkpoint_minutes": 0,

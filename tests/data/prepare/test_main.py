@@ -88,7 +88,13 @@ BAD_WORDS = {
     "nothing there": (["dataset=CMR", "raw=gone"], "raw=gone: no such file or folder ("),
     "another dataset": (["dataset=CMR", "raw=scans"], ""),
     "no archive": (["dataset=CMR", "raw=note.txt"], "note.txt: must be a whole zip file"),
-    "another name": (["dataset=Knees", "raw=scans"], "dataset=Knees: must be the name in the dataset.json"),
+    **{
+        f"a name that is no text, {name}": (
+            [f"dataset={name}", "raw=scans"],
+            f"dataset='{name}': must be CHAOST2, SABS, CMR, or a name of at most",
+        )
+        for name in ("123", "1e5", "True", "2_0", "0x1F")
+    },
     "data folder is a file": ([*NEEDED, "data_dir=note.txt"], "data_dir: note.txt cannot be made"),
 }
 

@@ -151,6 +151,12 @@ def _pixels(do):
     return damage
 
 
+def _one_bit(folder, written):
+    path = written[0].label_files[_AT]
+    liver = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) == 63).astype(np.uint8)
+    cv2.imwrite(str(path), 255 * liver, [cv2.IMWRITE_PNG_BILEVEL, 1])
+
+
 def _with_level(levels):
     levels[3, 4] = 90
     return levels
@@ -361,10 +367,16 @@ PNG = [
     ),
     ("PNG of wrong checksum", "CHAOST2", _png(_wrong_checksum), r"00004\.png: .* a checksum is wrong"),
     (
+        "PNG of 1 bit",
+        "CHAOST2",
+        _one_bit,
+        r"00004\.png: must have 8 bits a pixel, got 1 by its header",
+    ),
+    (
         "PNG of 16 bits",
         "CHAOST2",
         _pixels(lambda levels: levels.astype(np.uint16)),
-        r"00004\.png: must have 8 bits a pixel, got uint16",
+        r"00004\.png: must have 8 bits a pixel, got 16 by its header",
     ),
     ("PNG in colour", "CHAOST2", _pixels(_coloured), r"00004\.png: must be a grey image, got a coloured one"),
     (

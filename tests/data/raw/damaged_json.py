@@ -22,12 +22,11 @@ JSON = [
     ("dataset.json a list", "Hips", _text("[1, 2]"), r"dataset\.json: must be a JSON object"),
     ("key twice", "Hips", _text('{"name": "Hips", "name": "Hips"}'), r"keys must stand once, got name"),
     ("key misspelt", "Hips", _json(spacing_m=[4, 2, 2]), r"spacing_m is no key, spacing_mm is"),
-    ("name of a published set", "Hips", _json(name="sabs"), r"name must be a name of at most 40 letters"),
     (
-        "name of other data",
+        "orientation to assume that is none",
         "Hips",
-        _json(name="Knees"),
-        r"dataset=Hips: must be the name in the dataset\.json",
+        _json(assume_orientation="LPL"),
+        r"assume_orientation must be",
     ),
     (
         "two channels",

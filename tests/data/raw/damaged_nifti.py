@@ -114,6 +114,22 @@ def _sheared(raw):
     raw[:348] = header.binaryblock
 
 
+def _mirrored_form(raw):
+    header = nibabel.Nifti1Header(bytes(raw[:348]))
+    mirrored = header.get_best_affine()
+    mirrored[0] *= -1
+    header.set_sform(mirrored, code=2)
+    raw[:348] = header.binaryblock
+
+
+def _no_form(raw):
+    raw[252:256] = bytes(4)  # qform_code and sform_code
+
+
+def _in_metres(raw):
+    raw[123] = 1
+
+
 def _no_spacing(raw):
     raw[84:88] = np.float32(0).tobytes()  # pixdim[2]
 
@@ -161,42 +177,52 @@ NIFTI = [
         "gzip cut off",
         "SABS",
         _bytes(lambda content: content[:-2000]),
-        r"img0001\.nii\.gz: must be a whole gzip file",
+        r"img0001\.nii\.gz: cannot be read as an image",
     ),
     (
         "gzip of labels cut off",
         "CMR",
         _bytes(lambda content: content[:-20], of="label_files"),
-        r"patient2_C0_manual\.nii\.gz: must be a whole gzip file",
+        r"patient2_C0_manual\.nii\.gz: cannot be read as an image",
     ),
-    ("gzip with a flipped bit", "SABS", _bytes(_flipped_bit), r"img0001\.nii\.gz: must be a whole gzip file"),
-    ("empty file", "CMR", _bytes(lambda content: b""), r"patient2_C0\.nii\.gz: .* got an empty one"),
+    (
+        "gzip with a flipped bit",
+        "SABS",
+        _bytes(_flipped_bit),
+        r"img0001\.nii\.gz: cannot be read as an image",
+    ),
+    ("empty file", "CMR", _bytes(lambda content: b""), r"patient2_C0\.nii\.gz: .*\(it is empty\)"),
     (
         "empty label file",
         "Hips",
         _bytes(lambda content: b"", of="label_files"),
-        r"hip_8\.nii\.gz: .* got an empty one",
+        r"hip_8\.nii\.gz: .*\(it is empty\)",
     ),
     (
         "wrong magic: a web page",
         "SABS",
         _bytes(lambda content: b"<!DOCTYPE html><html>please log in</html>"),
-        r"img0001\.nii\.gz: must be a NIfTI-1 file .* begins with b'<!DO'",
+        r"img0001\.nii\.gz: cannot be read .* begins with b'<!DO'",
     ),
     (
         "file of two bytes",
         "SABS",
         _bytes(lambda content: b"\0\1"),
-        r"img0001\.nii\.gz: must be a NIfTI-1 file",
+        r"img0001\.nii\.gz: cannot be read .*NIfTI-1",
     ),
-    ("header of the two-file form", "SABS", _header(_pair_form), r"img0001\.nii\.gz: must be a NIfTI-1 file"),
+    (
+        "header of the two-file form",
+        "SABS",
+        _header(_pair_form),
+        r"img0001\.nii\.gz: cannot be read .*NIfTI-1",
+    ),
     (
         "NIfTI-2",
         "SABS",
         _second_version,
-        r"img0001\.nii\.gz: must be a NIfTI-1 file .* begins with b'\\x1c\\x02",
+        r"img0001\.nii\.gz: cannot be read .* begins with b'\\x1c\\x02",
     ),
-    ("plain NIfTI cut off", "SABS", _bytes(_plain_and_cut), r"must hold \d+ bytes .* it is cut off"),
+    ("plain NIfTI cut off", "SABS", _bytes(_plain_and_cut), r"before the \d+ bytes .* it is cut off"),
     (
         "NIfTI cut off in its header",
         "SABS",
@@ -207,7 +233,7 @@ NIFTI = [
         "several volumes in one file",
         "SABS",
         _two_volumes,
-        r"must be a 3D volume, got shape \(112, 120, 5, 2\)",
+        r"must be a 3D image of single values, got size \(112, 120, 5, 2\)",
     ),
     ("coloured volume", "SABS", _coloured, r"img0001\.nii\.gz: must "),
     (
@@ -216,7 +242,20 @@ NIFTI = [
         _header(_no_spacing),
         r"spacing must be above 0 mm along x, y, z, got \[0\.8.*, 0\.0, 5\.0\]",
     ),
-    ("sheared axes", "SABS", _header(_sheared), r"img0001\.nii\.gz: cannot be read as an image"),
+    (
+        "qform and sform that disagree",
+        "SABS",
+        _header(_mirrored_form),
+        r"img0001\.nii\.gz: the header contradicts itself: qform \(code 1\) .*; sform \(code 2\) ",
+    ),
+    ("neither qform nor sform", "CMR", _header(_no_form), r"patient2_C0\.nii\.gz: orientation unknown"),
+    (
+        "millimetres called metres",
+        "SABS",
+        _header(_in_metres),
+        r"img0001\.nii\.gz: spacing must be .* xyzt_units",
+    ),
+    ("sheared axes", "SABS", _header(_sheared), r"img0001\.nii\.gz: invalid sform \(axes that are not perp"),
     (
         "NaN voxel",
         "SABS",

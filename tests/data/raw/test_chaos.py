@@ -133,4 +133,4 @@ def test_too_few_scans_for_the_folds_are_remarked_and_no_problem(tmp_path):
     write_chaos(tmp_path, n_scans=2)
     found = find_chaos(tmp_path)
     assert found.problems == ()
-    assert found.remarks[0].startswith("2 scan(s) can be prepared, but 5 folds need at least 5")
+    assert found.remarks[0].startswith("2 scan(s) with labels can be prepared, but evaluation's 5 folds need")

@@ -4,14 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from data.raw.checks import (
-    convert_labels,
     fold_remarks,
     grid_problems,
     image_problems,
-    listed,
     organ_problems,
 )
 from data.specs import find_spec
@@ -49,23 +46,6 @@ def test_grids_that_differ_by_rounding_are_one():
     assert grid_problems(PLACE, near, image_file=PLACE, image=GRID) == []
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32, np.float64])
-def test_stored_values_become_label_ids_of_any_type(dtype):
-    stored = np.array([[[0, 100, 20, 100]]], dtype=dtype)
-    label_map, problems = convert_labels(PLACE, stored, {100: 2, 20: 1, 7: 3})
-    assert problems == []
-    assert label_map.tolist() == [[[0, 2, 1, 2]]]
-    assert label_map.dtype == np.uint8
-
-
-def test_values_far_apart_and_negative_ones_are_told():
-    stored = np.array([[[-5, 0, 1, 2**40]]])
-    label_map, (line,) = convert_labels(PLACE, stored, {1: 1})
-    assert label_map is None
-    assert "must be among 0, 1, got -5, 1.09951e+12" in line
-    assert "got -5;" in convert_labels(PLACE, stored[..., :3], {1: 1})[1][0]
-
-
 def test_one_test_organ_is_enough():
     spec = find_spec("SABS")
     label_map = np.zeros((2, 2, 2), np.uint8)
@@ -73,12 +53,6 @@ def test_one_test_organ_is_enough():
     assert "got 13;" in organ_problems(PLACE, label_map, spec)[0]
     label_map[1, 1, 1] = 6
     assert organ_problems(PLACE, label_map, spec) == []
-
-
-def test_many_names_make_no_long_message():
-    assert listed(["a"]) == "a"
-    assert listed(list("abcde")) == "a, b, c, d, e"
-    assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 def test_five_scans_make_five_folds():

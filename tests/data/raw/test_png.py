@@ -45,3 +45,34 @@ def test_a_size_that_the_file_cannot_hold_is_refused(tmp_path, size):
         UserError, match=rf"a\.png: must be a whole PNG file, it claims {size[0]} x {size[1]}"
     ):
         read_grey_levels(tmp_path / "a.png")
+
+
+def _write_png(path, pixels, *, n_bits, colour_type=0, palette=None):
+    """Write `(H, W)` values of 1, 2, 4 or 8 bits as the form defines it."""
+    per_byte = 8 // n_bits
+    padded = np.pad(pixels.astype(np.uint8), ((0, 0), (0, -pixels.shape[1] % per_byte)))
+    groups = padded.reshape(len(pixels), -1, per_byte)
+    packed = sum(groups[..., i] << (8 - n_bits * (i + 1)) for i in range(per_byte)).astype(np.uint8)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", *pixels.shape[::-1], n_bits, colour_type, 0, 0, 0))]
+    if palette is not None:
+        chunks.append((b"PLTE", np.repeat(np.array(palette, np.uint8), 3).tobytes()))
+    chunks += [(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize("n_bits", [1, 2, 4])
+def test_grey_levels_of_fewer_bits_are_refused_because_decoders_stretch_them(tmp_path, n_bits):
+    _write_png(tmp_path / "a.png", LEVELS % 2, n_bits=n_bits)
+    with pytest.raises(UserError, match=rf"a\.png: must have 8 bits a pixel, got {n_bits} by its header"):
+        read_grey_levels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("n_bits", [2, 4, 8])
+def test_a_palette_of_grey_levels_is_read_through(tmp_path, n_bits):
+    levels = np.array([0, 63, 126, 189], np.uint8)
+    _write_png(tmp_path / "a.png", LEVELS % 4, n_bits=n_bits, colour_type=3, palette=levels)
+    np.testing.assert_array_equal(read_grey_levels(tmp_path / "a.png"), levels[LEVELS % 4])

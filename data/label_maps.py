@@ -1,0 +1,79 @@
+"""Turn what label files store into a dataset's label ids."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.specs import DatasetSpec
+from util.errors import UserError
+from util.remarks import remark
+
+_MAX_LISTED = 5
+_MAX_TABLE = 1 << 20
+
+
+def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: bool = False) -> np.ndarray:
+    """Map the values of a label file to label ids.
+
+    A file may hold the ids themselves, or the raw ids that the challenge's files have for them.
+
+    Args:
+        stored: `(Z, H, W)`, integers, or floating point numbers that are whole.
+        spec: the dataset, with its labels and raw ids.
+        path: the file, for messages.
+        is_raw: it comes from the challenge, so that it holds raw ids if the dataset has such.
+
+    Returns:
+        `(Z, H, W)` uint8, 0 = background.
+
+    Raises:
+        UserError: the file holds a value that is neither.
+    """
+    label_ids = {} if is_raw and spec.raw_labels else {label: label for label in spec.labels}
+    ids = {0: 0, **label_ids, **spec.raw_labels}
+    values = distinct_values(stored)
+    unknown = [value for value in values if value not in ids]
+    if unknown:
+        line = unknown_values_line(path, list(map(format_value, unknown)), ids)
+        is_interpolated = any(not float(value).is_integer() for value in unknown)
+        raise UserError(f"{line}, or resample it to the nearest voxel" if is_interpolated else line)
+    if not is_raw and any(value in spec.raw_labels for value in values):
+        pairs = ", ".join(f"{raw} as {label} {spec.labels[label]}" for raw, label in spec.raw_labels.items())
+        remark(f"{spec.name}: label files with raw ids, read {pairs}")
+    label_map = np.zeros(stored.shape, np.uint8)
+    for value in values:
+        if ids[value] != 0:
+            label_map[stored == value] = ids[value]
+    return label_map
+
+
+def unknown_values_line(path: Path, unknown: Sequence[str], known: Collection[object]) -> str:
+    """Say, in one line, that a file holds values that mean no label."""
+    return (
+        f"{path}: label values must be among {', '.join(map(str, known))}, got {join_some(unknown)}; "
+        "correct these voxels, or list their labels in dataset.json if the data are your own"
+    )
+
+
+def join_some(names: Sequence[str], *, n_max: int = _MAX_LISTED) -> str:
+    """Join names for a message, and count those that would make it too long."""
+    if len(names) <= n_max:
+        return ", ".join(names)
+    return f"{', '.join(names[:n_max])} and {len(names) - n_max} more"
+
+
+def format_value(value: float | np.number) -> str:
+    """Write a value with as many digits as it needs: 0.9999999 is not 1."""
+    short = f"{value:g}"
+    return short if float(short) == float(value) else str(value)
+
+
+def distinct_values(array: np.ndarray) -> list:
+    """List an array's distinct values in increasing order, NaN last."""
+    if array.dtype.kind in "iu":
+        low, high = int(array.min()), int(array.max())
+        if high - low < _MAX_TABLE:  # counting is far cheaper than sorting
+            counts = np.bincount((array.astype(np.int64, copy=False) - low).ravel())
+            return [int(value) + low for value in np.flatnonzero(counts)]
+    return list(np.unique(array))

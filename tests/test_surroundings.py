@@ -1,0 +1,93 @@
+"""What an environment sets for other programs ends no training and no preparation."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from config_ssl_upload import REPOSITORY
+from tests.data.raw.raw_sets import write_own_numbered
+
+NOTEBOOK = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+ODD = {
+    "a clone of another user, a notebook's backend, a terminal of ASCII": {
+        "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1",
+        **NOTEBOOK,
+        **ASCII,
+    },
+    "another repository, warnings that are errors": {
+        "GIT_DIR": "/nonexistent",
+        "PYTHONWARNINGS": "error::UserWarning",
+    },
+    "no git, optimised Python, no home": {
+        "GIT_PYTHON_GIT_EXECUTABLE": "/nonexistent/git",
+        "PYTHONOPTIMIZE": "2",
+        "HOME": "/nonexistent",
+    },
+}
+
+
+def _run(words, **environment):
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("environment", ODD.values(), ids=ODD)
+def test_a_training_does_not_depend_on_it(tiny_overrides, tmp_path, environment):
+    ended = _run(["training.py", *tiny_overrides, "n_steps=1"], **environment)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "usage: git" not in ended.stderr
+    run = json.loads((tmp_path / "runs/PHANTOM/fold_0/training/1/run.json").read_text())
+    assert run["status"] == "COMPLETED"
+    if "GIT_DIR" not in environment:
+        assert [entry["commit"] for entry in run["experiment"]["repositories"]] == ["unknown"]
+        assert "remark: commit unknown: git cannot read this clone (" in ended.stdout
+
+
+@pytest.mark.parametrize("environment", [NOTEBOOK, ASCII], ids=["notebook", "ASCII"])
+def test_a_preparation_does_not_depend_on_it(tmp_path, environment):
+    write_own_numbered(
+        tmp_path / "raw", n_scans=2, labels={"background": 0, "Schädel 头": 1, "right femur": 3}
+    )
+    words = ["-m", "data.prepare", "dataset=Hips", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out"]
+    ended = _run(words, **environment)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out/contact_sheet.png").stat().st_size > 1000
+
+
+def test_a_contact_sheet_that_cannot_be_drawn_ends_no_preparation(tmp_path):
+    write_own_numbered(tmp_path / "raw", n_scans=2)
+    (tmp_path / "broken/matplotlib").mkdir(parents=True)
+    (tmp_path / "broken/matplotlib/__init__.py").write_text("raise ImportError('libfreetype is missing')")
+    words = ["-m", "data.prepare", "dataset=Hips", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out"]
+    ended = _run(words, PYTHONPATH=str(tmp_path / "broken"))
+    assert ended.returncode == 0, ended.stderr
+    assert "no contact_sheet.png, as matplotlib cannot be used (libfreetype is missing)" in ended.stdout
+    assert (tmp_path / "out/fingerprint.json").is_file()
+
+
+def test_the_scripts_take_away_what_would_lead_python_elsewhere():
+    names = ("PYTHONSAFEPATH", "PYTHONHOME", "PYTHONINSPECT")
+    shown = "; ".join(f"echo ${{{name}-unset}}" for name in names)
+    ended = subprocess.run(
+        ["bash", "-c", f"source script/environment.sh; {shown}"],
+        cwd=REPOSITORY,
+        env={**os.environ, **dict.fromkeys(names, "1")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split() == ["unset"] * 3

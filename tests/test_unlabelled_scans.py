@@ -1,0 +1,102 @@
+"""Scans without labels train; folds and evaluation count the labelled ones."""
+
+import csv
+import shutil
+
+import pytest
+
+import training
+import validation
+from config_ssl_upload import dataset_defaults, parse_config
+from data.phantom import PhantomSettings, make_phantom
+from util.command_line import run_command_line
+from util.settings import merge_values
+
+WORDS = (
+    *("dataset=CHAOST2", "n_sv=60", "min_size=60", "model.encoder=resnet18", "model.encoder_weights=None"),
+    *("model.feature_width=8", "n_steps=2", "num_workers=0", "device=cpu"),
+    *("evaluation.all_slices=False", "evaluation.every_support=False"),
+)
+
+
+@pytest.fixture(scope="module", name="template")
+def _template(tmp_path_factory):
+    root = tmp_path_factory.mktemp("unlabelled")
+    make_phantom(root / "phantom", PhantomSettings(image_size_px=48), n_scans=10, progress=False)
+    [source] = [path.parent for path in (root / "phantom").glob("*/image_0.nii.gz")]
+    shutil.copytree(source, root / "all" / "chaos_MR_T2_normalized")
+    return root / "all"
+
+
+def _without(template, tmp_path, unlabelled):
+    shutil.copytree(template, tmp_path / "data")
+    for scan_id in unlabelled:
+        (tmp_path / f"data/chaos_MR_T2_normalized/label_{scan_id}.nii.gz").unlink()
+    return [*WORDS, f"path.CHAOST2.data_dir={tmp_path / 'data'}", f"path.log_dir={tmp_path / 'runs'}"]
+
+
+def _config(tmp_path, **changes):
+    paths = {"n_sv": 60, "min_size": 60, "path": {"CHAOST2": {"data_dir": str(tmp_path / "data")}}}
+    return parse_config(merge_values(merge_values(dataset_defaults("CHAOST2"), paths), changes))
+
+
+def test_six_labelled_scans_make_the_folds_and_four_others_train(template, tmp_path, capsys):
+    words = _without(template, tmp_path, (1, 4, 5, 8))
+    assert run_command_line(training.experiment, words) == 0
+    said = capsys.readouterr().out
+    assert "remark: 4 scans without labels train and are not evaluated: 1, 4, 5, 8" in said
+    assert "remark: supp_idx=2: the fold holds 2 scans, its last one is the support" in said
+    assert "targets in 8 scans" in said
+    assert run_command_line(validation.experiment, words) == 0
+    with (tmp_path / "runs/CHAOST2/fold_0/evaluation/1/scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["support_id"], row["query_id"]) for row in rows} == {("2", "0")}
+
+
+@pytest.mark.filterwarnings("ignore::util.remarks.Remark")
+def test_scans_without_labels_do_not_train_where_labels_decide(template, tmp_path):
+    _without(template, tmp_path, (1, 4, 5, 8))
+    everything = training.make_dataset(_config(tmp_path))
+    assert {int(everything[i]["scan_id"]) for i in range(80)} == {1, 3, 4, 5, 6, 7, 8, 9}
+    for changes in ({"setting": 2, "task": {"exclude_rule": "all"}}, {"use_gt": True, "test_label": [1]}):
+        chosen = training.make_dataset(_config(tmp_path, **changes))
+        assert {int(chosen[i]["scan_id"]) for i in range(40)} <= {3, 6, 7, 9}
+
+
+def test_one_annotated_scan_is_enough_to_train(template, tmp_path, capsys):
+    words = _without(template, tmp_path, range(1, 10))
+    assert run_command_line(training.experiment, words) == 0
+    said = capsys.readouterr().out
+    assert "no scan is held out, as fewer than 5 have labels; evaluation needs more" in said
+    assert "targets in 10 scans" in said
+    assert run_command_line(validation.experiment, words) == 2
+    assert (
+        "evaluation's 5 folds need at least 5 scans with labels, got 1; annotate more"
+        in capsys.readouterr().err
+    )
+
+
+def test_further_folds_of_too_few_labelled_scans_are_no_failure(template, tmp_path, capsys):
+    words = _without(template, tmp_path, range(1, 10))
+    assert run_command_line(training.experiment, [*words, "eval_fold=1"]) == 0
+    assert (
+        "eval_fold=1: 1 labelled scans make no folds; eval_fold=0 trains on all scans"
+        in capsys.readouterr().out
+    )
+    assert not (tmp_path / "runs/CHAOST2/fold_1/training/1").exists()
+
+
+def test_a_support_that_evaluation_would_refuse_ends_a_training_before_it_starts(template, tmp_path, capsys):
+    words = _without(template, tmp_path, ())
+    for position, message in (
+        (3, "supp_idx=3: the fold holds 3 scans"),
+        (9, "supp_idx=9: the fold holds 3 scans"),
+    ):
+        assert run_command_line(training.experiment, [*words, f"supp_idx={position}"]) == 2
+        assert message in capsys.readouterr().err
+    assert run_command_line(training.experiment, [*words, "n_part=30"]) == 2
+    assert (
+        "label_2.nii.gz: scan 2, as support, must show label 1 (liver) in at least 30"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("run.json"))
