@@ -60,6 +60,8 @@ class BatchLoader:
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         others = set(multiprocessing.active_children())
         try:
+            if self._loader.num_workers:
+                torch.multiprocessing.Queue().close()  # first: PyTorch leaves a half-made iterator behind
             batches = iter(self._loader)
         except OSError as error:
             raise _no_delivery(f"cannot start ({error.strerror or error})") from error
