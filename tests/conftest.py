@@ -20,6 +20,15 @@ TINY = (
 )
 
 
+# Modules that start many processes: first, so that no core is idle at the end.
+LONG_MODULES = ("test_joint_resume", "test_joint_training", "test_resume", "test_run", "test_surroundings")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let long modules come first; the others keep their order."""
+    items.sort(key=lambda item: item.path.stem not in LONG_MODULES)
+
+
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory) -> Path:
     """Where all tests of a session keep the tiny phantom; the first training makes it."""

@@ -14,8 +14,8 @@ from config_ssl_upload import REPOSITORY
 from util.runs import list_checkpoints, list_runs
 from util.snapshots import load_snapshot
 
-N_STEPS = 20
-WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=15", "checkpoint_minutes=0")
+N_STEPS = 12
+WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=9", "checkpoint_minutes=0")
 MORE = ("optim.average_decay=0.9", "eval_fold=0")  # the script would train every fold
 
 
