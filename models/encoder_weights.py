@@ -142,11 +142,13 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
     misshapen = [key for key in common if wanted[key].shape != state[key].shape]
     fitting = set(common) - set(misshapen)  # of others a few numbers may claim any size
     unusable = [key for key in common if key in fitting and not _is_usable(state[key], like=wanted[key])]
+    too_wide = [key for key in common if key in fitting and state[key].dtype == torch.float64]
     for fault, keys in (
         ("lacks {} of the encoder's tensors", missing),
         ("has {} tensor(s) that the encoder has not", unknown),
         ("has other shapes for {} of the encoder's tensors", misshapen),
         ("has no plain finite numbers in {} of the encoder's tensors", unusable),
+        ("has float64 numbers, which would be rounded, in {} of the encoder's tensors", too_wide),
     ):
         if keys:
             raise WeightsError(

@@ -142,6 +142,19 @@ def test_a_tensor_without_plain_finite_numbers_is_an_error(encoder, state, tmp_p
     _assert_unchanged(encoder, before)
 
 
+def test_wider_numbers_are_not_rounded_in_silence(encoder, state, tmp_path):
+    before = _snapshot(encoder)
+    with pytest.raises(WeightsError, match=r"float64 numbers.* in 1 of .* \(bn1\.bias\)"):
+        load_encoder_weights(encoder, _saved(tmp_path, {**state, "bn1.bias": state["bn1.bias"].double()}))
+    _assert_unchanged(encoder, before)
+
+
+def test_half_precision_is_read(encoder, state, tmp_path):
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    load_encoder_weights(encoder, _saved(tmp_path, halved))
+    assert torch.equal(encoder.backbone.state_dict()["bn1.bias"], state["bn1.bias"].half().float())
+
+
 def test_of_many_missing_tensors_the_first_and_their_number_are_named(encoder, state, tmp_path):
     lacking = {name: value for name, value in state.items() if "layer3" not in name}
     names = r"layer3\.0\.bn1\.bias, layer3\.0\.bn1\.running_mean, layer3\.0\.bn1\.running_var and 22 more"
