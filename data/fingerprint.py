@@ -10,7 +10,7 @@ machine.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -109,6 +109,11 @@ class Fingerprint:
     dataset: str
     hash: str
     scans: tuple[ScanFingerprint, ...]
+
+    def holds(self, scan_ids: Sequence[int], labelled_ids: Sequence[int]) -> bool:
+        """Say whether these are its scans, and those of them with labels."""
+        labelled = [scan.scan_id for scan in self.scans if scan.label_hash is not None]
+        return [scan.scan_id for scan in self.scans] == sorted(scan_ids) and labelled == sorted(labelled_ids)
 
     def changed_scans(self, other: "Fingerprint") -> list[int]:
         """List the ids of the scans that differ.

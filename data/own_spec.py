@@ -126,7 +126,7 @@ class _Reading:
         name = self._dataset_name()
         labels = self._labels()
         channel = self._channel()
-        spacing_mm = self._take("spacing_mm", optional(several(real(0, open_minimum=True), length=3)))
+        spacing_mm = self._take("spacing_mm", optional(several(real(0.01), length=3)))
         size_px = self._take("size_px", optional(several(whole(8, 4096), length=2)))
         clipped = self._take("clip", optional(clip())) or {}
         turned_to = self._take("orientation", optional(orientation()))

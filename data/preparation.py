@@ -38,14 +38,12 @@ def hash_volumes(layout: DatasetLayout) -> str:
     """
     path = layout.data_dir / FINGERPRINT_NAME
     if path.is_file():
-        files = [
-            *map(layout.image_path, layout.scan_ids()),
-            *map(layout.label_path, layout.labelled_ids()),
-        ]
+        scan_ids, labelled_ids = layout.scan_ids(), layout.labelled_ids()
+        files = [*map(layout.image_path, scan_ids), *map(layout.label_path, labelled_ids)]
         written = path.stat().st_mtime_ns
         if all(file.stat().st_mtime_ns <= written for file in files):
             found = read_fingerprint(layout)
-            if found is not None:
+            if found is not None and found.holds(scan_ids, labelled_ids):
                 return found.hash
     return hash_dataset(layout)
 

@@ -35,6 +35,7 @@ class EpisodeDataset(Dataset):
 
     Attributes:
         config: as given.
+        scan_ids: of the scans, in their order.
         index: every window that may be drawn, built here once.
 
     Raises:
@@ -45,7 +46,7 @@ class EpisodeDataset(Dataset):
     def __init__(self, scans: Sequence[PreparedScan], config: EpisodeConfig) -> None:
         self.config = config
         _require_one_size(scans)
-        self._scan_ids = [scan.scan_id for scan in scans]
+        self.scan_ids = [scan.scan_id for scan in scans]
         self._images = [scan.image for scan in scans]
         self._targets = [_target_volumes(scan, config) for scan in scans]
         self.index = _build_checked_index(scans, self._targets, config)
@@ -59,7 +60,7 @@ class EpisodeDataset(Dataset):
         Reads all of them, at about a gigabyte a second.
         """
         digest = hashlib.blake2b(digest_size=16)
-        for scan_id, image, targets in zip(self._scan_ids, self._images, self._targets, strict=True):
+        for scan_id, image, targets in zip(self.scan_ids, self._images, self._targets, strict=True):
             digest.update(str((scan_id, image.shape, len(targets))).encode())
             for volume in (image, *targets):
                 digest.update(np.ascontiguousarray(volume))
@@ -94,7 +95,7 @@ class EpisodeDataset(Dataset):
             "query_images": torch.from_numpy(images[n_shots:, None]),
             "query_masks": torch.from_numpy(masks[n_shots:].astype(np.int64)),
             "episode_index": torch.tensor(index),
-            "scan_id": torch.tensor(self._scan_ids[window.scan_position]),
+            "scan_id": torch.tensor(self.scan_ids[window.scan_position]),
             "supervoxel_id": torch.tensor(window.target_id),
             "slice_indices": torch.from_numpy(window.slices.copy()),
         }

@@ -83,8 +83,7 @@ def split_scans(
     """Split a dataset's scans for one fold.
 
     Folds count labelled scans, as `fold_scan_ids` says; scans without labels train in every fold. Fewer
-    labelled
-    scans than folds hold none out: fold 0 then trains on all scans, if some have no labels.
+    labelled scans than folds hold none out: fold 0 then trains on all scans, if some have no labels.
 
     Args:
         scan_ids: all scans, in any order, each once.
@@ -146,7 +145,7 @@ def describe_split(split: Split) -> list[str]:
         names = ", ".join(map(str, split.unlabelled[:_MAX_NAMED])) + ", ..." * (
             len(split.unlabelled) > _MAX_NAMED
         )
-        lines.append(f"{len(split.unlabelled)} scans without labels train and are not evaluated: {names}")
+        lines.append(f"{len(split.unlabelled)} scan(s) without labels, which no fold evaluates: {names}")
     if not split.held_out:
         lines.append(f"no scan is held out, as fewer than {N_FOLDS} have labels; evaluation needs more")
     return lines

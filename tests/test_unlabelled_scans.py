@@ -44,13 +44,25 @@ def test_six_labelled_scans_make_the_folds_and_four_others_train(template, tmp_p
     words = _without(template, tmp_path, (1, 4, 5, 8))
     assert run_command_line(training.experiment, words) == 0
     said = capsys.readouterr().out
-    assert "remark: 4 scans without labels train and are not evaluated: 1, 4, 5, 8" in said
+    assert "remark: 4 scan(s) without labels, which no fold evaluates: 1, 4, 5, 8" in said
     assert "remark: supp_idx=2: the fold holds 2 scans, its last one is the support" in said
     assert "targets in 8 scans" in said
     assert run_command_line(validation.experiment, words) == 0
     with (tmp_path / "runs/CHAOST2/fold_0/evaluation/1/scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {(row["support_id"], row["query_id"]) for row in rows} == {("2", "0")}
+
+
+def test_a_training_that_saw_scans_of_the_present_fold_is_told(template, tmp_path, capsys):
+    words = _without(template, tmp_path, ())
+    assert run_command_line(training.experiment, words) == 0  # holds out 0, 1 and 2
+    for scan_id in (0, 1):
+        (tmp_path / f"data/chaos_MR_T2_normalized/label_{scan_id}.nii.gz").unlink()
+    capsys.readouterr()
+    assert run_command_line(validation.experiment, words) == 0  # evaluates 2 and 3
+    said = capsys.readouterr().out
+    assert "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too good" in said
+    assert "warning: the volumes changed since the training" in said
 
 
 @pytest.mark.filterwarnings("ignore::util.remarks.Remark")

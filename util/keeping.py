@@ -1,7 +1,7 @@
 """Keep the snapshots and checkpoints of a training."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,24 @@ class CheckpointKeeper:
         minutes: time between two checkpoints; longer where they would take more than
             `MOST_TIME_SAVING` of the time. With 0 every step is followed by one.
         former_run: the run that this one goes on from, or None. Its checkpoints go when this one has two.
-        data: hash of the data's fingerprint, for the snapshots.
+        data, training_ids: of the data, for the snapshots; see `Snapshot`.
 
     Attributes:
         run_dir: as given.
     """
 
     def __init__(
-        self, run_dir: Path, minutes: float, *, former_run: Path | None = None, data: str | None = None
+        self,
+        run_dir: Path,
+        minutes: float,
+        *,
+        former_run: Path | None = None,
+        data: str | None = None,
+        training_ids: Sequence[int] | None = None,
     ) -> None:
         self.run_dir = run_dir
         self._data = data
+        self._training_ids = training_ids
         self._seconds = 60 * minutes
         self._former_run = former_run
         self._is_main = find_ranks().is_main
@@ -87,6 +94,7 @@ class CheckpointKeeper:
                 config=config,
                 versions=current_versions(),
                 data=self._data,
+                training_ids=self._training_ids,
             )
             save_snapshot(snapshot_path(self.run_dir, step), snapshot)
 

@@ -1,21 +1,31 @@
 """Say where a snapshot's training was another one than what it is now used for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from util.snapshots import Snapshot
 
-def find_mismatches(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Describe the settings that differ between training and now, a line each.
+
+def find_mismatches(snapshot: Snapshot, asked: Mapping[str, Any], held_out: Sequence[int] = ()) -> list[str]:
+    """Describe the settings and scans that differ between training and now, a line each.
 
     Args:
-        trained: the settings of the training; what it lacks counts as None.
-        asked: the settings to compare, among them perhaps `eval_fold`, the fold that training held out.
+        snapshot: settings that its configuration lacks count as None.
+        asked: the settings to compare, among them `dataset`.
+        held_out: ids of the scans to evaluate, none of which it should have been trained on.
     """
+    trained = snapshot.config
     differing = {name: value for name, value in asked.items() if trained.get(name) != value}
     lines = [
         f"warning: the snapshot was trained with {name}={trained.get(name)}, not {value}"
         for name, value in differing.items()
     ]
-    if list(differing) == ["eval_fold"]:
+    seen = sorted(set(held_out).intersection(snapshot.training_ids or ()))
+    if seen and "dataset" not in differing:
+        names = ", ".join(map(str, seen))
+        lines.append(
+            f"warning: the snapshot was trained on scan(s) {names} of this fold, so scores are too good"
+        )
+    elif list(differing) == ["eval_fold"] and snapshot.training_ids is None:
         lines[0] += "; its training saw these scans, so these scores are too good"
     return lines

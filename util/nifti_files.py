@@ -223,11 +223,13 @@ def _grid(header: nibabel.Nifti1Header, path: Path) -> tuple[tuple[float, float,
         _check_affine(name, affine, path)
     readings = [f"{name} (code {int(header[f'{name}_code'])}) {_describe(affines[name])}" for name in affines]
     steps = [np.linalg.norm(affine[:3, :3], axis=0) for affine in affines.values()]
-    if any(not np.allclose(step, spacing_mm, rtol=_SPACING_TOLERANCE, atol=0) for step in steps):
+    differs = any(not np.allclose(step, spacing_mm, rtol=_SPACING_TOLERANCE, atol=0) for step in steps)
+    if differs:
         readings.insert(0, f"pixdim {_times(spacing_mm)} mm")
-        _refuse_contradiction(path, readings)
-    if len(affines) == 2 and not _same_place(*affines.values()):
-        _refuse_contradiction(path, readings)
+    if differs or (len(affines) == 2 and not _same_place(*affines.values())):
+        raise UserError(
+            f"{path}: the header contradicts itself: {'; '.join(readings)}; keep the right one and {_HINT}"
+        )
     return tuple(spacing_mm.tolist()), next(reversed(affines.values()), None)  # the sform if there are both
 
 
@@ -284,15 +286,13 @@ def _same_place(one: np.ndarray, other: np.ndarray) -> bool:
     return same_axes and np.allclose(one[:3, 3], other[:3, 3], rtol=0, atol=_ORIGIN_TOLERANCE_MM)
 
 
-def _refuse_contradiction(path: Path, readings: Sequence[str]) -> None:
-    raise UserError(
-        f"{path}: the header contradicts itself: {'; '.join(readings)}; keep the right one and {_HINT}"
-    )
-
-
 def _describe(affine: np.ndarray) -> str:
     axes = "".join(nibabel.aff2axcodes(affine))
     steps, origin = np.linalg.norm(affine[:3, :3], axis=0), affine[:3, 3]
+    if np.count_nonzero(np.abs(affine[:3, :3] / steps) > SKEW_TOLERANCE) > 3:  # oblique
+        axes += " along " + ", ".join(
+            f"({x:.3g} {y:.3g} {z:.3g})" for x, y, z in (affine[:3, :3] / steps).T + 0.0
+        )
     return f"{axes}, {_times(steps)} mm, origin (RAS) {', '.join(f'{mm:.6g}' for mm in origin + 0.0)} mm"
 
 

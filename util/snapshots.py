@@ -4,7 +4,7 @@ They hold nothing that could run.
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +36,7 @@ class Snapshot:
         config: the configuration of its training, plain values.
         versions: of Python and of the packages that matter.
         data: hash of the fingerprint of the data; None where it was not taken.
+        training_ids: of the scans that it was trained on; None where they are not known.
         source: the file that it was read from, for messages; None for one that was made.
     """
 
@@ -44,6 +45,7 @@ class Snapshot:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     data: str | None = None
+    training_ids: Sequence[int] | None = None
     source: Path | None = None
 
 
@@ -59,6 +61,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
         "config": snapshot.config,
         "versions": dict(snapshot.versions),
         "data": snapshot.data,
+        "training_ids": None if snapshot.training_ids is None else list(snapshot.training_ids),
     }
     write_tensors(path, content)
 
@@ -86,12 +89,20 @@ def load_snapshot(path: Path) -> Snapshot:
     check_config(path, content["config"])
     data = content.get("data")
     check(path, data is None or isinstance(data, str), field="data", must="be a hash or None", found=data)
+    training_ids = content.get("training_ids")
+    if training_ids is not None:
+        check(
+            path, isinstance(training_ids, list), field="training_ids", must="be a list", found=training_ids
+        )
+        for scan_id in training_ids:
+            check_whole(path, scan_id, field="training_ids")
     return Snapshot(
         step=content["step"],
         weights=content["weights"],
         config=content["config"],
         versions=content["versions"],
         data=data,
+        training_ids=training_ids,
         source=Path(path),
     )
 

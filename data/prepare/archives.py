@@ -72,7 +72,8 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
     if config.dataset in PREPARATIONS:
         return find_spec(config.dataset), PREPARATIONS[config.dataset]
     own = read_dataset_json(config.folder / DESCRIPTION)
-    if own.spec.name != config.dataset or own.spec.supervoxel_min_vox is None:
+    min_vox = own.spec.supervoxel_min_vox
+    if own.spec.name != config.dataset or min_vox is None or config.n_sv not in (None, min_vox):
         raise UserError(f"{config.folder / DESCRIPTION}: is not of {config.dataset} as prepared here")
     return own.spec, own.preparation
 

@@ -22,6 +22,7 @@ from data.transforms import Preparation, change_intensities, prepare_label_map, 
 from util.errors import UserError
 from util.grids import find_turn, turn_grid, turn_volume
 from util.image_io import Geometry
+from util.nifti_files import MAX_VOXELS
 
 _MIN_SLICES = 2  # an episode's support and query
 _BODY_SIDE_PX = 128  # finer slices are thinned out to measure the body
@@ -124,16 +125,17 @@ def _place(scan: RawScan) -> object:
 
 def _check_one(task: _Task) -> ScanReport:
     scan, preparation = task.scan, task.dataset.preparation_of(task.scan)
-    place = _place(scan)
+    place, is_own = _place(scan), task.dataset.own is not None
     try:
         volume, problems = task.dataset.inspect(scan)
         if volume is None:
             return ScanReport(tuple(problems))
         problems = [*problems, *_border_problems(place, volume.geometry, preparation)]
+        problems = problems or _intensity_problems(place, volume.image, preparation, is_own=is_own)
         if problems:
             return ScanReport(tuple(problems))
         grid = prepared_grid(volume.geometry, preparation)
-        problems = _grid_problems(place, grid, is_own=task.dataset.own is not None)
+        problems = _grid_problems(place, grid, is_own=is_own)
         if problems:
             return ScanReport(tuple(problems))
         lost, remarks = _lost_organs(scan, volume, preparation, task.dataset.spec)
@@ -148,17 +150,39 @@ def _check_one(task: _Task) -> ScanReport:
 
 
 def _border_problems(place: object, geometry: Geometry, preparation: Preparation) -> list[str]:
+    turned = ""
+    if preparation.orientation is not None:
+        turned = f" once turned to {preparation.orientation}"
+        geometry = turn_grid(geometry, find_turn(geometry, preparation.orientation))
     if min(geometry.shape[1:]) > 2 * preparation.border_px:
         return []
     return [
         f"{place}: slices must be larger than twice the border of {preparation.border_px} px that is cut "
-        f"off, got {geometry.shape[1]} x {geometry.shape[2]} px; give the original scan"
+        f"off, got {_size(geometry.shape[1:])}{turned}; give the original scan"
+    ]
+
+
+def _intensity_problems(
+    place: object, image: np.ndarray, preparation: Preparation, *, is_own: bool
+) -> list[str]:
+    """Say if clipping leaves nothing of an image."""
+    clipped = change_intensities(image, preparation)
+    if clipped.min() < clipped.max() or image.min() == image.max():  # the latter is said of the raw image
+        return []
+    way_out = "correct clip in dataset.json" if is_own else "is this the original scan?"
+    return [
+        f"{place}: intensities must differ after clipping, got {clipped.flat[0]:g} everywhere, from "
+        f"{image.min():g} to {image.max():g} before; {way_out}"
     ]
 
 
 def _grid_problems(place: object, grid: Geometry, *, is_own: bool) -> list[str]:
     """List what supervoxels and episodes would refuse of a prepared volume's grid."""
     problems = []
+    if math.prod(grid.shape) > MAX_VOXELS:
+        way_out = "set coarser spacing_mm or smaller size_px in dataset.json" if is_own else "leave it out"
+        shape = " x ".join(map(str, grid.shape))
+        problems.append(f"{place}: must have at most 2^30 voxels after preparation, got {shape}; {way_out}")
     try:
         weight_factors(grid.spacing_mm)
     except UserError as error:

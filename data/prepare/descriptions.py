@@ -19,17 +19,24 @@ from util.files import write_text
 
 
 def refuse_taken_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
-    """Make sure that own data's files get a separate folder.
+    """Make sure that a dataset's files get a separate folder.
 
     Args:
         dataset: the raw scans.
         folder: where the prepared folder would be.
-        force: somebody else's `dataset.json` may be replaced.
+        force: another dataset, and somebody else's `dataset.json`, may be replaced.
 
     Raises:
         UserError: the prepared folder would lie in the raw one, whose files would then be mixed up with ours,
-            or has another dataset's `dataset.json`.
+            or is another dataset's.
     """
+    cases = folder / CASES_NAME
+    other = None if force else _dataset_of(cases)
+    if other not in (None, dataset.spec.name):
+        raise UserError(
+            f"{cases}: the folder holds the prepared dataset {other}; choose another data_dir, or let "
+            "force=True replace it"
+        )
     if dataset.own is None:
         return
     raw_folder = dataset.own_folder.resolve()
@@ -67,14 +74,16 @@ def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
 def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDataset:
     """Return a dataset with its least size of supervoxels, if that is known.
 
-    `dataset.json` or `n_sv` says it, or an earlier preparation chose it; otherwise it stays None, until the
-    scans are read.
+    `dataset.json` or `n_sv` says it, or an earlier preparation to the same grid chose it; otherwise it stays
+    None, until the scans are read.
     """
     if dataset.spec.supervoxel_min_vox is not None:
         return dataset
     known = config.n_sv
     with suppress(UserError):
-        known = read_dataset_json(config.folder / DESCRIPTION).spec.supervoxel_min_vox or known
+        earlier = read_dataset_json(config.folder / DESCRIPTION)
+        if known is None and earlier.preparation == dataset.preparation:
+            known = earlier.spec.supervoxel_min_vox
     return dataset if known is None else with_min_size(dataset, known)
 
 
@@ -82,6 +91,14 @@ def with_min_size(dataset: RawDataset, min_vox: int) -> RawDataset:
     """Return own data with a least size of supervoxels, in voxels."""
     spec = replace(dataset.spec, supervoxel_min_vox=min_vox)
     return replace(dataset, spec=spec, own=replace(dataset.own, spec=spec))
+
+
+def _dataset_of(cases: Path) -> str | None:
+    try:
+        name = json.loads(cases.read_text(encoding="utf-8"))["dataset"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _says(path: Path, own: OwnDataset) -> bool:

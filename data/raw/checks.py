@@ -32,13 +32,14 @@ def check_dataset(dataset: RawDataset) -> list[str]:
     return list(dataset.problems)
 
 
-def fold_remarks(n_labelled: int) -> list[str]:
+def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
     """Remark, in a line, that labelled scans are too few for the protocol's folds."""
     if n_labelled >= _MIN_FOR_FOLDS:
         return []
+    way_out = "annotate more before evaluating" if n_unlabelled else "add scans before training"
     return [
         f"{n_labelled} scan(s) with labels can be prepared, but evaluation's {_MIN_FOR_FOLDS} folds need at "
-        f"least {_MIN_FOR_FOLDS}; add scans before training"
+        f"least {_MIN_FOR_FOLDS}; {way_out}"
     ]
 
 

@@ -5,6 +5,7 @@ training alone.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,15 @@ _OTHER_ENDINGS = (
 )
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _N_NAMED = 20
+# What slices that are stacked towards a patient's side are called.
+_PLANES = {
+    "S": "axial",
+    "I": "axial",
+    "A": "coronal",
+    "P": "coronal",
+    "L": "sagittal",
+    "R": "sagittal",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -105,7 +115,8 @@ def find_own(root: Path, name: str) -> FoundDataset:
             f"neither; {(files.problems or ['put the images there'])[0]}"
         )
     if not any(scan.label_files for scan in scans):
-        raise UserError(f"{folder}: must hold the labels of at least one scan, got none; annotate one")
+        nothing = f"{folder}: must hold the labels of at least one scan, got none; annotate one"
+        raise UserError("\n".join([*files.problems, nothing]))
     reading = {"assume_orientation": own.preparation.assume_orientation}
     if own.preparation.orientation is None:
         scans = orient_scans(
@@ -139,7 +150,7 @@ def _spec_path(root: Path) -> Path:
 
 def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]:
     unlabelled = [scan.name for scan in scans if not scan.label_files]
-    remarks = fold_remarks(len(scans) - len(unlabelled))
+    remarks = _plane_remarks(scans) + fold_remarks(len(scans) - len(unlabelled), n_unlabelled=len(unlabelled))
     if unlabelled:
         names = join_some(unlabelled, n_max=_N_NAMED)
         remarks.append(f"{len(unlabelled)} scan(s) without labels, for training alone: {names}")
@@ -147,6 +158,18 @@ def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]
         names = join_some([str(path.relative_to(folder)) for path in files.unused], n_max=_N_NAMED)
         remarks.append(f"{folder}: not used, although it may be a scan: {names}")
     return remarks
+
+
+def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
+    """Remark, in a line, that slices of some scans are stacked along another patient axis."""
+    counted = Counter(_PLANES[scan.orientation[2]] for scan in scans if scan.orientation).most_common()
+    if len(counted) < 2:
+        return []
+    told = ", ".join(f"{n_scans} {plane}" for plane, n_scans in counted)
+    return [
+        f"slices of {told} scans in one set: support and query slices will not correspond; set orientation "
+        f"in {SPEC_FILE}, or take the others out"
+    ]
 
 
 def _scan(files: _Files, key: object, *, scan_id: int, name: str) -> RawScan:

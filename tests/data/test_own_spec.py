@@ -165,7 +165,10 @@ def test_everything_wrong_is_told_at_once_one_line_each(read):
         ({"regions_class_order": [1, 2]}, r"got nnU-Net's regions"),
         ({"channel_names": {}}, r"channel_names must name one channel"),
         ({"file_ending": ".mha"}, r"file_ending must be one of \.nii\.gz, \.nii, got \"\.mha\""),
-        ({"spacing_mm": [1, 0, 1]}, r"spacing_mm must be a list of 3 values, each a number above 0"),
+        (
+            {"spacing_mm": [1, 0, 1]},
+            r"spacing_mm must be a list of 3 values, each a number of at least 0.01",
+        ),
         ({"spacing_mm": 1}, r"spacing_mm must be"),
         ({"size_px": [256, 256, 30]}, r"size_px must be a list of 2 values"),
         ({"size_px": [256.5, 256]}, r"size_px must be"),

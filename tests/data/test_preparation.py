@@ -119,6 +119,19 @@ def test_the_hash_is_the_written_fingerprints_unless_volumes_are_younger(phantom
     path.write_text(text)
 
 
+def test_the_written_fingerprint_is_not_of_volumes_that_went_or_came_since(phantom):
+    before = write_fingerprint(phantom).hash
+    path, label = phantom.data_dir / FINGERPRINT_NAME, phantom.label_path(1)
+    content = label.read_bytes()
+    label.unlink()
+    after = hash_volumes(phantom)
+    assert after != before
+    assert after == write_fingerprint(phantom).hash
+    label.write_bytes(content)
+    os.utime(label, ns=(path.stat().st_mtime_ns - 10**9,) * 2)
+    assert hash_volumes(phantom) == before
+
+
 def test_other_files_beside_the_volumes_do_not_count(phantom):
     made = write_fingerprint(phantom).hash
     (phantom.volumes_dir / "old.nii.gz").symlink_to("gone")

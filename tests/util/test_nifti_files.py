@@ -189,6 +189,16 @@ def _write_forms(path, *, qform=None, sform=None, codes=(1, 1), change=()):
         _change(path, *change)
 
 
+def test_forms_that_disagree_by_a_rotation_show_their_axes(path):
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    _write_forms(path, qform=turn @ LPS, sform=LPS)
+    with pytest.raises(
+        UserError, match=r"qform \(code 1\) LPS along \(-0\.8 -0\.6 0\), \(0\.6 -0\.8 0\), \(0 0 1\)"
+    ):
+        read_volume(path)
+
+
 @pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 1), (4, 3)])
 def test_forms_that_disagree_are_refused_with_both_readings(path, codes):
     _write_forms(path, qform=RPS, sform=LPS, codes=codes)

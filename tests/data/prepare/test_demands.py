@@ -8,6 +8,7 @@ import pytest
 
 from data.prepare.__main__ import main
 from data.supervoxels.body import MIN_SIZE_SHARE, suggest_min_size
+from tests.data.raw.raw_sets import write_synapse
 from util.image_io import read_geometry
 
 # Ellipsoids in patient RAS mm: centre, radii.
@@ -292,3 +293,105 @@ def test_other_files_beside_numbered_scans_are_named(tmp_path, capsys):
     assert prepare(tmp_path) == 0
     said = capsys.readouterr().out
     assert "not used, although it may be a scan: Image_3.nii.gz, image-2.nii.gz, scan.mhd" in said
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)], ids=["prepare", "check"])
+@pytest.mark.parametrize("min_size", [100, ...], ids=["size-given", "size-chosen"])
+@pytest.mark.parametrize(
+    "clip", [{"window": [5000, 6000]}, {"percentile": 0.01}], ids=["window", "percentile"]
+)
+def test_an_image_of_which_clipping_leaves_nothing_is_refused(tmp_path, capsys, clip, min_size, check):
+    describe(tmp_path / "raw", clip=clip, supervoxel_min_size_vox=min_size)
+    affine, shape = affine_of("LPS", (3, 3, 6))
+    write_scan(tmp_path / "raw", 1, affine, shape)
+    if "percentile" in clip:  # nearly all of it is background
+        voxels = np.zeros(shape, np.float32)
+        voxels[30:32, 20:30, 10] = 9
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "raw/image_1.nii.gz")
+    assert prepare(tmp_path, *check) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "raw/image_1.nii.gz: intensities must differ after clipping, got " in line
+    assert "correct clip in dataset.json" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_larger_than_any_scan_is_refused_before_it_is_made(tmp_path, capsys):
+    describe(tmp_path / "raw", spacing_mm=[0.05, 0.05, 0.05], size_px=[4096, 4096])
+    write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
+    assert prepare(tmp_path, "--check") == 2
+    said = capsys.readouterr().err
+    assert "image_1.nii.gz: must have at most 2^30 voxels after preparation, got 2" in said
+    assert "4096 x 4096; set coarser spacing_mm" in said
+
+
+def test_a_folder_that_holds_another_dataset_is_kept(tmp_path, capsys):
+    describe(tmp_path / "raw")
+    write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
+    assert prepare(tmp_path) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert prepare(tmp_path, "dataset=Hips") == 2
+    assert "cases.json: the folder holds the prepared dataset Own; choose another" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert prepare(tmp_path, "dataset=Hips", "--force") == 0
+    assert json.loads((tmp_path / "out/cases.json").read_text())["dataset"] == "Hips"
+
+
+def _min_size(tmp_path):
+    return json.loads((tmp_path / "out/dataset.json").read_text())["supervoxel_min_size_vox"]
+
+
+def test_the_least_size_that_was_given_last_is_the_one_that_training_takes(tmp_path):
+    describe(tmp_path / "raw", supervoxel_min_size_vox=...)
+    write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
+    assert prepare(tmp_path) == 0
+    for words, expected in ((["n_sv=50"], 50), (["n_sv=120"], 120), ([], 120)):
+        assert prepare(tmp_path, *words) == 0
+        assert _min_size(tmp_path) == expected
+        assert (tmp_path / f"out/supervoxels_{expected}/superpix-MIDDLE_1.nii.gz").exists()
+
+
+def test_the_least_size_is_chosen_anew_for_another_spacing(tmp_path, capsys):
+    describe(tmp_path / "raw", supervoxel_min_size_vox=..., spacing_mm=[6, 6, 6])
+    write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
+    assert prepare(tmp_path) == 0
+    coarse = _min_size(tmp_path)
+    describe(tmp_path / "raw", supervoxel_min_size_vox=..., spacing_mm=[6, 3, 3])
+    capsys.readouterr()
+    assert prepare(tmp_path) == 0
+    assert "supervoxels: least size " in capsys.readouterr().out
+    assert _min_size(tmp_path) == pytest.approx(4 * coarse, rel=0.1)
+
+
+def test_slices_along_several_patient_axes_are_remarked_on(tmp_path, capsys):
+    describe(tmp_path / "raw", size_px=[48, 48])
+    for scan_id, codes in ((1, "LPS"), (2, "RAS"), (3, "LSP")):
+        write_scan(tmp_path / "raw", scan_id, *affine_of(codes, (4, 4, 6)))
+    assert prepare(tmp_path, "--check") == 0
+    assert "remark: slices of 2 axial, 1 coronal scans in one set: support and" in capsys.readouterr().out
+
+
+def test_labels_that_have_no_image_are_named_where_none_has(tmp_path, capsys):
+    describe(tmp_path / "raw")
+    write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
+    for kind, name in (("image", "imagesTr/a_0000"), ("label", "labelsTr/a_seg")):
+        (tmp_path / "raw" / name).parent.mkdir()
+        (tmp_path / f"raw/{kind}_1.nii.gz").rename(tmp_path / f"raw/{name}.nii.gz")
+    assert prepare(tmp_path, "--check") == 2
+    said = capsys.readouterr().err
+    assert "labelsTr/a_seg.nii.gz: must have an image of scan a_seg, found none" in said
+    assert "must hold the labels of at least one scan, got none" in said
+
+
+def test_a_border_is_cut_from_slices_as_they_are_once_turned(tmp_path, capsys):
+    write_synapse(tmp_path / "raw")
+    rng = np.random.default_rng(0)
+    for kind in ("img", "label"):
+        path = tmp_path / f"raw/{kind}/{kind}0003.nii.gz"
+        [path] = [path] if path.exists() else sorted((tmp_path / "raw").rglob(f"{kind}*03.nii.gz"))
+        affine, shape = affine_of("PSR", (2, 2, 12))
+        voxels = rng.integers(1, 9, shape)
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.int16), affine), path)
+    assert main(["dataset=SABS", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out", "--check"]) == 2
+    said = capsys.readouterr().err
+    assert "03.nii.gz: slices must be larger than twice the border of 32 px that is cut off, got" in said
+    assert "once turned to" in said
