@@ -7,7 +7,7 @@ from util.snapshots import Snapshot
 
 
 def find_mismatches(snapshot: Snapshot, asked: Mapping[str, Any], held_out: Sequence[int] = ()) -> list[str]:
-    """Describe the settings and scans that differ between training and now, a line each.
+    """Describe what differs between training and now, a line each.
 
     Args:
         snapshot: settings that its configuration lacks count as None.
