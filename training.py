@@ -115,8 +115,8 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
         info.update(data_fingerprint=data, environment=origin.environment)
         stops.defer()
-        told = {"data": data, "training_ids": dataset.scan_ids}
-        keeper = CheckpointKeeper(run_dir, config.checkpoint_minutes, former_run=former_run, **told)
+        provenance = {"data": data, "training_ids": dataset.scan_ids}
+        keeper = CheckpointKeeper(run_dir, config.checkpoint_minutes, former_run=former_run, **provenance)
         _run_steps(config, model, state, dataset, keeper=keeper, stops=stops, device=device, ranks=ranks)
     return snapshot_path(run_dir, config.n_steps)
 

@@ -124,9 +124,9 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     device = choose_device(config.device, ranks)
     choose_kernels(deterministic=True, precision=config.precision, device=device)
     _announce(config, snapshot, snapshot_file, device=device)
-    asked = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
+    requested = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
     split = local_main_first(lambda: _make_split(config))
-    remarks = find_mismatches(snapshot, asked, split.held_out)
+    remarks = find_mismatches(snapshot, requested, split.held_out)
     scans = load_fold(config.layout, split.held_out, image_size_px=config.image_size_px)
     position = choose_support_position(config.supp_idx, len(scans))
     remarks += describe_split(split)

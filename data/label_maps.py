@@ -28,17 +28,24 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
         `(Z, H, W)` uint8, 0 = background.
 
     Raises:
-        UserError: the file holds a value that is neither.
+        UserError: the file holds a value that is neither, or ids of both kinds.
     """
-    label_ids = {} if is_raw and spec.raw_labels else {label: label for label in spec.labels}
-    ids = {0: 0, **label_ids, **spec.raw_labels}
+    identity = {} if is_raw and spec.raw_labels else {label: label for label in spec.labels}
+    ids = {0: 0, **identity, **spec.raw_labels}
     values = distinct_values(stored)
     unknown = [value for value in values if value not in ids]
     if unknown:
         line = unknown_values_line(path, list(map(format_value, unknown)), ids)
         is_interpolated = any(not float(value).is_integer() for value in unknown)
         raise UserError(f"{line}, or resample it to the nearest voxel" if is_interpolated else line)
-    if not is_raw and any(value in spec.raw_labels for value in values):
+    raw_ids = [value for value in values if value in spec.raw_labels]
+    label_ids = [value for value in values if value in spec.labels and value not in spec.raw_labels]
+    if raw_ids and label_ids:
+        found = join_some(list(map(format_value, values)))
+        raise UserError(
+            f"{path}: must hold either label ids or raw ids, got both ({found}); restore the file"
+        )
+    if not is_raw and raw_ids:
         pairs = ", ".join(f"{raw} as {label} {spec.labels[label]}" for raw, label in spec.raw_labels.items())
         remark(f"{spec.name}: label files with raw ids, read {pairs}")
     label_map = np.zeros(stored.shape, np.uint8)

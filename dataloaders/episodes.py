@@ -125,10 +125,10 @@ def load_episodes(
     """
     for line in describe_split(split):
         remark(line)
-    chosen = split.training
+    scan_ids = split.training
     if config.needs_labels and split.unlabelled:
-        chosen = tuple(scan_id for scan_id in chosen if scan_id not in split.unlabelled)
-        if not chosen:
+        scan_ids = tuple(scan_id for scan_id in scan_ids if scan_id not in split.unlabelled)
+        if not scan_ids:
             missing = layout.label_path(split.unlabelled[0])
             raise UserError(f"{missing}: no such label file; evaluation, setting 2 and use_gt need labels")
         remark(
@@ -136,7 +136,7 @@ def load_episodes(
         )
     scans = load_scans(
         layout,
-        chosen,
+        scan_ids,
         with_labels=config.needs_labels,
         with_supervoxels=config.needs_supervoxels,
         more_supervoxels=further,

@@ -6,16 +6,18 @@ from typing import Any
 from util.snapshots import Snapshot
 
 
-def find_mismatches(snapshot: Snapshot, asked: Mapping[str, Any], held_out: Sequence[int] = ()) -> list[str]:
+def find_mismatches(
+    snapshot: Snapshot, requested: Mapping[str, Any], held_out: Sequence[int] = ()
+) -> list[str]:
     """Describe what differs between training and now, a line each.
 
     Args:
         snapshot: settings that its configuration lacks count as None.
-        asked: the settings to compare, among them `dataset`.
+        requested: the settings to compare, among them `dataset`.
         held_out: ids of the scans to evaluate, none of which it should have been trained on.
     """
     trained = snapshot.config
-    differing = {name: value for name, value in asked.items() if trained.get(name) != value}
+    differing = {name: value for name, value in requested.items() if trained.get(name) != value}
     lines = [
         f"warning: the snapshot was trained with {name}={trained.get(name)}, not {value}"
         for name, value in differing.items()

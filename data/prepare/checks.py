@@ -46,7 +46,7 @@ class ScanReport:
         problems: what is wrong with it, one line each.
         remarks: what will be lost, one line each.
         grid: of the volume that would be made; None if the scan cannot be read.
-        n_body_vox: estimate of the body's voxels on that grid; None if nobody asked.
+        n_body_vox: estimate of the body's voxels on that grid; None if not requested.
     """
 
     problems: tuple[str, ...]
@@ -105,10 +105,10 @@ def _size_problems(dataset: RawDataset, grids: Mapping[int, Geometry]) -> list[s
     if not grids:
         return []
     usual, _ = Counter(grid.shape[1:] for grid in grids.values()).most_common(1)[0]
-    way_out = "leave the scan out" if dataset.own is None else "set size_px in dataset.json"
+    hint = "leave the scan out" if dataset.own is None else "set size_px in dataset.json"
     return [
         f"{_place(scan)}: slices must have one size in all scans, {_size(usual)} for most, got "
-        f"{_size(grids[scan.scan_id].shape[1:])}; {way_out}"
+        f"{_size(grids[scan.scan_id].shape[1:])}; {hint}"
         for scan in dataset.scans
         if scan.scan_id in grids and grids[scan.scan_id].shape[1:] != usual
     ]
@@ -169,10 +169,10 @@ def _intensity_problems(
     clipped = change_intensities(image, preparation)
     if clipped.min() < clipped.max() or image.min() == image.max():  # the latter is said of the raw image
         return []
-    way_out = "correct clip in dataset.json" if is_own else "is this the original scan?"
+    hint = "correct clip in dataset.json" if is_own else "is this the original scan?"
     return [
         f"{place}: intensities must differ after clipping, got {clipped.flat[0]:g} everywhere, from "
-        f"{image.min():g} to {image.max():g} before; {way_out}"
+        f"{image.min():g} to {image.max():g} before; {hint}"
     ]
 
 
@@ -180,14 +180,14 @@ def _grid_problems(place: object, grid: Geometry, *, is_own: bool) -> list[str]:
     """List what supervoxels and episodes would refuse of a prepared volume's grid."""
     problems = []
     if math.prod(grid.shape) > MAX_VOXELS:
-        way_out = "set coarser spacing_mm or smaller size_px in dataset.json" if is_own else "leave it out"
+        hint = "set coarser spacing_mm or smaller size_px in dataset.json" if is_own else "leave it out"
         shape = " x ".join(map(str, grid.shape))
-        problems.append(f"{place}: must have at most 2^30 voxels after preparation, got {shape}; {way_out}")
+        problems.append(f"{place}: must have at most 2^30 voxels after preparation, got {shape}; {hint}")
     try:
         weight_factors(grid.spacing_mm)
     except UserError as error:
-        way_out = ", or set spacing_mm [z, y, x] in dataset.json with equal y and x" if is_own else ""
-        problems.append(f"{place}: after preparation, {error}{way_out}")
+        hint = ", or set spacing_mm [z, y, x] in dataset.json with equal y and x" if is_own else ""
+        problems.append(f"{place}: after preparation, {error}{hint}")
     if grid.shape[0] < _MIN_SLICES:
         problems.append(
             f"{place}: must have at least {_MIN_SLICES} slices after preparation, got {grid.shape[0]} at "
@@ -254,9 +254,9 @@ def refuse_overwriting(
                 "or let force=True remove the volume"
             )
         if scan_id not in ours and (scan_id not in ids or not force):
-            way_out = ", or let force=True replace it" if scan_id in ids else ""
+            hint = ", or let force=True replace it" if scan_id in ids else ""
             raise UserError(
-                f"{path}: was not made by this command; move it away, choose another data_dir{way_out}"
+                f"{path}: was not made by this command; move it away, choose another data_dir{hint}"
             )
 
 

@@ -9,37 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from data.label_maps import distinct_values
-from data.raw.records import RawDataset, RawScan
 from data.specs import DatasetSpec
 from util.image_io import Geometry
 
 _MIN_FOR_FOLDS = 5
 
 
-def check_scan(dataset: RawDataset, scan: RawScan) -> list[str]:
-    """List everything that is wrong with one scan, one line each.
-
-    The list is empty if nothing is. All of the scan's files are read.
-    """
-    return dataset.inspect(scan)[1]
-
-
-def check_dataset(dataset: RawDataset) -> list[str]:
-    """List what is wrong with a download as a whole, one line each.
-
-    Labels without images, several scans of one id, folders without scans. No voxel is read.
-    """
-    return list(dataset.problems)
-
-
 def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
     """Remark, in a line, that labelled scans are too few for the protocol's folds."""
     if n_labelled >= _MIN_FOR_FOLDS:
         return []
-    way_out = "annotate more before evaluating" if n_unlabelled else "add scans before training"
+    hint = "annotate more before evaluating" if n_unlabelled else "add scans before training"
     return [
         f"{n_labelled} scan(s) with labels can be prepared, but evaluation's {_MIN_FOR_FOLDS} folds need at "
-        f"least {_MIN_FOR_FOLDS}; {way_out}"
+        f"least {_MIN_FOR_FOLDS}; {hint}"
     ]
 
 

@@ -165,9 +165,9 @@ def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
     counted = Counter(_PLANES[scan.orientation[2]] for scan in scans if scan.orientation).most_common()
     if len(counted) < 2:
         return []
-    told = ", ".join(f"{n_scans} {plane}" for plane, n_scans in counted)
+    counts = ", ".join(f"{n_scans} {plane}" for plane, n_scans in counted)
     return [
-        f"slices of {told} scans in one set: support and query slices will not correspond; set orientation "
+        f"slices of {counts} scans in one set: support and query slices will not correspond; set orientation "
         f"in {SPEC_FILE}, or take the others out"
     ]
 

@@ -66,3 +66,9 @@ def test_many_names_make_no_long_message():
     assert join_some(["a"]) == "a"
     assert join_some(list("abcde")) == "a, b, c, d, e"
     assert join_some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_label_ids_and_raw_ids_in_one_file_are_refused():
+    stored = np.array([[[0, 1, 500]]], np.int16)
+    with pytest.raises(UserError, match=r"must hold either label ids or raw ids, got both \(0, 1, 500\)"):
+        to_label_ids(stored, find_spec("CMR"), path=Path("label_3.nii.gz"))

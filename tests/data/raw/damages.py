@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.raw.archives import unpack
-from data.raw.checks import check_dataset, check_scan
 from data.raw.finding import find_raw
 from tests.data.raw.damaged_archives import ARCHIVES
 from tests.data.raw.damaged_dicom import DICOM, PNG
@@ -58,7 +57,7 @@ def told_lines(dataset: str, raw: Path) -> list[str]:
         found = find_raw(dataset, raw)
     except UserError as error:
         return str(error).splitlines()
-    return [*check_dataset(found), *(line for scan in found.scans for line in check_scan(found, scan))]
+    return [*found.problems, *(line for scan in found.scans for line in found.inspect(scan)[1])]
 
 
 def table() -> str:

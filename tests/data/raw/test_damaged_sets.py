@@ -5,7 +5,6 @@ import re
 import pytest
 
 from data.raw.archives import unpack
-from data.raw.checks import check_dataset, check_scan
 from data.raw.finding import find_raw
 from tests.data.raw.damaged_archives import zip_folder
 from tests.data.raw.damages import DAMAGES, table, told_lines
@@ -50,7 +49,7 @@ def test_reading_raises_what_the_check_tells(tmp_path):
         except UserError:
             continue
         for scan in found.scans if found else ():
-            problems = check_scan(found, scan)
+            problems = found.inspect(scan)[1]
             if problems:
                 with pytest.raises(UserError) as raised:
                     found.read(scan)
@@ -73,8 +72,8 @@ def test_several_damages_are_told_at_once(tmp_path):
         "img0003",
     ]
     found = find_raw("SABS", tmp_path)
-    of_scans = [line for scan in found.scans for line in check_scan(found, scan)]
-    assert lines == check_dataset(found) + of_scans
+    of_scans = [line for scan in found.scans for line in found.inspect(scan)[1]]
+    assert lines == list(found.problems) + of_scans
 
 
 def test_both_files_of_one_scan_are_told_of(tmp_path):
