@@ -1,4 +1,4 @@
-"""A tiny phantom, a network small enough to train within a test, and PyTorch's switches."""
+"""A tiny phantom, networks small enough to train within a test, and PyTorch's switches."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +44,18 @@ def overrides_for(phantom_dir) -> Callable[[Path], list[str]]:
         f"path.PHANTOM.data_dir={phantom_dir}",
         f"path.log_dir={log_dir}",
     ]
+
+
+@pytest.fixture(scope="module")
+def narrow_encoder() -> Iterator[None]:
+    """Make trainings of this process three times as fast: ResNet-18s have an eighth of their width."""
+    import torchvision  # late: most tests do without
+
+    from tests.narrow_resnet import narrow_resnet18
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torchvision.models, "resnet18", narrow_resnet18)
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 
 from tests.bad_inputs import QUICK, evaluate, make_place, refusal, train, train_in
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 
 @pytest.fixture(name="base", scope="module")
 def _base(overrides_for, tmp_path_factory):

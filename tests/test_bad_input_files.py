@@ -7,6 +7,8 @@ import torchvision
 from data.supervoxels.__main__ import main as make_supervoxels
 from tests.bad_inputs import QUICK, Trap, evaluate, make_place, refusal, set_trap, train, train_in
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 
 @pytest.fixture(name="base", scope="module")
 def _base(overrides_for, tmp_path_factory):
@@ -143,10 +145,10 @@ WEIGHTS = {
         "has other shapes for 1 of the encoder's tensors (conv1.weight)",
     ),
     "whole numbers": (
-        lambda: resnet(**{"bn1.bias": torch.zeros(64).long()}),
+        lambda: resnet(**{"bn1.bias": resnet()["bn1.bias"].long()}),
         "has no plain finite numbers in 1 of the encoder's tensors (bn1.bias)",
     ),
-    "NaN": (lambda: resnet(**{"bn1.bias": torch.full((64,), torch.nan)}), "finite numbers in 1 of"),
+    "NaN": (lambda: resnet(**{"bn1.bias": resnet()["bn1.bias"] * torch.nan}), "finite numbers in 1 of"),
     "a list": (
         lambda: [1, 2],
         "must hold a state dict (names to tensors), as torch.save(net.state_dict()), got list",

@@ -7,6 +7,8 @@ import pytest
 from data.prepare.__main__ import main as prepare
 from tests.bad_inputs import Place, refusal, set_trap, train
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 
 @pytest.fixture(name="place")
 def _place(overrides_for, tmp_path):

@@ -12,6 +12,8 @@ import training
 import validation
 from util.command_line import run_command_line
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 FOLD_0 = (0, 1, 2)
 SUPPORT = 2
 ORGANS = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}

@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from config_ssl_upload import REPOSITORY
+from tests.weights import assert_equal_weights, final_weights
 from util.runs import list_checkpoints, list_runs
-from util.snapshots import load_snapshot
 
-N_STEPS = 12
-WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=9", "checkpoint_minutes=0")
+N_STEPS = 7
+WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=5", "checkpoint_minutes=0")
 MORE = ("optim.average_decay=0.9", "eval_fold=0")  # the script would train every fold
 
 
@@ -64,20 +63,15 @@ def ended(child, code):
     return out, err
 
 
-def final_weights(folder):
-    return load_snapshot(list_runs(folder)[0] / "snapshots" / f"snapshot_{N_STEPS:06d}.pt").weights
+def final(folder):
+    return final_weights(list_runs(folder)[0], N_STEPS)
 
 
 @pytest.fixture(name="unbroken", scope="module")
 def _unbroken(words_for):
     words, folder = words_for
     ended(launch(words("unbroken")), 0)
-    return final_weights(folder("unbroken"))
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    return final(folder("unbroken"))
 
 
 def test_two_ranks_that_are_stopped_go_on_to_the_same_weights(words_for, unbroken):
@@ -90,7 +84,7 @@ def test_two_ranks_that_are_stopped_go_on_to_the_same_weights(words_for, unbroke
     assert "Traceback" not in told
     out, _ = ended(launch([*words("stopped"), "resume=latest"]), 0)
     assert "going on after step" in out
-    assert_same(final_weights(folder("stopped")), unbroken)
+    assert_equal_weights(final(folder("stopped")), unbroken)
 
 
 def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on(words_for, unbroken):
@@ -106,4 +100,4 @@ def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on(words_for, 
     out, told = ended(child, 0)
     assert "going on after step" in out, told
     assert len(list_runs(folder("killed"))) == 2
-    assert_same(final_weights(folder("killed")), unbroken)
+    assert_equal_weights(final(folder("killed")), unbroken)

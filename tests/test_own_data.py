@@ -13,6 +13,8 @@ from data.own_spec import VOLUMES_FOLDER
 from util.command_line import run_command_line
 from util.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 DESCRIPTION = {
     "name": "Hips",
     "labels": {"background": 0, "left femur": 1, "cup": 2, "stem": 3, "right femur": 4},

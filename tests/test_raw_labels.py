@@ -21,6 +21,8 @@ from util.image_io import read_volume, write_volume
 from util.remarks import Remark
 from util.settings import merge_values
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 RAW_IDS = {1: 200, 2: 500, 3: 600}
 WORDS = (
     *("dataset=CMR", "n_sv=60", "min_size=60", "model.encoder=resnet18", "model.encoder_weights=None"),

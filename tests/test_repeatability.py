@@ -13,6 +13,8 @@ from config_ssl_upload import REPOSITORY
 from util.command_line import run_command_line
 from util.snapshots import load_snapshot
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 # Whatever draws at random takes part: dropout, prototypes, augmentation, several episodes a step.
 WORDS = ("n_steps=4", "save_snapshot_every=4", "batch_size=2", "task.max_gap=2", "task.noise=0.2")
 

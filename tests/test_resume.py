@@ -4,21 +4,21 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 import training
-from config_ssl_upload import REPOSITORY
+from tests.weights import assert_equal_weights, final_weights
 from util import keeping
 from util.checkpoints import list_checkpoints, load_checkpoint
 from util.command_line import run_command_line
 from util.keeping import CheckpointKeeper
 from util.ranks import Ranks
 from util.snapshots import load_snapshot
+
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 STEPS = ("n_steps=6", "print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
 # All that a checkpoint has to hold: momentum, averages, a running meter, shots, batches.
@@ -57,12 +57,7 @@ def go_on(overrides, *more):
 
 
 def final(folder, number, step=6):
-    return load_snapshot(folder / str(number) / "snapshots" / f"snapshot_{step:06d}.pt").weights
-
-
-def assert_equal(one, two):
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    return final_weights(folder / str(number), step)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +72,7 @@ def test_it_ends_as_one_that_never_stopped(tiny_overrides, folder, stopped_after
     monkeypatch.undo()
     assert load_checkpoint(list_checkpoints(folder / "2")[0]).step == step
     assert go_on(tiny_overrides, "resume=latest") == 0
-    assert_equal(final(folder, 1), final(folder, 3))
+    assert_equal_weights(final(folder, 1), final(folder, 3))
     whole, resumed = (json.loads((folder / number / "metrics.json").read_text()) for number in ("1", "3"))
     for name, metric in whole.items():
         assert metric["steps"] == resumed[name]["steps"]
@@ -123,7 +118,7 @@ def test_a_job_that_torchrun_starts_again_goes_on_by_itself(
     assert run(*tiny_overrides, *STEPS) == 0
     assert "going on after step 2 of" in capsys.readouterr().out
     assert run(*tiny_overrides, *STEPS) == 0  # what is finished belongs to another job
-    assert_equal(final(folder, 2), final(folder, 3))
+    assert_equal_weights(final(folder, 2), final(folder, 3))
 
 
 def test_going_on_takes_folders_and_all_else_from_the_run(tiny_overrides, folder, stopped_after, monkeypatch):
@@ -174,7 +169,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
         assert f"warning: {newest}: is damaged" in told
         assert "checkpoint_000003.pt" in told
     assert run(*tiny_overrides, *STEPS) == 0
-    assert_equal(final(folder, 2), final(folder, 3))
+    assert_equal_weights(final(folder, 2), final(folder, 3))
 
 
 def test_a_change_that_alters_the_result_is_refused_unless_forced(
@@ -283,45 +278,3 @@ def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
     assert not keeper.is_due()
     now[0] += 1
     assert keeper.is_due()
-
-
-def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):
-    command = [sys.executable, str(REPOSITORY / "training.py"), *tiny_overrides, "n_steps=12", *STEPS[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    child = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list_checkpoints(folder / "1") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child.kill()
-    child.wait()
-    step = load_checkpoint(list_checkpoints(folder / "1")[0]).step
-    assert 0 < step < 12
-    assert go_on(tiny_overrides, "resume=latest") == 0
-    assert run(*tiny_overrides, "n_steps=12", *STEPS[1:]) == 0
-    assert_equal(final(folder, 2, 12), final(folder, 3, 12))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(
-    tiny_overrides, folder, tmp_path, number
-):
-    words = [*tiny_overrides, "n_steps=2000", *STEPS[1:], "num_workers=2"]
-    child = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "training.py"), *words],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list_checkpoints(folder / "1") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(child.pid, number)
-    _, told = child.communicate(timeout=120)
-    assert child.returncode == 128 + number
-    assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; go on with ")
-    assert "Traceback" not in told

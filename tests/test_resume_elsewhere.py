@@ -17,6 +17,8 @@ from util.errors import UserError
 from util.image_io import read_volume, write_volume
 from util.origin import UNKNOWN, Origin, check_origin, describe_environment
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 HERE = Origin("a", {"torch": "2.9", "threads": 1})
 
 

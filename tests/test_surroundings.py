@@ -22,12 +22,10 @@ ODD = {
         "GIT_DIR": "/nonexistent",
         "PYTHONWARNINGS": "error::UserWarning",
     },
-    "no git, optimised Python, no home": {
-        "GIT_PYTHON_GIT_EXECUTABLE": "/nonexistent/git",
-        "PYTHONOPTIMIZE": "2",
-        "HOME": "/nonexistent",
-    },
+    "no git, no home": {"GIT_PYTHON_GIT_EXECUTABLE": "/nonexistent/git", "HOME": "/nonexistent"},
 }
+OPTIMISED = {"PYTHONOPTIMIZE": "2"}  # no docstrings; not with torch, which Python would compile for 12 s
+ONE_PROCESS = ("num_workers=1",)
 
 
 def _run(words, **environment):
@@ -57,12 +55,19 @@ def test_a_training_does_not_depend_on_it(tiny_overrides, tmp_path, environment)
         assert "remark: commit unknown: git cannot read this clone (" in ended.stdout
 
 
-@pytest.mark.parametrize("environment", [NOTEBOOK, ASCII], ids=["notebook", "ASCII"])
+@pytest.mark.parametrize("environment", [NOTEBOOK, ASCII, OPTIMISED], ids=["notebook", "ASCII", "optimised"])
 def test_a_preparation_does_not_depend_on_it(tmp_path, environment):
     write_own_numbered(
         tmp_path / "raw", n_scans=2, labels={"background": 0, "Schädel 头": 1, "right femur": 3}
     )
-    words = ["-m", "data.prepare", "dataset=Hips", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out"]
+    words = [
+        "-m",
+        "data.prepare",
+        "dataset=Hips",
+        f"raw={tmp_path}/raw",
+        f"data_dir={tmp_path}/out",
+        *ONE_PROCESS,
+    ]
     ended = _run(words, **environment)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "out/contact_sheet.png").stat().st_size > 1000
@@ -72,7 +77,14 @@ def test_a_contact_sheet_that_cannot_be_drawn_ends_no_preparation(tmp_path):
     write_own_numbered(tmp_path / "raw", n_scans=2)
     (tmp_path / "broken/matplotlib").mkdir(parents=True)
     (tmp_path / "broken/matplotlib/__init__.py").write_text("raise ImportError('libfreetype is missing')")
-    words = ["-m", "data.prepare", "dataset=Hips", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out"]
+    words = [
+        "-m",
+        "data.prepare",
+        "dataset=Hips",
+        f"raw={tmp_path}/raw",
+        f"data_dir={tmp_path}/out",
+        *ONE_PROCESS,
+    ]
     ended = _run(words, PYTHONPATH=str(tmp_path / "broken"))
     assert ended.returncode == 0, ended.stderr
     assert "no contact_sheet.png, as matplotlib cannot be used (libfreetype is missing)" in ended.stdout

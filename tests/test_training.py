@@ -14,6 +14,8 @@ from util.meter import Meter
 from util.optimisation import learning_rate
 from util.snapshots import load_snapshot
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 
 def train(overrides, *more):
     assert run_command_line(training.experiment, [*overrides, *more]) == 0

@@ -17,6 +17,8 @@ from util.optimisation import make_optimizer
 from util.ranks import Ranks
 from util.settings import merge_values
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 CPU = torch.device("cpu")
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
 NAMES = ("support_images", "support_masks", "query_images", "query_masks")

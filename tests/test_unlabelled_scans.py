@@ -12,6 +12,8 @@ from data.phantom import PhantomSettings, make_phantom
 from util.command_line import run_command_line
 from util.settings import merge_values
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 WORDS = (
     *("dataset=CHAOST2", "n_sv=60", "min_size=60", "model.encoder=resnet18", "model.encoder_weights=None"),
     *("model.feature_width=8", "n_steps=2", "num_workers=0", "device=cpu"),

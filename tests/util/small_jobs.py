@@ -57,7 +57,7 @@ def run_job(
     The processes are forked from one that has imported torch already, because importing takes seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["util.joint_runs", "torch.distributed", "config_ssl_upload"])
+    context.set_forkserver_preload(["util.joint_runs", "torch.distributed", "training", "torch._dynamo"])
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -13,6 +13,8 @@ from bench.study.arms import PROFILES, START
 from bench.study.run import all_trials, missing_trials, name_of, read_options, run_trials
 from bench.study.trial import key_of, result_path
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
