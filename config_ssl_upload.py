@@ -1,7 +1,7 @@
 """The sacred experiments' configuration.
 
 Every key has its default, its meaning and what it must be, here, in `settings.py` of `data` and
-`dataloaders`, or in `util/training_settings.py`. Any key can be set on the command line,
+`dataloaders`, or in `util/config/training_settings.py`. Any key can be set on the command line,
 nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
 print_config with dataset=PHANTOM` shows what would be used.
 """
@@ -11,21 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.data_settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.described import find_dataset
 from data.layout import DatasetLayout
-from data.settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.specs import DATASETS, DatasetSpec
-from dataloaders.folds import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
-from dataloaders.settings import EvaluationConfig, TaskConfig
-from util.command_line import new_experiment, remark_on_unknown_commit, sacred
-from util.errors import UserError
-from util.files import make_folder
-from util.folders import check_folder
-from util.ranks import find_ranks
-from util.resumption import adopt, choose_former_run, former_settings
-from util.run_record import RunRecord
-from util.runs import list_resumable
-from util.settings import (
+from dataloaders.episode_settings import EvaluationConfig, TaskConfig
+from dataloaders.splits import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
+from util.config.command_line import new_experiment, remark_on_unknown_commit, sacred
+from util.config.settings import (
     default_values,
     flag,
     group,
@@ -43,7 +36,14 @@ from util.settings import (
     text_or_number,
     whole,
 )
-from util.training_settings import ModelConfig, OptimConfig, check_encoder_weights
+from util.config.training_settings import ModelConfig, OptimConfig, check_encoder_weights
+from util.engine.resume import adopt, choose_former_run, former_settings
+from util.engine.run_record import RunRecord
+from util.engine.runs import list_resumable
+from util.errors import UserError
+from util.io.files import make_folder
+from util.io.folders import check_folder
+from util.parallel.ranks import find_ranks
 
 REPOSITORY = Path(__file__).resolve().parent
 
@@ -178,7 +178,7 @@ class Config:
         return [replace(self.layout, supervoxel_min_vox=size) for size in self.task.more_sv]
 
     def find_split(self, scan_ids: Sequence[int] = ()) -> Split:
-        """Split the dataset's scans for the fold; see `dataloaders.folds.find_split`."""
+        """Split the dataset's scans for the fold; see `dataloaders.splits.find_split`."""
         options = {"n_phantom_scans": self.phantom.n_scans, "scan_ids": scan_ids}
         return find_split(self.layout, self.eval_fold, **options)
 

@@ -21,14 +21,23 @@ from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loa
 from dataloaders.evaluation_sets import check_fold
 from dataloaders.sharding import episodes_of_step
 from models.encoder_weights import WeightsError
-from models.factory import build_network
+from models.factory import build_network, place
 from models.few_shot_seg import FewShotSeg
-from models.placing import place
+from models.outputs import METRICS, EpisodeLosses, describe_metrics
 from models.precision import mixed_precision
-from models.records import METRICS, EpisodeLosses, describe_metrics
-from util.command_line import run_command_line
-from util.devices import choose_device
-from util.distributed import (
+from util.config.command_line import run_command_line
+from util.config.settings import plain_values
+from util.engine.checkpoint_manager import CheckpointKeeper
+from util.engine.metric_averager import mean_over_ranks
+from util.engine.non_finite import FiniteWatch
+from util.engine.optimisation import learning_rate
+from util.engine.provenance import UNKNOWN, Origin, describe_environment
+from util.engine.runs import snapshot_path
+from util.engine.seeding import derive_seed
+from util.engine.signals import StopRequests
+from util.engine.training_state import Log, TrainingState
+from util.errors import Stopped, UserError
+from util.parallel.collectives import (
     agree,
     average_buffers,
     average_gradients,
@@ -37,20 +46,10 @@ from util.distributed import (
     local_main_first,
     start_ranks,
 )
-from util.errors import Stopped, UserError
-from util.finite import FiniteWatch
-from util.hardware import choose_kernels, peak_memory_gb
-from util.keeping import CheckpointKeeper
-from util.meter import mean_over_ranks
-from util.optimisation import learning_rate
-from util.origin import UNKNOWN, Origin, describe_environment
+from util.parallel.devices import choose_device
+from util.parallel.hardware import choose_kernels, peak_memory_gb
+from util.parallel.ranks import Ranks, find_ranks
 from util.progress import progress_bar
-from util.ranks import Ranks, find_ranks
-from util.runs import snapshot_path
-from util.seeding import derive_seed
-from util.settings import plain_values
-from util.stops import StopRequests
-from util.training_state import Log, TrainingState
 
 CHECK_EVERY = 50  # steps between two looks at a GPU for numbers that are not finite
 

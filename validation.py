@@ -26,33 +26,33 @@ from dataloaders.evaluation_sets import (
     plan_jobs,
     score_job,
 )
-from dataloaders.folds import Split, choose_support_position, describe_split
+from dataloaders.prepared_scans import load_scan
 from dataloaders.sharding import jobs_of_rank
-from dataloaders.volumes import load_scan
+from dataloaders.splits import Split, choose_support_position, describe_split
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
-from models.inference import Request, best_slices_per_call, resize_slices, segment_scan
-from models.query_copies import average_over_copies
-from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
-from models.supports import MeanSegmenter, SupportBank
+from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
+from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
+from models.inference.supports import MeanSegmenter, SupportBank
+from models.inference.test_time_augmentation import average_over_copies
 from training import make_network
-from util.cleaning import clean_up
-from util.command_line import run_command_line
-from util.devices import SINGLE_RANK, choose_device
-from util.distributed import agree, gather_values, local_main_first, start_ranks
+from util.config.command_line import run_command_line
+from util.config.settings import default_values, parse_values, plain_values
+from util.config.training_settings import ModelConfig
+from util.engine.mismatches import find_mismatches
+from util.engine.provenance import describe_environment
+from util.engine.runs import find_snapshot, list_runs
+from util.engine.snapshots import Snapshot, load_snapshot, load_weights
 from util.errors import UserError
-from util.hardware import choose_kernels, peak_memory_gb
-from util.metrics import VolumeScore
-from util.mismatches import find_mismatches
-from util.origin import describe_environment
-from util.predictions import PredictionWriter
+from util.evaluation.metrics import VolumeScore
+from util.evaluation.postprocess import clean_up
+from util.evaluation.predictions import PredictionWriter
+from util.evaluation.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
+from util.parallel.collectives import agree, gather_values, local_main_first, start_ranks
+from util.parallel.devices import SINGLE_RANK, choose_device
+from util.parallel.hardware import choose_kernels, peak_memory_gb
+from util.parallel.ranks import Ranks, find_ranks
 from util.progress import note_on_bar, progress_bar
-from util.ranks import Ranks, find_ranks
-from util.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
-from util.runs import find_snapshot, list_runs
-from util.settings import default_values, parse_values, plain_values
-from util.snapshots import Snapshot, load_snapshot, load_weights
-from util.training_settings import ModelConfig
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 

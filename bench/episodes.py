@@ -26,7 +26,7 @@ from bench.sections import (
 )
 from data.layout import DatasetLayout
 from data.specs import DATASETS, find_spec
-from dataloaders.volumes import PreparedScan, load_scans
+from dataloaders.prepared_scans import PreparedScan, load_scans
 
 N_SYNTHETIC_SCANS = 5
 LONGEST_TRAINING = 40_000

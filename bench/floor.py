@@ -10,7 +10,9 @@ DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
 
 def measure_rates(precisions: Iterable[str], device: str) -> dict[str, float]:
     """Measure the device's `matrix_rate` in each number format."""
-    from util.hardware import choose_kernels  # late: torch would take memory beside the measured processes
+    from util.parallel.hardware import (
+        choose_kernels,  # late: torch would take memory beside the measured processes
+    )
 
     rates = {}
     for precision in precisions:

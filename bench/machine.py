@@ -4,7 +4,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from util.processor import processor_name, usable_cores
+from util.parallel.processor import processor_name, usable_cores
 
 VERSIONED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python-headless", "Cython")
 

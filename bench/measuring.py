@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
-from util.files import write_text
+from util.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1e6

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bench.sections import Plot, output_dir
-from util.figures import plain_matplotlib
+from util.io.figures import plain_matplotlib
 
 
 @plain_matplotlib()

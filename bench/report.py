@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.sections import Headline, Plot, Section, Table, output_dir
 from util.errors import UserError
-from util.files import write_text
+from util.io.files import write_text
 
 # Others follow by name; the CPU's sections come before those of other devices.
 ORDER = ("training_step", "evaluation", "parts", "growth", "memory", "supervoxels", "episodes", "startup")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.machine import describe_machine, describe_versions
 from bench.measuring import ROOT, Measurement
-from util.files import write_text
+from util.io.files import write_text
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def time_stages(data_dir: str, n_scans: int) -> dict[str, object]:
     from data.specs import find_spec
     from data.supervoxels.generation import generate_supervoxels
     from dataloaders.episodes import EpisodeConfig, EpisodeDataset
-    from dataloaders.volumes import load_scans
+    from dataloaders.prepared_scans import load_scans
 
     spec = find_spec("CHAOST2")
     folder = Path(data_dir)

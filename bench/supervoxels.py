@@ -38,7 +38,7 @@ from bench.sections import (
 )
 from bench.synthetic import SHAPE, SPACING_MM, make_volume, write_dataset
 from data.supervoxels.segmentation import scale_intensities
-from util.image_io import read_volume
+from util.io.image_io import read_volume
 
 NAMES = {"ours": "ours", "tight": "tight edge list", "textbook": "textbook edge list"}
 TIME_VARIANT = "bench.cases.supervoxels:time_variant"  # a module that imports little

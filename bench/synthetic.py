@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from data.layout import DatasetLayout
 from data.specs import find_spec
-from dataloaders.volumes import PreparedScan
-from util.image_io import Geometry, write_volume
+from dataloaders.prepared_scans import PreparedScan
+from util.io.image_io import Geometry, write_volume
 
 SHAPE = (36, 256, 256)
 SPACING_MM = (7.7, 1.25, 1.25)

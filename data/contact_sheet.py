@@ -11,8 +11,8 @@ import numpy as np
 from data.contact_tiles import SUPERVOXEL_COLOUR, Tile, draw_tile, rgb
 from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
-from util.figures import plain_matplotlib
-from util.files import replaced_file
+from util.io.figures import plain_matplotlib
+from util.io.files import replaced_file
 
 # Distinct on grey, the first ones most; used again from the front where there are more labels.
 _COLOURS = ("#ff4a4a", "#52e052", "#ffe63b", "#4da6ff", "#ff9632", "#d07bff", "#3fe0e8")

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from data.prepared_files import PreparedFiles
-from util.grids import cut_grid, find_turn, orientation, turn_grid, turn_volume
-from util.image_io import Geometry
+from util.io.grids import cut_grid, find_turn, orientation, turn_grid, turn_volume
+from util.io.image_io import Geometry
 
 SUPERVOXEL_COLOUR = "#9fd8ff"
 _SUPERVOXEL_OPACITY = 0.45

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from data.layout import DatasetLayout
-from data.prepare.records import read_record, record_path
+from data.prepare.volume_records import read_record, record_path
 from data.prepared_files import PreparedFiles, map_scans, read_case_names, read_prepared_files
 from util.errors import UserError
-from util.files import write_text
-from util.volume_hash import HASH_BYTES, hash_volume
+from util.io.files import write_text
+from util.io.volume_hash import HASH_BYTES, hash_volume
 
 FINGERPRINT_NAME = "fingerprint.json"
 # Raise it when the same data would give another hash or the file has other fields.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.specs import DATASETS, DatasetSpec
 from util.errors import UserError
-from util.folders import check_folder
+from util.io.folders import check_folder
 
 
 @dataclass(frozen=True)

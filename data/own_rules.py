@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from data.specs import DATASETS
-from util.grids import is_orientation
-from util.settings import Rule, real, several, text
+from util.config.settings import Rule, real, several, text
+from util.io.grids import is_orientation
 
 _NAME = re.compile(r"[A-Za-z0-9]\w{0,39}", re.ASCII)
 _LARGEST_LABEL = 254  # 255 is ignored by the losses

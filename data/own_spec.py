@@ -30,11 +30,11 @@ from typing import Any
 from data.own_rules import clip, dataset_name, groups_of, label_fault, orientation, some_of
 from data.specs import DatasetSpec
 from data.transforms import Preparation
+from util.config.settings import Rule, one_of, optional, real, several, whole
 from util.errors import UserError
-from util.files import write_text
-from util.json_files import read_json_object
+from util.io.files import write_text
+from util.io.json_files import read_json_object
 from util.remarks import remark
-from util.settings import Rule, one_of, optional, real, several, whole
 
 VOLUMES_FOLDER = "volumes"
 _OURS = (

@@ -2,7 +2,7 @@
 
 from data.fingerprint import FINGERPRINT_NAME, hash_dataset, read_fingerprint
 from data.layout import DatasetLayout
-from data.phantom import PhantomSettings, make_phantom
+from data.phantom.scans import PhantomSettings, make_phantom
 from data.prepared_files import CASES_NAME, check_axes, read_case_names
 from util.errors import UserError
 

@@ -12,8 +12,8 @@ from data.label_maps import format_value, join_some, to_label_ids
 from data.layout import DatasetLayout
 from data.processes import usable_cores
 from util.errors import UserError
-from util.grids import orient_like_most, orientation, slice_axis
-from util.image_io import Geometry, read_geometry, read_volume
+from util.io.grids import orient_like_most, orientation, slice_axis
+from util.io.image_io import Geometry, read_geometry, read_volume
 
 CASES_NAME = "cases.json"
 _MOST_THREADS = 8

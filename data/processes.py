@@ -17,7 +17,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from util.errors import UserError
-from util.processor import usable_cores
+from util.parallel.processor import usable_cores
 from util.remarks import remark, with_remarks
 
 Task = TypeVar("Task")

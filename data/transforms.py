@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from util.errors import UserError
-from util.grids import cut_grid, cut_volume, find_turn, is_orientation, turn_grid, turn_volume
-from util.image_io import Geometry
-from util.resampling import resample_label_map, resample_linear, restore_on_grid
+from util.io.grids import cut_grid, cut_volume, find_turn, is_orientation, turn_grid, turn_volume
+from util.io.image_io import Geometry
+from util.io.resampling import resample_label_map, resample_linear, restore_on_grid
 
 # An axis whose spacing is this near to the wanted one (relatively) is left as it is.
 _SAME_SPACING = 1e-3

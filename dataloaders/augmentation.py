@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_settings import AugmentationRanges
 from dataloaders.intensities import (
     add_noise,
     apply_bias_field,

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.layout import DatasetLayout
 from dataloaders.augmentation import augment_episode
-from dataloaders.episode_config import EpisodeConfig
 from dataloaders.episode_index import EpisodeIndex, build_index, excluded_slices
-from dataloaders.folds import Split, describe_split
+from dataloaders.episode_settings import EpisodeConfig
+from dataloaders.prepared_scans import PreparedScan, load_scans
 from dataloaders.sharding import episodes_of_rank
-from dataloaders.volumes import PreparedScan, load_scans
+from dataloaders.splits import Split, describe_split
 from dataloaders.warps import REFERENCE_SIZE_PX
 from dataloaders.worker_batches import BatchLoader, PackedBatch, measure_patience_s, start_worker
 from util.errors import UserError

@@ -10,7 +10,7 @@ import torch
 
 from data.layout import DatasetLayout
 from data.prepared_files import read_label_map
-from dataloaders.folds import check_support_position, choose_support_position
+from dataloaders.prepared_scans import load_scan, resize_in_plane
 from dataloaders.slice_assignment import (
     Assignment,
     assign_by_height,
@@ -18,10 +18,10 @@ from dataloaders.slice_assignment import (
     choose_support_slices,
     organ_slices,
 )
-from dataloaders.volumes import load_scan, resize_in_plane
+from dataloaders.splits import check_support_position, choose_support_position
 from util.errors import UserError
-from util.image_io import Geometry, read_geometry
-from util.metrics import VolumeScore, overlap
+from util.evaluation.metrics import VolumeScore, overlap
+from util.io.image_io import Geometry, read_geometry
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load_evaluation_scan(
 ) -> EvaluationScan:
     """Load a scan with its labels.
 
-    See `dataloaders.volumes.load_scan` for what is raised.
+    See `dataloaders.prepared_scans.load_scan` for what is raised.
     """
     scan = load_scan(layout, scan_id, with_labels=True, image_size_px=image_size_px)
     own = scan

@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_settings import AugmentationRanges
 
 REFERENCE_SIZE_PX = 256
 

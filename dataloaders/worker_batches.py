@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from util.engine.signals import SIGNALS
 from util.errors import UserError
-from util.stops import SIGNALS
 
 MIN_PATIENCE_S = 60.0
 _PATIENCE = 50  # batches' time in this process; workers share busy cores

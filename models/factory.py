@@ -1,6 +1,7 @@
-"""Build the network with its start: random from a seed, or pretrained."""
+"""Build the network with its initial weights, and bring it to its device."""
 
 import torch
+from torch import nn
 
 from models.encoder_weights import load_encoder_weights
 from models.few_shot_seg import FewShotSeg
@@ -23,3 +24,24 @@ def build_network(*, seed: int, encoder_weights: str | None, **options: object) 
     if encoder_weights is not None:
         load_encoder_weights(model.encoder, encoder_weights)
     return model
+
+
+def place(
+    network: FewShotSeg, *, device: torch.device, channels_last: bool, compiles: bool, sync_batchnorm: bool
+) -> None:
+    """Bring a network to its device; changes it in place.
+
+    Args:
+        network: whose results stay the same, but for rounding.
+        device: where it shall run.
+        channels_last: keep channels innermost in memory.
+        compiles: have kernels made of its heavy parts on first use.
+        sync_batchnorm: let BatchNorm see the images of all ranks.
+    """
+    if sync_batchnorm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network.to(device)
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    if compiles:
+        network.compile_parts()

@@ -14,6 +14,7 @@ from models.encoder import Encoded, Encoder, freeze_batchnorm
 from models.losses import segmentation_loss
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
+from models.outputs import EpisodeLosses, Segmentation, SupportState
 from models.precision import widen
 from models.prior_masks import (
     PRIOR_FORMS,
@@ -27,7 +28,6 @@ from models.prototypes import (
     FOREGROUND_AREA_LIMIT,
     extract_prototypes,
 )
-from models.records import EpisodeLosses, Segmentation, SupportState
 from models.similarity import Similarity
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.masked_attention import PLAIN_WEIGHT, attend
+from models.attention import PLAIN_WEIGHT, attend
 
 MU_START = 0.5
 BETA_START = 0.5

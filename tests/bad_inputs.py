@@ -14,8 +14,8 @@ import pytest
 
 import training
 import validation
-from util.command_line import run_command_line
-from util.image_io import read_volume, write_volume
+from util.config.command_line import run_command_line
+from util.io.image_io import read_volume, write_volume
 
 # What evaluates fastest.
 QUICK = (

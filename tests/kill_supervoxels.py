@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from config_ssl_upload import REPOSITORY
-from data.phantom import PhantomSettings, make_phantom
-from util.image_io import read_volume
+from data.phantom.scans import PhantomSettings, make_phantom
+from util.io.image_io import read_volume
 
 N_PHANTOM_SCANS, PHANTOM_SIZE_PX = 30, 96
 

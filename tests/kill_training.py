@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from config_ssl_upload import REPOSITORY
-from util.runs import latest_snapshot_in, list_checkpoints, list_runs
-from util.snapshots import load_snapshot
+from util.engine.runs import latest_snapshot_in, list_checkpoints, list_runs
+from util.engine.snapshots import load_snapshot
 
 TINY = (
     "dataset=PHANTOM",

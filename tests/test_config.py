@@ -16,10 +16,10 @@ from config_ssl_upload import (
     parse_config,
 )
 from models.encoder_weights import PUBLISHED
-from util.command_line import run_command_line
+from util.config.command_line import run_command_line
+from util.config.settings import plain_values
+from util.config.training_settings import PUBLISHED_WEIGHTS
 from util.errors import UserError
-from util.settings import plain_values
-from util.training_settings import PUBLISHED_WEIGHTS
 
 NAMES_SHARED_BY_THE_FIELD = {
     *(

@@ -10,12 +10,12 @@ import pytest
 
 import config_ssl_upload
 from config_ssl_upload import Config
-from data.settings import PathConfig
-from dataloaders.augmentation_ranges import AugmentationRanges
+from data.data_settings import PathConfig
+from dataloaders.episode_settings import AugmentationRanges
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
-from util.settings import describe_keys, group, key, whole
-from util.training_settings import ModelConfig, OptimConfig
+from util.config.settings import describe_keys, group, key, whole
+from util.config.training_settings import ModelConfig, OptimConfig
 
 ROOT = Path(config_ssl_upload.__file__).parent
 # What a whole group of keys is handed to as keyword arguments.
@@ -77,11 +77,16 @@ def all_reads():
     reads = set()
     for name in ("training.py", "validation.py"):
         reads |= keys_read((ROOT / name).read_text(encoding="utf-8"))
-    of_optim = (ROOT / "util/optimisation.py", ROOT / "util/training_state.py")
+    of_optim = (ROOT / "util/engine/optimisation.py", ROOT / "util/engine/training_state.py")
     for path in of_optim:
         reads |= {f"optim.{name}" for name in keys_read(path.read_text(encoding="utf-8"), "optim")}
-    reads |= {f"phantom.{name}" for name in keys_read(_part_of("data/settings.py", "PhantomConfig"), "self")}
-    reads |= {f"task.{name}" for name in keys_read(_part_of("dataloaders/settings.py", "TaskConfig"), "self")}
+    reads |= {
+        f"phantom.{name}" for name in keys_read(_part_of("data/data_settings.py", "PhantomConfig"), "self")
+    }
+    reads |= {
+        f"task.{name}"
+        for name in keys_read(_part_of("dataloaders/episode_settings.py", "TaskConfig"), "self")
+    }
     reads |= keys_read(_part_of("config_ssl_upload.py", "find_former_run"))
     return reads | keys_read(_part_of("config_ssl_upload.py", "Config"), "self")
 

@@ -6,14 +6,14 @@ from torch import nn
 
 import training
 from config_ssl_upload import dataset_defaults, parse_config
-from models import masked_attention
-from models.masked_attention import attend
+from models import attention
+from models.attention import attend
 from models.precision import mixed_precision
 from models.prototypes import _random_keys
 from tests.models.episodes import make_batch, make_network
-from util.hardware import choose_kernels
-from util.ranks import Ranks
-from util.settings import merge_values
+from util.config.settings import merge_values
+from util.parallel.hardware import choose_kernels
+from util.parallel.ranks import Ranks
 
 pytestmark = [
     pytest.mark.cuda,
@@ -78,7 +78,7 @@ def test_prototypes_are_drawn_with_the_same_keys():
 
 @pytest.mark.parametrize("limit", [1, 3 * 2 * 50, 1 << 25])
 def test_attention_in_pieces_equals_that_of_a_cpu(limit, monkeypatch):
-    monkeypatch.setattr(masked_attention, "PIECE_ELEMENTS_GPU", limit)
+    monkeypatch.setattr(attention, "PIECE_ELEMENTS_GPU", limit)
     generator = torch.Generator().manual_seed(0)
     shapes = (2, 40, 16), (2, 50, 16), (2, 50, 16), (2, 3, 50), (1,)
     inputs = [torch.rand(shape, generator=generator, dtype=torch.float64) for shape in shapes]

@@ -10,7 +10,7 @@ import pytest
 
 import training
 import validation
-from util.command_line import run_command_line
+from util.config.command_line import run_command_line
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -9,8 +9,8 @@ import pytest
 
 import training
 from tests.weights import assert_equal_weights, final_weights
-from util.checkpoints import list_checkpoints, load_checkpoint
-from util.command_line import run_command_line
+from util.config.command_line import run_command_line
+from util.engine.checkpoints import list_checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -13,9 +13,9 @@ import training
 from config_ssl_upload import dataset_defaults, parse_config
 from dataloaders.episodes import make_episode_loader
 from tests.narrow_resnet import narrow_resnet18
-from tests.util.small_jobs import run_job
-from util.distributed import start_ranks
-from util.ranks import Ranks
+from tests.util.parallel.small_jobs import run_job
+from util.parallel.collectives import start_ranks
+from util.parallel.ranks import Ranks
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -11,7 +11,7 @@ import pytest
 
 from config_ssl_upload import REPOSITORY
 from tests.weights import assert_equal_weights, final_weights
-from util.runs import list_checkpoints, list_runs
+from util.engine.runs import list_checkpoints, list_runs
 
 N_STEPS = 7
 WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=5", "checkpoint_minutes=0")

@@ -10,7 +10,7 @@ import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
 from data.own_spec import VOLUMES_FOLDER
-from util.command_line import run_command_line
+from util.config.command_line import run_command_line
 from util.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")

@@ -13,13 +13,13 @@ import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
 from data.fingerprint import hash_dataset
-from data.phantom import PhantomSettings, make_phantom
+from data.phantom.scans import PhantomSettings, make_phantom
 from data.supervoxels.generation import generate_supervoxels
-from dataloaders.volumes import load_scan
-from util.command_line import run_command_line
-from util.image_io import read_volume, write_volume
+from dataloaders.prepared_scans import load_scan
+from util.config.command_line import run_command_line
+from util.config.settings import merge_values
+from util.io.image_io import read_volume, write_volume
 from util.remarks import Remark
-from util.settings import merge_values
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from config_ssl_upload import DATASET_DEFAULTS, Config
-from util.settings import markdown_table
+from util.config.settings import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

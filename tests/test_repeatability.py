@@ -10,8 +10,8 @@ import torch
 import training
 import validation
 from config_ssl_upload import REPOSITORY
-from util.command_line import run_command_line
-from util.snapshots import load_snapshot
+from util.config.command_line import run_command_line
+from util.engine.snapshots import load_snapshot
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -11,12 +11,12 @@ import torch
 
 import training
 from tests.weights import assert_equal_weights, final_weights
-from util import keeping
-from util.checkpoints import list_checkpoints, load_checkpoint
-from util.command_line import run_command_line
-from util.keeping import CheckpointKeeper
-from util.ranks import Ranks
-from util.snapshots import load_snapshot
+from util.config.command_line import run_command_line
+from util.engine import checkpoint_manager
+from util.engine.checkpoint_manager import CheckpointKeeper
+from util.engine.checkpoints import list_checkpoints, load_checkpoint
+from util.engine.snapshots import load_snapshot
+from util.parallel.ranks import Ranks
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -254,7 +254,7 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     keeper = CheckpointKeeper(tmp_path, 2)
-    monkeypatch.setattr(keeping, "find_ranks", lambda: Ranks(1, 2, 1, 2))
+    monkeypatch.setattr(checkpoint_manager, "find_ranks", lambda: Ranks(1, 2, 1, 2))
     other = CheckpointKeeper(tmp_path, 2)
     assert not keeper.is_due()
     now[0] += 120
@@ -269,7 +269,7 @@ def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
         now[0] += 6  # seconds, a fiftieth of five minutes
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(keeping, "save_checkpoint", save)
+    monkeypatch.setattr(checkpoint_manager, "save_checkpoint", save)
     keeper = CheckpointKeeper(tmp_path, 1)
     now[0] += 60
     assert keeper.is_due()

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import training
-from util.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
-from util.command_line import run_command_line
+from util.config.command_line import run_command_line
+from util.engine.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from util.engine.provenance import UNKNOWN, Origin, check_origin, describe_environment
 from util.errors import UserError
-from util.image_io import read_volume, write_volume
-from util.origin import UNKNOWN, Origin, check_origin, describe_environment
+from util.io.image_io import read_volume, write_volume
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -12,8 +12,8 @@ import torch
 import training
 from config_ssl_upload import REPOSITORY
 from tests.weights import assert_equal_weights, final_weights
-from util.checkpoints import list_checkpoints, load_checkpoint
-from util.command_line import run_command_line
+from util.config.command_line import run_command_line
+from util.engine.checkpoints import list_checkpoints, load_checkpoint
 
 WORDS = ("print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
 

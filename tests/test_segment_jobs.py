@@ -8,12 +8,12 @@ import torch
 
 from dataloaders.evaluation_sets import EvaluationScan, organ_slices, plan_jobs
 from models.few_shot_seg import FewShotSeg
-from models.query_copies import CHANGES, average_over_copies
-from models.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
-from models.supports import nearest_slices
+from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
+from models.inference.supports import nearest_slices
+from models.inference.test_time_augmentation import CHANGES, average_over_copies
 from tests.models.episodes import make_network, smooth
-from util.cleaning import clean_up
-from util.image_io import Geometry
+from util.evaluation.postprocess import clean_up
+from util.io.image_io import Geometry
 from validation import segment_jobs
 
 CPU = torch.device("cpu")

@@ -69,11 +69,11 @@ def test_rooms_import_only_what_they_may(path):
 @pytest.mark.parametrize(
     ("room", "source", "found"),
     [
-        ("util", "import util.files, os, torch", []),
+        ("util", "import util.io.files, os, torch", []),
         ("util", "from data.layout import DatasetLayout", ["data.layout"]),
         ("util", "def f():\n    import training", ["training"]),
-        ("data", "from util.files import write_text\nimport data.specs, numpy", []),
-        ("data", "import dataloaders.folds", ["dataloaders.folds"]),
+        ("data", "from util.io.files import write_text\nimport data.specs, numpy", []),
+        ("data", "import dataloaders.splits", ["dataloaders.splits"]),
         ("dataloaders", "import data.specs, util.errors, cv2", []),
         ("dataloaders", "import models", ["models"]),
         ("models", "import torch.nn, torchvision, math\nfrom models.mining import x", []),

@@ -8,11 +8,11 @@ import torch
 
 import training
 from config_ssl_upload import dataset_defaults, parse_config
-from models.records import METRICS, EpisodeLosses
-from util.command_line import run_command_line
-from util.meter import Meter
-from util.optimisation import learning_rate
-from util.snapshots import load_snapshot
+from models.outputs import METRICS, EpisodeLosses
+from util.config.command_line import run_command_line
+from util.engine.metric_averager import Meter
+from util.engine.optimisation import learning_rate
+from util.engine.snapshots import load_snapshot
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

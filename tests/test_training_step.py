@@ -13,9 +13,9 @@ from config_ssl_upload import dataset_defaults, parse_config
 from models import prototypes
 from models.prior_masks import PRIOR_FORMS
 from tests.models.episodes import make_batch
-from util.optimisation import make_optimizer
-from util.ranks import Ranks
-from util.settings import merge_values
+from util.config.settings import merge_values
+from util.engine.optimisation import make_optimizer
+from util.parallel.ranks import Ranks
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -8,9 +8,9 @@ import pytest
 import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
-from data.phantom import PhantomSettings, make_phantom
-from util.command_line import run_command_line
-from util.settings import merge_values
+from data.phantom.scans import PhantomSettings, make_phantom
+from util.config.command_line import run_command_line
+from util.config.settings import merge_values
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

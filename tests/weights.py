@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from util.snapshots import load_snapshot
+from util.engine.snapshots import load_snapshot
 
 
 def final_weights(run_dir: Path, step: int) -> Mapping[str, Tensor]:

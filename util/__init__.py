@@ -1,4 +1,1 @@
-"""Leaves that everything else may import.
-
-They concern files, images, seeds, metrics, checkpoints and reports.
-"""
+"""General rooms: files, configuration, ranks, training engine, evaluation."""

@@ -16,13 +16,13 @@ from bench.measuring import time_calls
 from bench.naive.network import NaiveFewShotSeg
 from config_ssl_upload import Config, dataset_defaults, parse_config
 from models.few_shot_seg import FewShotSeg
-from models.inference import Request, best_slices_per_call, segment_scan
+from models.inference.scan import Request, best_slices_per_call, segment_scan
+from models.inference.segmenters import NetworkSegmenter
 from models.precision import mixed_precision
-from models.segmenters import NetworkSegmenter
 from training import make_network, place_network, play
-from util.devices import SINGLE_RANK
-from util.hardware import choose_kernels
-from util.optimisation import make_optimizer
+from util.engine.optimisation import make_optimizer
+from util.parallel.devices import SINGLE_RANK
+from util.parallel.hardware import choose_kernels
 
 WARM_UP_PX = 64
 QUERY_SEED, SUPPORT_SEED = 1, 2

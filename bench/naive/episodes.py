@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from dataloaders.volumes import PreparedScan
+from dataloaders.prepared_scans import PreparedScan
 from dataloaders.warps import AugmentationRanges
 
 N_CHANNELS = 3

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config_ssl_upload import RECIPES, Config, dataset_defaults, parse_config
-from util.settings import merge_values
-from util.training_settings import PRIOR_FORMS
+from util.config.settings import merge_values
+from util.config.training_settings import PRIOR_FORMS
 
 N_MARKS = 4  # equal parts of a training after each of which it is evaluated
 N_LOG_LINES = 20

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from util.figures import plain_matplotlib
+from util.io.figures import plain_matplotlib
 
 CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
 

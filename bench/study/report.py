@@ -23,7 +23,7 @@ from bench.study.measures import (
     read_records,
 )
 from bench.study.trial import RECORDED, add_results_option
-from util.files import write_text
+from util.io.files import write_text
 
 INTRODUCTION = Path(__file__).with_name("introduction.md")
 SUMMARISED = ("phantom", "chaost2")

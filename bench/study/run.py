@@ -19,9 +19,9 @@ from bench.study import report
 from bench.study.arms import ARMS, PROFILES, arms_of
 from bench.study.trial import BUILD_DIR, add_options, config_of, read_record, result_path
 from config_ssl_upload import REPOSITORY
-from util.command_line import run_guarded
+from util.config.command_line import run_guarded
 from util.errors import EXIT_INTERRUPTED
-from util.processor import usable_cores
+from util.parallel.processor import usable_cores
 
 FULL = ("phantom_default", "phantom", "chaost2_choice", "chaost2")
 LOG_DIR = BUILD_DIR / "logs"

@@ -19,11 +19,11 @@ from typing import Any
 from bench.machine import describe_machine, describe_versions
 from bench.study.arms import ARMS, PROFILES, START, arms_of, changes_of, make_config
 from config_ssl_upload import REPOSITORY, Config
-from util.command_line import run_guarded
+from util.config.command_line import run_guarded
+from util.config.settings import plain_values
+from util.engine.runs import list_checkpoints, list_runs
 from util.errors import NothingToDo
-from util.files import write_text
-from util.runs import list_checkpoints, list_runs
-from util.settings import plain_values
+from util.io.files import write_text
 
 FORMAT = 1  # of the records; another one makes all trials anew
 BUILD_DIR = REPOSITORY / "build" / "study"
@@ -220,7 +220,7 @@ def _evaluate(config: Config, snapshot: Path, **choices: Any) -> list:
 
 def _tabulate(scores: Sequence, *, method: str | None = None, **wanted: Any) -> Table:
     """Return a method's mean Dice and that of each organ, with the main support."""
-    from util.report import TRAINED, organ_means, overall_mean, select
+    from util.evaluation.report import TRAINED, organ_means, overall_mean, select
 
     chosen = select(scores, main_support=True, method=method or TRAINED, **wanted)
     organs = {organ: round(mean, 4) for organ, mean in organ_means(chosen).items()}
@@ -232,7 +232,7 @@ def _tabulate_protocols(scores: Sequence) -> dict[str, Table]:
 
 
 def _tabulate_baselines(scores: Sequence) -> dict[str, Table]:
-    from util.report import TRAINED
+    from util.evaluation.report import TRAINED
 
     methods = dict.fromkeys(score.method for score in scores if score.method != TRAINED)
     return {method: _tabulate(scores, method=method, protocol="chunks") for method in methods}
@@ -240,7 +240,7 @@ def _tabulate_baselines(scores: Sequence) -> dict[str, Table]:
 
 def _tabulate_supports(scores: Sequence) -> dict[str, float]:
     """Return each support's mean Dice: what it takes to say how much hangs on the support."""
-    from util.report import TRAINED, overall_mean, select
+    from util.evaluation.report import TRAINED, overall_mean, select
 
     chosen = select(scores, method=TRAINED, protocol="chunks")
     supports = sorted({score.support_id for score in chosen})

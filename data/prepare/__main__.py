@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from data.data_settings import PrepareConfig
 from data.prepare.dataset import prepare_dataset
-from data.settings import PrepareConfig
-from util.command_line import run_guarded
+from util.config.command_line import run_guarded
+from util.config.settings import default_values, describe_keys, parse_values
+from util.engine.signals import StopRequests
 from util.errors import EXIT_USER_ERROR, UserError
-from util.settings import default_values, describe_keys, parse_values
-from util.stops import StopRequests
 
 _FLAGS = ("--check", "--force")
 _EXAMPLES = {"dataset": "CHAOST2", "raw": "downloads/CHAOS_Train_Sets.zip"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from data.data_settings import PrepareConfig
 from data.file_states import file_state
 from data.layout import DatasetLayout
-from data.prepare.archives import find_finished, forget_archive, remember_archive
-from data.prepare.checks import (
+from data.prepare.dataset_checks import (
     ScanReport,
     check_scans,
     find_problems,
@@ -24,18 +24,18 @@ from data.prepare.descriptions import (
     with_min_size,
     write_descriptions,
 )
-from data.prepare.records import recorded_ids
+from data.prepare.finished_archives import find_finished, forget_archive, remember_archive
 from data.prepare.sources import archive_of, opened_source
 from data.prepare.summary import describe_scans, remove_summaries, update_summaries
-from data.prepare.volumes import locked_folder, outdated_scans, prepare_scans, remove_dropped
+from data.prepare.volume_preparation import locked_folder, outdated_scans, prepare_scans, remove_dropped
+from data.prepare.volume_records import recorded_ids
 from data.raw.finding import find_raw
-from data.raw.records import RawDataset, RawScan
-from data.settings import PrepareConfig
+from data.raw.raw_scans import RawDataset, RawScan
 from data.supervoxels.body import MIN_SIZE_SHARE, suggest_min_size
 from data.supervoxels.generation import generate_supervoxels
 from util.errors import UserError
-from util.files import remove_file, remove_leftovers
-from util.image_io import Geometry, read_geometry
+from util.io.files import remove_file, remove_leftovers
+from util.io.image_io import Geometry, read_geometry
 from util.remarks import printed_remarks, remark, rewritten_remarks
 
 

@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from data.data_settings import PrepareConfig
 from data.described import DESCRIPTION
 from data.layout import DatasetLayout
 from data.own_spec import OwnDataset, read_dataset_json, write_dataset_json
 from data.prepared_files import CASES_NAME
-from data.raw.records import RawDataset
-from data.settings import PrepareConfig
+from data.raw.raw_scans import RawDataset
 from util.errors import UserError
-from util.files import write_text
+from util.io.files import write_text
 
 
 def refuse_taken_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.described import DESCRIPTION
-from data.raw.archives import unpack
+from data.raw.unpacking import unpack
 from util.errors import UserError
-from util.files import try_lock
+from util.io.files import try_lock
 
 
 @dataclass(frozen=True)

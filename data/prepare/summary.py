@@ -7,8 +7,8 @@ from pathlib import Path
 from data.contact_sheet import draw_contact_sheet
 from data.fingerprint import FINGERPRINT_NAME, ScanFingerprint, read_fingerprint, write_fingerprint
 from data.layout import DatasetLayout
-from data.prepare.records import PREPARATION_VERSION
-from util.files import remove_file, write_text
+from data.prepare.volume_records import PREPARATION_VERSION
+from util.io.files import remove_file, write_text
 from util.remarks import remark
 
 CONTACT_SHEET_NAME = "contact_sheet.png"

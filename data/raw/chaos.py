@@ -10,11 +10,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from data.label_maps import join_some, unknown_values_line
-from data.raw.checks import fold_remarks, image_problems, organ_problems
 from data.raw.dicom import SliceHeader, read_header, read_series, series_problems, sort_slices
 from data.raw.listing import by_number, list_files
 from data.raw.png import read_grey_levels
-from data.raw.records import FoundDataset, Inspection, RawScan, RawVolume
+from data.raw.raw_scans import FoundDataset, Inspection, RawScan, RawVolume
+from data.raw.scan_checks import fold_remarks, image_problems, organ_problems
 from data.specs import DatasetSpec, find_spec
 from data.transforms import PREPARATIONS
 from util.errors import UserError

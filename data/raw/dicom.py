@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from util.errors import UserError
-from util.image_io import Geometry, read_slices
-from util.nifti_files import spacing_fault
+from util.io.image_io import Geometry, read_slices
+from util.io.nifti_files import spacing_fault
 
 _SERIES, _POSITION, _ORIENTATION, _SPACING = "0020|000e", "0020|0032", "0020|0037", "0028|0030"
 _NAMES = {

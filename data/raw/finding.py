@@ -5,7 +5,7 @@ from pathlib import Path
 from data.raw.chaos import find_chaos
 from data.raw.mscmrseg import find_mscmrseg
 from data.raw.own import find_own
-from data.raw.records import FoundDataset
+from data.raw.raw_scans import FoundDataset
 from data.raw.synapse import find_synapse
 from data.specs import DATASETS
 from util.errors import UserError

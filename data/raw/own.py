@@ -13,12 +13,12 @@ from pathlib import Path
 
 from data.label_maps import join_some
 from data.own_spec import OwnDataset, read_dataset_json
-from data.raw.checks import fold_remarks
 from data.raw.listing import by_number, list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
-from data.raw.records import FoundDataset, RawScan
+from data.raw.raw_scans import FoundDataset, RawScan
+from data.raw.scan_checks import fold_remarks
 from util.errors import UserError
-from util.grids import orient_slices
+from util.io.grids import orient_slices
 
 SPEC_FILE = "dataset.json"
 _ENDINGS = (".nii.gz", ".nii")

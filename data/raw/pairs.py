@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data.label_maps import to_label_ids
-from data.raw.checks import grid_problems, image_problems, organ_problems
-from data.raw.records import Inspection, RawScan, RawVolume
+from data.raw.raw_scans import Inspection, RawScan, RawVolume
+from data.raw.scan_checks import grid_problems, image_problems, organ_problems
 from data.specs import DatasetSpec
 from util.errors import UserError
-from util.image_io import Geometry, read_raw_geometry, read_raw_volume
+from util.io.image_io import Geometry, read_raw_geometry, read_raw_volume
 
 _Key = TypeVar("_Key", bound=Hashable)
 

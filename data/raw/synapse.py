@@ -6,14 +6,14 @@ They are called `img00NN.nii.gz`, their labels `label00NN.nii.gz`.
 import re
 from pathlib import Path
 
-from data.raw.checks import fold_remarks
 from data.raw.listing import list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
-from data.raw.records import FoundDataset
+from data.raw.raw_scans import FoundDataset
+from data.raw.scan_checks import fold_remarks
 from data.specs import find_spec
 from data.transforms import PREPARATIONS
 from util.errors import UserError
-from util.grids import orient_like_most
+from util.io.grids import orient_like_most
 
 _IMAGE = re.compile(r"img(\d+)\.nii(\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"label(\d+)\.nii(\.gz)?", re.IGNORECASE)

@@ -13,7 +13,7 @@ from data.file_states import file_state
 from data.layout import DatasetLayout
 from data.processes import run_in_processes
 from data.supervoxels import ALGORITHM_VERSION
-from data.supervoxels.records import (
+from data.supervoxels.supervoxel_records import (
     Recipe,
     Record,
     is_current,
@@ -22,9 +22,9 @@ from data.supervoxels.records import (
     write_record,
 )
 from util.errors import UserError
-from util.files import remove_leftovers, replaced_file
-from util.folders import check_folder
-from util.image_io import read_geometry, read_volume, write_volume
+from util.io.files import remove_leftovers, replaced_file
+from util.io.folders import check_folder
+from util.io.image_io import read_geometry, read_volume, write_volume
 from util.remarks import remark
 
 FEW_SUPERVOXELS = 10  # in a scan: with fewer, the same episodes come again and again

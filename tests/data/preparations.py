@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from data.data_settings import PrepareConfig
 from data.layout import DatasetLayout
 from data.prepare.dataset import prepare_dataset
-from data.settings import PrepareConfig
 from data.specs import find_spec
-from util.image_io import read_volume, write_volume
+from util.io.image_io import read_volume, write_volume
 
 IDS = (2, 3, 10)
 

@@ -11,8 +11,8 @@ from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles
 from data.specs import DATASETS
 from util.errors import UserError
-from util.grids import find_turn, turn_grid, turn_volume
-from util.image_io import Geometry, write_volume
+from util.io.grids import find_turn, turn_grid, turn_volume
+from util.io.image_io import Geometry, write_volume
 
 # Columns run to the patient's left, rows to the back, slices to the head; pixels twice as high as wide.
 SHAPE = (5, 20, 40)

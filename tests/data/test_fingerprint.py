@@ -22,7 +22,7 @@ from data.fingerprint import (
 from data.layout import DatasetLayout
 from data.specs import DATASETS
 from util.errors import UserError
-from util.image_io import Geometry, read_volume, write_volume
+from util.io.image_io import Geometry, read_volume, write_volume
 
 SHAPE = (4, 6, 5)
 GEOMETRY = Geometry(SHAPE, (7.7, 1.25, 1.25), (-10.0, 20.0, 5.0), (1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))

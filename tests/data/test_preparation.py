@@ -9,11 +9,11 @@ import pytest
 
 from data.fingerprint import FINGERPRINT_NAME, write_fingerprint
 from data.layout import DatasetLayout
-from data.phantom import PhantomSettings
+from data.phantom.scans import PhantomSettings
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from data.specs import find_spec
 from util.errors import UserError
-from util.image_io import Geometry, read_geometry, write_volume
+from util.io.image_io import Geometry, read_geometry, write_volume
 
 TINY = PhantomSettings(image_size_px=32, min_slices=18, max_slices=18)
 

@@ -10,7 +10,7 @@ from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
 from data.specs import DATASETS
 from util.errors import UserError
-from util.image_io import Geometry, write_volume
+from util.io.image_io import Geometry, write_volume
 
 SHAPE = (2, 3, 4)
 GEOMETRY = Geometry(SHAPE, (7.7, 1.25, 1.25), (-10.0, 20.0, 5.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from data.transforms import PREPARATIONS, Preparation, prepare_volume, resampled_grid, restore_mask
 from util.errors import UserError
-from util.image_io import Geometry
+from util.io.image_io import Geometry
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

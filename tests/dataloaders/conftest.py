@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dataloaders.volumes import PreparedScan
-from util.image_io import Geometry
+from dataloaders.prepared_scans import PreparedScan
+from util.io.image_io import Geometry
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dataloaders.augmentation import augment_episode
-from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_settings import AugmentationRanges
 from dataloaders.intensities import apply_gamma
 from dataloaders.warps import sample_warp, warp_image_and_mask
 

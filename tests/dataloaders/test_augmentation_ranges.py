@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_settings import AugmentationRanges
 from util.errors import UserError
 
 

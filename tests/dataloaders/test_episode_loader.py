@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episode_settings import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from util.errors import UserError
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataloaders.augmentation_ranges import AugmentationRanges
-from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episode_settings import AugmentationRanges, EpisodeConfig
 from dataloaders.episodes import EpisodeDataset
 from util.errors import UserError
 

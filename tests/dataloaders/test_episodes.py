@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.augmentation_ranges import AugmentationRanges
-from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episode_settings import AugmentationRanges, EpisodeConfig
 from dataloaders.episodes import EpisodeDataset
 from dataloaders.intensities import apply_gamma
 

@@ -16,7 +16,7 @@ from dataloaders.evaluation_sets import (
     plan_jobs,
 )
 from util.errors import UserError
-from util.image_io import Geometry, write_volume
+from util.io.image_io import Geometry, write_volume
 
 ORGANS = {1: "liver", 4: "spleen"}
 

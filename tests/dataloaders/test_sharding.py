@@ -9,7 +9,7 @@ import torch
 
 from dataloaders.evaluation_sets import Assignment, EvaluationScan, Job
 from dataloaders.sharding import episodes_of_rank, jobs_of_rank
-from util.image_io import Geometry
+from util.io.image_io import Geometry
 
 
 def _episode_shares(episodes, batch_size, n_ranks):

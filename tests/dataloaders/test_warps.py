@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dataloaders.augmentation_ranges import AugmentationRanges
+from dataloaders.episode_settings import AugmentationRanges
 from dataloaders.warps import (
     affine_source,
     compose_map,

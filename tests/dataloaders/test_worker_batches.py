@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from dataloaders import worker_batches
-from dataloaders.episode_config import EpisodeConfig
+from dataloaders.episode_settings import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from dataloaders.worker_batches import PackedBatch, measure_patience_s
+from util.engine.signals import StopRequests
 from util.errors import UserError
-from util.stops import StopRequests
 
 CONFIG = EpisodeConfig(seed=11, n_episodes=8)
 

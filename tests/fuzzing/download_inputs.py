@@ -14,7 +14,7 @@ from data.prepare.sources import opened_source
 from data.raw.finding import find_raw
 from tests.data.raw.raw_sets import OWN_JSON, write_chaos, write_mscmrseg, write_own_nnunet
 from tests.fuzzing.text_damages import digest_of
-from util.command_line import run_command_line, run_guarded
+from util.config.command_line import run_command_line, run_guarded
 
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 CONFIG = {"n_steps": 7, "optim": {"lr": 0.5, "name": "adamw"}, "model": {"encoder": "resnet18"}, "setting": 1}

@@ -16,15 +16,15 @@ from data.preparation import ensure_volumes, hash_volumes
 from data.prepared_files import read_prepared_files
 from data.specs import find_spec
 from data.supervoxels.__main__ import main as make_supervoxels
-from data.supervoxels.records import record_path
-from dataloaders.volumes import load_scan
+from data.supervoxels.supervoxel_records import record_path
+from dataloaders.prepared_scans import load_scan
 from tests.conftest import TINY
 from tests.fuzzing.text_damages import digest_of
-from util.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from util.command_line import run_command_line, run_guarded
-from util.settings import default_values
-from util.snapshots import Snapshot, load_snapshot, load_weights, save_snapshot
-from util.training_settings import ModelConfig
+from util.config.command_line import run_command_line, run_guarded
+from util.config.settings import default_values
+from util.config.training_settings import ModelConfig
+from util.engine.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from util.engine.snapshots import Snapshot, load_snapshot, load_weights, save_snapshot
 
 SCAN_ID, MIN_SIZE_VOX = 1, 60  # of the scans of fold 0
 

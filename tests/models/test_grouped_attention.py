@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models import grouped_attention
-from models.masked_attention import attend
+from models import attention
+from models.attention import attend
 
 N, L, S, WIDTH = 2, 23, 37, 6
 MU = torch.tensor([0.7], dtype=torch.float64)
@@ -53,7 +53,7 @@ def _both_ways(scale, masks, dtype=torch.float64):
 @pytest.mark.parametrize("piece", [1, 5 * S, 1 << 20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_groups_give_what_the_plain_reading_gives(kind, piece, monkeypatch):
-    monkeypatch.setattr(grouped_attention, "PIECE_ELEMENTS", piece)
+    monkeypatch.setattr(attention, "PIECE_ELEMENTS_CPU", piece)
     found, expected = _both_ways(1.0, _masks(kind))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -93,13 +93,13 @@ def test_half_precision_agrees_to_its_digits():
 
 def test_soft_positions_alone_are_weighed_more_than_once(monkeypatch):
     sizes = []
-    terms = grouped_attention._Source._terms
+    terms = attention._Source._terms
 
     def counted(self, logits, group):
         sizes.append(logits.shape[1])
         return terms(self, logits, group)
 
-    monkeypatch.setattr(grouped_attention._Source, "_terms", counted)
+    monkeypatch.setattr(attention._Source, "_terms", counted)
     masks = torch.zeros(1, 2, S, dtype=torch.float64)
     masks[:, 0, :10], masks[:, 1, 10:12] = 1, 0.5
     queries, keys, values = (_random(1, n, WIDTH, seed=n) for n in (4, S, S))

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from models.encoder import Encoded
+from models.inference.segmenters import NetworkSegmenter
 from models.losses import segmentation_loss
 from models.precision import full_precision, mixed_precision, store_half_weights, widen
-from models.segmenters import NetworkSegmenter
 from tests.models.episodes import make_batch, make_network
-from util.processor import has_bfloat16
+from util.parallel.processor import has_bfloat16
 
 CPU = torch.device("cpu")
 SEEDS = (0, 2, 4)

@@ -20,8 +20,8 @@ from models.prototypes import Prototypes
 from models.similarity import Similarity
 from tests.models import literal
 from tests.models.episodes import make_batch
-from util.training_settings import PRIOR_FORMS as CONFIGURED_FORMS
-from util.training_settings import PRIOR_GRADIENTS as CONFIGURED_GRADIENTS
+from util.config.training_settings import PRIOR_FORMS as CONFIGURED_FORMS
+from util.config.training_settings import PRIOR_GRADIENTS as CONFIGURED_GRADIENTS
 
 N_EPISODES, WIDTH, GRID = 2, 5, (6, 7)
 

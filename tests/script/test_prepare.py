@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data.settings import PrepareConfig
-from util.settings import describe_keys
+from data.data_settings import PrepareConfig
+from util.config.settings import describe_keys
 
 REPO_ROOT = Path(__file__).parents[2]
 

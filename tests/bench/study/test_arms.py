@@ -5,7 +5,7 @@ import pytest
 from bench.study.arms import ARMS, PROFILES, START, arms_of, changes_of, make_config
 from bench.study.trial import key_of
 from config_ssl_upload import RECIPES, dataset_defaults, parse_config
-from util.settings import merge_values, plain_values
+from util.config.settings import merge_values, plain_values
 
 TRIALS = [(profile, arm) for profile in PROFILES for arm in arms_of(PROFILES[profile])]
 

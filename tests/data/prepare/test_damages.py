@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from data.prepare.__main__ import main
-from data.raw.archives import unpack
+from data.raw.unpacking import unpack
 from tests.data.raw.damages import DAMAGES, LIMITS
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.prepare import dataset as preparation
-from data.prepare import records
+from data.prepare import volume_records
 from tests.data.preparations import (
     IDS,
     change_image,
@@ -23,7 +23,7 @@ from tests.data.preparations import (
 )
 from tests.data.raw.raw_sets import WRITERS
 from util.errors import UserError
-from util.image_io import read_volume, write_volume
+from util.io.image_io import read_volume, write_volume
 
 
 def test_everything_is_there_at_the_end_and_nothing_else(prepared_cmr):
@@ -63,7 +63,7 @@ def test_what_was_done_is_told(raw_cmr, tmp_path, capsys):
 
 def test_a_second_call_makes_nothing_and_reads_no_scan(place, capsys, monkeypatch):
     before = times_of(place)
-    for target in ("data.prepare.volumes._prepare_one", "data.prepare.checks._check_one"):
+    for target in ("data.prepare.volume_preparation._prepare_one", "data.prepare.dataset_checks._check_one"):
         monkeypatch.setattr(target, lambda task: pytest.fail("a raw scan was read"))
     monkeypatch.setattr("data.prepare.summary.write_fingerprint", lambda *_, **__: pytest.fail("written"))
     monkeypatch.setattr("data.file_states.file_state", lambda path: pytest.fail(f"{path} was hashed"))
@@ -121,7 +121,7 @@ def test_a_lost_description_is_written_again(place, capsys, name):
 
 
 def test_another_version_of_the_code_makes_everything_again(place, capsys, monkeypatch):
-    monkeypatch.setattr(records, "PREPARATION_VERSION", records.PREPARATION_VERSION + 1)
+    monkeypatch.setattr(volume_records, "PREPARATION_VERSION", volume_records.PREPARATION_VERSION + 1)
     prepare(place)
     assert "volumes: 3 made, 0 up to date\nsupervoxels: 0 made, 3 up to date" in capsys.readouterr().out
 
@@ -171,7 +171,7 @@ def test_a_scan_that_fails_while_it_is_made_is_named(place, monkeypatch, error):
         raise error
 
     change_image(place, 3)
-    monkeypatch.setattr("data.prepare.volumes.prepare_volume", fail)
+    monkeypatch.setattr("data.prepare.volume_preparation.prepare_volume", fail)
     kind = RuntimeError if isinstance(error, ZeroDivisionError) else UserError
     with pytest.raises(kind, match=r"patient3_C0\.nii\.gz.*(not enough memory|oops|too thin)"):
         prepare(place)

@@ -9,7 +9,7 @@ import pytest
 from data.prepare.__main__ import main
 from data.supervoxels.body import MIN_SIZE_SHARE, suggest_min_size
 from tests.data.raw.raw_sets import write_synapse
-from util.image_io import read_geometry
+from util.io.image_io import read_geometry
 
 # Ellipsoids in patient RAS mm: centre, radii.
 BODY, LIVER, STONE = ((0, 0, 0), (85, 70, 60)), ((35, 10, 12), (28, 22, 20)), ((-40, -25, -14), (2, 2, 2))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data.prepare import records
+from data.prepare import volume_records
 from tests.data.preparations import (
     IDS,
     change_image,
@@ -14,13 +14,13 @@ from tests.data.preparations import (
     raw_file,
 )
 from util.errors import UserError
-from util.files import try_lock
+from util.io.files import try_lock
 
 
 def test_volumes_of_others_are_not_overwritten_but_by_force(place, capsys):
     theirs = layout_of(place)
     for scan_id in IDS:
-        records.record_path(theirs, scan_id).unlink()
+        volume_records.record_path(theirs, scan_id).unlink()
     before = files_of(place)
     with pytest.raises(
         UserError, match=r"image_2\.nii\.gz: was not made by this command.* let force=True replace"
@@ -54,7 +54,7 @@ def test_scans_that_the_download_lost_stop_the_call_or_are_removed_by_force(plac
     prepare(place, force=True)
     assert "volumes: 2 made, 0 up to date, 1 removed" in capsys.readouterr().out
     assert layout_of(place).scan_ids() == [2, 10]
-    assert records.recorded_ids(layout_of(place)) == [2, 10]
+    assert volume_records.recorded_ids(layout_of(place)) == [2, 10]
 
 
 def test_supervoxels_of_others_are_kept_while_their_images_are(place, capsys):

@@ -14,7 +14,7 @@ from scipy.ndimage import map_coordinates
 
 from data.prepare.__main__ import main
 from tests.data.raw.raw_sets import WRITERS, write_nifti, write_own_numbered
-from util.image_io import Geometry, read_volume
+from util.io.image_io import Geometry, read_volume
 
 CLOSE = 1e-3  # of a voxel or a share: nearer to a border, rounding decides
 

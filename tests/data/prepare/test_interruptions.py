@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.data_settings import PrepareConfig
 from data.layout import DatasetLayout
 from data.own_spec import read_dataset_json
 from data.prepare.dataset import prepare_dataset
-from data.settings import PrepareConfig
 from tests.data.raw.raw_sets import write_own_numbered
-from util import files
-from util.image_io import read_volume, write_volume
+from util.io import files
+from util.io.image_io import read_volume, write_volume
 
 ROOT = Path(__file__).resolve().parents[3]
 N_SCANS = 4

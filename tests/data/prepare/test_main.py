@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from data.data_settings import PrepareConfig
 from data.prepare import __main__ as command
 from data.prepare.__main__ import main, parse_words
-from data.settings import PrepareConfig
 from data.specs import find_spec
 from tests.data.raw.raw_sets import write_json, write_own_numbered
+from util.config.settings import describe_keys
 from util.errors import UserError
-from util.settings import describe_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 NEEDED = ["dataset=Hips", "raw=scans"]

@@ -15,7 +15,7 @@ from tests.data.preparations import (
 )
 from tests.data.raw.raw_sets import write_own_numbered
 from util.errors import UserError
-from util.image_io import read_volume, write_volume
+from util.io.image_io import read_volume, write_volume
 
 
 def test_own_data_describe_themselves(tmp_path, capsys):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.raw.archives import unpack
 from data.raw.finding import find_raw
+from data.raw.unpacking import unpack
 from tests.data.raw.damaged_archives import ARCHIVES
 from tests.data.raw.damaged_dicom import DICOM, PNG
 from tests.data.raw.damaged_json import JSON

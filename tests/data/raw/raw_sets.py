@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from data.specs import find_spec
-from util.image_io import Geometry
+from util.io.image_io import Geometry
 
 CHAOS_CASES = (1, 2, 3, 5, 8)
 SYNAPSE_NUMBERS = (1, 2, 3, 21, 22)

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from data.raw.archives import unpack
 from data.raw.finding import find_raw
+from data.raw.unpacking import unpack
 from tests.data.raw.damaged_archives import zip_folder
 from tests.data.raw.damages import DAMAGES, table, told_lines
 from tests.data.raw.raw_sets import WRITERS, write_own_numbered

@@ -12,11 +12,11 @@ from data import file_states, processes
 from data.layout import DatasetLayout
 from data.specs import find_spec
 from data.supervoxels import __main__ as command
-from data.supervoxels import generation, records
+from data.supervoxels import generation, supervoxel_records
 from data.supervoxels.generation import generate_supervoxels
 from data.supervoxels.segmentation import make_supervoxels
 from util.errors import UserError
-from util.image_io import Geometry, read_volume, write_volume
+from util.io.image_io import Geometry, read_volume, write_volume
 
 ROOT = Path(__file__).resolve().parents[3]
 GEOMETRY = Geometry(
@@ -96,7 +96,7 @@ def test_times_that_cannot_be_recorded_do_no_harm(layout, monkeypatch):
     def refuse(path, record):
         raise UserError("read-only")
 
-    monkeypatch.setattr(records, "write_record", refuse)
+    monkeypatch.setattr(supervoxel_records, "write_record", refuse)
     assert generate(layout).skipped == SCAN_IDS
 
 
@@ -111,10 +111,12 @@ def test_a_changed_image_is_segmented_anew(layout):
 
 def test_a_changed_image_of_the_same_length_is_noticed(layout):
     generate(layout)
-    record = records.read_record(records.record_path(layout.supervoxel_path(7)))
+    record = supervoxel_records.read_record(supervoxel_records.record_path(layout.supervoxel_path(7)))
     write_scan(layout, 7, seed=99)
     disguised = replace(record.image, size_bytes=layout.image_path(7).stat().st_size)
-    records.write_record(records.record_path(layout.supervoxel_path(7)), replace(record, image=disguised))
+    supervoxel_records.write_record(
+        supervoxel_records.record_path(layout.supervoxel_path(7)), replace(record, image=disguised)
+    )
     assert generate(layout).made == (7,)
 
 
@@ -188,14 +190,14 @@ def test_a_deleted_or_damaged_supervoxel_file_is_made_anew(layout):
 )
 def test_a_damaged_record_means_making_anew(layout, text):
     generate(layout)
-    records.record_path(layout.supervoxel_path(7)).write_text(text)
+    supervoxel_records.record_path(layout.supervoxel_path(7)).write_text(text)
     assert generate(layout).made == (7,)
     assert generate(layout).skipped == SCAN_IDS
 
 
 def test_records_hold_what_the_files_were_made_from(layout):
     generate(layout)
-    record = json.loads(records.record_path(layout.supervoxel_path(7)).read_text())
+    record = json.loads(supervoxel_records.record_path(layout.supervoxel_path(7)).read_text())
     assert record["recipe"] == {
         "algorithm_version": generation.ALGORITHM_VERSION,
         "min_size_vox": 20,

@@ -1,0 +1,1 @@
+"""The synthetic scans of `dataset=PHANTOM`."""

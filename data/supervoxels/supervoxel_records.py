@@ -1,0 +1,77 @@
+"""Remember what each supervoxel file was made from.
+
+A file is redone exactly when that changed. The record of `superpix-MIDDLE_7.nii.gz` is
+`superpix-MIDDLE_7.record.json` beside it. A supervoxel file without a record is somebody else's.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from data.file_states import FileState, confirm_state
+from util.errors import UserError
+from util.io.files import write_text
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All but the image that a supervoxel file depends on."""
+
+    algorithm_version: int
+    min_size_vox: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one supervoxel file was made from."""
+
+    recipe: Recipe
+    n_supervoxels: int
+    image: FileState
+    supervoxels: FileState
+
+
+def record_path(supervoxel_path: Path) -> Path:
+    """Return where the record of a supervoxel file lies."""
+    return supervoxel_path.with_name(supervoxel_path.name.removesuffix(".nii.gz") + ".record.json")
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON in one step; raises `UserError` when that fails."""
+    write_text(path, json.dumps(asdict(record), indent=2) + "\n")
+
+
+def read_record(path: Path) -> Record | None:
+    """Read a record; None when it is missing, damaged or not one of ours."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(
+            recipe=Recipe(**fields["recipe"]),
+            n_supervoxels=fields["n_supervoxels"],
+            image=FileState(**fields["image"]),
+            supervoxels=FileState(**fields["supervoxels"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return record if type(record.n_supervoxels) is int and record.n_supervoxels >= 0 else None
+
+
+def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:
+    """Tell whether a supervoxel file is what its image and the recipe would give now.
+
+    Where times alone differ from the record (a copied folder), it is refreshed, so that the next look is
+    quick again.
+    """
+    if record.recipe != recipe:
+        return False
+    image = confirm_state(record.image, image_path)
+    supervoxels = confirm_state(record.supervoxels, supervoxel_path)
+    if image is None or supervoxels is None:
+        return False
+    confirmed = replace(record, image=image, supervoxels=supervoxels)
+    if confirmed != record:
+        with suppress(UserError):  # in a read-only folder nothing is lost but time
+            write_record(record_path(supervoxel_path), confirmed)
+    return True

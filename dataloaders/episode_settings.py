@@ -1,0 +1,210 @@
+"""Configuration keys of training episodes and of the evaluation."""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from util.config.settings import flag, increasing_pair, key, one_of, optional, real, several, whole
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class AugmentationRanges:
+    """How strongly training slices are changed; every value is drawn uniformly.
+
+    Attributes:
+        rotation_deg: largest rotation either way.
+        shift_px: largest shift either way along each axis, at 256 x 256.
+        shear_deg: largest shear either way (of the vertical axis).
+        scale: smallest and largest isotropic scale; above 1 enlarges.
+        elastic_sigma_px: Gaussian that smooths the displacement noise, at 256 x 256.
+        elastic_amplitude: factor on the smoothed noise (uniform in -1..1 before smoothing); 0 switches it
+            off. 10 with a sigma of 5 px moves pixels by 0.33 px (standard deviation per axis).
+        gamma: smallest and largest exponent on intensities mapped to 0..1.
+        contrast: smallest and largest factor on the deviation from the slice's mean; (1, 1) switches it off.
+        brightness: largest shift of intensities either way, in standard deviations of the scan (images are
+            z-scored); 0 switches it off.
+        bias: largest magnitude of the logarithm of a smooth field of factors (see
+            `dataloaders.intensities.sample_bias_field`); 0 switches it off. 0.4 is a field that dims to
+            67 % or brightens to 149 % where it is strongest.
+        noise: largest standard deviation of Gaussian noise, in standard deviations of the scan; the actual
+            one lies in 0..noise; 0 switches it off.
+
+    Raises:
+        UserError: a range that cannot be drawn from, on construction.
+    """
+
+    rotation_deg: float = 5.0
+    shift_px: float = 5.0
+    shear_deg: float = 5.0
+    scale: tuple[float, float] = (0.9, 1.2)
+    elastic_sigma_px: float = 5.0
+    elastic_amplitude: float = 10.0
+    gamma: tuple[float, float] = (0.5, 1.5)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    brightness: float = 0.0
+    bias: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        amounts = (
+            "rotation_deg",
+            "shift_px",
+            "shear_deg",
+            "elastic_amplitude",
+            "brightness",
+            "bias",
+            "noise",
+        )
+        for name in amounts:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name}={getattr(self, name)}: must be a finite number of at least 0")
+        if not self.shear_deg < 90:
+            raise UserError(f"shear_deg={self.shear_deg}: must be below 90")
+        if not 0 < self.elastic_sigma_px < math.inf:
+            raise UserError(f"elastic_sigma_px={self.elastic_sigma_px}: must be a finite number above 0")
+        for name in ("scale", "gamma", "contrast"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise UserError(f"{name}={(low, high)}: must be (smallest, largest), both finite and above 0")
+
+    @classmethod
+    def none(cls) -> "AugmentationRanges":
+        """Return the ranges that change nothing."""
+        return cls(rotation_deg=0, shift_px=0, shear_deg=0, scale=(1, 1), elastic_amplitude=0, gamma=(1, 1))
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """What episodes are made of.
+
+    Attributes:
+        seed: with an episode's index, all that its content depends on; at least 0.
+        n_episodes: length of the data set.
+        n_shots: support slices per episode.
+        max_gap: largest step between neighbouring slices of an episode, which is the same for all of them;
+            1: consecutive slices.
+        min_size_px: least area of the target in one of the slices, at 256 x 256; scales with `H * W`.
+        augmentation: strength of the augmentation.
+        use_gt: manual labels take the supervoxels' place.
+        train_labels: with `use_gt`, the labels to train on: the dataset's labels outside the test labels.
+        exclude_labels: setting II's test organs, whose slices are never used; empty for setting I.
+        exclude_rule: "any": slices with at least one of them are excluded; "all": only those with every one.
+
+    Raises:
+        UserError: a value is out of range, or `use_gt` has no labels or excluded ones, on construction.
+    """
+
+    seed: int
+    n_episodes: int
+    n_shots: int = 1
+    max_gap: int = 1
+    min_size_px: float = 200.0
+    augmentation: AugmentationRanges = field(default_factory=AugmentationRanges)
+    use_gt: bool = False
+    train_labels: tuple[int, ...] = ()
+    exclude_labels: tuple[int, ...] = ()
+    exclude_rule: str = "any"
+
+    def __post_init__(self) -> None:
+        least = {"seed": 0, "n_episodes": 1, "n_shots": 1, "max_gap": 1, "min_size_px": 1}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least {bound}")
+        if self.exclude_rule not in ("any", "all"):
+            raise UserError(f"exclude_rule={self.exclude_rule}: must be any or all")
+        if self.use_gt and not self.train_labels:
+            raise UserError("use_gt=True: no label is left to train on; take some out of test_label")
+        if any(label < 1 for label in (*self.train_labels, *self.exclude_labels)):
+            raise UserError(
+                f"train_labels={self.train_labels}, exclude_labels={self.exclude_labels}: must be at least 1"
+            )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the scans must be loaded with label maps."""
+        return self.use_gt or bool(self.exclude_labels)
+
+    @property
+    def needs_supervoxels(self) -> bool:
+        """Whether the scans must be loaded with supervoxels."""
+        return not self.use_gt
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a training episode is."""
+
+    exclude_rule: str = key(
+        "any", one_of("any", "all"), "setting 2 drops slices that contain any, or all, of the excluded organs"
+    )
+    max_gap: int = key(
+        1, whole(1), "most slices from one slice of an episode to the next; 1: only neighbours"
+    )
+    more_sv: tuple[int, ...] = key(
+        (), several(whole(1)), "least sizes of further supervoxels to train on, beside `n_sv`"
+    )
+    gamma: tuple[float, float] = key(
+        (0.5, 1.5), increasing_pair(real(0, open_minimum=True)), "range of the intensity exponent"
+    )
+    rotation_deg: float = key(5.0, real(0, 180), "largest rotation, either way")
+    shift_px: float = key(5.0, real(0), "largest shift along each axis, at 256 x 256")
+    shear_deg: float = key(5.0, real(0, 45), "largest shear, either way")
+    scale: tuple[float, float] = key(
+        (0.9, 1.2), increasing_pair(real(0, open_minimum=True)), "range of the isotropic scale"
+    )
+    elastic_amplitude: float = key(
+        10.0, real(0), "factor on the smoothed displacement noise of -1 to 1, in px"
+    )
+    elastic_sigma_px: float = key(5.0, real(0, open_minimum=True), "smoothing of that noise, at 256 x 256")
+    contrast: tuple[float, float] = key(
+        (1.0, 1.0), increasing_pair(real(0, open_minimum=True)), "range of the factor on the slice's contrast"
+    )
+    brightness: float = key(
+        0.0, real(0), "largest shift of intensities, either way, in the scan's deviations"
+    )
+    noise: float = key(0.0, real(0), "largest deviation of Gaussian noise, in the scan's deviations")
+    bias: float = key(0.0, real(0), "largest logarithm of a smooth field that multiplies intensities")
+
+    @property
+    def augmentation(self) -> AugmentationRanges:
+        """How strongly slices are augmented."""
+        return AugmentationRanges(
+            **{entry.name: getattr(self, entry.name) for entry in fields(AugmentationRanges)}
+        )
+
+    def episode_config(self, **more: Any) -> EpisodeConfig:
+        """Say what episodes are made of; `more` are the fields that no key here sets."""
+        own = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
+        return EpisodeConfig(**own, augmentation=self.augmentation, **more)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated beside the published protocol."""
+
+    all_slices: bool = key(
+        True, flag(), "also segment every slice of each query, without a look at where the organ lies"
+    )
+    every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
+    baselines: bool = key(
+        False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
+    )
+    support_slices: int = key(
+        1, whole(1), "support slices that serve each query slice: the protocol's and its neighbours"
+    )
+    join_support: str = key(
+        "probabilities",
+        one_of("probabilities", "shots"),
+        "average what each of these slices gives, or take them as the shots of one support",
+    )
+    query_copies: int = key(
+        1,
+        whole(1, 5),
+        "shifted, scaled and brightened copies of a query slice to average over; never flipped",
+    )
+    clean_up: bool = key(False, flag(), "keep the largest connected part of each organ, and fill its holes")
+    slices_per_call: int | None = key(
+        None, optional(whole(1)), "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
+    )
+    save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")

@@ -1,0 +1,229 @@
+"""Load prepared scans.
+
+A scan is a z-scored image with its labels and supervoxels on one checked grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data.layout import DatasetLayout
+from data.prepared_files import read_label_map, read_supervoxels
+from data.supervoxels.supervoxel_records import record_path
+from util.errors import UserError
+from util.io.image_io import Geometry, read_volume
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """One scan as episodes and evaluation use it.
+
+    Attributes:
+        scan_id: the number in the file names.
+        image: `(Z, H, W)` float32, mean 0 and standard deviation 1 over this very array.
+        label_map: `(Z, H, W)` int16 label ids, 0 = background; None when not asked for.
+        supervoxels: `(Z, H, W)` int32, 0 = outside the body; None when not asked for.
+        geometry: the image file's own grid, also after an in-plane resize: predictions go back to it.
+        more_supervoxels: further sets, such as those of another least size, each as `supervoxels`; every set
+            costs 4 bytes a voxel, 9 MB for 36 x 256 x 256.
+    """
+
+    scan_id: int
+    image: np.ndarray
+    label_map: np.ndarray | None
+    supervoxels: np.ndarray | None
+    geometry: Geometry
+    more_supervoxels: tuple[np.ndarray, ...] = ()
+
+
+def load_scan(
+    layout: DatasetLayout,
+    scan_id: int,
+    *,
+    with_labels: bool = False,
+    with_supervoxels: bool = False,
+    more_supervoxels: Sequence[DatasetLayout] = (),
+    image_size_px: tuple[int, int] | None = None,
+) -> PreparedScan:
+    """Load one scan and check that its volumes belong together.
+
+    Labels must lie on the image's grid in the patient too; supervoxels must only have its shape, because some
+    tools write them without spacing and origin.
+
+    Args:
+        layout: where the files lie.
+        scan_id: which scan.
+        with_labels: read the label map.
+        with_supervoxels: read the supervoxels, and further sets with them.
+        more_supervoxels: where further sets lie, such as `replace(layout, supervoxel_min_vox=1000)`; of these
+            layouts only the supervoxel files are read.
+        image_size_px: `(H, W)` to resize every slice to (see `resize_in_plane`); None keeps the file's size.
+            The image is z-scored after that, so what is returned has mean 0 and standard deviation 1.
+
+    Raises:
+        UserError: a file is missing or damaged, grids differ, the image is constant or not finite, labels
+            or supervoxels are not whole numbers in range, or supervoxels are not of the least size wanted.
+    """
+    image_path = layout.image_path(scan_id)
+    voxels, geometry = read_volume(image_path)
+    image = resize_in_plane(_finite_float32(voxels, image_path), image_size_px)
+    label_map = None
+    if with_labels:
+        path = layout.label_path(scan_id)
+        if not path.is_file():
+            raise UserError(f"{path}: no such label file; evaluation, setting 2 and use_gt need labels")
+        label_map = resize_in_plane(read_label_map(layout, scan_id, geometry).astype(np.int16), image_size_px)
+    sets = [
+        resize_in_plane(_read_supervoxels(one, scan_id, geometry), image_size_px)
+        for one in ((layout, *more_supervoxels) if with_supervoxels else ())
+    ]
+    return PreparedScan(
+        scan_id,
+        _z_score(image, image_path),
+        label_map,
+        supervoxels=sets[0] if sets else None,
+        geometry=geometry,
+        more_supervoxels=tuple(sets[1:]),
+    )
+
+
+def load_scans(
+    layout: DatasetLayout,
+    scan_ids: Sequence[int],
+    *,
+    with_labels: bool = False,
+    with_supervoxels: bool = False,
+    more_supervoxels: Sequence[DatasetLayout] = (),
+    image_size_px: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> list[PreparedScan]:
+    """Load several scans in the given order.
+
+    See `load_scan` for arguments and what is raised.
+    """
+    desc = f"load {layout.spec.name}"
+    # Closed by `with`, so that an error's line begins where the bar was.
+    with tqdm(scan_ids, desc=desc, unit="scan", disable=not progress, leave=False) as bar:
+        return [
+            load_scan(
+                layout,
+                scan_id,
+                with_labels=with_labels,
+                with_supervoxels=with_supervoxels,
+                more_supervoxels=more_supervoxels,
+                image_size_px=image_size_px,
+            )
+            for scan_id in bar
+        ]
+
+
+def resize_in_plane(volume: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
+    """Resize every slice.
+
+    Floating point goes by area or linearly, whole numbers by the nearest pixel. Both conventions align pixel
+    areas (not corner pixels), so an image and its labels stay registered.
+
+    Args:
+        volume: `(Z, H, W)`, float32 or an integer type.
+        size_px: the new `(H, W)`; None, or the size it has, returns `volume` itself.
+
+    Returns:
+        `(Z, *size_px)` of the same dtype. Floating point values are averaged over pixel areas where neither
+        axis grows, and interpolated linearly otherwise.
+
+    Raises:
+        UserError: `size_px` is not two whole numbers of at least 1.
+    """
+    if size_px is None:
+        return volume
+    if len(size_px) != 2 or any(not isinstance(n, int | np.integer) or n < 1 for n in size_px):
+        raise UserError(f"image_size_px={size_px}: must be two whole numbers (height, width) of at least 1")
+    old_height, old_width = volume.shape[1:]
+    height, width = size_px
+    if (height, width) == (old_height, old_width):
+        return volume
+    if np.issubdtype(volume.dtype, np.floating):
+        shrinks = height <= old_height and width <= old_width
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        # Python integers: cv2 does not take NumPy's.
+        target = (int(width), int(height))
+        return np.stack([cv2.resize(image, target, interpolation=method) for image in volume])
+    rows = _nearest_positions(old_height, height)
+    columns = _nearest_positions(old_width, width)
+    return volume[:, rows[:, None], columns[None, :]]
+
+
+def _nearest_positions(old_length: int, new_length: int) -> np.ndarray:
+    centres = (np.arange(new_length) + 0.5) * (old_length / new_length)
+    return np.minimum(centres.astype(np.intp), old_length - 1)
+
+
+def _finite_float32(voxels: np.ndarray, path: Path) -> np.ndarray:
+    # Values beyond float32 become infinite and are reported below.
+    with np.errstate(over="ignore"):
+        volume = voxels.astype(np.float32)
+    n_bad = volume.size - np.count_nonzero(np.isfinite(volume))
+    if n_bad:
+        raise UserError(f"{path}: image must be finite, got {n_bad} NaN or infinite voxels; prepare it again")
+    return volume
+
+
+def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
+    # float64 sums: float32 ones lose digits over millions of voxels with a large mean.
+    mean, deviation = image.mean(dtype=np.float64), image.std(dtype=np.float64)
+    # A constant float32 volume may show rounding noise instead of exactly 0.
+    if deviation <= 1e-6 * abs(mean):
+        raise UserError(f"{path}: image must vary, got {mean:g} everywhere; prepare it again")
+    scored = np.empty_like(image)
+    # By slice: a float64 volume for a moment would leave a hole in the heap for every scan that is loaded.
+    for target, source in zip(scored, image, strict=True):
+        target[...] = (source - mean) / deviation
+    return scored
+
+
+def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -> np.ndarray:
+    path = layout.supervoxel_path(scan_id)
+    command = f"python -m data.supervoxels --dataset {layout.spec.name}"
+    if layout.supervoxel_min_vox != layout.spec.supervoxel_min_vox:
+        command += f" --min-size {layout.supervoxel_min_vox}"
+    if not path.is_file():
+        raise UserError(f"{path}: no such supervoxel file; run `{command}`")
+    supervoxels = read_supervoxels(layout, scan_id, geometry)
+    if not supervoxels.any():
+        raise UserError(f"{path}: must hold supervoxels, got 0 everywhere; delete it and run `{command}`")
+    if not record_path(path).exists():  # of our own files the record tells
+        _require_least_size(supervoxels, layout.supervoxel_min_vox, path=path, command=command)
+    return supervoxels
+
+
+def _require_least_size(supervoxels: np.ndarray, least_vox: int, *, path: Path, command: str) -> None:
+    """Refuse supervoxels that were made with a smaller least size than is wanted.
+
+    Cutting to the body, or to fewer slices, leaves some of any size, but those that do not touch what was cut
+    off are as they were made. (26-connected, as they are, they touch it with a neighbour.) A larger least
+    size shows in no file.
+    """
+    near_cut = supervoxels == 0
+    for axis in range(3):
+        before = np.moveaxis(near_cut, axis, 0)
+        before[[0, -1]] = True
+        grown = before.copy()
+        grown[1:] |= before[:-1]
+        grown[:-1] |= before[1:]
+        near_cut = np.moveaxis(grown, 0, axis)
+    if supervoxels.max() >= supervoxels.size:  # others' ids may be too large for tables
+        supervoxels = np.unique(supervoxels, return_inverse=True)[1].reshape(supervoxels.shape)
+    sizes_vox = np.bincount(supervoxels.ravel())
+    sizes_vox[supervoxels[near_cut]] = 0
+    least_vox = min(least_vox, supervoxels.size)
+    smallest = sizes_vox[sizes_vox > 0].min(initial=least_vox)
+    if smallest < least_vox:
+        raise UserError(
+            f"{path}: supervoxels within the body must have at least {least_vox} voxels, got one of "
+            f"{smallest}, made with another least size; move the file to that size's folder and set n_sv, "
+            f"or delete it and run `{command}`"
+        )

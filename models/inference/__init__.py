@@ -1,0 +1,1 @@
+"""Segment whole scans with a prepared support."""

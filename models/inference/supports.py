@@ -1,0 +1,138 @@
+"""Prepare supports from a scan's slices, and let several of them serve together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.inference.segmenters import Segmenter, SliceSegmenter
+
+JOINTS = ("probabilities", "shots")
+
+Slices = tuple[int, ...]
+
+
+def nearest_slices(candidates: Sequence[int], chosen: int, n: int) -> Slices:
+    """Take the `n` candidates nearest to a chosen slice, in order.
+
+    Of two equally near ones the first is taken. All are taken where there are fewer.
+    """
+    return tuple(sorted(sorted(candidates, key=lambda index: (abs(index - chosen), index))[:n]))
+
+
+class MeanSegmenter:
+    """Segments after several supports: the mean of what each gives alone.
+
+    It is the mean of the probabilities. Its supports are sequences of the other segmenter's; a single one
+    gives what it gives there.
+    """
+
+    def __init__(self, segmenter: SliceSegmenter) -> None:
+        self.segmenter = segmenter
+
+    def encode(self, batches: Iterable[Tensor]) -> Any:
+        """Encode slices; see `SliceSegmenter`."""
+        return self.segmenter.encode(batches)
+
+    def take(self, encoding: Any, positions: Tensor) -> Any:
+        """Take some of the encoded slices; see `SliceSegmenter`."""
+        return self.segmenter.take(encoding, positions)
+
+    def segment(self, support: Sequence[Any], encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
+        """Segment slices; see `SliceSegmenter`."""
+        found = [self.segmenter.segment(one, encoding, image_size=image_size) for one in support]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+
+
+@dataclass(frozen=True)
+class _ScanPlan:
+    """What is wanted of one scan.
+
+    Attributes:
+        images: `(Z, 1, h, w)`.
+        label_map: `(Z, h, w)`.
+        groups: for each label and part the supports that serve it together, each some slices.
+    """
+
+    images: Tensor
+    label_map: Tensor
+    groups: dict[int, list[list[Slices]]] = field(default_factory=dict)
+
+
+class SupportBank:
+    """Keeps the prepared supports of several scans and organs.
+
+    A scan's are prepared together when the first of them is asked for: each of its slices is encoded once,
+    each support prepared once, and only the latter are kept.
+
+    Args:
+        segmenter: what prepares them.
+        n_slices: support slices that serve a part: the chosen one and its nearest neighbours among those that
+            contain the organ, or all of these where they are fewer.
+        join: `probabilities` makes each of them a support of its own, for a `MeanSegmenter`; `shots` makes
+            them the shots of one support. Train with as many shots for that: the network sums similarities
+            over all prototypes (`matching`), and those of one shot are fewer.
+        device: where the segmenter computes.
+
+    Raises:
+        ValueError: `n_slices` is below 1, or `join` is none of these.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, n_slices: int, join: str, device: torch.device) -> None:
+        if n_slices < 1 or join not in JOINTS:
+            raise ValueError(
+                f"n_slices must be at least 1 and join one of {JOINTS}, got {n_slices} and {join!r}"
+            )
+        self._segmenter = segmenter
+        self._n_slices, self._join, self._device = n_slices, join, device
+        self._plans: dict[int, _ScanPlan] = {}
+        self._states: dict[int, dict[tuple[int, Slices], Any]] = {}
+
+    def plan(
+        self, scan_id: int, label: int, *, images: Tensor, label_map: Tensor, chosen: Sequence[int]
+    ) -> None:
+        """Say which supports will be asked for; nothing is computed yet.
+
+        The same may be said repeatedly. Plan all organs of a scan before asking for the first support.
+
+        Args:
+            scan_id, label: the support scan and the organ.
+            images: the scan's slices, `(Z, 1, h, w)`.
+            label_map: `(Z, h, w)`, whole numbers.
+            chosen: for each part the slice that serves it.
+        """
+        groups = self._plans.setdefault(scan_id, _ScanPlan(images, label_map)).groups
+        if label not in groups:
+            candidates = (label_map == label).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+            groups[label] = [self._group(nearest_slices(candidates, z, self._n_slices)) for z in chosen]
+
+    def supports(self, scan_id: int, label: int, part: int) -> list[Any]:
+        """Return the prepared supports that serve a part together.
+
+        They stand in the order of their slices.
+        """
+        plan = self._plans[scan_id]
+        if scan_id not in self._states:
+            self._states[scan_id] = self._prepare(plan)
+        return [self._states[scan_id][label, slices] for slices in plan.groups[label][part]]
+
+    def _group(self, slices: Slices) -> list[Slices]:
+        return [slices] if self._join == "shots" else [(index,) for index in slices]
+
+    def _prepare(self, plan: _ScanPlan) -> dict[tuple[int, Slices], Any]:
+        wanted = [
+            (label, slices) for label, parts in plan.groups.items() for group in parts for slices in group
+        ]
+        # One at a time, so that a slice's encoding does not depend on which others are wanted.
+        encodings = {
+            index: self._segmenter.encode([plan.images[index : index + 1].to(self._device)])
+            for index in sorted({index for _, slices in wanted for index in slices})
+        }
+        states = {}
+        for label, slices in dict.fromkeys(wanted):
+            masks = (plan.label_map[list(slices)] == label).float().to(self._device)
+            encoding = self._segmenter.join([encodings[index] for index in slices])
+            states[label, slices] = self._segmenter.prepare(encoding, masks)
+        return states

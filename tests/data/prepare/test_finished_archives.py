@@ -1,0 +1,77 @@
+"""An archive gives what its folder gives, and is unpacked only where that may change something."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from data.prepare import dataset as preparation
+from data.prepare import volume_records
+from tests.data.preparations import config_of, layout_of, raw_file, times_of
+from util.errors import UserError
+from util.io.image_io import read_volume
+
+
+@pytest.fixture(name="zipped")
+def _zipped(place):
+    shutil.make_archive(str(place / "download"), "zip", place / "download")
+    shutil.rmtree(place / "download")
+    shutil.rmtree(place / "CMR")
+    return place
+
+
+def prepare_zip(place, **changes):
+    preparation.prepare_dataset(config_of(place / "download.zip", place / "CMR", **changes), progress=False)
+
+
+def test_an_archive_gives_the_same_volumes_as_its_folder(zipped, prepared_cmr):
+    prepare_zip(zipped)
+    assert sorted(path.name for path in zipped.iterdir()) == ["CMR", "download.zip"]
+    for path in sorted((prepared_cmr / "cmr_MR_normalized").glob("*.nii.gz")):
+        voxels, geometry = read_volume(zipped / "CMR" / "cmr_MR_normalized" / path.name)
+        expected, expected_geometry = read_volume(path)
+        np.testing.assert_array_equal(voxels, expected)
+        assert geometry == expected_geometry
+
+
+def test_an_unchanged_archive_is_not_unpacked_again(zipped, capsys, monkeypatch):
+    prepare_zip(zipped)
+    before = times_of(zipped)
+    with monkeypatch.context() as patch:
+        patch.setattr("data.prepare.sources.unpack", lambda *_: pytest.fail("it was unpacked"))
+        prepare_zip(zipped)
+    assert times_of(zipped) == before
+    told = capsys.readouterr().out
+    assert "unchanged since all was prepared" in told
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up" in told
+
+
+@pytest.mark.parametrize("change", ["volume lost", "other archive", "other version", "interrupted"])
+def test_an_archive_is_unpacked_where_anything_may_have_changed(zipped, capsys, monkeypatch, change):
+    prepare_zip(zipped)
+    capsys.readouterr()
+    made = {"volume lost": 1, "other archive": 0, "other version": 3, "interrupted": 0}[change]
+    if change == "volume lost":
+        layout_of(zipped).label_path(3).unlink()
+    elif change == "other archive":  # of the same scans
+        with (zipped / "download.zip").open("ab") as archive:
+            archive.write(b"\0")
+    elif change == "other version":
+        monkeypatch.setattr(volume_records, "PREPARATION_VERSION", 99)
+    else:
+        (layout_of(zipped).volumes_dir / "archive.record.json").unlink()
+    prepare_zip(zipped)
+    told = capsys.readouterr().out
+    assert "unchanged since" not in told
+    assert f"volumes: {made} made, {3 - made} up to date" in told
+
+
+def test_problems_in_an_archive_are_told_by_its_name_and_leave_nothing(zipped):
+    shutil.unpack_archive(zipped / "download.zip", zipped / "download")
+    raw_file(zipped, "image", 3).write_bytes(b"no image")
+    shutil.make_archive(str(zipped / "download"), "zip", zipped / "download")
+    shutil.rmtree(zipped / "download")
+    with pytest.raises(UserError) as caught:
+        prepare_zip(zipped)
+    assert str(caught.value).startswith(f"{zipped}/download.zip/c0t2lge/patient3_C0.nii.gz: ")
+    assert [path.name for path in zipped.iterdir()] == ["download.zip"]

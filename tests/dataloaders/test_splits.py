@@ -1,0 +1,149 @@
+"""Folds: the published tables, then properties, small data sets and settings out of range."""
+
+import pytest
+
+from dataloaders.splits import (
+    Split,
+    choose_support_position,
+    describe_split,
+    fold_scan_ids,
+    split_scans,
+    training_scan_ids,
+)
+from util.errors import NothingToDo, UserError
+from util.remarks import Remark
+
+PUBLISHED = {
+    20: [(0, 4), (4, 8), (8, 12), (12, 16), (16, 19)],
+    30: [(0, 6), (6, 12), (12, 18), (18, 24), (24, 29)],
+    35: [(0, 7), (7, 14), (14, 21), (21, 28), (28, 34)],
+}
+
+
+@pytest.mark.parametrize("n_scans", PUBLISHED)
+def test_folds_are_the_published_tables(n_scans):
+    for fold, (first, last) in enumerate(PUBLISHED[n_scans]):
+        expected = list(range(first, last + 1))
+        if fold == 4:
+            expected = [0, *expected]
+        assert fold_scan_ids(range(n_scans), fold) == expected
+
+
+def test_positions_count_not_ids():
+    ids = [39, 1, 2, 3, 5, 8, 10, 13, 15, 19]
+    assert fold_scan_ids(ids, 0) == [1, 2, 3]
+    assert fold_scan_ids(ids, 4) == [1, 19, 39]
+    assert training_scan_ids(ids, 4) == [2, 3, 5, 8, 10, 13, 15]
+
+
+@pytest.mark.parametrize(
+    ("n_scans", "expected"),
+    [
+        (5, [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]]),
+        (7, [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4, 5, 6]]),
+        (9, [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4, 5, 6, 7, 8]]),
+    ],
+)
+def test_few_scans_still_give_five_folds(n_scans, expected):
+    assert [fold_scan_ids(range(n_scans), fold) for fold in range(5)] == expected
+
+
+@pytest.mark.parametrize("n_scans", [5, 6, 11, 20, 23, 30, 35, 64])
+def test_every_scan_is_evaluated_and_never_trained_on_in_its_fold(n_scans):
+    ids = list(range(100, 100 + n_scans))
+    folds = [fold_scan_ids(ids, fold) for fold in range(5)]
+    assert sorted(set().union(*folds)) == ids
+    for fold, held_out in enumerate(folds):
+        assert held_out == sorted(set(held_out))
+        assert len(set(held_out) & set(folds[(fold + 1) % 5])) == 1
+        assert sorted(held_out + training_scan_ids(ids, fold)) == ids
+
+
+def test_other_numbers_of_folds_share_scans_alike():
+    assert [fold_scan_ids(range(6), fold, 3) for fold in range(3)] == [[0, 1, 2], [2, 3, 4], [0, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((range(4), 0), "5 folds need at least 5 scans, got 4"),
+        (([], 0), "at least 5 scans, got 0"),
+        ((range(20), 5), "eval_fold=5: must be 0 to 4"),
+        ((range(20), -1), "eval_fold=-1: must be 0 to 4"),
+        ((range(20), 0, 1), "n_folds=1: must be at least 2"),
+        (([1, 2, 3, 4, 5, 3], 0), "got 3 more than once"),
+    ],
+)
+def test_settings_out_of_range_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        fold_scan_ids(*arguments)
+
+
+def test_a_fold_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(UserError, match="eval_fold=1: leaves none of 3 scans"):
+        training_scan_ids(range(3), 1, 2)
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_folds_count_labelled_scans_and_all_others_train(fold):
+    labelled = [2, 3, 5, 7, 11, 13, 17]
+    split = split_scans(range(18), labelled, fold)
+    assert list(split.held_out) == fold_scan_ids(labelled, fold)
+    assert set(split.training) == set(range(18)) - set(split.held_out)
+    assert set(split.unlabelled) == set(range(18)) - set(labelled)
+    assert list(split.training) == sorted(split.training)
+    [line] = describe_split(split)
+    assert line.startswith(
+        "11 scan(s) without labels, which no fold evaluates: 0, 1, 4, 6, 8, 9, 10, 12, 14, 15, "
+    )
+
+
+def test_a_dataset_with_labels_throughout_is_split_as_published():
+    split = split_scans(range(20), range(20), 0)
+    assert split == Split(tuple(range(5)), tuple(range(5, 20)), ())
+    assert describe_split(split) == []
+
+
+def test_fewer_labelled_scans_than_folds_hold_none_out_and_train_once():
+    split = split_scans(range(10), [4], 0)
+    assert split == Split((), tuple(range(10)), (0, 1, 2, 3, 5, 6, 7, 8, 9))
+    assert "no scan is held out, as fewer than 5 have labels" in describe_split(split)[1]
+    with pytest.raises(
+        NothingToDo, match="eval_fold=1: 1 labelled scans make no folds; eval_fold=0 trains on all"
+    ):
+        split_scans(range(10), [4], 1)
+
+
+@pytest.mark.parametrize(("labelled", "message"), [(range(4), "need at least 5 scans, got 4"), ([], "got 0")])
+def test_too_few_scans_are_refused_if_none_is_without_labels(labelled, message):
+    with pytest.raises(UserError, match=rf"^here: 5 folds .*{message}"):
+        split_scans(labelled, labelled, 0, place="here")
+
+
+@pytest.mark.parametrize(
+    ("supp_idx", "n_scans", "position"), [(2, 5, 2), (2, 3, 2), (0, 2, 0), (1, 2, 1), (4, 5, 4)]
+)
+@pytest.mark.filterwarnings("error")
+def test_the_support_is_the_scan_at_its_position(supp_idx, n_scans, position):
+    assert choose_support_position(supp_idx, n_scans) == position
+
+
+def test_the_default_support_is_the_last_one_of_a_smaller_fold():
+    with pytest.warns(Remark, match="supp_idx=2: the fold holds 2 scans, its last one is the support"):
+        assert choose_support_position(2, 2) == 1
+
+
+@pytest.mark.parametrize("n_scans", range(5, 10))
+@pytest.mark.filterwarnings("ignore::util.remarks.Remark")
+def test_every_fold_of_five_to_nine_scans_has_the_default_support(n_scans):
+    for fold in range(5):
+        held_out = fold_scan_ids(range(n_scans), fold)
+        assert 0 <= choose_support_position(2, len(held_out)) < len(held_out)
+
+
+@pytest.mark.parametrize(("supp_idx", "n_scans"), [(3, 3), (5, 5), (4, 2)])
+def test_a_position_that_the_fold_lacks_is_refused(supp_idx, n_scans):
+    with pytest.raises(
+        UserError, match=f"supp_idx={supp_idx}: the fold holds {n_scans} scans, counted from 0"
+    ):
+        choose_support_position(supp_idx, n_scans)

@@ -1,0 +1,149 @@
+"""Many slices in few calls: what is encoded and prepared how often, and in which order results come."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan, split_calls
+from models.inference.segmenters import NetworkSegmenter
+from tests.models.episodes import make_network, smooth
+from tests.models.prototype_cases import disc
+
+CPU = torch.device("cpu")
+N_SLICES, SIZE = 9, (2, 3)
+
+
+class _Recorder:
+    """A segmenter whose slices are their own encodings, and which notes what it is asked."""
+
+    def __init__(self):
+        self.batches, self.calls = [], []
+
+    def encode(self, batches):
+        encoded = []
+        for images in batches:
+            self.batches.append(images[:, 0, 0, 0].tolist())
+            encoded.append(images[:, 0])
+        return torch.cat(encoded)
+
+    def take(self, encoding, positions):
+        return encoding[positions]
+
+    def segment(self, support, encoding, *, image_size):
+        self.calls.append((support, encoding[:, 0, 0].tolist()))
+        assert image_size == SIZE
+        return encoding + 100 * support
+
+
+def _images():
+    """Slices that hold their own index everywhere."""
+    return torch.arange(N_SLICES).float()[:, None, None, None].expand(-1, 1, *SIZE)
+
+
+def _request(slices, parts, support_of=lambda part: part):
+    return Request(torch.tensor(slices), torch.tensor(parts), support_of)
+
+
+def _run(segmenter, requests, *, per_call=3, images=None, **listeners):
+    listeners = {"on_encoding": lambda text: None, "on_segmented": lambda n: None, **listeners}
+    images = _images() if images is None else images
+    return segment_scan(segmenter, images, requests, per_call=per_call, device=CPU, **listeners)
+
+
+def test_each_wanted_slice_is_encoded_once_whatever_the_requests():
+    segmenter = _Recorder()
+    list(_run(segmenter, [_request([7, 2, 4], [0, 0, 1]), _request([4, 5, 7, 8], [0, 0, 0, 0])]))
+    assert segmenter.batches == [[2, 4, 5], [7, 8]]
+
+
+def test_a_call_has_one_support_and_at_most_the_allowed_slices():
+    segmenter = _Recorder()
+    list(_run(segmenter, [_request([0, 1, 2, 3, 4, 5], [1, 0, 1, 1, 0, 1])], per_call=3))
+    assert segmenter.calls == [(0, [1, 4]), (1, [0, 2, 3]), (1, [5])]
+
+
+def test_results_stand_in_the_order_of_the_requests_and_of_their_slices():
+    requests = [_request([6, 1, 3], [2, 0, 2]), _request([3, 6], [1, 1])]
+    first, second = _run(_Recorder(), requests, per_call=1)
+    assert first.shape == (3, *SIZE)
+    assert first[:, 0, 0].tolist() == [206, 1, 203]
+    assert second[:, 1, 2].tolist() == [103, 106]
+    assert first.dtype == torch.float32
+
+
+def test_a_slice_may_be_asked_for_twice():
+    (found,) = _run(_Recorder(), [_request([5, 5, 0], [0, 1, 0])])
+    assert found[:, 0, 0].tolist() == [5, 105, 0]
+
+
+def test_supports_are_asked_for_only_when_their_slices_come_up():
+    asked = []
+
+    def support_of(part):
+        asked.append(part)
+        return part
+
+    requests = [_request([0, 1], [3, 1], support_of), _request([2], [2], support_of)]
+    results = _run(_Recorder(), requests)
+    assert asked == []
+    next(results)
+    assert asked == [1, 3]
+    next(results)
+    assert asked == [1, 3, 2]
+
+
+def test_progress_is_told_before_each_batch_and_after_each_call():
+    told, done = [], []
+    requests = [_request([0, 1, 2, 3, 4], [0, 0, 0, 0, 1])]
+    list(_run(_Recorder(), requests, per_call=2, on_encoding=told.append, on_segmented=done.append))
+    assert told == ["slice 1 of 5", "slice 3 of 5", "slice 5 of 5", ""]
+    assert done == [2, 2, 1]
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 100])
+def test_calls_split_every_position_once_by_part(per_call):
+    parts = torch.tensor([2, 0, 2, 2, 0, 7, 2])
+    calls = list(split_calls(parts, per_call))
+    assert sorted(torch.cat([chosen for _, chosen in calls]).tolist()) == list(range(7))
+    assert all((parts[chosen] == part).all() for part, chosen in calls)
+    assert max(len(chosen) for _, chosen in calls) == min(per_call, 4)
+    assert len(calls) == {1: 7, 2: 4, 100: 3}[per_call]
+
+
+@pytest.mark.parametrize("per_call", [1, 2, 5])
+def test_the_network_gives_for_each_slice_what_it_gives_alone(per_call):
+    model = make_network().float()
+    images = smooth(1, 6, 1, size_px=(33, 37), seed=3)[0].float()
+    shots = smooth(1, 2, 1, size_px=(33, 37), seed=4)[0].float() + 0.1
+    masks = [disc((33, 37), (15, 12 + 6 * part), 7).float() for part in range(2)]
+    segmenter = NetworkSegmenter(model)
+    supports = [segmenter.prepare(segmenter.encode([shots[i, None]]), masks[i]) for i in range(2)]
+    slices, parts = [5, 0, 3, 4], [1, 0, 1, 1]
+    request = _request(slices, parts, supports.__getitem__)
+    (found,) = _run(segmenter, [request], per_call=per_call, images=images)
+    with torch.no_grad():
+        for result, index, part in zip(found, slices, parts, strict=True):
+            alone = model.predict(shots[None, part, None], masks[part][None, None], images[None, index, None])
+            torch.testing.assert_close(result, alone[0, 0, 1], rtol=0, atol=1e-5)
+    assert (found[0] - found[2]).abs().max() > 1e-3
+
+
+def test_slices_of_the_asked_size_are_returned_as_they_are():
+    images = torch.rand(2, 4, 6)
+    assert resize_slices(images, (4, 6)) is images
+
+
+def test_other_slices_are_resized_as_images_are():
+    images = torch.tensor([[[0.0, 1.0]], [[2.0, 2.0]]])
+    found = resize_slices(images, (1, 4))
+    # Pixel centres at 1/8, 3/8, 5/8, 7/8 of the width, between the old ones at 1/4 and 3/4.
+    torch.testing.assert_close(found[0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
+    torch.testing.assert_close(found[1, 0], torch.full((4,), 2.0))
+    both = torch.rand(3, 5, 7)
+    expected = F.interpolate(both[:, None], size=(9, 4), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(resize_slices(both, [9, 4]), expected)
+
+
+def test_a_cpu_takes_one_slice_a_call_and_a_gpu_many():
+    assert best_slices_per_call(torch.device("cpu")) == 1
+    assert best_slices_per_call(torch.device("cuda:1")) > 4

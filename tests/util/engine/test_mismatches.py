@@ -1,0 +1,57 @@
+"""What is said where a snapshot was trained for something else."""
+
+from util.engine.mismatches import find_mismatches
+from util.engine.snapshots import Snapshot
+
+TRAINED = {"dataset": "SABS", "eval_fold": 1, "setting": 1, "n_steps": 3}
+
+
+def _trained(config=TRAINED, training_ids=None):
+    return Snapshot(step=3, weights={}, config=config, versions={}, training_ids=training_ids)
+
+
+def test_equal_settings_give_no_line():
+    assert find_mismatches(_trained(), {"dataset": "SABS", "eval_fold": 1, "setting": 1}) == []
+
+
+def test_each_other_setting_has_a_line():
+    assert find_mismatches(_trained(), {"dataset": "CMR", "eval_fold": 2, "setting": 1}) == [
+        "warning: the snapshot was trained with dataset=SABS, not CMR",
+        "warning: the snapshot was trained with eval_fold=1, not 2",
+    ]
+
+
+def test_a_setting_that_the_snapshot_lacks_counts_as_none():
+    assert find_mismatches(_trained({}), {"setting": 2}) == [
+        "warning: the snapshot was trained with setting=None, not 2"
+    ]
+    assert find_mismatches(_trained({}), {"exclude_label": None}) == []
+
+
+def test_another_fold_of_the_same_training_is_called_too_good():
+    [line] = find_mismatches(_trained(), {"dataset": "SABS", "eval_fold": 0})
+    assert line == (
+        "warning: the snapshot was trained with eval_fold=1, not 0; "
+        "its training saw these scans, so these scores are too good"
+    )
+    [other] = find_mismatches(_trained(), {"dataset": "CMR", "eval_fold": 1})
+    assert "too good" not in other
+
+
+def test_scans_that_the_training_saw_are_named():
+    asked = {"dataset": "SABS", "eval_fold": 1}
+    snapshot = _trained(training_ids=[0, 1, 2, 7])
+    assert find_mismatches(snapshot, asked, [3, 4]) == []
+    assert find_mismatches(snapshot, asked, [2, 1, 3]) == [
+        "warning: the snapshot was trained on scan(s) 1, 2 of this fold, so scores are too good"
+    ]
+
+
+def test_another_fold_whose_scans_the_training_did_not_see_is_not_too_good():
+    [line] = find_mismatches(_trained(training_ids=[0, 1]), {"dataset": "SABS", "eval_fold": 2}, [5, 6])
+    assert line == "warning: the snapshot was trained with eval_fold=1, not 2"
+
+
+def test_the_scans_of_another_dataset_have_the_same_ids_by_chance():
+    [line] = find_mismatches(_trained(training_ids=[0, 1]), {"dataset": "CMR", "eval_fold": 1}, [0, 1])
+    assert line == "warning: the snapshot was trained with dataset=SABS, not CMR"

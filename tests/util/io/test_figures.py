@@ -1,0 +1,49 @@
+"""Figures depend on nothing that a user's surroundings set for matplotlib."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib
+import pytest
+
+from util.io.figures import plain_matplotlib
+
+DRAW = """
+import sys
+from util.io.figures import plain_matplotlib
+with plain_matplotlib():
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(1, 1), dpi=50)
+    figure.text(0.1, 0.5, "text")
+    figure.savefig(sys.argv[1])
+"""
+
+
+def _draw(path, **environment):
+    subprocess.run([sys.executable, "-c", DRAW, str(path)], check=True, env={**os.environ, **environment})
+    return path.read_bytes()
+
+
+def test_a_figure_is_the_same_with_a_notebook_s_backend_and_a_user_s_settings(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfigure.facecolor: red\n")
+    plain = _draw(tmp_path / "plain.png")
+    backend = "module://matplotlib_inline.backend_inline"
+    assert _draw(tmp_path / "other.png", MPLBACKEND=backend, MATPLOTLIBRC=str(tmp_path)) == plain
+
+
+def test_settings_and_the_environment_are_as_before_afterwards(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    matplotlib.rcParams["figure.facecolor"] = "blue"
+    with plain_matplotlib():
+        matplotlib.rcParams["figure.facecolor"] = "red"
+        assert matplotlib.rcParams["figure.facecolor"] == "red"
+    assert matplotlib.rcParams["figure.facecolor"] == "blue"
+    matplotlib.rcdefaults()
+    assert os.environ["MPLBACKEND"] == "agg"
+
+
+def test_a_missing_matplotlib_is_an_import_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError), plain_matplotlib():
+        pass

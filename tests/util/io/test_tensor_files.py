@@ -1,0 +1,143 @@
+"""Files of tensors are loaded only where every byte is as it was written."""
+
+import io
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from util.errors import UserError
+from util.io.tensor_files import check_archive, read_tensors, write_tensors
+
+CONTENT = {
+    "w": torch.arange(6.0).reshape(2, 3),
+    "n": torch.tensor([1, 2]),
+    "plain": [1, 2.5, None, True, "x"],
+}
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path):
+    torch.save(CONTENT, tmp_path / "a.pt")  # whose members lie in a folder `a`
+    return tmp_path / "a.pt"
+
+
+def _members(path):
+    with zipfile.ZipFile(path) as archive:
+        return {entry.filename: archive.read(entry) for entry in archive.infolist()}
+
+
+def _write(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+
+
+def _refused(path, told):
+    with pytest.raises(
+        UserError, match=rf"a\.pt: is damaged or not a snapshot \(.*{told}.*; use another"
+    ) as one:
+        read_tensors(path, what="snapshot")
+    assert "\n" not in str(one.value)
+
+
+def test_what_was_written_is_read(path):
+    write_tensors(path, CONTENT)
+    found = read_tensors(path, what="snapshot")
+    assert torch.equal(found["w"], CONTENT["w"])
+    assert torch.equal(found["n"], CONTENT["n"])
+    assert found["plain"] == CONTENT["plain"]
+
+
+def test_a_file_may_be_called_what_its_content_is(tmp_path):
+    path = tmp_path / "data.pkl.pth"
+    torch.save(CONTENT, path)  # which names the members after the file
+    assert torch.equal(read_tensors(path, what="snapshot")["w"], CONTENT["w"])
+
+
+def test_every_flipped_bit_of_a_number_is_noticed(path):
+    content = path.read_bytes()
+    place = content.index(CONTENT["w"].numpy().tobytes())
+    for bit in range(0, 8 * 24, 7):
+        changed = bytearray(content)
+        changed[place + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        assert not torch.equal(torch.load(path, weights_only=True)["w"], CONTENT["w"])  # PyTorch is silent
+        _refused(path, "Bad CRC-32")
+
+
+def test_compressed_members_are_refused(path):
+    _write(path, _members(path), zipfile.ZIP_DEFLATED)
+    _refused(path, "compressed parts")
+
+
+def test_a_name_that_stands_twice_is_refused(path):
+    members = _members(path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a/data/0", members["a/data/0"][::-1])
+    _refused(path, "two parts of one name")
+
+
+def test_members_that_claim_more_than_the_file_are_refused(path):
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\1\2")
+    content[place + 20 : place + 28] = (1 << 30).to_bytes(4, "little") * 2
+    path.write_bytes(content)
+    _refused(path, "claim more than the file holds")
+
+
+def test_numbers_shorter_than_the_pickle_says_are_refused(path):
+    members = _members(path)
+    members["a/data/0"] = members["a/data/0"][:-4]
+    _write(path, members)
+    _refused(path, "its numbers 0 do not have the length")
+
+
+def test_numbers_that_are_not_there_are_refused(path):
+    members = _members(path)
+    del members["a/data/1"]
+    _write(path, members)
+    _refused(path, "its numbers 1 do not have the length")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+        pickle.dumps(print, 2),
+        pickle.dumps(print, 4),
+    ],
+)
+def test_a_pickle_that_names_anything_else_is_refused(path, code):
+    members = _members(path)
+    members["a/data.pkl"] = code
+    _write(path, members)
+    _refused(path, "more than plain tensors")
+
+
+def test_a_pickle_whose_places_are_numbered_far_apart_is_refused(path):
+    members = _members(path)
+    members["a/data.pkl"] = b"\x80\x02}r\xff\xff\xff\x7f."
+    _write(path, members)
+    _refused(path, "numbered wrongly")
+
+
+def test_the_old_form_is_taken_only_where_it_is_allowed(path):
+    torch.save(CONTENT, path, _use_new_zipfile_serialization=False)
+    check_archive(path, what="snapshot", legacy=True)
+    _refused(path, "not of PyTorch 1.6 or later")
+
+
+def test_code_in_the_old_form_is_refused(path):
+    file = io.BytesIO()
+    torch.save({"w": print}, file, _use_new_zipfile_serialization=False)
+    path.write_bytes(file.getvalue())
+    with pytest.raises(UserError, match=r"a\.pt: .*more than plain tensors"):
+        check_archive(path, what="weights", legacy=True)
+
+
+def test_parameters_and_state_dicts_of_others_pass(path):
+    network = torch.nn.Linear(3, 2)
+    torch.save({"weights": network.state_dict(), "p": network.weight, "half": torch.ones(3).half()}, path)
+    check_archive(path, what="weights")

@@ -1,0 +1,115 @@
+"""Small jobs of several ranks: real processes that meet on a port of this machine."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LONGEST_S = 300.0  # on a busy machine; a quiet one needs seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one rank ended.
+
+    Attributes:
+        result: what its function returned, or the UserError that it raised.
+        code: the process's exit code.
+        stdout: what it said there.
+        stderr: what it said there.
+    """
+
+    result: Any
+    code: int
+    stdout: str
+    stderr: str
+
+
+def torchrun_variables(
+    rank: int, n_ranks: int, port: int, *, n_local_ranks: int | None = None
+) -> dict[str, str]:
+    """Return what torchrun sets for a rank, with ranks filling one machine after the other."""
+    n_local_ranks = n_local_ranks or n_ranks
+    values = {
+        "RANK": rank,
+        "WORLD_SIZE": n_ranks,
+        "LOCAL_RANK": rank % n_local_ranks,
+        "LOCAL_WORLD_SIZE": n_local_ranks,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def run_job(
+    function: Callable[..., Any],
+    folder: Path,
+    *arguments: Any,
+    n_ranks: int = 2,
+    n_local_ranks: int | None = None,
+) -> list[Outcome]:
+    """Call a function of a test module on each rank of a job, and return how the ranks ended.
+
+    The processes are forked from one that has imported torch already, because importing takes seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["util.parallel.joint_runs", "torch.distributed", "training", "torch._dynamo"]
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    receivers, processes = [], []
+    for rank in range(n_ranks):
+        variables = torchrun_variables(rank, n_ranks, port, n_local_ranks=n_local_ranks)
+        receiver, sender = context.Pipe(duplex=False)
+        work = (function, arguments, variables, sender, folder / f"rank_{rank}")
+        processes.append(context.Process(target=_run_rank, args=work))
+        receivers.append(receiver)
+        processes[-1].start()
+        sender.close()
+    results = [_receive(receiver) for receiver in receivers]  # first: a rank waits at its end for all others
+    return [
+        _end(process, result, folder / f"rank_{rank}")
+        for rank, (process, result) in enumerate(zip(processes, results, strict=True))
+    ]
+
+
+def _run_rank(
+    function: Callable[..., Any], arguments: tuple, variables: dict[str, str], sender: Any, said: Path
+) -> None:
+    from util.errors import UserError
+    from util.parallel.collectives import stop_ranks
+
+    os.environ.update(variables)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        with open(f"{said}_{name}", "w") as file:
+            os.dup2(file.fileno(), number)
+        setattr(sys, name, os.fdopen(number, "w", buffering=1))
+    try:
+        result = function(*arguments)
+    except UserError as error:
+        result = error
+    sender.send(result)
+    stop_ranks()
+
+
+def _receive(receiver: Any) -> Any:
+    try:
+        return receiver.recv() if receiver.poll(LONGEST_S) else None
+    except EOFError:  # the rank ended without a result
+        return None
+
+
+def _end(process: Any, result: Any, said: Path) -> Outcome:
+    process.join(LONGEST_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return Outcome(
+        result, process.exitcode, *(Path(f"{said}_{name}").read_text() for name in ("stdout", "stderr"))
+    )

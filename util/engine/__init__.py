@@ -1,0 +1,1 @@
+"""Training state, checkpoints and runs."""

@@ -1,0 +1,235 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped.
+
+They hold tensors and plain values alone, and nothing that could run. No random state is among them: what is
+drawn at random depends on the seed and on the step or the episode.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.engine.runs import checkpoint_path, list_checkpoints
+from util.engine.snapshots import check_config
+from util.errors import UserError
+from util.io.loaded_values import check, check_plain, check_tensor, check_tensors, check_whole
+from util.io.tensor_files import read_tensors, write_tensors
+
+FORMAT = 2
+# What a network counts in whole numbers; all else of it is float32.
+_COUNTERS = "num_batches_tracked"
+_NUMBERS = {"lr", "momentum", "dampening", "weight_decay", "eps"}
+N_KEPT = 2  # the newest, and one before in case a disk damages it
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after some of its steps.
+
+    Attributes:
+        step: steps done.
+        config: the training's configuration, plain values.
+        weights: the network's state dict, of the first rank.
+        optimizer: the optimiser's state dict.
+        average: the averaged network's state dict with the number of updates; None without an average.
+        of_ranks: for each rank what it has of its own: its network's `buffers`, and the sums of the `meter`.
+        history: metric -> `{"steps": [...], "values": [...]}`, all that was logged.
+        n_skipped: steps whose update was left out.
+        origin: of the data and the machinery, as plain values of `Origin`.
+    """
+
+    step: int
+    config: Mapping[str, Any]
+    weights: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, Any]
+    average: Mapping[str, Any] | None
+    of_ranks: Sequence[Mapping[str, Any]]
+    history: Mapping[str, Mapping[str, list]]
+    n_skipped: int
+    origin: Mapping[str, Any]
+
+
+def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint in one step, and remove all but the one before it.
+
+    Raises:
+        UserError: it cannot be written; those before are untouched.
+    """
+    path = checkpoint_path(run_dir, checkpoint.step)
+    content = {entry.name: getattr(checkpoint, entry.name) for entry in fields(Checkpoint)}
+    write_tensors(path, {"format": FORMAT, "kind": "checkpoint", **content})
+    for old in list_checkpoints(run_dir)[N_KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, running nothing that it may hold.
+
+    Raises:
+        UserError: it is missing, damaged, of another format or no checkpoint; or a value is not what it must
+            be, such as a weight that is not finite. The field is named.
+    """
+    content = read_tensors(path, what="checkpoint")
+    if not isinstance(content, Mapping) or content.get("kind") != "checkpoint":
+        raise UserError(f"{path}: is not a checkpoint of a training; give one that training made")
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: has checkpoint format {content.get('format')}, this version reads {FORMAT}; go on with "
+            "the version that made it, or train again"
+        )
+    missing = [entry.name for entry in fields(Checkpoint) if entry.name not in content]
+    if missing:
+        raise UserError(f"{path}: is not a checkpoint of a training (no {missing[0]}); use an older one")
+    checkpoint = Checkpoint(**{entry.name: content[entry.name] for entry in fields(Checkpoint)})
+    _check_values(path, checkpoint)
+    return checkpoint
+
+
+def _check_values(path: Path, checkpoint: Checkpoint) -> None:
+    """Refuse values that going on would stumble over, or take in silence."""
+    for name in ("step", "n_skipped"):
+        check_whole(path, getattr(checkpoint, name), field=name)
+    check_config(path, checkpoint.config)
+    weights = checkpoint.weights
+    _check_weights(path, weights, like=weights, field="weights")
+    _check_optimizer(path, checkpoint.optimizer, like=weights)
+    average = checkpoint.average
+    if average is not None:
+        _check_keys(path, average, {"weights", "n_updates"}, field="average")
+        _check_weights(path, average["weights"], like=weights, field="average.weights")
+        check_whole(path, average["n_updates"], field="average.n_updates")
+    of_ranks = checkpoint.of_ranks
+    is_list = isinstance(of_ranks, list | tuple) and len(of_ranks) > 0
+    check(path, is_list, field="of_ranks", must="be a list of the ranks' values", found=of_ranks)
+    for rank, own in enumerate(of_ranks):
+        _check_rank(path, own, like=weights, field=f"of_ranks[{rank}]", is_averaged=average is not None)
+    _check_history(path, checkpoint.history)
+    _check_origin(path, checkpoint.origin)
+
+
+def _check_origin(path: Path, origin: Any) -> None:
+    _check_keys(path, origin, {"data", "environment"}, field="origin")
+    data, environment = origin["data"], origin["environment"]
+    is_hash = data is None or isinstance(data, str)
+    check(path, is_hash, field="origin.data", must="be a hash or None", found=data)
+    is_mapping = isinstance(environment, Mapping)
+    check(path, is_mapping, field="origin.environment", must="be names and values", found=environment)
+    for name, value in environment.items():
+        is_plain = isinstance(name, str) and type(value) in (str, int)
+        check(path, is_plain, field="origin.environment", must="be texts and whole numbers", found=value)
+
+
+def _check_weights(path: Path, named: Any, *, like: Mapping[str, Any], field: str) -> None:
+    """Check tensors that are those of a network, or some of them."""
+    check_tensors(path, named, field=field)
+    for name, tensor in named.items():
+        dtype = torch.int64 if name.endswith(_COUNTERS) else torch.float32
+        fits = name in like and tensor.dtype == dtype and tensor.shape == like[name].shape
+        if not fits:
+            raise UserError(
+                f"{path}: {field}.{name} must be {dtype} in the network's shape, got {tensor.dtype} "
+                f"{tuple(tensor.shape)}; use another file"
+            )
+
+
+def _check_optimizer(path: Path, optimizer: Any, *, like: Mapping[str, torch.Tensor]) -> None:
+    _check_keys(path, optimizer, {"state", "param_groups"}, field="optimizer")
+    _check_groups(path, optimizer["param_groups"])
+    shapes = {tensor.shape for tensor in like.values()} | {torch.Size()}
+    state = optimizer["state"]
+    check(path, isinstance(state, Mapping), field="optimizer.state", must="be a mapping", found=state)
+    for number, of_parameter in state.items():
+        check_whole(path, number, field="optimizer.state")
+        field = f"optimizer.state.{number}"
+        check(path, isinstance(of_parameter, Mapping), field=field, must="be a mapping", found=of_parameter)
+        tensors = {name: value for name, value in of_parameter.items() if isinstance(value, torch.Tensor)}
+        check_tensors(path, tensors, field=field)
+        fit = all(tensor.dtype == torch.float32 and tensor.shape in shapes for tensor in tensors.values())
+        check(path, fit, field=field, must="be like the network's parameters", found=tensors)
+        others = {name: value for name, value in of_parameter.items() if name not in tensors}
+        is_empty = all(value is None for value in others.values())  # SGD without momentum
+        check(path, is_empty, field=field, must="hold tensors", found=others)
+
+
+def _check_groups(path: Path, groups: Any) -> None:
+    """Check the optimiser's settings: numbers by their names, switches, and the parameters' numbers."""
+    field = "optimizer.param_groups"
+    is_list = isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups)
+    check(path, is_list, field=field, must="be a list of settings", found=groups)
+    check_plain(path, groups, field=field)
+    for name, value in [(str(name), value) for group in groups for name, value in group.items()]:
+        if name in _NUMBERS:
+            is_right = type(value) in (int, float)
+        elif name in ("params", "betas"):
+            is_right = isinstance(value, list | tuple) and all(type(item) in (int, float) for item in value)
+        else:
+            is_right = value is None or isinstance(value, bool)
+        check(path, is_right, field=f"{field}.{name}", must="be of its type", found=value)
+
+
+def _check_rank(
+    path: Path, own: Any, *, like: Mapping[str, torch.Tensor], field: str, is_averaged: bool
+) -> None:
+    averaged = {"averaged_buffers"} if is_averaged else set()
+    _check_keys(path, own, {"buffers", "meter"} | averaged, field=field)
+    for name in sorted({"buffers"} | averaged):
+        _check_weights(path, own[name], like=like, field=f"{field}.{name}")
+    meter = own["meter"]
+    _check_keys(path, meter, {"sum", "count"}, field=f"{field}.meter")
+    check_whole(path, meter["count"], field=f"{field}.meter.count")
+    is_empty = meter["sum"] is None
+    agree = is_empty == (meter["count"] == 0)
+    check(path, agree, field=f"{field}.meter", must="hold sums of the steps counted", found=meter)
+    if not is_empty:
+        # The loss of a step whose update was left out may be among them.
+        check_tensor(path, meter["sum"], field=f"{field}.meter.sum", finite=False)
+        is_row = meter["sum"].dim() == 1 and meter["sum"].dtype == torch.float32
+        check(path, is_row, field=f"{field}.meter.sum", must="be a row of float32", found=meter["sum"])
+
+
+def _check_history(path: Path, history: Any) -> None:
+    check(path, isinstance(history, Mapping), field="history", must="be metrics", found=history)
+    for name, of_metric in history.items():
+        field = f"history.{name}"
+        _check_keys(path, of_metric, {"steps", "values"}, field=field)
+        steps, values = of_metric["steps"], of_metric["values"]
+        are_lists = isinstance(steps, list) and isinstance(values, list) and len(steps) == len(values)
+        check(path, are_lists, field=field, must="be steps and as many values", found=of_metric)
+        check(path, isinstance(name, str), field="history", must="have texts as names", found=name)
+        for step in steps:
+            check_whole(path, step, field=f"{field}.steps")
+        for value in values:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            check(path, is_number, field=f"{field}.values", must="be numbers", found=value)
+
+
+def _check_keys(path: Path, value: Any, keys: set[str], *, field: str) -> None:
+    has_them = isinstance(value, Mapping) and set(value) == keys
+    must = f"hold {', '.join(sorted(keys))}"
+    check(path, has_them, field=field, must=must, found=value)
+
+
+def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
+    """Read the newest checkpoint of a run that can be read.
+
+    Returns:
+        It, and a line about each newer one that cannot.
+
+    Raises:
+        UserError: the run has none that can be read.
+    """
+    remarks: list[str] = []
+    for path in list_checkpoints(run_dir):
+        try:
+            checkpoint = load_checkpoint(path)
+        except UserError as error:
+            remarks.append(f"warning: {error}")
+            continue
+        if remarks:
+            remarks.append(f"going on from {path}")
+        return checkpoint, remarks
+    told = f" that can be read ({remarks[0].removeprefix('warning: ')})" if remarks else ""
+    raise UserError(f"{run_dir}: holds no checkpoint{told}; give another run, or train anew without resume")

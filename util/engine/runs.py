@@ -1,0 +1,132 @@
+"""Find what earlier runs left.
+
+A run folder is `<kind>/<number>`, the number growing.
+"""
+
+import re
+from pathlib import Path
+
+from util.errors import UserError
+from util.io.files import remove_leftovers
+
+SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
+
+
+def snapshot_path(run_dir: Path, step: int) -> Path:
+    """Name the snapshot of a run after a number of steps."""
+    return run_dir / SNAPSHOT_FOLDER / f"snapshot_{step:06d}.pt"
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Name the checkpoint of a run after a number of steps."""
+    return run_dir / CHECKPOINT_FOLDER / f"checkpoint_{step:06d}.pt"
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """List a run's checkpoints, the newest first; empty where there is none."""
+    folder = run_dir / CHECKPOINT_FOLDER
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = {
+        path: int(match[1]) for path in found if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", path.name))
+    }
+    return sorted(steps, key=steps.get, reverse=True)
+
+
+def remove_checkpoints(run_dir: Path) -> None:
+    """Remove a run's checkpoints, which a finished training has no need of."""
+    for path in list_checkpoints(run_dir):
+        path.unlink(missing_ok=True)
+    folder = run_dir / CHECKPOINT_FOLDER
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remove_run_leftovers(run_dir: Path) -> None:
+    """Remove what a killed training was about to write.
+
+    A checkpoint of a large network is large.
+    """
+    for folder in (run_dir, run_dir / SNAPSHOT_FOLDER, run_dir / CHECKPOINT_FOLDER):
+        remove_leftovers(folder)
+
+
+def list_runs(kind_dir: Path) -> list[Path]:
+    """List the numbered run folders, the newest first; empty where there is none."""
+    if not kind_dir.is_dir():
+        return []
+    numbered = [entry for entry in kind_dir.iterdir() if entry.is_dir() and entry.name.isdecimal()]
+    return sorted(numbered, key=lambda entry: int(entry.name), reverse=True)
+
+
+def latest_snapshot_in(run_dir: Path) -> Path | None:
+    """Return the snapshot of the most steps in a run folder, or None."""
+    folder = run_dir / SNAPSHOT_FOLDER
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = {
+        int(match[1]): path for path in found if (match := re.fullmatch(r"snapshot_(\d+)\.pt", path.name))
+    }
+    return steps[max(steps)] if steps else None
+
+
+def list_resumable(training_dir: Path, resume: str) -> list[tuple[Path, bool]]:
+    """List the runs that a training may go on from, the newest first.
+
+    Args:
+        training_dir: where the training runs of dataset and fold lie.
+        resume: "latest", a run's number, or its folder.
+
+    Returns:
+        Each run's folder and whether it is finished; if not, it has checkpoints. Empty where the latest is
+        asked for and no run has anything to go on from.
+
+    Raises:
+        UserError: there is no such run, or nothing in it to go on from.
+    """
+    if resume != "latest":
+        run_dir = training_dir / resume if resume.isdecimal() else Path(resume)
+        if not run_dir.is_dir():
+            is_file = "is a file, no run folder" if run_dir.exists() else "no such run folder"
+            place = f" ({run_dir})" if resume.isdecimal() else ""
+            raise UserError(f"resume={resume}: {is_file}{place}; give latest, a number or a folder")
+        runs = [run_dir]
+    else:
+        runs = list_runs(training_dir)
+    is_unfinished = {run_dir: bool(list_checkpoints(run_dir)) for run_dir in runs}
+    found = [
+        (run_dir, not unfinished)
+        for run_dir, unfinished in is_unfinished.items()
+        if unfinished or latest_snapshot_in(run_dir) is not None
+    ]
+    if found or resume == "latest":
+        return found
+    raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; train anew without resume")
+
+
+def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
+    """Find the snapshot to use.
+
+    Args:
+        training_dir: where the training runs of dataset and fold lie.
+        reload_path: a snapshot, a run folder, or None for the newest run that has a snapshot.
+
+    Raises:
+        UserError: there is none.
+    """
+    if reload_path is not None:
+        path = Path(reload_path)
+        if path.is_file():
+            return path
+        found = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
+        if found is None:
+            raise UserError(
+                f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
+            )
+        return found
+    for run_dir in list_runs(training_dir):
+        found = latest_snapshot_in(run_dir)
+        if found is not None:
+            return found
+    raise UserError(
+        f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset, "
+        "eval_fold, setting and organ_group) or set reload_model_path"
+    )

@@ -1,0 +1,1 @@
+"""Volumes, JSON, tensors and atomic files."""

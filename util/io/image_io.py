@@ -1,0 +1,245 @@
+"""Read and write volumes without losing where they lie in the patient.
+
+The only module that knows SimpleITK's axis order: outside it arrays are `(Z, H, W)` and spacings are
+`(z, y, x)` in millimetres.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike
+
+from util.errors import UserError
+from util.io.files import replaced_file
+from util.io.nifti_files import NiftiHeader, read_header, read_voxels
+from util.remarks import remark
+
+# Unit vectors in patient coordinates (x, y, z), which run to the patient's left, back (posterior) and head.
+TOWARDS = {"R": (-1, 0, 0), "L": (1, 0, 0), "A": (0, -1, 0), "P": (0, 1, 0), "I": (0, 0, -1), "S": (0, 0, 1)}
+PREPARED_ORIENTATION = "LPS"  # of prepared volumes whose header has none, as ITK assumes
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a volume's grid lies in the patient.
+
+    Attributes:
+        shape: `(Z, H, W)` in voxels.
+        spacing_mm: distance of neighbouring voxels along `(z, y, x)`.
+        origin_mm: the first voxel's place, patient `(x, y, z)`.
+        direction: the grid axes' direction cosines, nine numbers in SimpleITK's order.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: tuple[float, ...]
+
+    def same_grid(self, other: "Geometry", *, tolerance_mm: float = 1e-2) -> bool:
+        """Tell whether both describe the same voxels (places within `tolerance_mm`)."""
+        if self.shape != other.shape or not np.allclose(self.direction, other.direction, atol=1e-3):
+            return False
+        near = {"rtol": 0.0, "atol": tolerance_mm}
+        return np.allclose(self.spacing_mm, other.spacing_mm, **near) and np.allclose(
+            self.origin_mm, other.origin_mm, **near
+        )
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Unit vectors of the array's axes.
+
+        `(3, 3)`: columns belong to z, y, x of the array, rows to x, y, z of the patient.
+        """
+        return np.reshape(self.direction, (3, 3))[:, ::-1]
+
+    def with_axes(self, axes: np.ndarray) -> "Geometry":
+        """Return the same with other `axes`, in the form of that property."""
+        return replace(self, direction=tuple(float(cosine) for cosine in axes[:, ::-1].ravel()))
+
+    def place_mm(self, index: ArrayLike) -> np.ndarray:
+        """Return the patient places of array indices.
+
+        Both are `(..., 3)`: indices (z, y, x), places (x, y, z) in mm.
+        """
+        return np.asarray(self.origin_mm) + (np.asarray(index) * self.spacing_mm) @ self.axes.T
+
+    def index_at(self, place_mm: ArrayLike) -> np.ndarray:
+        """Return the array indices, with fractions, of patient places.
+
+        It is the reverse of `place_mm`.
+        """
+        offsets = np.asarray(place_mm) - self.origin_mm
+        return offsets @ np.linalg.inv(self.axes).T / self.spacing_mm
+
+
+def read_volume(path: Path, *, needs_orientation: bool = True) -> tuple[np.ndarray, Geometry]:
+    """Read a prepared NIfTI volume.
+
+    Args:
+        path: the file.
+        needs_orientation: whether to remark on a header that says nothing of the patient's axes; LPS is
+            assumed.
+
+    Returns:
+        The voxels `(Z, H, W)` in the file's own dtype, all finite, and their geometry.
+
+    Raises:
+        UserError: the file is missing, unreadable, damaged, not a 3D image, contradicts itself, claims more
+            than it holds or memory does, or voxels are not finite.
+    """
+    path = Path(path)
+    header = read_header(path)
+    voxels = read_voxels(path, header)
+    if voxels.dtype.kind == "f" and (n_bad := voxels.size - np.count_nonzero(np.isfinite(voxels))):
+        raise UserError(f"{path}: image must be finite, got {n_bad} NaN or infinite voxels; prepare it again")
+    return voxels, _prepared_geometry(path, header, needs_orientation=needs_orientation)
+
+
+def read_geometry(path: Path, *, needs_orientation: bool = True) -> Geometry:
+    """Read a prepared NIfTI volume's geometry alone.
+
+    It is much cheaper than `read_volume`, which says what is raised. Of the voxels nothing is known.
+    """
+    path = Path(path)
+    return _prepared_geometry(path, read_header(path), needs_orientation=needs_orientation)
+
+
+def read_raw_volume(path: Path, *, assume_orientation: str | None = None) -> tuple[np.ndarray, Geometry]:
+    """Read a NIfTI volume as somebody else made it.
+
+    Args:
+        path: the file.
+        assume_orientation: the ends of the patient that its axes (x, y, z) run to, such as "RAS", if its
+            header does not say; None refuses such a file.
+
+    Returns:
+        The voxels `(Z, H, W)`, an integer type or float32 in which NaN and infinity are kept, and their
+        geometry.
+
+    Raises:
+        UserError: as `read_volume`, but for voxels that are not finite; or the orientation is unknown.
+    """
+    path = Path(path)
+    header = read_header(path)
+    geometry = _raw_geometry(path, header, assume_orientation)
+    voxels = read_voxels(path, header, allow_padding=True)
+    if voxels.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # becomes infinite, which the checks report
+            voxels = voxels.astype(np.float32, copy=False)
+    return voxels, geometry
+
+
+def read_raw_geometry(path: Path, *, assume_orientation: str | None = None) -> Geometry:
+    """Read the geometry alone of what `read_raw_volume` reads."""
+    return _raw_geometry(Path(path), read_header(Path(path)), assume_orientation)
+
+
+def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
+    """Read a DICOM series, one slice a file.
+
+    The caller has sorted the files along the slices' normal and knows them to stand at equal distances:
+    SimpleITK would only warn of a gap.
+
+    Args:
+        files: at least two.
+
+    Returns:
+        The voxels `(Z, H, W)` float32 (each file's rescaling applied), and their geometry: the place of the
+        first file's first pixel, and slices that follow each other in the order given.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(path) for path in files])
+    # Otherwise the first file decides on a type, which may not hold the others' rescaled values.
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        folder = files[0].parent
+        raise UserError(f"{folder}: cannot be read as DICOM ({_reason(error)}); restore the files") from error
+    return sitk.GetArrayFromImage(image), _geometry(image)
+
+
+def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
+    """Write a volume `(Z, H, W)` as compressed NIfTI in one step.
+
+    Raises:
+        ValueError: the volume's shape is not the geometry's.
+        UserError: the file cannot be written.
+    """
+    if volume.shape != geometry.shape:
+        raise ValueError(f"{path}: volume {volume.shape} must have the geometry's shape {geometry.shape}")
+    image = to_sitk(volume, geometry)
+    with replaced_file(path, suffix=".nii.gz") as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            read_voxels(temporary, read_header(temporary))  # ITK does not report a full disk
+        except (RuntimeError, UserError) as error:
+            raise UserError(f"{path}: cannot be written ({_reason(error)}); is the disk full?") from error
+
+
+def to_sitk(volume: np.ndarray, geometry: Geometry) -> sitk.Image:
+    """Copy a volume `(Z, H, W)` into an image of SimpleITK."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume))
+    image.SetSpacing([float(step) for step in reversed(geometry.spacing_mm)])
+    image.SetOrigin([float(place) for place in geometry.origin_mm])
+    image.SetDirection([float(cosine) for cosine in geometry.direction])
+    return image
+
+
+def _prepared_geometry(path: Path, header: NiftiHeader, *, needs_orientation: bool) -> Geometry:
+    if header.affine is None and needs_orientation:
+        remark(
+            f"{path.parent}: volumes without orientation (qform_code and sform_code are 0), "
+            f"{PREPARED_ORIENTATION} assumed"
+        )
+    return _grid_geometry(header, PREPARED_ORIENTATION)
+
+
+def _raw_geometry(path: Path, header: NiftiHeader, assume_orientation: str | None) -> Geometry:
+    if header.affine is None and assume_orientation is None:
+        raise UserError(
+            f"{path}: orientation unknown (qform_code and sform_code are 0); fix the header, or for own "
+            "data add "
+            '"assume_orientation": "RAS" (or what is right) to dataset.json'
+        )
+    return _grid_geometry(header, assume_orientation)
+
+
+def _grid_geometry(header: NiftiHeader, orientation: str | None) -> Geometry:
+    """Return where a header says that its grid lies; one without affine begins at the patient's origin."""
+    axes, origin_mm = np.eye(3), np.zeros(3)
+    if header.affine is None:
+        axes = np.stack([TOWARDS[letter] for letter in orientation], axis=1)
+    else:
+        patient = (
+            np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3]
+        )  # NIfTI's x and y run to R and A, ours to L and P
+        axes, origin_mm = patient[:, :3] / np.linalg.norm(patient[:, :3], axis=0), patient[:, 3]
+    return Geometry(
+        shape=tuple(reversed(header.shape)),
+        spacing_mm=tuple(reversed(header.spacing_mm)),
+        origin_mm=tuple((origin_mm + 0.0).tolist()),
+        direction=tuple((axes + 0.0).ravel().tolist()),
+    )
+
+
+def _geometry(image: sitk.Image) -> Geometry:
+    return Geometry(
+        shape=tuple(reversed([int(length) for length in image.GetSize()])),
+        spacing_mm=tuple(reversed(image.GetSpacing())),
+        origin_mm=tuple(image.GetOrigin()),
+        direction=tuple(image.GetDirection()),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Take the telling line out of ITK's long message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("sitk::ERROR: ") if lines else "unknown reason"

@@ -1,0 +1,1 @@
+"""Ranks, their collectives, devices and processors."""
