@@ -15,8 +15,16 @@ from data.data_settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.described import find_dataset
 from data.layout import DatasetLayout
 from data.specs import DATASETS, DatasetSpec
-from dataloaders.episode_settings import EvaluationConfig, TaskConfig
+from dataloaders.episode_settings import TaskConfig
 from dataloaders.splits import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
+from models.encoder import BACKBONES, NORMS
+from models.encoder_weights import PUBLISHED, WeightsError
+from models.factory import build_network
+from models.few_shot_seg import FewShotSeg
+from models.inference.supports import JOINTS
+from models.inference.test_time_augmentation import MAX_VERSIONS
+from models.losses import CRITERIA
+from models.prior_masks import PRIOR_FORMS, PRIOR_GRADIENTS
 from util.config.command_line import new_experiment, remark_on_unknown_commit, sacred
 from util.config.settings import (
     default_values,
@@ -35,20 +43,84 @@ from util.config.settings import (
     text,
     text_or_number,
     whole,
+    with_present_names,
 )
-from util.config.training_settings import ModelConfig, OptimConfig, check_encoder_weights
+from util.config.training_settings import OptimConfig
 from util.engine.resume import adopt, choose_former_run, former_settings
 from util.engine.run_record import RunRecord
 from util.engine.runs import list_resumable
+from util.engine.seeding import derive_seed
 from util.errors import UserError
 from util.io.files import make_folder
 from util.io.folders import check_folder
+from util.io.tensor_files import check_archive
 from util.parallel.ranks import find_ranks
+from util.remarks import remark
 
 REPOSITORY = Path(__file__).resolve().parent
 
 # Of sys or fd, the first: the second can deadlock with worker processes.
 sacred.SETTINGS.CAPTURE_MODE = "sys"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    encoder: str = key("resnet101", one_of(*BACKBONES), "encoder; the small ones suit CPUs")
+    encoder_weights: str | None = key(
+        "deeplabv3_coco",
+        optional(text()),
+        "start of the encoder: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
+    )
+    feature_width: int = key(512, whole(1, 8192), "channels of features, attention and decoders")
+    frozen_batchnorm: bool = key(False, flag(), "keep BatchNorm's running statistics while training")
+    magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
+    norm: str = key("batch", one_of(*NORMS), "BatchNorm, or GroupNorm for random starts")
+    prior: bool = key(True, flag(), "use HCPMG's prior masks; False: masks of 1 everywhere")
+    prior_form: str = key("literal", one_of(*PRIOR_FORMS), "what the prior masks compare; literal: published")
+    prior_gradient: str = key(
+        "none", one_of(*PRIOR_GRADIENTS), "how gradients pass the prior masks; none: published"
+    )
+    mining: bool = key(True, flag(), "use TRM; False: the query's own features")
+    expansion: bool = key(True, flag(), "use POEM's prototype expansion; False: the support's prototypes")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated beside the published protocol."""
+
+    all_slices: bool = key(
+        True, flag(), "also segment every slice of each query, without a look at where the organ lies"
+    )
+    every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
+    baselines: bool = key(
+        False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
+    )
+    support_slices: int = key(
+        1, whole(1), "support slices that serve each query slice: the protocol's and its neighbours"
+    )
+    join_support: str = key(
+        "probabilities",
+        one_of(*JOINTS),
+        "average what each of these slices gives, or take them as the shots of one support",
+    )
+    test_time_augmentation: int = key(
+        1,
+        whole(1, MAX_VERSIONS),
+        "versions of a query slice to average over: itself and shifted, scaled and brightened ones",
+        formerly="query_copies",
+    )
+    largest_component: bool = key(
+        False,
+        flag(),
+        "keep the largest connected component of each organ, and fill its holes",
+        formerly="clean_up",
+    )
+    slices_per_call: int | None = key(
+        None, optional(whole(1)), "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
+    )
+    save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")
 
 
 @dataclass(frozen=True)
@@ -97,6 +169,9 @@ class Config:
     image_size_px: tuple[int, int] | None = key(
         None, optional(several(whole(16, 2048), length=2)), "resize slices to [H, W]; None: as they are"
     )
+    loss: str = key(
+        "weighted_cross_entropy", one_of(*CRITERIA), "loss of both directions, of `models/losses.py`"
+    )
     max_iters_per_load: int = key(10_000, whole(1), "steps between two cuts of the learning rate")
     lr_step_gamma: float = key(0.98, real(0, 1, open_minimum=True), "factor of each cut")
     resume: str | None = key(
@@ -130,10 +205,11 @@ class Config:
     compile: bool = key(
         False, flag(), "compile encoder and decoders in training; the first step takes far longer"
     )
-    recompute: bool = key(
+    activation_checkpointing: bool = key(
         False,
         flag(),
-        "compute the encoder's inner activations again in the backward pass: less memory, more time",
+        "recompute the encoder's inner activations in the backward pass: less memory, more time",
+        formerly="recompute",
     )
     sync_batchnorm: bool = key(
         False, flag(), "BatchNorm over all ranks' images; CUDA with several ranks only"
@@ -262,10 +338,29 @@ def check_paths(config: Config) -> None:
     """
     config.layout.check_folders()
     config.find_split()
+    check_folder(Path(config.path.log_dir), key="path.log_dir", for_writing=True)
     if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
         raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
-    check_encoder_weights(config.model.encoder_weights)
-    check_folder(Path(config.path.log_dir), key="path.log_dir", for_writing=True)
+    weights = config.model.encoder_weights
+    if weights in (None, *PUBLISHED):
+        return
+    if not Path(weights).is_file():
+        raise UserError(
+            f"model.encoder_weights={weights}: must be {', '.join(PUBLISHED)}, None or an existing file"
+        )
+    check_archive(Path(weights), what="file of weights", legacy=True)
+
+
+def make_network(config: Config) -> FewShotSeg:
+    """Build the network with its initial weights.
+
+    Raises `UserError` if the encoder's pretrained weights cannot be loaded.
+    """
+    options = {**plain_values(config.model), "activation_checkpointing": config.activation_checkpointing}
+    try:
+        return build_network(seed=derive_seed(config.seed, "weights"), **options)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
 
 
 def find_former_run(config: Config) -> Path | None:
@@ -279,7 +374,7 @@ def find_former_run(config: Config) -> Path | None:
 
     def complete(saved: Mapping[str, Any]) -> dict[str, Any]:
         defaults = dataset_defaults(config.dataset, config.recipe)
-        return plain_values(parse_config(adopt(defaults, saved, but=())))
+        return plain_values(parse_config(adopt(defaults, _with_present_names(saved), but=())))
 
     return choose_former_run(
         config.fold_dir / "training",
@@ -333,12 +428,22 @@ def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = No
     return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
 
 
+def _with_present_names(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the keys of a former run's configuration; a remark lists them."""
+    values, renamed = with_present_names(Config, saved)
+    if renamed:
+        remark(f"the resumed run was saved with former names of configuration keys ({'; '.join(renamed)})")
+    return values
+
+
 def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = parse_config(merge_values(defaults, fixed))
         found = list_resumable(config.fold_dir / "training", config.resume)
         runs = [run_dir for run_dir, _ in found]
-        return dict(former_settings(runs, defaults, fixed, check=parse_config))
+        return dict(
+            former_settings(runs, defaults, fixed, with_present_names=_with_present_names, check=parse_config)
+        )
     except (KeyError, UserError):
         return defaults  # told with the configuration's other checks
 

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config_ssl_upload import Config, find_former_run, make_experiment, parse_config
+from config_ssl_upload import Config, find_former_run, make_experiment, make_network, parse_config
 from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
 from dataloaders.evaluation_sets import check_fold
 from dataloaders.sharding import episodes_of_step
-from models.encoder_weights import WeightsError
-from models.factory import build_network, place
+from models.factory import to_device
 from models.few_shot_seg import FewShotSeg
-from models.outputs import METRICS, EpisodeLosses, describe_metrics
+from models.losses import CRITERIA, METRICS, EpisodeLosses, describe_metrics, episode_losses
 from models.precision import mixed_precision
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
@@ -207,7 +206,7 @@ def take_step(
     device: torch.device,
     rank: int = 0,
 ) -> None:
-    """Play a batch of episodes and learn from it.
+    """Train on a batch of episodes.
 
     Waits for no device that has fused optimisers.
     """
@@ -221,13 +220,13 @@ def take_step(
             cut_factor=config.lr_step_gamma,
         )
     state.guard.keep_statistics()
-    losses = play(model, batch, config=config, step=step, device=device, rank=rank)
+    losses = training_losses(model, batch, config=config, step=step, device=device, rank=rank)
     losses.total.backward()
     state.guard.update(losses.total, step)
     state.optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
     if state.average is not None:
         state.average.update()
-    state.meter.add(losses.told())
+    state.meter.add(losses.metrics())
     state.step = step
 
 
@@ -257,18 +256,6 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     return load_episodes(layout, split, episode_config, further=further, image_size_px=size_px)
 
 
-def make_network(config: Config) -> FewShotSeg:
-    """Build the network at its start.
-
-    Raises `UserError` when the encoder's weights cannot be had.
-    """
-    options = {**plain_values(config.model), "recompute": config.recompute}
-    try:
-        return build_network(seed=derive_seed(config.seed, "weights"), **options)
-    except WeightsError as error:
-        raise UserError(str(error)) from error
-
-
 def place_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
     """Bring the network to its device, in the form in which its steps run.
 
@@ -281,7 +268,7 @@ def place_network(config: Config, network: FewShotSeg, *, device: torch.device, 
     Returns:
         The network, or what wraps it.
     """
-    place(
+    to_device(
         network,
         device=device,
         channels_last=config.channels_last and not config.deterministic,
@@ -290,10 +277,10 @@ def place_network(config: Config, network: FewShotSeg, *, device: torch.device, 
     )
     if not ranks.are_several:
         return network
-    return average_gradients(network, device, leaves_parameters_out=network.leaves_parameters_out)
+    return average_gradients(network, device, has_unused_parameters=network.has_unused_parameters)
 
 
-def play(
+def training_losses(
     model: nn.Module,
     batch: dict[str, Tensor],
     *,
@@ -302,17 +289,18 @@ def play(
     device: torch.device,
     rank: int = 0,
 ) -> EpisodeLosses:
-    """Play a batch of episodes.
+    """Compute the losses of a batch of episodes.
 
-    Prototype draws depend on the seed and each episode's index, dropout on the seed, the step and the rank:
-    no random state is carried from step to step.
+    Prototype sampling depends on the seed and each episode's index, dropout on the seed, the step and the
+    rank: no random state is carried from step to step.
     """
     torch.manual_seed(derive_seed(config.seed, "dropout", step, rank))
-    draws = torch.tensor([derive_seed(config.seed, "prototypes", int(i)) for i in batch["episode_index"]])
+    seeds = torch.tensor([derive_seed(config.seed, "prototypes", int(i)) for i in batch["episode_index"]])
     names = ("support_images", "support_masks", "query_images", "query_masks")
-    tensors = [batch[name].to(device, non_blocking=True) for name in names]
+    images, masks, query_images, query_masks = (batch[name].to(device, non_blocking=True) for name in names)
     with mixed_precision(device, config.precision):
-        return model(*tensors, draws=draws.to(device, non_blocking=True))
+        output = model(images, masks, query_images, prototype_seeds=seeds.to(device, non_blocking=True))
+        return episode_losses(output, masks, query_masks, CRITERIA[config.loss])
 
 
 def _announce(

@@ -17,7 +17,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config_ssl_upload import N_FOLDS, Config, dataset_defaults, make_experiment, parse_config
+from config_ssl_upload import (
+    N_FOLDS,
+    Config,
+    ModelConfig,
+    dataset_defaults,
+    make_experiment,
+    make_network,
+    parse_config,
+)
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from dataloaders.evaluation_sets import (
     Job,
@@ -34,11 +42,9 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
-from models.inference.test_time_augmentation import average_over_copies
-from training import make_network
+from models.inference.test_time_augmentation import average_over_versions
 from util.config.command_line import run_command_line
 from util.config.settings import default_values, parse_values, plain_values
-from util.config.training_settings import ModelConfig
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
 from util.engine.runs import find_snapshot, list_runs
@@ -267,15 +273,15 @@ def segment_jobs(
 ) -> Iterator[tuple[Job, np.ndarray]]:
     """Segment jobs, query by query.
 
-    Supports are prepared once, each query slice (and each changed copy of it) is encoded once.
+    Supports are prepared once, each query slice (and each changed version of it) is encoded once.
 
     Yields:
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
     options = config.evaluation
     bank = _plan_supports(segmenter, jobs, config, device=device)
-    n_copies = options.query_copies if segmenter.sees_queries else 1
-    total = n_copies * sum(len(job.assignment.slices) for job in jobs)
+    n_versions = options.test_time_augmentation if segmenter.sees_queries else 1
+    total = n_versions * sum(len(job.assignment.slices) for job in jobs)
     is_main = find_ranks().is_main
     with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
         for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
@@ -289,10 +295,10 @@ def segment_jobs(
                 on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
                 on_segmented=bar.update,
             )
-            results = average_over_copies(segment, of_query[0].query.images, n_copies)
+            results = average_over_versions(segment, of_query[0].query.images, n_versions)
             for job, foreground in zip(of_query, results, strict=True):
                 probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
-                yield job, clean_up(probabilities) if options.clean_up else probabilities
+                yield job, clean_up(probabilities) if options.largest_component else probabilities
 
 
 def _plan_supports(

@@ -1,4 +1,4 @@
-"""Measure a training step's memory: number format, recomputation, largest batch.
+"""Measure a training step's memory: number format, activation checkpointing, largest batch.
 
 python -m bench.memory [--quick] [--device cuda]
 """
@@ -21,7 +21,7 @@ GPU_SIZES_GB = (8, 24, 80)
 # What a CUDA context, the libraries' workspaces and fragmentation take of a GPU.
 RESERVED_GB = 1.5
 # On a CPU the encoder does not keep normalised activations, on a GPU it does: so much more an episode at
-# 256 x 256, by the bytes of what autograd saves with and without `run_keeping_less`.
+# 256 x 256, by the bytes of what autograd saves with and without `run_block`.
 KEPT_ON_GPU_GB = {"fp32": 0.47, "bf16": 0.30}
 # Blocks above this return to the system when freed, so that the process's peak is what tensors take.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
@@ -33,7 +33,10 @@ def main() -> None:
     on_cuda = options.device.startswith("cuda")
     shared: dict[str, Any] = {"device": options.device, **(QUICK if options.quick else {})}
     settings = {
-        f"{precision}{', recompute' if recompute else ''}": {"precision": precision, "recompute": recompute}
+        f"{precision}{', recompute' if recompute else ''}": {
+            "precision": precision,
+            "activation_checkpointing": recompute,
+        }
         for precision in ("fp32", "bf16")
         for recompute in (False, True)
     }
@@ -49,8 +52,9 @@ def main() -> None:
         title=f"Memory of a training step ({options.device})",
         command="bash bench/run.sh memory" + (f" --device {options.device}" if on_cuda else ""),
         intro=(
-            "ResNet-101, 256 x 256, width 512, SGD with momentum. `recompute=True` keeps only each residual "
-            "block's input and computes the rest again in the backward pass; the results are the same."
+            "ResNet-101, 256 x 256, width 512, SGD with momentum. `activation_checkpointing=True` stores "
+            "only each residual block's input and recomputes the rest in the backward pass; the results are "
+            "the same."
         ),
         tables=[_costs(measured), _largest(measured, on_cuda=on_cuda)],
         remarks=[
@@ -87,7 +91,7 @@ def _largest(measured: dict[str, dict[int, Measurement]], *, on_cuda: bool) -> T
         per_episode = two - one
         fixed = one - per_episode
         if not on_cuda:
-            per_episode += KEPT_ON_GPU_GB.get(name, 0.0)  # with `recompute` neither keeps them
+            per_episode += KEPT_ON_GPU_GB.get(name, 0.0)  # with `activation_checkpointing` neither keeps them
         cells = [f"{int(max((size - RESERVED_GB - fixed) // per_episode, 0))}" for size in GPU_SIZES_GB]
         rows.append([name, f"{fixed:.2f} GB", f"{per_episode:.2f} GB", *cells])
     columns = ["setting", "fixed", "an episode", *(f"{size} GB" for size in GPU_SIZES_GB)]

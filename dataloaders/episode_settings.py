@@ -1,10 +1,10 @@
-"""Configuration keys of training episodes and of the evaluation."""
+"""Configuration keys of training episodes, and what they mean."""
 
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from util.config.settings import flag, increasing_pair, key, one_of, optional, real, several, whole
+from util.config.settings import increasing_pair, key, one_of, real, several, whole
 from util.errors import UserError
 
 
@@ -177,34 +177,3 @@ class TaskConfig:
         """Say what episodes are made of; `more` are the fields that no key here sets."""
         own = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
         return EpisodeConfig(**own, augmentation=self.augmentation, **more)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What is evaluated beside the published protocol."""
-
-    all_slices: bool = key(
-        True, flag(), "also segment every slice of each query, without a look at where the organ lies"
-    )
-    every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
-    baselines: bool = key(
-        False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
-    )
-    support_slices: int = key(
-        1, whole(1), "support slices that serve each query slice: the protocol's and its neighbours"
-    )
-    join_support: str = key(
-        "probabilities",
-        one_of("probabilities", "shots"),
-        "average what each of these slices gives, or take them as the shots of one support",
-    )
-    query_copies: int = key(
-        1,
-        whole(1, 5),
-        "shifted, scaled and brightened copies of a query slice to average over; never flipped",
-    )
-    clean_up: bool = key(False, flag(), "keep the largest connected part of each organ, and fill its holes")
-    slices_per_call: int | None = key(
-        None, optional(whole(1)), "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
-    )
-    save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.precision import full_precision, widen
+from models.precision import full_precision, upcast
 
 PLAIN_WEIGHT = 0.5
 # Elements of one map that are computed at a time: about the cache on a CPU; on a GPU enough to keep it busy.
@@ -152,7 +152,7 @@ class AttentionLogits:
 
     def __init__(self, keys: Tensor) -> None:
         self.common = None
-        exact = widen(keys)
+        exact = upcast(keys)
         if exact.dtype != keys.dtype:
             self.common = exact.mean(dim=1, keepdim=True)
             keys = (exact - self.common).to(keys.dtype)
@@ -162,7 +162,7 @@ class AttentionLogits:
         logits = queries @ self.columns
         if self.common is None:
             return logits
-        return widen(logits).add_((widen(queries) * self.common).sum(-1, keepdim=True))
+        return upcast(logits).add_((upcast(queries) * self.common).sum(-1, keepdim=True))
 
     def weigh_keys(self, weights: Tensor, total: Tensor) -> Tensor:
         """Sum the keys with weights `(N, l, S)`.
@@ -170,7 +170,7 @@ class AttentionLogits:
         `total` holds the weights' sums before they were rounded.
         """
         weighed = weights @ self.keys
-        return weighed if self.common is None else widen(weighed).addcmul_(total, self.common)
+        return weighed if self.common is None else upcast(weighed).addcmul_(total, self.common)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class _Source:
         self.soft = self.groups.get(2**self.n_masks)
         self.logits_of = AttentionLogits(keys[None, order])
         self.values, self.masks = values[order], masks[:, order]
-        self.sums = {code: widen(self.values[group]).sum(dim=0) for code, group in self.groups.items()}
+        self.sums = {code: upcast(self.values[group]).sum(dim=0) for code, group in self.groups.items()}
 
     def gather(self, queries: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Give what rows of queries `(l, C)` gather plainly, and through each mask."""
@@ -251,7 +251,7 @@ class _Source:
         # PyTorch's softmax is several times as fast as its exponential; the total is in its largest share.
         shares = logits.softmax(dim=1)
         total = 1 / shares.amax(dim=1, keepdim=True)
-        mean = widen(shares.to(self.values.dtype) @ self.values[group])
+        mean = upcast(shares.to(self.values.dtype) @ self.values[group])
         return _Terms(logits.amax(dim=1, keepdim=True), total * mean, total)
 
 

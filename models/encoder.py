@@ -1,25 +1,62 @@
-"""The shared encoder (design of HCPMNet).
+"""The shared encoder (design of HCPMNet): a backbone, a reducing convolution and a threshold head.
 
-A dilated ResNet with a reducing convolution and a threshold head. Residual networks: He et al., "Deep
-Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation: Chen et al., "Rethinking Atrous
-Convolution for Semantic Image Segmentation", 2017.
+Another backbone is one new file beside `models/resnet.py` and a line in `BACKBONES`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.precision import full_precision, widen
-from models.recomputation import batchnorms, run_again_later, run_keeping_less
+from models.activation_checkpointing import batchnorms, checkpointed
+from models.precision import full_precision, upcast
+from models.resnet import RESNETS
 
-ENCODERS = ("resnet101", "resnet50", "resnet18")
-N_CLASSIFIER_OUTPUTS = 1000
-NORMS = ("batch", "group")
-MOST_GROUPS, LEAST_GROUP_WIDTH = 32, 8
+MAX_GROUPS, MIN_GROUP_WIDTH = 32, 8
+
+
+class Backbone(Protocol):
+    """What the encoder needs of a backbone, an `nn.Module`.
+
+    Attributes:
+        n_channels: channels of the features, which the last feature stage returns at stride 4.
+        n_outputs: outputs of the classifier.
+        feature_stages: the stages between stem and features, sequences of blocks.
+        classifier_stage: the stage between features and classifier.
+    """
+
+    n_channels: int
+    n_outputs: int
+    feature_stages: Sequence[nn.Sequential]
+    classifier_stage: nn.Sequential
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Map images `(N, 3, H, W)` to the input of the first stage."""
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Map pooled outputs of the classifier stage `(N, c)` to `(N, n_outputs)`."""
+
+    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Run a block of a training step on a CPU, with as few stored activations as come cheap."""
+
+    def autocast_modules(self) -> list[nn.Module]:
+        """List the modules that do nearly all of the work, and none that needs float32."""
+
+    def fold_batchnorm(self) -> None:
+        """Fold every BatchNorm into its convolution, for good and for evaluation mode alone."""
+
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {**RESNETS}
+
+
+def _group_norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(MAX_GROUPS, width // MIN_GROUP_WIDTH), width)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": _group_norm}
 
 
 @dataclass(frozen=True)
@@ -36,18 +73,15 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """ResNet to layer3 at stride 4, reduced to `feature_width` channels.
-
-    A threshold head sits on layer4.
+    """Features at stride 4, reduced to `feature_width` channels, and the threshold head's scalars.
 
     Args:
-        name: one of `ENCODERS`.
+        name: one of `BACKBONES`.
         feature_width: channels `C` of the features.
         norm: one of `NORMS`. `group` normalises each image alone: at most 32 groups of at least 8 channels.
             Source: Wu and He, "Group Normalization", ECCV 2018.
-        recompute: keep only each residual block's input while training, and compute the rest again in the
-            backward pass: less memory, more time, the same results. Source: Chen et al., "Training Deep Nets
-            with Sublinear Memory Cost", 2016.
+        activation_checkpointing: store only each block's input while training, and recompute the rest in the
+            backward pass: less memory, more time, the same results.
 
     Raises:
         ValueError: name or norm are unknown, or the width is below 1.
@@ -59,22 +93,21 @@ class Encoder(nn.Module):
         name: str = "resnet101",
         feature_width: int = 512,
         norm: str = "batch",
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
-        if name not in ENCODERS:
-            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {name!r}")
+        if name not in BACKBONES:
+            raise ValueError(f"encoder must be one of {', '.join(BACKBONES)}, got {name!r}")
         if feature_width < 1:
             raise ValueError(f"feature_width must be at least 1, got {feature_width}")
         self.name = name
-        self.recompute = recompute
-        self.backbone = _make_backbone(name, nn.BatchNorm2d if norm == "batch" else _group_norm)
-        layer3_width = self.backbone.layer4[0].conv1.in_channels
-        self.reduce = nn.Conv2d(layer3_width, feature_width, kernel_size=1, bias=False)
+        self.activation_checkpointing = activation_checkpointing
+        self.backbone = BACKBONES[name](norm_layer=NORMS[norm])
+        self.reduce = nn.Conv2d(self.backbone.n_channels, feature_width, kernel_size=1, bias=False)
         nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
-        self.threshold = nn.Linear(N_CLASSIFIER_OUTPUTS, 2)
+        self.threshold = nn.Linear(self.backbone.n_outputs, 2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images.
@@ -85,29 +118,32 @@ class Encoder(nn.Module):
         Returns:
             Features `(N, C, h, w)` and `tau` `(N, 2)`.
         """
-        net = self.backbone
-        x = images.expand(-1, 3, -1, -1)
-        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        for layer in (net.layer1, net.layer2, net.layer3):
-            x = self._run(layer, x)
+        backbone = self.backbone
+        x = backbone.stem(images.expand(-1, 3, -1, -1))
+        for stage in backbone.feature_stages:
+            x = self._run(stage, x)
         features = self.reduce(x)
-        pooled = F.adaptive_avg_pool2d(self._run(net.layer4, x), 1).flatten(1)
+        pooled = F.adaptive_avg_pool2d(self._run(backbone.classifier_stage, x), 1).flatten(1)
         with full_precision(pooled):  # what is compared with a threshold
-            tau = self.threshold(net.fc(widen(pooled)))
+            tau = self.threshold(backbone.classify(upcast(pooled)))
         return features, tau
 
-    def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
+    def _run(self, stage: nn.Sequential, x: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
-            return layer(x)
-        if self.recompute:
-            run = run_again_later
-        elif x.device.type == "cpu" and not torch.compiler.is_compiling():
-            run = run_keeping_less  # on GPUs, launching its many small operations would cost more time
-        else:
-            return layer(x)
-        for block in layer:
-            x = run(block, x)
+            return stage(x)
+        if self.activation_checkpointing:
+            for block in stage:
+                x = checkpointed(block, x, module=block)
+            return x
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return stage(x)  # on GPUs, launching many small operations would cost more time
+        for block in stage:
+            x = self.backbone.run_block(block, x)
         return x
+
+    def autocast_modules(self) -> list[nn.Module]:
+        """List the modules that do nearly all of the work, and none that needs float32."""
+        return [*self.backbone.autocast_modules(), self.reduce]
 
     def encode(self, images: Tensor) -> Encoded:
         """Encode `(B, N, 1 or 3, H, W)` images of `B` episodes in one pass."""
@@ -117,22 +153,6 @@ class Encoder(nn.Module):
             features=features.unflatten(0, (n_episodes, n_images)),
             tau=tau.unflatten(0, (n_episodes, n_images)),
         )
-
-
-def _group_norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(MOST_GROUPS, width // LEAST_GROUP_WIDTH), width)
-
-
-def _make_backbone(name: str, norm_layer: Callable[[int], nn.Module]) -> nn.Module:
-    build = getattr(torchvision.models, name)
-    if name != "resnet18":
-        return build(weights=None, norm_layer=norm_layer, replace_stride_with_dilation=[True, True, False])
-    # Basic blocks cannot be dilated, so stride 4 is kept by taking the later strides out instead.
-    net = build(weights=None, norm_layer=norm_layer)
-    for layer in (net.layer2, net.layer3):
-        layer[0].conv1.stride = (1, 1)
-        layer[0].downsample[0].stride = (1, 1)
-    return net
 
 
 def freeze_batchnorm(module: nn.Module) -> None:

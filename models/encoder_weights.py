@@ -8,22 +8,15 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from models.encoder import Encoder
+from models.resnet import PUBLISHED_WEIGHTS, find_published
 
-PUBLISHED = ("deeplabv3_coco", "imagenet")
+PUBLISHED = tuple(dict.fromkeys(source for source, _ in PUBLISHED_WEIGHTS))
 
 _BLOCK_BYTES = 1 << 20
 _N_NAMED = 3  # of tensors that do not fit
-_ENUMS = {
-    ("deeplabv3_coco", "resnet101"): "DeepLabV3_ResNet101_Weights.COCO_WITH_VOC_LABELS_V1",
-    ("deeplabv3_coco", "resnet50"): "DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
-    ("imagenet", "resnet101"): "ResNet101_Weights.IMAGENET1K_V1",
-    ("imagenet", "resnet50"): "ResNet50_Weights.IMAGENET1K_V1",
-    ("imagenet", "resnet18"): "ResNet18_Weights.IMAGENET1K_V1",
-}
 
 
 class WeightsError(ValueError):
@@ -51,14 +44,12 @@ def load_encoder_weights(encoder: Encoder, source: str) -> None:
 
 
 def _published_state(name: str, source: str) -> Mapping[str, Tensor]:
-    if (source, name) not in _ENUMS:
+    weights = find_published(source, name)
+    if weights is None:
         raise WeightsError(
             f"model.encoder_weights={source}: torchvision publishes none for {name}; choose another encoder, "
             "model.encoder_weights=imagenet or model.encoder_weights=None"
         )
-    family, member = _ENUMS[source, name].split(".")
-    models = torchvision.models.segmentation if family.startswith("DeepLab") else torchvision.models
-    weights = getattr(models, family)[member]
     file_name = weights.url.rsplit("/", 1)[-1]
     target = Path(torch.hub.get_dir()) / "checkpoints" / file_name
     try:

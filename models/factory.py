@@ -26,16 +26,16 @@ def build_network(*, seed: int, encoder_weights: str | None, **options: object) 
     return model
 
 
-def place(
+def to_device(
     network: FewShotSeg, *, device: torch.device, channels_last: bool, compiles: bool, sync_batchnorm: bool
 ) -> None:
     """Bring a network to its device; changes it in place.
 
     Args:
         network: whose results stay the same, but for rounding.
-        device: where it shall run.
+        device: where it will run.
         channels_last: keep channels innermost in memory.
-        compiles: have kernels made of its heavy parts on first use.
+        compiles: compile its encoder and decoders on first use.
         sync_batchnorm: let BatchNorm see the images of all ranks.
     """
     if sync_batchnorm:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.encoder import Encoded, Encoder, freeze_batchnorm
-from models.losses import segmentation_loss
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
-from models.outputs import EpisodeLosses, Segmentation, SupportState
-from models.precision import widen
+from models.outputs import EpisodeOutput, Segmentation, SupportState
+from models.precision import upcast
 from models.prior_masks import (
     PRIOR_FORMS,
     PRIOR_GRADIENTS,
@@ -35,7 +34,7 @@ class FewShotSeg(nn.Module):
     """Segment queries after a few annotated support slices.
 
     Args:
-        encoder: one of `models.encoder.ENCODERS`.
+        encoder: one of `models.encoder.BACKBONES`.
         feature_width: channels `C` of features, attention and decoders.
         frozen_batchnorm: keep BatchNorm's running statistics as they are while training.
         magnitude: False compares by angle alone.
@@ -43,13 +42,13 @@ class FewShotSeg(nn.Module):
         prior_form, prior_gradient: one of `models.prior_masks.PRIOR_FORMS`, and of `PRIOR_GRADIENTS`.
         mining: False takes the query's own features for both classes' mined ones.
         expansion: False does not expand the prototypes.
-        norm, recompute: see `Encoder`; the latter changes no result.
+        norm, activation_checkpointing: see `Encoder`; the latter changes no result.
 
     Raises:
         ValueError: there is no such form or gradient of the prior; see `Encoder` for more.
 
     Attributes:
-        leaves_parameters_out: whether some parameters have no part in the losses.
+        has_unused_parameters: whether some parameters have no part in the output.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class FewShotSeg(nn.Module):
         mining: bool = True,
         expansion: bool = True,
         norm: str = "batch",
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if prior_form not in PRIOR_FORMS:
@@ -77,25 +76,29 @@ class FewShotSeg(nn.Module):
         self.prior_form = prior_form if prior else None
         self.prior_gradient = prior_gradient
         self.uses_mining = mining
-        self.encoder = Encoder(name=encoder, feature_width=feature_width, norm=norm, recompute=recompute)
+        self.encoder = Encoder(
+            name=encoder,
+            feature_width=feature_width,
+            norm=norm,
+            activation_checkpointing=activation_checkpointing,
+        )
         self.similarity = Similarity(magnitude=magnitude)
         self.mining = TargetRegionMining(feature_width=feature_width)
         self.matching = ExpansionMatching(feature_width=feature_width, expansion=expansion)
-        self.leaves_parameters_out = not (magnitude and mining and expansion)
-        self.train()  # freezes BatchNorm from the start, where that is asked for
+        self.has_unused_parameters = not (magnitude and mining and expansion)
+        self.train()  # freezes BatchNorm from the start, if requested
 
     def train(self, mode: bool = True) -> "FewShotSeg":
-        """Set training or evaluation mode; a frozen BatchNorm stays in the latter."""
+        """Set training or evaluation mode; a frozen BatchNorm stays in evaluation mode."""
         super().train(mode)
         if self.frozen_batchnorm:
             freeze_batchnorm(self)
         return self
 
-    def heavy_parts(self) -> list[nn.Module]:
+    def autocast_modules(self) -> list[nn.Module]:
         """List the modules that do nearly all of the work, and none that needs float32."""
-        net, matching = self.encoder.backbone, self.matching
-        of_encoder = [net.conv1, net.layer1, net.layer2, net.layer3, net.layer4, self.encoder.reduce]
-        return [*of_encoder, self.mining, matching.decoder_bg, matching.decoder_fg]
+        decoders = (self.matching.decoder_bg, self.matching.decoder_fg)
+        return [*self.encoder.autocast_modules(), self.mining, *decoders]
 
     def compile_parts(self) -> None:
         """Have `torch.compile` make kernels of encoder and decoders on first use.
@@ -110,37 +113,37 @@ class FewShotSeg(nn.Module):
         support_images: Tensor,
         support_masks: Tensor,
         query_images: Tensor,
-        query_masks: Tensor,
         *,
-        draws: Tensor | None = None,
-    ) -> EpisodeLosses:
-        """Play training episodes in both directions.
+        prototype_seeds: Tensor | None = None,
+    ) -> EpisodeOutput:
+        """Segment training episodes in both directions.
 
         Args:
             support_images: `(B, S, 1 or 3, H, W)`.
             support_masks: `(B, S, H, W)` of 0 and 1.
             query_images: `(B, Q, 1 or 3, H, W)`.
-            query_masks: `(B, Q, H, W)` of 0 and 1, or 255 for pixels to ignore.
-            draws: int64 seeds `(B,)` of drawing prototypes, one per episode; None draws none at random.
+            prototype_seeds: int64 `(B,)`, of sampling each episode's prototypes; None samples none at random.
 
         Returns:
-            The losses of each episode; their sum is to be minimised. With several queries or shots an
-            episode's loss is the mean over its images, and the alignment takes the queries' mean `tau`.
+            Both directions' segmentations, for `models.losses.episode_losses`. With several queries the
+            direction back to the support takes their mean `tau`.
         """
         n_shots = support_images.shape[1]
         encoded = self.encoder.encode(torch.cat([support_images, query_images], dim=1))
         support = Encoded(features=encoded.features[:, :n_shots], tau=encoded.tau[:, :n_shots])
         query = Encoded(features=encoded.features[:, n_shots:], tau=encoded.tau[:, n_shots:])
 
-        state = self.prepare_support(support, support_masks, draws=draws)
-        there = self.segment(state, query, image_size=query_images.shape[-2:])
-        query_loss = segmentation_loss(there.probabilities, query_masks).mean(dim=1)
-        alignment = self._alignment_loss(there, support, query, support_masks, draws=draws)
-        return EpisodeLosses(
-            query=query_loss,
-            alignment=alignment,
-            prior_areas=there.prior_masks.areas().detach(),
-            prior_agreement=there.prior_masks.agreement(query_masks),
+        state = self.prepare_support(support, support_masks, prototype_seeds=prototype_seeds)
+        query_prediction = self.segment(state, query, image_size=query_images.shape[-2:])
+        predicted = query_prediction.logits.detach().softmax(dim=2).argmax(dim=2)
+        # Other seeds than those of both classes in the first direction.
+        seeds = None if prototype_seeds is None else prototype_seeds + 2
+        return EpisodeOutput(
+            query=query_prediction,
+            support=self._segment_support(
+                predicted, support, query, image_size=support_masks.shape[-2:], prototype_seeds=seeds
+            ),
+            has_prediction=predicted.flatten(1).any(dim=1),
         )
 
     def predict(self, support_images: Tensor, support_masks: Tensor, query_images: Tensor) -> Tensor:
@@ -157,23 +160,23 @@ class FewShotSeg(nn.Module):
         support: Encoded,
         masks: Tensor,
         *,
-        draws: Tensor | None = None,
+        prototype_seeds: Tensor | None = None,
     ) -> SupportState:
-        """Compute what segmentation needs of the support.
+        """Prepare a support for any number of queries.
 
         Args:
             support: `S` shots of each of `B` episodes.
             masks: `(B, S, H, W)` of 0 and 1.
-            draws: as in `forward`.
+            prototype_seeds: as in `forward`.
         """
-        masks = masks.to(widen(support.features).dtype)
+        masks = masks.to(upcast(support.features).dtype)
         limits = (BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT)
         background, foreground = (
             extract_prototypes(
                 support.features,
                 of_class,
                 area_limit=limits[index],
-                draws=None if draws is None else draws + index,
+                seeds=None if prototype_seeds is None else prototype_seeds + index,
             )
             for index, of_class in enumerate((1 - masks, masks))
         )
@@ -207,7 +210,7 @@ class FewShotSeg(nn.Module):
         Args:
             state: of `B` episodes.
             query: `Q` images of each episode.
-            image_size: `(H, W)` of the probabilities.
+            image_size: `(H, W)` of the logits.
         """
         features = query.features
         prior_masks = full_prior_masks(features)
@@ -233,36 +236,29 @@ class FewShotSeg(nn.Module):
                 support_mask=state.mask,
             )
         logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=query.tau)
-        logits = widen(logits)
+        logits = upcast(logits)
         upsampled = F.interpolate(
             logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True
         )
-        probabilities = upsampled.softmax(dim=1).unflatten(0, logits.shape[:2])
-        return Segmentation(probabilities=probabilities, prior_masks=prior_masks)
+        return Segmentation(logits=upsampled.unflatten(0, logits.shape[:2]), prior_masks=prior_masks)
 
-    def _alignment_loss(
+    def _segment_support(
         self,
-        there: Segmentation,
+        predicted: Tensor,
         support: Encoded,
         query: Encoded,
-        support_masks: Tensor,
         *,
-        draws: Tensor | None,
-    ) -> Tensor:
-        """Return the loss of segmenting the support after the predicted query: `(B,)`.
+        image_size: Sequence[int],
+        prototype_seeds: Tensor | None,
+    ) -> Segmentation:
+        """Segment the support's shots from the queries' predicted masks `(B, Q, H, W)`.
 
-        It is 0 where nothing was predicted. `tau` keeps its places: thresholds come from the support image,
-        sharpness and expansion from the query image, in this direction too.
+        `tau` keeps its places: thresholds come from the support image, sharpness and expansion from the query
+        image, in this direction too.
         """
-        predicted = there.probabilities.detach().argmax(dim=2)
         n_shots = support.features.shape[1]
         as_support = Encoded(features=query.features, tau=support.tau)
         tau_query = query.tau.mean(dim=1, keepdim=True).expand(-1, n_shots, -1)
         as_query = Encoded(features=support.features, tau=tau_query)
-        # Beside the seeds of both classes in the first direction.
-        draws = None if draws is None else draws + 2
-        state = self.prepare_support(as_support, predicted, draws=draws)
-        back = self.segment(state, as_query, image_size=support_masks.shape[-2:])
-        losses = segmentation_loss(back.probabilities, support_masks).mean(dim=1)
-        found = predicted.flatten(1).any(dim=1)
-        return torch.where(found, losses, torch.zeros_like(losses))
+        state = self.prepare_support(as_support, predicted, prototype_seeds=prototype_seeds)
+        return self.segment(state, as_query, image_size=image_size)

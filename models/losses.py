@@ -1,29 +1,123 @@
-"""The segmentation loss, one for both directions."""
+"""Losses and metrics of training episodes: what they are of is in `models.outputs`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from models.precision import widen
+from models.outputs import EpisodeOutput
+from models.precision import upcast
 
 CLASS_WEIGHTS = (0.1, 1.0)  # background, foreground
 IGNORED_LABEL = 255
 
+# Takes logits `(B, Q, 2, H, W)` of background and foreground, and masks `(B, Q, H, W)` of 0, 1 and 255, which
+# is ignored; returns the loss of each image, `(B, Q)`.
+Criterion = Callable[[Tensor, Tensor], Tensor]
 
-def segmentation_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Weighted negative log likelihood of each image.
+# What a training step logs, in the order of `EpisodeLosses.metrics`.
+METRICS = (
+    "loss",
+    "query_loss",
+    "alignment_loss",
+    "raw_prior_background",
+    "raw_prior_foreground",
+    "prior_background",
+    "prior_foreground",
+    "prior_dice_background",
+    "prior_dice_foreground",
+    "prior_dice_by_chance",
+)
+
+
+@dataclass(frozen=True)
+class EpisodeLosses:
+    """The losses of a training batch, and measures of its prior masks.
+
+    Attributes:
+        query, alignment: `(B,)`, one of each per episode.
+        prior_areas: `(4,)`, see `PriorMasks.areas`.
+        prior_agreement: `(3,)`, see `PriorMasks.agreement`.
+    """
+
+    query: Tensor
+    alignment: Tensor
+    prior_areas: Tensor
+    prior_agreement: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The batch's loss to minimise, a scalar."""
+        return (self.query + self.alignment).mean()
+
+    def metrics(self) -> Tensor:
+        """Return the step's metrics in one tensor, in the order of `METRICS`."""
+        query, alignment = self.query.detach().mean(), self.alignment.detach().mean()
+        totals = torch.stack([query + alignment, query, alignment]).float()
+        return torch.cat([totals, self.prior_areas, self.prior_agreement])
+
+
+def weighted_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the cross entropy of each image, weighted by class.
+
+    Probabilities are clamped by the smallest float32 step from 0 and 1, as published.
 
     Args:
-        probabilities: `(B, Q, 2, H, W)` of background and foreground.
+        logits: `(B, Q, 2, H, W)` of background and foreground.
         masks: `(B, Q, H, W)` of 0 and 1; 255 is ignored.
 
     Returns:
-        `(B, Q)`: the mean over an image's pixels, weighted by class; 0 where every pixel is ignored.
+        `(B, Q)`: the mean over an image's pixels, weighted by class; 0 if every pixel is ignored.
     """
     epsilon = torch.finfo(torch.float32).eps
-    likelihood = widen(probabilities).clamp(epsilon, 1 - epsilon)
+    likelihood = upcast(logits).softmax(dim=2).clamp(epsilon, 1 - epsilon)
     foreground = masks == 1
     of_true_class = torch.where(foreground, likelihood[:, :, 1], likelihood[:, :, 0])
     weights = torch.where(foreground, CLASS_WEIGHTS[1], CLASS_WEIGHTS[0])
     weights = weights * (masks != IGNORED_LABEL)
     total = (weights * -of_true_class.log()).sum(dim=(-1, -2))
     return total / weights.sum(dim=(-1, -2)).clamp(min=epsilon)
+
+
+# By the name that the configuration key `loss` gives; the first is the published one.
+CRITERIA: dict[str, Criterion] = {"weighted_cross_entropy": weighted_cross_entropy}
+
+
+def episode_losses(
+    output: EpisodeOutput,
+    support_masks: Tensor,
+    query_masks: Tensor,
+    criterion: Criterion = weighted_cross_entropy,
+) -> EpisodeLosses:
+    """Compute the losses of a batch of episodes, in both directions.
+
+    Args:
+        output: the network's, of `B` episodes.
+        support_masks: `(B, S, H, W)` of 0 and 1.
+        query_masks: `(B, Q, H, W)` of 0 and 1, or 255 for pixels to ignore.
+        criterion: the loss of each image.
+
+    Returns:
+        Means over each episode's images. The alignment loss is 0 if no foreground was predicted in any query.
+    """
+    query = criterion(output.query.logits, query_masks).mean(dim=1)
+    alignment = criterion(output.support.logits, support_masks).mean(dim=1)
+    prior_masks = output.query.prior_masks
+    return EpisodeLosses(
+        query=query,
+        alignment=torch.where(output.has_prediction, alignment, torch.zeros_like(alignment)),
+        prior_areas=prior_masks.areas().detach(),
+        prior_agreement=prior_masks.agreement(query_masks),
+    )
+
+
+def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
+    """Describe averages of `METRICS`: a short text for the progress bar, and a line for the log."""
+    of = averages
+    refined = f"prior fg {of['prior_foreground']:.3f} bg {of['prior_background']:.3f}"
+    raw = f"raw fg {of['raw_prior_foreground']:.3f} bg {of['raw_prior_background']:.3f}"
+    # Exactly 0 means that the direction from query to support was never trained.
+    alignment = f"{of['alignment_loss']:.4f}" if of["alignment_loss"] else "none, as no query got a target"
+    parts = f"query {of['query_loss']:.4f}, alignment {alignment}"
+    return f"loss {of['loss']:.3f}, {refined}", f"loss {of['loss']:.4f} ({parts}), {refined} ({raw})"

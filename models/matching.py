@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.precision import full_precision, widen
+from models.precision import full_precision, upcast
 from models.prototypes import AREA_EPSILON, Prototypes
 from models.similarity import Similarity, cosine_similarity, pooling_weights, sharpness
 
@@ -111,7 +111,7 @@ class ExpansionMatching(nn.Module):
         if not self.expansion:
             return global_.expand(-1, n_queries, -1), region.expand(-1, n_queries, -1, -1)
         with full_precision(mined):
-            total = (widen(mined).flatten(-2) @ prior_mask.flatten(-2)[..., None])[..., 0]
+            total = (upcast(mined).flatten(-2) @ prior_mask.flatten(-2)[..., None])[..., 0]
         of_query = total / (prior_mask.sum(dim=(-1, -2)) + AREA_EPSILON)[..., None]
         step = torch.sigmoid(strength) * of_query
         return global_ + step, region + step[:, :, None]
@@ -138,7 +138,7 @@ def match(
     Returns:
         `[F_c, matched, s_att, s_sum, s_glob]`, `(B, Q, 2C + 3, h, w)`.
     """
-    mined = widen(mined)
+    mined = upcast(mined)
     flat = mined.flatten(-2)
     with full_precision(mined):
         compared = similarity(region, flat)

@@ -30,7 +30,7 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
     return torch.autocast(device, enabled=False)
 
 
-def widen(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """Turn half precision into float32; wider formats stay as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 

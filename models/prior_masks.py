@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.precision import widen
+from models.precision import upcast
 from models.prototypes import Prototypes
 from models.similarity import Similarity, pooling_weights, sharpness
 
@@ -171,7 +171,7 @@ def make_prior_masks(
             thresholds = chosen.largest_threshold * thresholds.sigmoid()
         background, foreground = (
             _threshold(margin - thresholds[:, :, index], gradient)
-            .to(widen(features).dtype)
+            .to(upcast(features).dtype)
             .unflatten(-1, features.shape[-2:])
             for index, margin in enumerate(margins)
         )
@@ -215,7 +215,7 @@ def measure_contrast(
 
 def full_prior_masks(features: Tensor) -> PriorMasks:
     """Return masks that are 1 everywhere: the network without a prior."""
-    ones = widen(features).new_ones(*features.shape[:2], *features.shape[-2:])
+    ones = upcast(features).new_ones(*features.shape[:2], *features.shape[-2:])
     return PriorMasks(raw_background=ones, raw_foreground=ones, background=ones, foreground=ones)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.precision import full_precision, widen
+from models.precision import full_precision, upcast
 
 WINDOW_PX = 16
 STRIDE_PX = 8
@@ -60,7 +60,7 @@ def extract_prototypes(
     masks: Tensor,
     *,
     area_limit: int,
-    draws: Tensor | None = None,
+    seeds: Tensor | None = None,
 ) -> Prototypes:
     """Take the prototypes of one class from every shot of every episode.
 
@@ -68,17 +68,17 @@ def extract_prototypes(
         features: `(B, S, C, h, w)`.
         masks: `(B, S, H, W)`, 1 on the class and 0 elsewhere.
         area_limit: `FOREGROUND_AREA_LIMIT` or `BACKGROUND_AREA_LIMIT`.
-        draws: int64 seeds `(B,)`, one per episode: where a class has more windows (or stand-in pixels) than
-            are used, they are drawn at random. Without seeds evenly spaced ones in raster order are taken.
+        seeds: int64 seeds `(B,)`, one per episode: where a class has more windows (or stand-in pixels) than
+            are used, they are sampled at random. Without seeds evenly spaced ones in raster order are taken.
 
     Returns:
         The prototypes, float32 or wider; their number depends on the shapes alone.
     """
     with full_precision(features):
-        return _extract(widen(features), masks, area_limit=area_limit, draws=draws)
+        return _extract(upcast(features), masks, area_limit=area_limit, seeds=seeds)
 
 
-def _extract(features: Tensor, masks: Tensor, *, area_limit: int, draws: Tensor | None) -> Prototypes:
+def _extract(features: Tensor, masks: Tensor, *, area_limit: int, seeds: Tensor | None) -> Prototypes:
     n_episodes, n_channels = features.shape[0], features.shape[2]
     flat = features.flatten(-2).transpose(-1, -2)
     masks = masks.to(flat.dtype)
@@ -90,7 +90,7 @@ def _extract(features: Tensor, masks: Tensor, *, area_limit: int, draws: Tensor 
     global_weights = (rows.T @ masks @ columns).flatten(-2)
     global_ = torch.einsum("bsl,bslc->bc", global_weights, flat) / (area + AREA_EPSILON)[:, None]
 
-    weights, valid = _region_weights(masks, rows, columns, area_limit=area_limit, draws=draws)
+    weights, valid = _region_weights(masks, rows, columns, area_limit=area_limit, seeds=seeds)
     region = weights @ flat
     return Prototypes(
         global_=global_,
@@ -105,13 +105,13 @@ def _region_weights(
     columns: Tensor,
     *,
     area_limit: int,
-    draws: Tensor | None,
+    seeds: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Compute the weights `(B, S, P, h * w)` of the region prototypes.
 
     Their product with the features gives the prototypes. Returns also which of these count.
     """
-    top, left, single, valid = _choose_windows(masks, area_limit=area_limit, draws=draws)
+    top, left, single, valid = _choose_windows(masks, area_limit=area_limit, seeds=seeds)
     reach = torch.arange(WINDOW_PX, device=masks.device)
     in_rows, in_columns = top[..., None] + reach, left[..., None] + reach
     # Padding by a window lets a single pixel at the last row or column be read as a window's first.
@@ -128,7 +128,7 @@ def _region_weights(
 
 
 def _choose_windows(
-    masks: Tensor, *, area_limit: int, draws: Tensor | None
+    masks: Tensor, *, area_limit: int, seeds: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Choose the windows of each image.
 
@@ -146,20 +146,20 @@ def _choose_windows(
         qualifies = torch.zeros_like(qualifies)  # no whole window fits
 
     n_slots = max(min(MAX_WINDOWS, areas.shape[-1]), MAX_PIXELS)
-    window, window_counts = _choose(qualifies, limit=MAX_WINDOWS, n_slots=n_slots, draws=draws)
-    pixel, pixel_counts = _choose(masks.flatten(-2) > 0, limit=MAX_PIXELS, n_slots=n_slots, draws=draws)
+    window, window_counts = _choose(qualifies, limit=MAX_WINDOWS, n_slots=n_slots, seeds=seeds)
+    pixel, pixel_counts = _choose(masks.flatten(-2) > 0, limit=MAX_PIXELS, n_slots=n_slots, seeds=seeds)
     single = ~qualifies.any(dim=-1, keepdim=True).expand_as(window_counts)
     top = torch.where(single, pixel // width, window // per_row * STRIDE_PX)
     left = torch.where(single, pixel % width, window % per_row * STRIDE_PX)
     return top, left, single, torch.where(single, pixel_counts, window_counts)
 
 
-def _choose(qualifies: Tensor, *, limit: int, n_slots: int, draws: Tensor | None) -> tuple[Tensor, Tensor]:
+def _choose(qualifies: Tensor, *, limit: int, n_slots: int, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Choose at most `limit` qualifying candidates, in a fixed number of slots.
 
     Args:
         qualifies: `(B, S, M)` bool.
-        draws: as in `extract_prototypes`.
+        seeds: as in `extract_prototypes`.
 
     Returns:
         Candidates' indices `(B, S, n_slots)` and which of the slots are filled, of the same shape.
@@ -168,23 +168,23 @@ def _choose(qualifies: Tensor, *, limit: int, n_slots: int, draws: Tensor | None
     count = qualifies.sum(dim=-1, keepdim=True)
     slot = torch.arange(n_slots, device=qualifies.device)
     filled = slot < count.clamp(max=limit)
-    if draws is None:
+    if seeds is None:
         spaced = torch.where(count > limit, slot * count // limit, slot)
         chosen = torch.searchsorted(qualifies.cumsum(dim=-1), spaced + 1)
         return chosen.clamp(max=n_candidates - 1), filled
-    keys = torch.where(qualifies, _random_keys(draws, qualifies.shape[1:]), 1 << 32)
+    keys = torch.where(qualifies, _random_keys(seeds, qualifies.shape[1:]), 1 << 32)
     # The lowest of random keys, which are all different, are a uniform sample without replacement.
     lowest = keys.topk(min(n_slots, n_candidates), dim=-1, largest=False).indices
     return F.pad(lowest, (0, max(n_slots - n_candidates, 0))), filled
 
 
-def _random_keys(draws: Tensor, shape: torch.Size) -> Tensor:
+def _random_keys(seeds: Tensor, shape: torch.Size) -> Tensor:
     """Give every candidate of shape `(S, M)` a random key, `(B, S, M)` int64 below 2^32.
 
     A hash of seed and position: the same on every device, without a random state or a copy from the host.
     """
-    base = _scramble(_scramble(draws & _LOW_32) ^ (draws >> 32 & _LOW_32))
-    position = torch.arange(shape.numel(), device=draws.device).view(shape)
+    base = _scramble(_scramble(seeds & _LOW_32) ^ (seeds >> 32 & _LOW_32))
+    position = torch.arange(shape.numel(), device=seeds.device).view(shape)
     return _scramble(base[:, None, None] + position & _LOW_32)
 
 

@@ -6,7 +6,7 @@ Its pooling over the prototypes is here, too.
 import torch
 from torch import Tensor, nn
 
-from models.precision import full_precision, widen
+from models.precision import full_precision, upcast
 
 GAMMA = 3.5
 ALPHA_START = 0.5
@@ -39,7 +39,7 @@ class Similarity(nn.Module):
             `(..., P, L)`, float32 or wider.
         """
         with full_precision(features):
-            prototypes, features = widen(prototypes), widen(features)
+            prototypes, features = upcast(prototypes), upcast(features)
             prototype_norm = _inverse_norm(prototypes.square().sum(-1))[..., :, None]
             feature_norm = _inverse_norm(features.square().sum(-2))[..., None, :]
             cosine = (prototypes @ features) * prototype_norm * feature_norm
@@ -63,7 +63,7 @@ def cosine_similarity(prototype: Tensor, features: Tensor) -> Tensor:
     The prototype is `(..., C)`, the features `(..., C, L)` and the result `(..., L)`.
     """
     with full_precision(features):
-        prototype, features = widen(prototype), widen(features)
+        prototype, features = upcast(prototype), upcast(features)
         product = (prototype[..., None, :] @ features)[..., 0, :]
         prototype_norm = _inverse_norm(prototype.square().sum(-1))[..., None]
         return product * prototype_norm * _inverse_norm(features.square().sum(-2))

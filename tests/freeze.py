@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
+from models.losses import episode_losses
 from tests.models.episodes import make_batch, make_network
 
 N_VALUES = 256  # kept of each tensor
@@ -59,7 +60,9 @@ CASES = {
     ),
     "empty support mask": Case(masks="empty"),
     "full support mask, evaluation, no seeds": Case(masks="full", training=False, seeds=False),
-    "group norm, computed again": Case({"norm": "group", "recompute": True}, {"size_px": (40, 43)}),
+    "group norm, computed again": Case(
+        {"norm": "group", "activation_checkpointing": True}, {"size_px": (40, 43)}
+    ),
     "angle alone, no prior, frozen statistics": Case(
         {"magnitude": False, "prior": False, "frozen_batchnorm": True}
     ),
@@ -121,7 +124,8 @@ def freeze_case(case: Case) -> Frozen:
     seeds = torch.arange(len(support)) + 7 if case.seeds else None
     frozen: Frozen = {}
     _record_outputs(network, frozen)
-    losses = network(support, masks, query, query_masks, draws=seeds)
+    output = network(support, masks, query, prototype_seeds=seeds)
+    losses = episode_losses(output, masks, query_masks)
     frozen |= {f"losses {i}": _freeze(tensor) for i, tensor in enumerate(_tensors(losses))}
     (losses.query + losses.alignment).mean().backward()
     for name, parameter in network.named_parameters():
@@ -129,10 +133,11 @@ def freeze_case(case: Case) -> Frozen:
             frozen[f"gradient of {name}"] = _freeze(parameter.grad)
     frozen |= {f"state {name}": _freeze(tensor) for name, tensor in network.state_dict().items()}
     with torch.no_grad():
-        state = network.prepare_support(network.encoder.encode(support), masks, draws=seeds)
+        state = network.prepare_support(network.encoder.encode(support), masks, prototype_seeds=seeds)
         frozen |= {f"support {i}": _freeze(tensor) for i, tensor in enumerate(_tensors(state))}
         found = network.segment(state, network.encoder.encode(query), image_size=query.shape[-2:])
-        frozen |= {f"query {i}": _freeze(tensor) for i, tensor in enumerate(_tensors(found))}
+        stages = (found.probabilities, found.prior_masks)
+        frozen |= {f"query {i}": _freeze(tensor) for i, tensor in enumerate(_tensors(stages))}
     return frozen
 
 

@@ -3,13 +3,15 @@
 from typing import Any
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock
+
+from models.resnet import ResNetBackbone
 
 NARROWING = 8
 
 
-class NarrowResNet(ResNet):
-    """torchvision's ResNet-18 with 8 to 64 channels in place of 64 to 512.
+class NarrowResNet(ResNetBackbone):
+    """A ResNet-18 with 8 to 64 channels in place of 64 to 512.
 
     The names in its state dict are those of a ResNet-18.
     """
@@ -25,8 +27,3 @@ class NarrowResNet(ResNet):
             self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
             self.bn1 = self._norm_layer(width)
         return super()._make_layer(block, width, blocks, **options)
-
-
-def narrow_resnet18(*, weights: None, **options: Any) -> NarrowResNet:
-    """Stand in for `torchvision.models.resnet18` where no pretrained weights are requested."""
-    return NarrowResNet(**options)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-import torchvision
+from torch import nn
 
 from data.supervoxels.__main__ import main as make_supervoxels
+from models.encoder import BACKBONES
 from tests.bad_inputs import QUICK, Trap, evaluate, make_place, refusal, set_trap, train, train_in
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
@@ -124,7 +125,7 @@ def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(place, capsys):
 
 def resnet(prefix="", without=(), **more):
     """A ResNet-18's state dict in a small file: one number stands for all of a tensor."""
-    shapes = torchvision.models.resnet18(weights=None).state_dict()
+    shapes = BACKBONES["resnet18"](norm_layer=nn.BatchNorm2d).state_dict()
     kept = {name: value for name, value in shapes.items() if not name.startswith(tuple(without))}
     return {
         prefix + name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in kept.items()

@@ -15,10 +15,8 @@ from config_ssl_upload import (
     make_experiment,
     parse_config,
 )
-from models.encoder_weights import PUBLISHED
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
-from util.config.training_settings import PUBLISHED_WEIGHTS
 from util.errors import UserError
 
 NAMES_SHARED_BY_THE_FIELD = {
@@ -217,5 +215,21 @@ def test_the_phantom_is_no_missing_path(tmp_path):
     check_paths(parse_config(with_changes("PHANTOM", path__PHANTOM__data_dir=str(tmp_path / "to be made"))))
 
 
-def test_the_published_weights_are_those_that_the_network_knows():
-    assert PUBLISHED_WEIGHTS == PUBLISHED
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ("recompute", "activation_checkpointing"),
+        ("optim.average_decay", "optim.ema_decay"),
+        ("evaluation.query_copies", "evaluation.test_time_augmentation"),
+        ("evaluation.clean_up", "evaluation.largest_component"),
+    ],
+)
+def test_a_former_name_of_a_key_is_refused_with_the_present_one(former, present):
+    values = dataset_defaults("PHANTOM")
+    *groups, name = former.split(".")
+    of_group = values[groups[0]] if groups else values
+    of_group[name] = of_group.pop(present.split(".")[-1])
+    with pytest.raises(
+        UserError, match=rf"^{former}: unknown configuration key; it is now called {present}$"
+    ):
+        parse_config(values)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import config_ssl_upload
-from config_ssl_upload import Config
+from config_ssl_upload import Config, ModelConfig
 from data.data_settings import PathConfig
 from dataloaders.episode_settings import AugmentationRanges
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from util.config.settings import describe_keys, group, key, whole
-from util.config.training_settings import ModelConfig, OptimConfig
+from util.config.training_settings import OptimConfig
 
 ROOT = Path(config_ssl_upload.__file__).parent
 # What a whole group of keys is handed to as keyword arguments.
@@ -87,7 +87,8 @@ def all_reads():
         f"task.{name}"
         for name in keys_read(_part_of("dataloaders/episode_settings.py", "TaskConfig"), "self")
     }
-    reads |= keys_read(_part_of("config_ssl_upload.py", "find_former_run"))
+    for function in ("find_former_run", "make_network"):
+        reads |= keys_read(_part_of("config_ssl_upload.py", function))
     return reads | keys_read(_part_of("config_ssl_upload.py", "Config"), "self")
 
 

@@ -10,7 +10,7 @@ from models import attention
 from models.attention import attend
 from models.precision import mixed_precision
 from models.prototypes import _random_keys
-from tests.models.episodes import make_batch, make_network
+from tests.models.episodes import losses_of, make_batch, make_network
 from util.config.settings import merge_values
 from util.parallel.hardware import choose_kernels
 from util.parallel.ranks import Ranks
@@ -32,7 +32,7 @@ def _step(device, precision):
             module.p = 0.0
     batch = [tensor.float().to(device) for tensor in make_batch(2)]
     with mixed_precision(device, precision):
-        losses = model(*batch, draws=torch.tensor([1, 2], device=device))
+        losses = losses_of(model, *batch, prototype_seeds=torch.tensor([1, 2], device=device))
     (losses.query + losses.alignment).mean().backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     return losses.query.detach().cpu(), losses.alignment.detach().cpu(), gradient.double().cpu()
@@ -95,7 +95,7 @@ def test_attention_in_pieces_equals_that_of_a_cpu(limit, monkeypatch):
 @pytest.mark.parametrize(
     "changes",
     [{"precision": name} for name in ("fp32", "tf32", "bf16")]
-    + [{"recompute": True}, {"precision": "bf16", "optim": {"name": "adamw"}}],
+    + [{"activation_checkpointing": True}, {"precision": "bf16", "optim": {"name": "adamw"}}],
     ids=str,
 )
 def test_a_step_never_waits_for_the_gpu(changes):

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 import training
 from config_ssl_upload import dataset_defaults, parse_config
 from dataloaders.episodes import make_episode_loader
-from tests.narrow_resnet import narrow_resnet18
+from models.encoder import BACKBONES
+from tests.narrow_resnet import NarrowResNet
 from tests.util.parallel.small_jobs import run_job
 from util.parallel.collectives import start_ranks
 from util.parallel.ranks import Ranks
@@ -48,14 +48,14 @@ def _gradients(values, batch_size, ranks, switch=None):
         dataset, batch_size=batch_size, num_workers=0, rank=ranks.rank, n_ranks=ranks.n_ranks
     )
     (batch,) = loader
-    losses = training.play(placed, batch, config=config, step=1, device=CPU, rank=ranks.rank)
+    losses = training.training_losses(placed, batch, config=config, step=1, device=CPU, rank=ranks.rank)
     (losses.query + losses.alignment).mean().backward()
     gradients = {n: p.grad.numpy() for n, p in network.named_parameters() if p.grad is not None}
     return batch["episode_index"].tolist(), gradients
 
 
 def _gradients_of_rank(values, switches):
-    torchvision.models.resnet18 = narrow_resnet18  # in this rank's process; the fixture is in another
+    BACKBONES["resnet18"] = NarrowResNet  # in this rank's process; the fixture is in another
     ranks = start_ranks("cpu")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -15,7 +15,7 @@ from util.engine.runs import list_checkpoints, list_runs
 
 N_STEPS = 7
 WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=5", "checkpoint_minutes=0")
-MORE = ("optim.average_decay=0.9", "eval_fold=0")  # the script would train every fold
+MORE = ("optim.ema_decay=0.9", "eval_fold=0")  # the script would train every fold
 
 
 @pytest.fixture(name="words_for", scope="module")

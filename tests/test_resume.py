@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 STEPS = ("n_steps=6", "print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
 # All that a checkpoint has to hold: momentum, averages, a running meter, shots, batches.
-FULL = ("optim.average_decay=0.9", "batch_size=2", "optim.schedule=cosine", "optim.warmup=0.3")
+FULL = ("optim.ema_decay=0.9", "batch_size=2", "optim.schedule=cosine", "optim.warmup=0.3")
 
 
 @pytest.fixture(name="folder")
@@ -189,16 +189,16 @@ def test_a_change_that_alters_the_result_is_refused_unless_forced(
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     tiny_overrides, folder, monkeypatch, capsys
 ):
-    real = training.play
+    real = training.training_losses
 
-    def play(model, batch, *, step, **places):
+    def training_losses(model, batch, *, step, **places):
         losses = real(model, batch, step=step, **places)
         if step == 3:
             losses.query.mul_(float("nan"))
         return losses
 
     assert run(*tiny_overrides, *STEPS) == 0
-    monkeypatch.setattr(training, "play", play)
+    monkeypatch.setattr(training, "training_losses", training_losses)
     assert run(*tiny_overrides, *STEPS) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: step 3: the loss is not finite (scan ")
@@ -214,16 +214,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
 def test_bad_steps_are_left_out_and_counted_where_that_is_allowed(
     tiny_overrides, folder, monkeypatch, capsys
 ):
-    real = training.play
+    real = training.training_losses
 
-    def play(model, batch, *, step, **places):
+    def training_losses(model, batch, *, step, **places):
         losses = real(model, batch, step=step, **places)
         if step in (2, 4):
             losses.alignment.mul_(float("inf"))
             losses.query.mul_(float("nan"))
         return losses
 
-    monkeypatch.setattr(training, "play", play)
+    monkeypatch.setattr(training, "training_losses", training_losses)
     words = [*tiny_overrides, *STEPS, "print_interval=6"]
     assert run(*words, "nonfinite=skip:1") == 2
     told = capsys.readouterr()

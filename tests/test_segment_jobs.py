@@ -10,7 +10,7 @@ from dataloaders.evaluation_sets import EvaluationScan, organ_slices, plan_jobs
 from models.few_shot_seg import FewShotSeg
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices
-from models.inference.test_time_augmentation import CHANGES, average_over_copies
+from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
 from tests.models.episodes import make_network, smooth
 from util.evaluation.postprocess import clean_up
 from util.io.image_io import Geometry
@@ -52,8 +52,8 @@ def _config(**choices):
     defaults = {
         "support_slices": 1,
         "join_support": "probabilities",
-        "query_copies": 1,
-        "clean_up": False,
+        "test_time_augmentation": 1,
+        "largest_component": False,
         "slices_per_call": None,
     }
     return SimpleNamespace(evaluation=SimpleNamespace(**{**defaults, **choices}))
@@ -124,17 +124,17 @@ def test_several_support_slices_are_joined_as_plain_loops_join_them(network, job
     assert _largest_difference(found, lambda job: by_default[id(job)]) > 1e-3
 
 
-def test_query_copies_are_averaged_before_the_resize(network, jobs):
+def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs):
     segmenter = NetworkSegmenter(network)
 
     def expected_of(job):
         def segment(images):
             yield _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)], images)
 
-        [mean] = average_over_copies(segment, job.query.images, 3)
+        [mean] = average_over_versions(segment, job.query.images, 3)
         return _resize(mean, job)
 
-    found = _segment(segmenter, jobs[:6], query_copies=3, slices_per_call=2)
+    found = _segment(segmenter, jobs[:6], test_time_augmentation=3, slices_per_call=2)
     assert _largest_difference(found, expected_of) < 1e-5
     by_default = {id(job): probabilities for job, probabilities in _segment(segmenter, jobs[:6])}
     assert _largest_difference(found, lambda job: by_default[id(job)]) > 1e-3
@@ -142,9 +142,9 @@ def test_query_copies_are_averaged_before_the_resize(network, jobs):
 
 def test_cleaning_comes_last(network, jobs):
     segmenter = NetworkSegmenter(network)
-    choices = {"query_copies": 2, "support_slices": 2}
+    choices = {"test_time_augmentation": 2, "support_slices": 2}
     raw = _segment(segmenter, jobs, **choices)
-    cleaned = _segment(segmenter, jobs, clean_up=True, **choices)
+    cleaned = _segment(segmenter, jobs, largest_component=True, **choices)
     for (_, probabilities), (_, clean) in zip(raw, cleaned, strict=True):
         np.testing.assert_array_equal(clean, clean_up(probabilities))
     assert any((a != b).any() for (_, a), (_, b) in zip(raw, cleaned, strict=True))
@@ -168,19 +168,21 @@ class _Counter(NetworkSegmenter):
         return super().prepare(encoding, masks)
 
 
-@pytest.mark.parametrize("n_copies", [1, 1 + len(CHANGES)])
-def test_slices_are_encoded_once_a_copy_and_supports_prepared_once(network, jobs, n_copies):
+@pytest.mark.parametrize("n_versions", [1, 1 + len(PERTURBATIONS)])
+def test_slices_are_encoded_once_a_version_and_supports_prepared_once(network, jobs, n_versions):
     segmenter = _Counter(network)
-    choices = {"support_slices": 3, "query_copies": n_copies, "slices_per_call": 2}
+    choices = {"support_slices": 3, "test_time_augmentation": n_versions, "slices_per_call": 2}
     of_main = [job for job in jobs if job.main_support]
     _segment(segmenter, of_main, **choices)
     # Organ 1 lies in slices 1 to 5, organ 4 in 3 to 5: all of them serve. Two queries, segmented wholly.
-    assert segmenter.n_encoded == 5 + n_copies * 2 * N_SLICES
+    assert segmenter.n_encoded == 5 + n_versions * 2 * N_SLICES
     assert segmenter.n_prepared == 5 + 3
     assert segmenter.most_at_once == 2
 
 
-@pytest.mark.parametrize("choices", [{}, {"support_slices": 3, "query_copies": 3, "clean_up": True}])
+@pytest.mark.parametrize(
+    "choices", [{}, {"support_slices": 3, "test_time_augmentation": 3, "largest_component": True}]
+)
 def test_a_second_time_gives_the_same_and_leaves_the_scans_as_they_were(network, jobs, choices):
     segmenter = NetworkSegmenter(network)
     scans = [scan for job in jobs for scan in (job.support, job.query)]
@@ -194,9 +196,9 @@ def test_a_second_time_gives_the_same_and_leaves_the_scans_as_they_were(network,
         np.testing.assert_array_equal(scan.label_map, label_map)
 
 
-def test_copied_masks_are_those_of_the_slices_whatever_the_query_copies(jobs):
+def test_copied_masks_are_those_of_the_slices_whatever_the_test_time_augmentation(jobs):
     of_own_size = [job for job in jobs if job.query.label_map.shape[1:] == SIZE]
-    found = _segment(CopySegmenter(), of_own_size, query_copies=5)
+    found = _segment(CopySegmenter(), of_own_size, test_time_augmentation=5)
     for job, probabilities in found:
         masks = job.support.support_labels == job.label
         expected = masks[job.support_slices[job.assignment.parts]]
@@ -216,6 +218,6 @@ def test_copied_masks_of_several_slices_are_averaged(jobs):
 def test_cosine_matching_goes_through_the_same_choices(network, jobs):
     segmenter = CosineSegmenter(network.encoder)
     plain = _segment(segmenter, jobs[:2])
-    for choices in ({"support_slices": 3}, {"query_copies": 2}, {"clean_up": True}):
+    for choices in ({"support_slices": 3}, {"test_time_augmentation": 2}, {"largest_component": True}):
         chosen = _segment(segmenter, jobs[:2], **choices)
         assert any((a != b).any() for (_, a), (_, b) in zip(plain, chosen, strict=True))

@@ -8,7 +8,7 @@ import torch
 
 import training
 from config_ssl_upload import dataset_defaults, parse_config
-from models.outputs import METRICS, EpisodeLosses
+from models.losses import METRICS, EpisodeLosses
 from util.config.command_line import run_command_line
 from util.engine.metric_averager import Meter
 from util.engine.optimisation import learning_rate
@@ -33,7 +33,7 @@ def losses(query, alignment):
         prior_areas=areas,
         prior_agreement=torch.tensor([0.75, 0.5, 0.125]),
     )
-    return episode_losses.told()
+    return episode_losses.metrics()
 
 
 def test_learning_rate_is_cut_after_each_full_period():
@@ -109,7 +109,7 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
 
 def test_an_average_of_the_weights_is_what_snapshots_hold(tiny_overrides, tmp_path):
     train(tiny_overrides, "save_snapshot_every=1")
-    train(tiny_overrides, "optim.average_decay=0.999")
+    train(tiny_overrides, "optim.ema_decay=0.999")
     folder = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
     steps = [weights_of(folder / "1", step) for step in (1, 2, 3)]
     average = weights_of(folder / "2")

@@ -122,10 +122,10 @@ def test_waiting_for_the_device_would_be_found(wait):
     [
         {},
         {
-            "optim": {"name": "adamw", "clip_norm": 1.0, "average_decay": 0.9},
+            "optim": {"name": "adamw", "clip_norm": 1.0, "ema_decay": 0.9},
             "nonfinite": "skip:3",
         },
-        {"recompute": True},
+        {"activation_checkpointing": True},
         *({"model": {switch: False}} for switch in SWITCHES),
         *({"model": {"prior_form": form}} for form in PRIOR_FORMS),
         {"model": {"prior_gradient": "straight_through"}},
@@ -149,7 +149,7 @@ def test_a_step_never_waits_for_the_device(changes):
 def _losses(config, batch, step=1):
     model = training.make_network(config).train()
     model = training.place_network(config, model, device=CPU, ranks=Ranks())
-    return training.play(model, batch, config=config, step=step, device=CPU).query.tolist()
+    return training.training_losses(model, batch, config=config, step=step, device=CPU).query.tolist()
 
 
 def test_draws_follow_the_episodes_index_and_dropout_the_step(monkeypatch):
@@ -174,7 +174,7 @@ def test_convolutions_keep_channels_innermost_through_a_step_where_asked(channel
     assert placed is network
     state = training.make_state(config, network, device=CPU, log=lambda *told: None)
     training.take_step(config, network, state, _batch(), device=CPU)
-    training.play(network, _batch(), config=config, step=1, device=CPU).query.mean().backward()
+    training.training_losses(network, _batch(), config=config, step=1, device=CPU).query.mean().backward()
     spatial = [p for p in _weights(network, 4) if p.shape[1] > 1 and p.shape[2] > 1]
     assert len(spatial) > 15
     for weight in spatial:
@@ -208,10 +208,10 @@ def test_the_optimiser_is_fused_where_there_is_a_kernel_and_has_every_parameter(
 def test_parameters_are_said_to_be_left_out_exactly_where_some_get_no_gradient(switch):
     config = _config(model={switch: False} if switch else {})
     network = training.make_network(config).train()
-    losses = training.play(network, _batch(), config=config, step=1, device=CPU)
+    losses = training.training_losses(network, _batch(), config=config, step=1, device=CPU)
     (losses.query + losses.alignment).mean().backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    assert network.leaves_parameters_out is bool(without)
+    assert network.has_unused_parameters is bool(without)
 
 
 @pytest.fixture(name="lone_group")

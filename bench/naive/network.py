@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.few_shot_seg import FewShotSeg
-from models.losses import segmentation_loss
+from models.losses import weighted_cross_entropy
 from models.matching import Decoder
 from models.mining import InformationAggregation
 
@@ -40,12 +40,12 @@ class NaiveFewShotSeg(nn.Module):
         (support, query), (tau_support, tau_query) = features.split(1), tau
         taus = {"tau_support": tau_support, "tau_query": tau_query}
         there = self.segment(support, support_mask, query, **taus)
-        query_loss = segmentation_loss(there[:, None], query_mask[:, None])[0, 0]
+        query_loss = weighted_cross_entropy(there.log()[:, None], query_mask[:, None])[0, 0]
         predicted = there.argmax(dim=1)
         if not predicted.any():
             return query_loss, torch.zeros_like(query_loss)
         back = self.segment(query, predicted.to(support_mask.dtype), support, **taus)
-        return query_loss, segmentation_loss(back[:, None], support_mask[:, None])[0, 0]
+        return query_loss, weighted_cross_entropy(back.log()[:, None], support_mask[:, None])[0, 0]
 
     def predict(self, support_image: Tensor, support_mask: Tensor, query_image: Tensor) -> Tensor:
         """Segment one query: probabilities `(1, 2, H, W)`."""

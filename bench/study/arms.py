@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config_ssl_upload import RECIPES, Config, dataset_defaults, parse_config
+from models.prior_masks import PRIOR_FORMS
 from util.config.settings import merge_values
-from util.config.training_settings import PRIOR_FORMS
 
 N_MARKS = 4  # equal parts of a training after each of which it is evaluated
 N_LOG_LINES = 20
@@ -103,7 +103,7 @@ ARMS = {
     "batch_4_linear": _batch_4(4 * START_RATE, "rate times 4"),
     "batch_4_root": _batch_4(2 * START_RATE, "rate times 2"),
     "clipped": Arm(RECIPE, "norm of the gradients clipped at 1", {"optim": {"clip_norm": 1.0}}),
-    "averaged": Arm(RECIPE, "average of the weights, decay 0.99", {"optim": {"average_decay": 0.99}}),
+    "averaged": Arm(RECIPE, "average of the weights, decay 0.99", {"optim": {"ema_decay": 0.99}}),
     "gaps": Arm(RECIPE, "support and query up to 3 slices apart", {"task": {"max_gap": 3}}),
     "mixed_sizes": Arm(RECIPE, "supervoxels of three sizes", {"task": {"more_sv": ()}}),
     "intensities": Arm(RECIPE, "contrast, brightness, noise, bias fields", {"task": _INTENSITIES}),

@@ -32,9 +32,9 @@ RECORDED = REPOSITORY / "bench" / "study" / "results"  # what the repository kee
 TEST_TIME_ARMS = (START, "strong")
 TEST_TIME = {
     "3 support slices": {"support_slices": 3},
-    "5 query copies": {"query_copies": 5},
+    "5 query copies": {"test_time_augmentation": 5},
     "3 support slices as shots": {"support_slices": 3, "join_support": "shots"},
-    "clean-up": {"clean_up": True},
+    "clean-up": {"largest_component": True},
 }
 
 Table = dict[str, Any]

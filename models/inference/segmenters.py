@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from models.encoder import Encoded, Encoder
 from models.few_shot_seg import FewShotSeg
-from models.folding import fold_batchnorm
 from models.precision import mixed_precision, store_half_weights
 from models.similarity import cosine_similarity
 
@@ -69,11 +68,11 @@ class NetworkSegmenter:
     sees_queries = True
 
     def __init__(self, model: FewShotSeg, *, precision: str = "fp32") -> None:
-        fold_batchnorm(model.eval().encoder.backbone)
+        model.eval().encoder.backbone.fold_batchnorm()
         self.model = model.to(memory_format=torch.channels_last)
         self.precision = precision
         if precision == "bf16":
-            for part in model.heavy_parts():
+            for part in model.autocast_modules():
                 store_half_weights(part)
 
     def _context(self, tensor: Tensor) -> AbstractContextManager:

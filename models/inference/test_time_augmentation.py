@@ -1,6 +1,6 @@
-"""Average a scan's segmentation over slightly changed copies of its slices.
+"""Test-time augmentation: average a scan's segmentation over slightly changed versions of its slices.
 
-The copies are fixed, and none is mirrored: left and right stay themselves.
+The versions are fixed, and none is mirrored: left and right must not be exchanged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class QueryCopy:
-    """How a copy differs from its slice.
+class Perturbation:
+    """A fixed change of a slice, which can be undone.
 
     Attributes:
         shift_px: `(down, right)`, applied after the scale.
@@ -25,7 +25,7 @@ class QueryCopy:
     scale: float
     gamma: float
 
-    def make(self, images: Tensor) -> Tensor:
+    def apply(self, images: Tensor) -> Tensor:
         """Change slices `(n, 1, H, W)`; what comes in from outside is their minimum."""
         low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
         reach = (high - low).clamp(min=torch.finfo(images.dtype).tiny)
@@ -35,56 +35,56 @@ class QueryCopy:
         return moved * reach + low
 
     def undo(self, probabilities: Tensor) -> Tensor:
-        """Move the probabilities `(n, H, W)` of a copy back to its slice.
+        """Move the probabilities `(n, H, W)` of a changed slice back.
 
-        They are 0 where the copy does not reach.
+        They are 0 where the changed slice does not reach.
         """
         return _move(probabilities[:, None], self.shift_px, self.scale)[:, 0]
 
 
-# Shifts of half a feature's width (a feature stands for 4 px), so that the copies are sampled between the
+# Shifts of half a feature's width (a feature stands for 4 px), so that the versions are sampled between the
 # slice's own features. Scales and exponents lie well within what training varies, and come in opposite pairs:
-# odd numbers of copies are balanced.
-CHANGES = (
-    QueryCopy(shift_px=(2.0, 2.0), scale=1.1, gamma=0.8),
-    QueryCopy(shift_px=(-2.0, -2.0), scale=1 / 1.1, gamma=1 / 0.8),
-    QueryCopy(shift_px=(2.0, -2.0), scale=1.05, gamma=1 / 0.8),
-    QueryCopy(shift_px=(-2.0, 2.0), scale=1 / 1.05, gamma=0.8),
+# odd numbers of versions are balanced.
+PERTURBATIONS = (
+    Perturbation(shift_px=(2.0, 2.0), scale=1.1, gamma=0.8),
+    Perturbation(shift_px=(-2.0, -2.0), scale=1 / 1.1, gamma=1 / 0.8),
+    Perturbation(shift_px=(2.0, -2.0), scale=1.05, gamma=1 / 0.8),
+    Perturbation(shift_px=(-2.0, 2.0), scale=1 / 1.05, gamma=0.8),
 )
-MAX_COPIES = 1 + len(CHANGES)
+MAX_VERSIONS = 1 + len(PERTURBATIONS)
 
 
-def average_over_copies(
-    segment: Callable[[Tensor], Iterable[Tensor]], images: Tensor, n_copies: int
+def average_over_versions(
+    segment: Callable[[Tensor], Iterable[Tensor]], images: Tensor, n_versions: int
 ) -> Iterator[Tensor]:
-    """Average the segmentations of a scan's slices and of changed copies of them.
+    """Average the segmentations of a scan's slices and of changed versions of them.
 
-    The copies go through one after the other, so that no more encoded slices are held at a time than without
-    them; held are instead the probabilities of all requests. A pixel's mean is over the copies that show it.
+    The versions are segmented one after the other, so that no more encoded slices are held at a time than
+    without them; the probabilities of all requests are held instead. A pixel's mean is over the versions that
+    show it.
 
     Args:
         segment: answers requests for slices of the scan that it is given, with a probability map `(n, H, W)`
             each; see `segment_scan`.
         images: the scan's slices, `(Z, 1, H, W)`.
-        n_copies: 1 to `MAX_COPIES`: the slices themselves and the first so many of `CHANGES`.
+        n_versions: 1 to `MAX_VERSIONS`: the slices themselves and the first so many `PERTURBATIONS`.
 
     Yields:
-        For each request its mean probabilities `(n, H, W)`. With a single copy they are what `segment` gives,
-        as it gives them.
+        For each request its mean probabilities `(n, H, W)`; with a single version those of `segment` itself.
 
     Raises:
-        ValueError: there are not so many copies.
+        ValueError: there are not so many versions.
     """
-    if not 1 <= n_copies <= MAX_COPIES:
-        raise ValueError(f"n_copies must be 1 to {MAX_COPIES}, got {n_copies}")
-    if n_copies == 1:
+    if not 1 <= n_versions <= MAX_VERSIONS:
+        raise ValueError(f"n_versions must be 1 to {MAX_VERSIONS}, got {n_versions}")
+    if n_versions == 1:
         yield from segment(images)
         return
     totals = list(segment(images))
     shown = images.new_ones(1, *images.shape[-2:])
     n_shown = shown
-    for change in CHANGES[: n_copies - 1]:
-        for index, found in enumerate(segment(change.make(images))):
+    for change in PERTURBATIONS[: n_versions - 1]:
+        for index, found in enumerate(segment(change.apply(images))):
             totals[index] = totals[index] + change.undo(found)
         n_shown = n_shown + change.undo(shown)
     for total in totals:

@@ -9,7 +9,7 @@ import torch
 
 import training
 import validation
-from config_ssl_upload import dataset_defaults, parse_config
+from config_ssl_upload import ModelConfig, dataset_defaults, parse_config
 from data.fingerprint import write_fingerprint
 from data.layout import DatasetLayout
 from data.preparation import ensure_volumes, hash_volumes
@@ -22,7 +22,6 @@ from tests.conftest import TINY
 from tests.fuzzing.text_damages import digest_of
 from util.config.command_line import run_command_line, run_guarded
 from util.config.settings import default_values
-from util.config.training_settings import ModelConfig
 from util.engine.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from util.engine.snapshots import Snapshot, load_snapshot, load_weights, save_snapshot
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
+from models.losses import episode_losses
 from tests.models.prototype_cases import disc
 
 WIDTH = 8
@@ -54,7 +55,9 @@ def _raise_thresholds(thresholds):
 
 
 class _TinyBackbone(nn.Module):
-    """A residual network's parts at its strides, small enough for float64 on a CPU."""
+    """A backbone of a residual network's strides, small enough for float64 on a CPU."""
+
+    n_channels, n_outputs = 24, 1000
 
     def __init__(self):
         super().__init__()
@@ -67,6 +70,29 @@ class _TinyBackbone(nn.Module):
         )
         self.layer4 = nn.Sequential(nn.Conv2d(24, 20, kernel_size=3, stride=2, padding=1), nn.ReLU())
         self.fc = nn.Linear(20, 1000)
+
+    @property
+    def feature_stages(self):
+        return self.layer1, self.layer2, self.layer3
+
+    @property
+    def classifier_stage(self):
+        return self.layer4
+
+    def stem(self, images):
+        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+
+    def classify(self, pooled):
+        return self.fc(pooled)
+
+    def run_block(self, block, x):
+        return block(x)
+
+    def autocast_modules(self):
+        return [self.conv1, self.layer3, self.layer4]
+
+    def fold_batchnorm(self):
+        """Leave it: nothing is to be gained here."""
 
 
 def make_network(*, tiny=True, **switches):
@@ -89,3 +115,9 @@ def make_network(*, tiny=True, **switches):
                     parameter.mul_(10)
     model.encoder.register_forward_hook(_raise_thresholds(THRESHOLDS["tiny" if tiny else "resnet18"]))
     return model.train(False)
+
+
+def losses_of(model, support, support_masks, query, query_masks, *, prototype_seeds=None):
+    """Segment episodes in both directions and compute their losses."""
+    output = model(support, support_masks, query, prototype_seeds=prototype_seeds)
+    return episode_losses(output, support_masks, query_masks)

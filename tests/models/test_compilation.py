@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
-from tests.models.episodes import make_batch
+from tests.models.episodes import losses_of, make_batch
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def _step(model, batch):
     for module in model.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
-    losses = model(*batch, draws=torch.tensor([1, 2]))
+    losses = losses_of(model, *batch, prototype_seeds=torch.tensor([1, 2]))
     (losses.query + losses.alignment).mean().backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return losses, gradients, {name: value.clone() for name, value in model.state_dict().items()}
@@ -57,7 +57,9 @@ def _assert_equal(tensors, others):
 def test_losses_gradients_and_statistics_equal_the_plain_ones(recompute):
     batch = [tensor.float() for tensor in make_batch(2, size_px=(32, 32))]
     plain, gradients, state = _step(_network(compiled=False), batch)
-    losses, found_gradients, found_state = _step(_network(compiled=True, recompute=recompute), batch)
+    losses, found_gradients, found_state = _step(
+        _network(compiled=True, activation_checkpointing=recompute), batch
+    )
     torch.testing.assert_close(losses.query, plain.query, rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.alignment, plain.alignment, rtol=1e-5, atol=0)
     _assert_equal(found_gradients, gradients)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 import models
 from models.few_shot_seg import FewShotSeg
-from tests.models.episodes import make_batch
+from tests.models.episodes import losses_of, make_batch
 
 
 class _OnlyMeta(TorchDispatchMode):
@@ -30,7 +30,7 @@ def test_everything_is_made_on_the_inputs_device():
     model = FewShotSeg(encoder="resnet18", feature_width=4).to("meta")
     batch = [tensor.float().to("meta") for tensor in make_batch(2, 2, 3)]
     with _OnlyMeta():
-        losses = model(*batch)
+        losses = losses_of(model, *batch)
         probabilities = model.predict(*batch[:3])
     assert losses.query.shape == losses.alignment.shape == (2,)
     assert probabilities.shape == (2, 3, 2, 65, 71)

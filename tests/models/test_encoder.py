@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.encoder import ENCODERS, Encoder, calibrate_batchnorm, freeze_batchnorm
+from models.encoder import BACKBONES, Encoder, calibrate_batchnorm, freeze_batchnorm
 
 LAYER3_WIDTH = {"resnet101": 1024, "resnet50": 1024, "resnet18": 256}
 LAYER4_WIDTH = {"resnet101": 2048, "resnet50": 2048, "resnet18": 512}
@@ -32,7 +32,7 @@ def _statistics(encoder):
     return {name: value.clone() for name, value in encoder.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_features_have_a_quarter_of_the_image_size_rounded_up(name):
     with torch.device("meta"):
         encoder = Encoder(name=name, feature_width=16)
@@ -44,7 +44,7 @@ def test_features_have_a_quarter_of_the_image_size_rounded_up(name):
         assert math.ceil(257 / 4) == 65
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_layers_have_the_published_widths(name):
     with torch.device("meta"):
         encoder = Encoder(name=name)
@@ -133,7 +133,7 @@ def test_norms_start_at_one_and_zero_and_linear_layers_within_pytorchs_bound(enc
         assert linear.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_group_norm_takes_the_place_of_every_batchnorm_in_groups_of_eight_or_more(name):
     with torch.device("meta"):
         encoder = Encoder(name=name, feature_width=8, norm="group")

@@ -5,7 +5,7 @@ import torch
 
 from models.encoder import Encoded
 from tests.models import literal, literal_network
-from tests.models.episodes import WIDTH, make_batch, make_network
+from tests.models.episodes import WIDTH, losses_of, make_batch, make_network
 from tests.models.prototype_cases import disc
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
@@ -110,7 +110,7 @@ def test_both_losses_equal_the_literal_ones(model, n_shots, n_queries):
     batch = make_batch(2, n_shots, n_queries)
     batch[3][0, 0, :9] = 255
     with torch.no_grad():
-        losses = model(*batch)
+        losses = losses_of(model, *batch)
         for episode in range(2):
             query_loss, alignment = _literal_losses(model, batch, episode)
             assert losses.query[episode].item() == pytest.approx(query_loss.item(), abs=2e-6)
@@ -121,7 +121,7 @@ def test_both_losses_equal_the_literal_ones(model, n_shots, n_queries):
 def test_gradients_of_both_losses_equal_the_literal_ones():
     model, batch = make_network(frozen_batchnorm=True), make_batch(1, 2)
     parameters = dict(model.named_parameters())
-    losses = model(*batch)
+    losses = losses_of(model, *batch)
     got = torch.autograd.grad((losses.query + losses.alignment).sum(), parameters.values())
     support, support_masks, query, query_masks = batch
     images = model.encoder.encode(torch.cat([support, query], dim=1))
@@ -150,7 +150,7 @@ def _always(model, name):
 
 def test_alignment_costs_nothing_where_nothing_was_predicted():
     model = _always(make_network(), "bg")
-    losses = model(*make_batch(2, 2))
+    losses = losses_of(model, *make_batch(2, 2))
     assert losses.alignment.tolist() == [0, 0]
     assert losses.query.gt(0).all()
     (losses.query + losses.alignment).sum().backward()
@@ -160,11 +160,11 @@ def test_alignment_costs_nothing_where_nothing_was_predicted():
 def test_an_episode_without_prediction_leaves_its_neighbours_alignment_alone():
     model, batch = make_network(), make_batch(2)
     with torch.no_grad():
-        expected = model(*batch).alignment
+        expected = losses_of(model, *batch).alignment
         # The first episode's background wins everywhere.
         advantage = torch.tensor([[50.0, 0.0], [0.0, 0.0]], dtype=torch.float64)[:, None, :, None, None]
         model.matching.register_forward_hook(lambda _module, _inputs, logits: logits + advantage)
-        alignment = model(*batch).alignment
+        alignment = losses_of(model, *batch).alignment
     assert alignment[0] == 0
     torch.testing.assert_close(alignment[1], expected[1])
     assert alignment[1] > 0
@@ -174,4 +174,4 @@ def test_alignment_of_an_image_all_foreground_is_the_literal_one():
     model, batch = _always(make_network(), "fg"), make_batch()
     with torch.no_grad():
         expected = _literal_losses(model, batch, 0)[1].item()
-        assert model(*batch).alignment.item() == pytest.approx(expected, abs=2e-6)
+        assert losses_of(model, *batch).alignment.item() == pytest.approx(expected, abs=2e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.prototypes import extract_prototypes
-from tests.models.episodes import make_batch, make_network
+from tests.models.episodes import losses_of, make_batch, make_network
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
 
@@ -14,37 +14,37 @@ def test_an_episode_alone_gives_what_it_gives_in_a_batch(switch):
     model, batch = make_network(**({switch: False} if switch else {})), make_batch(3, 2)
     batch[1][1] = 0
     with torch.no_grad():
-        losses, probabilities = model(*batch), model.predict(*batch[:3])
+        losses, probabilities = losses_of(model, *batch), model.predict(*batch[:3])
         for episode in range(3):
             alone = [tensor[episode, None] for tensor in batch]
             torch.testing.assert_close(model.predict(*alone[:3])[0], probabilities[episode])
-            torch.testing.assert_close(model(*alone).query[0], losses.query[episode])
-            torch.testing.assert_close(model(*alone).alignment[0], losses.alignment[episode])
+            torch.testing.assert_close(losses_of(model, *alone).query[0], losses.query[episode])
+            torch.testing.assert_close(losses_of(model, *alone).alignment[0], losses.alignment[episode])
 
 
 def test_training_draws_make_an_episode_depend_on_its_own_seed_alone(model):
     batch = make_batch(2, 1, size_px=(129, 121))  # more than 150 background windows
     with torch.no_grad():
-        together = model(*batch, draws=torch.tensor([3, 40]))
+        together = losses_of(model, *batch, prototype_seeds=torch.tensor([3, 40]))
         alone = [t[1, None] for t in batch]
-        again = model(*alone, draws=torch.tensor([40]))
-        other = model(*alone, draws=torch.tensor([50]))
+        again = losses_of(model, *alone, prototype_seeds=torch.tensor([40]))
+        other = losses_of(model, *alone, prototype_seeds=torch.tensor([50]))
     torch.testing.assert_close(again.query[0], together.query[1])
     torch.testing.assert_close(again.alignment[0], together.alignment[1])
     assert not torch.equal(again.query, other.query)
 
 
 def test_training_draws_in_both_directions_and_for_both_classes_with_seeds_of_their_own(model, monkeypatch):
-    seeds = []
+    used = []
 
-    def extract(features, masks, *, area_limit, draws):
-        seeds.append(draws.item())
-        return extract_prototypes(features, masks, area_limit=area_limit, draws=draws)
+    def extract(features, masks, *, area_limit, seeds):
+        used.append(seeds.item())
+        return extract_prototypes(features, masks, area_limit=area_limit, seeds=seeds)
 
     monkeypatch.setattr("models.few_shot_seg.extract_prototypes", extract)
     with torch.no_grad():
-        model(*make_batch(1, 1), draws=torch.tensor([3]))
-    assert len(set(seeds)) == 4
+        losses_of(model, *make_batch(1, 1), prototype_seeds=torch.tensor([3]))
+    assert len(set(used)) == 4
 
 
 def test_a_query_alone_gives_what_it_gives_among_others(model):
@@ -73,7 +73,7 @@ def test_the_order_of_the_shots_does_not_matter(model):
     with torch.no_grad():
         there = model.predict(support, masks, query)
         torch.testing.assert_close(model.predict(support[:, order], masks[:, order], query), there)
-        losses = model(support, masks, query, query_masks)
+        losses = losses_of(model, support, masks, query, query_masks)
         permuted = model(support[:, order], masks[:, order], query, query_masks)
     torch.testing.assert_close(permuted.alignment, losses.alignment)
 
@@ -111,7 +111,7 @@ def test_probabilities_are_probabilities_of_the_image_size(model):
 def test_prior_areas_are_the_masks_shares(model):
     batch = make_batch(2, 1, 2)
     with torch.no_grad():
-        areas = model(*batch).prior_areas
+        areas = losses_of(model, *batch).prior_areas
         support, masks, query, _ = batch
         state = model.prepare_support(model.encoder.encode(support), masks)
         found = model.segment(state, model.encoder.encode(query), image_size=(65, 71)).prior_masks

@@ -5,12 +5,12 @@ import torch
 
 from models.encoder import Encoded
 from models.few_shot_seg import FewShotSeg
-from tests.models.episodes import make_batch, make_network
+from tests.models.episodes import losses_of, make_batch, make_network
 
 
 def test_every_parameter_learns_in_a_training_step():
     model = make_network(tiny=False).train()
-    losses = model(*make_batch(2), draws=torch.tensor([0, 1]))
+    losses = losses_of(model, *make_batch(2), prototype_seeds=torch.tensor([0, 1]))
     (losses.query + losses.alignment).mean().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
@@ -35,7 +35,7 @@ def test_training_changes_batchnorm_statistics_alone_and_frozen_ones_not(frozen,
     model = make_network(frozen_batchnorm=frozen).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     attributes = set(vars(model))
-    model(*make_batch())
+    losses_of(model, *make_batch())
     changed = _changed(model, before)
     assert bool(changed) is changes
     assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in changed)
@@ -56,7 +56,7 @@ def test_batchnorm_trains_on_support_and_query_together():
     model, batch = make_network().train(), make_batch()
     means = []
     model.encoder.backbone.bn1.register_forward_pre_hook(lambda _m, inputs: means.append(len(inputs[0])))
-    model(*batch)
+    losses_of(model, *batch)
     assert means == [2]
 
 
@@ -77,6 +77,6 @@ def test_inputs_stay_as_they_were(model):
     batch = make_batch(2, 2)
     copies = [tensor.clone() for tensor in batch]
     with torch.no_grad():
-        model(*batch)
+        losses_of(model, *batch)
         model.predict(*batch[:3])
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(batch, copies, strict=True))

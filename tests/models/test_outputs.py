@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.outputs import METRICS, describe_metrics
+from models.losses import METRICS, describe_metrics
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from torch import nn
 
 from models.encoder import Encoded
 from models.inference.segmenters import NetworkSegmenter
-from models.losses import segmentation_loss
-from models.precision import full_precision, mixed_precision, store_half_weights, widen
-from tests.models.episodes import make_batch, make_network
+from models.losses import weighted_cross_entropy
+from models.precision import full_precision, mixed_precision, store_half_weights, upcast
+from tests.models.episodes import losses_of, make_batch, make_network
 from util.parallel.processor import has_bfloat16
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def _training_losses(model, batch, precision):
             module.p = 0.0
     model.zero_grad()
     with mixed_precision(CPU, precision):
-        losses = model(*batch, draws=torch.tensor([1, 2]))
+        losses = losses_of(model, *batch, prototype_seeds=torch.tensor([1, 2]))
     (losses.query + losses.alignment).mean().backward()
     return losses, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
@@ -66,8 +66,8 @@ def _training_losses(model, batch, precision):
 )
 def test_widening_lifts_half_formats_alone(dtype, wide):
     tensor = torch.ones(3, dtype=dtype)
-    assert widen(tensor).dtype == wide
-    assert (widen(tensor) is tensor) is (dtype == wide)
+    assert upcast(tensor).dtype == wide
+    assert (upcast(tensor) is tensor) is (dtype == wide)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_only_bf16_turns_products_into_bfloat16_and_full_precision_lifts_it(prec
 def test_full_precision_works_where_there_is_no_autocast():
     a = torch.empty(4, 4, device="meta", dtype=torch.bfloat16)
     with full_precision(a):
-        assert widen(a @ a).dtype == torch.float32
+        assert upcast(a @ a).dtype == torch.float32
     with mixed_precision(a.device, "fp32"):
         assert (a @ a).dtype == torch.bfloat16
 
@@ -135,7 +135,7 @@ def test_behind_the_encoder_losses_and_gradients_hardly_notice_bfloat16(model, s
         with mixed_precision(CPU, precision):
             state = model.prepare_support(Encoded(features[0], shots.tau), masks)
             found = model.segment(state, Encoded(features[1], queries.tau), image_size=query.shape[-2:])
-        loss = segmentation_loss(found.probabilities, query_masks).mean()
+        loss = weighted_cross_entropy(found.logits, query_masks).mean()
         results[precision] = loss.item(), torch.autograd.grad(loss, [*features, *parameters])
     (expected, exact), (loss, gradients) = results["fp32"], results["bf16"]
     assert loss == pytest.approx(expected, rel=0.004)

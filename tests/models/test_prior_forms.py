@@ -19,9 +19,7 @@ from models.prior_masks import (
 from models.prototypes import Prototypes
 from models.similarity import Similarity
 from tests.models import literal
-from tests.models.episodes import make_batch
-from util.config.training_settings import PRIOR_FORMS as CONFIGURED_FORMS
-from util.config.training_settings import PRIOR_GRADIENTS as CONFIGURED_GRADIENTS
+from tests.models.episodes import losses_of, make_batch
 
 N_EPISODES, WIDTH, GRID = 2, 5, (6, 7)
 
@@ -217,11 +215,6 @@ def test_pixels_to_ignore_count_as_background_in_the_agreement():
     assert PriorMasks(ones, ones, ones, ones).agreement(truth).tolist() == pytest.approx([1, 0, 0], abs=1e-4)
 
 
-def test_the_configuration_offers_what_the_network_has():
-    assert tuple(PRIOR_FORMS) == CONFIGURED_FORMS
-    assert PRIOR_GRADIENTS == CONFIGURED_GRADIENTS
-
-
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -243,9 +236,9 @@ def test_every_form_trains_and_an_episode_is_what_it_would_be_alone(form, gradie
         encoder="resnet18", feature_width=8, prior_form=form, prior_gradient=gradient, frozen_batchnorm=True
     ).eval()
     batch = [tensor.float() for tensor in make_batch(2, size_px=(40, 41))]
-    together = model(*batch)
+    together = losses_of(model, *batch)
     (together.query + together.alignment).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     for episode in range(2):
-        alone = model(*(tensor[episode, None] for tensor in batch))
+        alone = losses_of(model, *(tensor[episode, None] for tensor in batch))
         assert alone.query.item() == pytest.approx(together.query[episode].item(), rel=1e-4)

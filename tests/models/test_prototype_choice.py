@@ -1,4 +1,4 @@
-"""Which windows and pixels become region prototypes: limits of area and number, spacing, random draws."""
+"""Which windows and pixels become region prototypes: limits of area and number, spacing, random seeds."""
 
 from itertools import pairwise
 
@@ -76,7 +76,7 @@ def _draw(size_px, mask, seeds, class_index=literal.FOREGROUND):
     """Region prototypes of coordinates (B, P, 2), drawn with one seed per episode."""
     features = coordinates(size_px).float().expand(len(seeds), -1, -1, -1, -1)
     masks = mask.expand(len(seeds), 1, *size_px)
-    found = extract_prototypes(features, masks, area_limit=LIMITS[class_index], draws=torch.tensor(seeds))
+    found = extract_prototypes(features, masks, area_limit=LIMITS[class_index], seeds=torch.tensor(seeds))
     return found.region, found.valid
 
 
@@ -105,7 +105,7 @@ def test_training_draws_uniformly_without_replacement(size_px, mask, n_candidate
 
 def test_a_draw_takes_literal_window_means():
     features, mask = random_features(3, 40, 40), torch.ones(160, 160, dtype=torch.float64)
-    _, region = extract(features, mask, literal.FOREGROUND, draws=torch.tensor([5]))
+    _, region = extract(features, mask, literal.FOREGROUND, seeds=torch.tensor([5]))
     means = literal.window_means(features, mask, literal.counting_windows(mask, literal.FOREGROUND))
     nearest = (region[:, None] - means).abs().amax(dim=-1).min(dim=1)
     assert nearest.values.max() < 1e-6
@@ -114,7 +114,7 @@ def test_a_draw_takes_literal_window_means():
 
 def test_where_all_windows_are_used_a_draw_changes_their_order_at_most():
     features, mask = random_features(3, 17, 17), disc((65, 65), (30, 30), 20)
-    _, drawn = extract(features, mask, literal.FOREGROUND, draws=torch.tensor([5]))
+    _, drawn = extract(features, mask, literal.FOREGROUND, seeds=torch.tensor([5]))
     _, ordered = extract(features, mask, literal.FOREGROUND)
     torch.testing.assert_close(drawn[drawn[:, 0].argsort()], ordered[ordered[:, 0].argsort()])
 

@@ -1,4 +1,4 @@
-"""The random keys by which training draws prototypes: a hash, so the same everywhere."""
+"""The random keys by which training seeds prototypes: a hash, so the same everywhere."""
 
 import itertools
 
@@ -94,7 +94,7 @@ def test_seeds_of_both_classes_and_directions_draw_independently():
 
 def test_fewer_candidates_than_slots_fill_only_as_many():
     qualifies = torch.tensor([[[True, False, True, True, False]], [[False] * 5], [[True] * 5]])
-    chosen, filled = _choose(qualifies, limit=150, n_slots=8, draws=torch.tensor([4, 5, 6]))
+    chosen, filled = _choose(qualifies, limit=150, n_slots=8, seeds=torch.tensor([4, 5, 6]))
     assert chosen.shape == filled.shape == (3, 1, 8)
     assert filled.sum(dim=-1)[:, 0].tolist() == [3, 0, 5]
     assert sorted(chosen[0][filled[0]].tolist()) == [0, 2, 3]
@@ -106,7 +106,7 @@ def test_fewer_candidates_than_slots_fill_only_as_many():
 def test_the_lowest_keys_among_the_qualifying_are_drawn():
     seed = 11
     qualifies = torch.arange(60).remainder(3).ne(0)[None, None]
-    chosen, filled = _choose(qualifies, limit=7, n_slots=10, draws=torch.tensor([seed]))
+    chosen, filled = _choose(qualifies, limit=7, n_slots=10, seeds=torch.tensor([seed]))
     by_key = sorted((place for place in range(60) if place % 3), key=lambda place: _key(seed, place))
     assert chosen[filled].tolist() == by_key[:7]
 
@@ -117,8 +117,8 @@ def test_features_of_every_dtype_get_the_same_windows():
     exact = None
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         features = (coordinates(size_px) / 128).to(dtype)
-        draws = torch.tensor([2**35 + 3])
-        found = extract_prototypes(features, mask, area_limit=LIMITS[1], draws=draws)
+        seeds = torch.tensor([2**35 + 3])
+        found = extract_prototypes(features, mask, area_limit=LIMITS[1], seeds=seeds)
         assert found.valid.sum() == 150
         exact = found.region if exact is None else exact
         # Windows are 8 px apart, a sixteenth here.

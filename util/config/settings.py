@@ -155,9 +155,9 @@ def increasing_pair(rule: Rule) -> Rule:
     return Rule(f"[low, high] with low at most high, each {rule.text}", parse)
 
 
-def key(default: Any, rule: Rule, meaning: str) -> Any:
-    """Declare a key of a configuration dataclass: its default, rule and meaning."""
-    return field(default=default, metadata={"rule": rule, "meaning": meaning})
+def key(default: Any, rule: Rule, meaning: str, *, formerly: str | None = None) -> Any:
+    """Declare a key of a configuration dataclass: its default, rule and meaning, and a former name."""
+    return field(default=default, metadata={"rule": rule, "meaning": meaning, "formerly": formerly})
 
 
 def group(of: type) -> Any:
@@ -186,6 +186,9 @@ def parse_values(of: type, values: Mapping[str, Any], *, prefix: str = "") -> An
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
+            renamed = renamed_keys(of).get(name)
+            if renamed is not None:
+                hint = f"it is now called {prefix}{renamed}"
             raise UserError(f"{prefix}{name}: unknown configuration key; {hint}")
     parsed = {}
     for name, entry in known.items():
@@ -193,6 +196,37 @@ def parse_values(of: type, values: Mapping[str, Any], *, prefix: str = "") -> An
             raise UserError(f"{prefix}{name}: missing configuration key")
         parsed[name] = _parse_entry(entry, values[name], prefix=prefix)
     return of(**parsed)
+
+
+def renamed_keys(of: type) -> dict[str, str]:
+    """Map the former names of a group's own keys to the present ones."""
+    names = {entry.metadata.get("formerly"): entry.name for entry in fields(of)}
+    return {former: name for former, name in names.items() if former}
+
+
+def with_present_names(
+    of: type, values: Mapping[str, Any], *, prefix: str = ""
+) -> tuple[dict[str, Any], list[str]]:
+    """Rename the keys of a configuration that an earlier version saved.
+
+    Returns:
+        The nested values under the present names, and a text for each renamed key, such as
+        "optim.average_decay: now optim.ema_decay".
+    """
+    renamed, groups = (
+        renamed_keys(of),
+        {e.name: e.metadata["group"] for e in fields(of) if "group" in e.metadata},
+    )
+    result, notes = {}, []
+    for name, value in values.items():
+        present = renamed.get(name, name)
+        if present != name:
+            notes.append(f"{prefix}{name}: now {prefix}{present}")
+        if present in groups and isinstance(value, Mapping):
+            value, of_group = with_present_names(groups[present], value, prefix=f"{prefix}{present}.")
+            notes += of_group
+        result[present] = value
+    return result, notes
 
 
 def describe_keys(of: type, *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:

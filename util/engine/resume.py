@@ -130,6 +130,7 @@ def former_settings(
     defaults: Mapping[str, Any],
     asked: Mapping[str, Any],
     *,
+    with_present_names: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     check: Callable[[Mapping[str, Any]], object],
 ) -> Mapping[str, Any]:
     """Return the defaults of a training that goes on: its former settings.
@@ -139,6 +140,7 @@ def former_settings(
             newest of the same seed where none does.
         defaults: for keys that runs do not have, and for those that are always new.
         asked: nested values that the user set.
+        with_present_names: renames keys that an earlier version saved.
         check: raises `UserError` for settings that cannot be.
 
     Raises:
@@ -146,7 +148,8 @@ def former_settings(
     """
     newest = None
     for run_dir in candidates:
-        former = adopt(defaults, read_run_config(run_dir), but=NEW_ON_RESUME)
+        saved = with_present_names(read_run_config(run_dir))
+        former = adopt(defaults, saved, but=NEW_ON_RESUME)
         check(former)
         is_another = asked.get("resume") == "latest" and asked.get("seed", former["seed"]) != former["seed"]
         if newest is None and not is_another:

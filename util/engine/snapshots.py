@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from util.config.settings import default_values, parse_values
-from util.config.training_settings import ModelConfig
 from util.errors import UserError
 from util.io.loaded_values import check, check_plain, check_tensors, check_whole
 from util.io.tensor_files import read_tensors, write_tensors
@@ -110,8 +108,8 @@ def load_snapshot(path: Path) -> Snapshot:
 def check_config(path: Path, config: Any) -> None:
     """Check what a file keeps of its training's configuration.
 
-    Of the network's settings, the slices' size and the seed, those that are there must be usable; of the
-    others only that they are plain values.
+    The slices' size and the seed must be usable if present, the others plain values; whoever builds the
+    network checks its settings.
 
     Raises:
         UserError: they are not; file and key are named.
@@ -121,10 +119,6 @@ def check_config(path: Path, config: Any) -> None:
     if "model" in config:
         model = config["model"]
         check(path, isinstance(model, Mapping), field="config.model", must="be a group of keys", found=model)
-        try:
-            parse_values(ModelConfig, {**default_values(ModelConfig), **model}, prefix="config.model.")
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
     if "seed" in config:
         check_whole(path, config["seed"], field="config.seed")
     size = config.get("image_size_px")

@@ -111,7 +111,7 @@ class TrainingState:
         return cls(
             network,
             optimizer,
-            average=WeightAverage(network, optim.average_decay) if optim.average_decay else None,
+            average=WeightAverage(network, optim.ema_decay) if optim.ema_decay else None,
             guard=FiniteGuard(network, optimizer, n_allowed=n_allowed, max_norm=optim.clip_norm),
             metrics=metrics,
             origin=origin,

@@ -177,7 +177,7 @@ def average_buffers(module: nn.Module) -> None:
             buffer.copy_(mean.view_as(buffer))
 
 
-def average_gradients(module: nn.Module, device: torch.device, *, leaves_parameters_out: bool) -> nn.Module:
+def average_gradients(module: nn.Module, device: torch.device, *, has_unused_parameters: bool) -> nn.Module:
     """Wrap a module so that backward passes give gradients' means over ranks.
 
     Buffers stay each rank's own; see `average_buffers`.
@@ -185,7 +185,7 @@ def average_gradients(module: nn.Module, device: torch.device, *, leaves_paramet
     Args:
         module: on its device, and equal on all ranks.
         device: the rank's.
-        leaves_parameters_out: whether some parameters get no gradient; finding them costs time.
+        has_unused_parameters: whether some parameters get no gradient; finding them costs time.
     """
     # PyTorch 2.15 renames the option and warns of the old name.
     known = inspect.signature(DistributedDataParallel).parameters
@@ -194,6 +194,6 @@ def average_gradients(module: nn.Module, device: torch.device, *, leaves_paramet
         module,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        find_unused_parameters=leaves_parameters_out,
+        find_unused_parameters=has_unused_parameters,
         **{option: False},
     )

@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from models.inference.test_time_augmentation import CHANGES, MAX_COPIES, QueryCopy, average_over_copies
+from models.inference.test_time_augmentation import (
+    MAX_VERSIONS,
+    PERTURBATIONS,
+    Perturbation,
+    average_over_versions,
+)
 
 
 def _images(n=3, size=(11, 14), seed=0):
@@ -14,65 +19,65 @@ def _images(n=3, size=(11, 14), seed=0):
 
 def test_a_copy_is_shifted_down_and_right_and_filled_up_with_the_minimum():
     image = torch.tensor([[4.0, 3.0, 5.0], [6.0, 7.0, 8.0]])[None, None]
-    copy = QueryCopy(shift_px=(1, 2), scale=1, gamma=1).make(image)
+    copy = Perturbation(shift_px=(1, 2), scale=1, gamma=1).make(image)
     torch.testing.assert_close(copy[0, 0], torch.tensor([[3.0, 3.0, 3.0], [3.0, 3.0, 4.0]]))
-    copy = QueryCopy(shift_px=(0, 1), scale=1, gamma=1).make(image)
+    copy = Perturbation(shift_px=(0, 1), scale=1, gamma=1).make(image)
     torch.testing.assert_close(copy[0, 0], torch.tensor([[3.0, 4.0, 3.0], [3.0, 6.0, 7.0]]))
-    copy = QueryCopy(shift_px=(-1, 0), scale=1, gamma=1).make(image)
+    copy = Perturbation(shift_px=(-1, 0), scale=1, gamma=1).make(image)
     torch.testing.assert_close(copy[0, 0], torch.tensor([[6.0, 7.0, 8.0], [3.0, 3.0, 3.0]]))
 
 
 def test_a_copy_is_scaled_about_the_centre():
     image = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(1, 1, 4, 4)
-    copy = QueryCopy(shift_px=(0, 0), scale=2, gamma=1).make(image)
+    copy = Perturbation(shift_px=(0, 0), scale=2, gamma=1).make(image)
     # Half as far from the centre, which is at 1.5.
     torch.testing.assert_close(copy[0, 0], torch.tensor([0.75, 1.25, 1.75, 2.25]).expand(4, 4))
 
 
 def test_intensities_are_bent_between_each_slices_own_extremes():
     images = torch.tensor([[[[-1.0, 0.0, 3.0]]], [[[0.0, 0.01, 1.0]]], [[[2.0, 2.0, 2.0]]]])
-    copies = QueryCopy(shift_px=(0, 0), scale=1, gamma=0.5).make(images)
+    copies = Perturbation(shift_px=(0, 0), scale=1, gamma=0.5).make(images)
     expected = torch.tensor([[[[-1.0, 1.0, 3.0]]], [[[0.0, 0.1, 1.0]]], [[[2.0, 2.0, 2.0]]]])
     torch.testing.assert_close(copies, expected)
 
 
 def test_undoing_moves_probabilities_back_and_leaves_0_where_the_copy_does_not_reach():
     found = torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]])
-    undone = QueryCopy(shift_px=(1, 2), scale=1, gamma=3).undo(found)
+    undone = Perturbation(shift_px=(1, 2), scale=1, gamma=3).undo(found)
     torch.testing.assert_close(undone, torch.tensor([[[0.6, 0.0, 0.0], [0.0, 0.0, 0.0]]]))
-    undone = QueryCopy(shift_px=(0, 0), scale=2, gamma=1).undo(torch.ones(1, 4, 4))
+    undone = Perturbation(shift_px=(0, 0), scale=2, gamma=1).undo(torch.ones(1, 4, 4))
     # Twice as far from the centre: at -1.5, 0.5, 2.5 and 4.5 of 0 to 3.
     torch.testing.assert_close(undone[0], torch.outer(edge := torch.tensor([0.0, 1.0, 1.0, 0.0]), edge))
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", PERTURBATIONS)
 def test_undoing_a_copy_gives_the_slice_back(change):
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
     # Smooth, and 0 at the borders, so that neither interpolation nor what comes in costs anything.
     slices = torch.exp(-((rows - 15) ** 2 + (columns - 30) ** 2) / 50)[None, None]
-    moved = QueryCopy(shift_px=change.shift_px, scale=change.scale, gamma=1).make(slices)
+    moved = Perturbation(shift_px=change.shift_px, scale=change.scale, gamma=1).make(slices)
     assert (moved - slices).abs().max() > 0.1
     torch.testing.assert_close(change.undo(moved[:, 0]), slices[:, 0], atol=0.03, rtol=0)
 
 
 def test_changes_come_in_opposite_pairs_within_what_training_varies():
-    assert len(CHANGES) == MAX_COPIES - 1 == 4
-    for there, back in zip(CHANGES[::2], CHANGES[1::2], strict=True):
+    assert len(PERTURBATIONS) == MAX_VERSIONS - 1 == 4
+    for there, back in zip(PERTURBATIONS[::2], PERTURBATIONS[1::2], strict=True):
         assert there.shift_px == tuple(-px for px in back.shift_px)
         assert there.scale * back.scale == pytest.approx(1)
         assert there.gamma * back.gamma == pytest.approx(1)
     # The defaults of training episodes.
-    assert all(0.9 <= change.scale <= 1.2 and 0.5 <= change.gamma <= 1.5 for change in CHANGES)
-    assert all(abs(px) <= 5 for change in CHANGES for px in change.shift_px)
-    assert len(set(CHANGES)) == len(CHANGES)
+    assert all(0.9 <= change.scale <= 1.2 and 0.5 <= change.gamma <= 1.5 for change in PERTURBATIONS)
+    assert all(abs(px) <= 5 for change in PERTURBATIONS for px in change.shift_px)
+    assert len(set(PERTURBATIONS)) == len(PERTURBATIONS)
 
 
 def test_no_copy_is_mirrored():
     ramp = torch.arange(30.0).expand(1, 1, 30, 30)
     for image in (ramp, ramp.transpose(-1, -2)):
         along = -1 if image is ramp else -2
-        for change in CHANGES:
-            inner = change.make(image)[..., 5:-5, 5:-5]
+        for change in PERTURBATIONS:
+            inner = change.apply(image)[..., 5:-5, 5:-5]
             assert (inner.diff(dim=along) > 0).all()
 
 
@@ -91,7 +96,7 @@ class _Recorder:
 
 def test_a_single_copy_is_the_segmentation_itself():
     found = [torch.rand(2, 3, 3), torch.rand(1, 3, 3)]
-    averaged = list(average_over_copies(lambda images: found, _images(), 1))
+    averaged = list(average_over_versions(lambda images: found, _images(), 1))
     assert all(one is other for one, other in zip(averaged, found, strict=True))
 
 
@@ -103,26 +108,26 @@ def test_a_single_copy_is_segmented_no_sooner_than_it_is_asked_for():
             asked.append(request)
             yield images[:, 0]
 
-    results = average_over_copies(segment, _images(), 1)
+    results = average_over_versions(segment, _images(), 1)
     assert asked == []
     next(results)
     assert asked == [0]
 
 
-@pytest.mark.parametrize("n_copies", range(1, MAX_COPIES + 1))
-def test_the_slices_and_the_first_changes_are_segmented_once_each(n_copies):
+@pytest.mark.parametrize("n_versions", range(1, MAX_VERSIONS + 1))
+def test_the_slices_and_the_first_changes_are_segmented_once_each(n_versions):
     images, recorder = _images(), _Recorder()
     before = images.clone()
-    list(average_over_copies(recorder, images, n_copies))
-    expected = [images, *(change.make(images) for change in CHANGES[: n_copies - 1])]
-    assert len(recorder.given) == n_copies
+    list(average_over_versions(recorder, images, n_versions))
+    expected = [images, *(change.apply(images) for change in PERTURBATIONS[: n_versions - 1])]
+    assert len(recorder.given) == n_versions
     assert all(torch.equal(a, b) for a, b in zip(recorder.given, expected, strict=True))
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize("n_copies", [2, MAX_COPIES])
-def test_a_constant_probability_stays_also_at_the_borders(n_copies):
-    [found] = average_over_copies(lambda images: [torch.full((3, 11, 14), 0.7)], _images(), n_copies)
+@pytest.mark.parametrize("n_versions", [2, MAX_VERSIONS])
+def test_a_constant_probability_stays_also_at_the_borders(n_versions):
+    [found] = average_over_versions(lambda images: [torch.full((3, 11, 14), 0.7)], _images(), n_versions)
     torch.testing.assert_close(found, torch.full((3, 11, 14), 0.7))
 
 
@@ -136,14 +141,14 @@ def _read(image, y, x):
     return total
 
 
-def _average_literally(found_of, size, n_copies):
+def _average_literally(found_of, size, n_versions):
     """Average the probability maps of one slice; the first is of the slice itself."""
     height, width = size
     mean = torch.zeros(size)
     for y in range(height):
         for x in range(width):
             total, weight = float(found_of[0][y, x]), 1.0
-            for change, found in zip(CHANGES[: n_copies - 1], found_of[1:], strict=True):
+            for change, found in zip(PERTURBATIONS[: n_versions - 1], found_of[1:], strict=True):
                 # Where the slice's pixel came to lie in the copy.
                 there_y = change.scale * (y - (height - 1) / 2) + (height - 1) / 2 + change.shift_px[0]
                 there_x = change.scale * (x - (width - 1) / 2) + (width - 1) / 2 + change.shift_px[1]
@@ -153,15 +158,15 @@ def _average_literally(found_of, size, n_copies):
     return mean
 
 
-@pytest.mark.parametrize("n_copies", [2, 3, MAX_COPIES])
-def test_the_mean_is_that_of_plain_loops(n_copies):
+@pytest.mark.parametrize("n_versions", [2, 3, MAX_VERSIONS])
+def test_the_mean_is_that_of_plain_loops(n_versions):
     images = _images()
-    averaged, last = average_over_copies(_Recorder(), images, n_copies)
+    averaged, last = average_over_versions(_Recorder(), images, n_versions)
     assert averaged.shape == (3, 11, 14)
     found_of = [torch.sigmoid(images)]
-    found_of += [torch.sigmoid(change.make(images)) for change in CHANGES[: n_copies - 1]]
+    found_of += [torch.sigmoid(change.apply(images)) for change in PERTURBATIONS[: n_versions - 1]]
     for index in range(3):
-        expected = _average_literally([found[index, 0] for found in found_of], (11, 14), n_copies)
+        expected = _average_literally([found[index, 0] for found in found_of], (11, 14), n_versions)
         torch.testing.assert_close(averaged[index], expected, atol=1e-5, rtol=0)
     assert torch.equal(last, averaged[-1:])
     assert (averaged - found_of[0][:, 0]).abs().max() > 0.01
@@ -169,14 +174,14 @@ def test_the_mean_is_that_of_plain_loops(n_copies):
 
 def test_the_same_images_give_the_same_mean_and_each_slice_its_own():
     images = _images()
-    first, _ = average_over_copies(_Recorder(), images, MAX_COPIES)
-    again, _ = average_over_copies(_Recorder(), images, MAX_COPIES)
+    first, _ = average_over_versions(_Recorder(), images, MAX_VERSIONS)
+    again, _ = average_over_versions(_Recorder(), images, MAX_VERSIONS)
     assert torch.equal(first, again)
-    alone, _ = average_over_copies(_Recorder(), images[1:2], MAX_COPIES)
+    alone, _ = average_over_versions(_Recorder(), images[1:2], MAX_VERSIONS)
     torch.testing.assert_close(alone, first[1:2])
 
 
-@pytest.mark.parametrize("n_copies", [0, MAX_COPIES + 1])
-def test_more_copies_than_there_are_are_refused(n_copies):
-    with pytest.raises(ValueError, match=f"n_copies must be 1 to 5, got {n_copies}"):
-        list(average_over_copies(_Recorder(), _images(), n_copies))
+@pytest.mark.parametrize("n_versions", [0, MAX_VERSIONS + 1])
+def test_more_copies_than_there_are_are_refused(n_versions):
+    with pytest.raises(ValueError, match=f"n_versions must be 1 to 5, got {n_versions}"):
+        list(average_over_versions(_Recorder(), _images(), n_versions))

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from models import encoder as encoder_module
-from models import prototypes, recomputation
+from models import activation_checkpointing, prototypes
 from models.encoder import Encoder, freeze_batchnorm
 from models.factory import build_network
-from tests.models.episodes import make_batch, make_network
+from models.resnet import ResNetBackbone
+from tests.models.episodes import losses_of, make_batch, make_network
 
 SIZE = (2, 1, 33, 29)
 
@@ -20,7 +20,7 @@ def _plainly(monkeypatch):
 
     def call(function):
         with monkeypatch.context() as patch:
-            patch.setattr(encoder_module, "run_keeping_less", lambda block, x: block(x))
+            patch.setattr(ResNetBackbone, "run_block", lambda _self, block, x: block(x))
             return function()
 
     return call
@@ -30,9 +30,9 @@ def _images(seed=0):
     return torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def _encoder(*, recompute, frozen=False, name="resnet18"):
+def _encoder(*, checkpointing, frozen=False, name="resnet18"):
     torch.manual_seed(0)
-    encoder = Encoder(name=name, feature_width=8, recompute=recompute).train()
+    encoder = Encoder(name=name, feature_width=8, activation_checkpointing=checkpointing).train()
     if frozen:
         freeze_batchnorm(encoder)
     return encoder
@@ -52,11 +52,11 @@ def _assert_all_equal(tensors, others):
     assert different == []
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_features_gradients_and_statistics_are_exactly_those_without(name, frozen, recompute, plainly):
-    plain, again = (_encoder(recompute=r, frozen=frozen, name=name) for r in (False, recompute))
+def test_features_gradients_and_statistics_are_exactly_those_without(name, frozen, checkpointing, plainly):
+    plain, again = (_encoder(checkpointing=r, frozen=frozen, name=name) for r in (False, checkpointing))
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     features, tau, gradients, state = plainly(lambda: _step(plain, _images()))
     found = _step(again, _images())
@@ -71,7 +71,7 @@ def test_features_gradients_and_statistics_are_exactly_those_without(name, froze
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_keeping_less_computes_no_convolution_again(name):
-    encoder, counts = _encoder(recompute=False, name=name), []
+    encoder, counts = _encoder(checkpointing=False, name=name), []
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda module, *_: counts.append(module))
@@ -79,9 +79,9 @@ def test_keeping_less_computes_no_convolution_again(name):
     assert len(counts) == len(set(counts)) > 20
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_each_image_counts_once_in_the_statistics_however_many_steps(recompute):
-    encoder = _encoder(recompute=recompute)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_image_counts_once_in_the_statistics_however_many_steps(checkpointing):
+    encoder = _encoder(checkpointing=checkpointing)
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     for step in (1, 2, 3):
         _step(encoder, _images(step))
@@ -91,12 +91,16 @@ def test_each_image_counts_once_in_the_statistics_however_many_steps(recompute):
 
 def test_losses_of_the_whole_network_are_exactly_those_without():
     batch, results = [tensor.float() for tensor in make_batch(2, 1, size_px=(40, 41))], []
-    for recompute in (False, True):
+    for checkpointing in (False, True):
         model = build_network(
-            seed=1, encoder_weights=None, encoder="resnet18", feature_width=8, recompute=recompute
+            seed=1,
+            encoder_weights=None,
+            encoder="resnet18",
+            feature_width=8,
+            activation_checkpointing=checkpointing,
         ).train()
         torch.manual_seed(7)  # dropout
-        losses = model(*batch, draws=torch.tensor([1, 2]))
+        losses = losses_of(model, *batch, prototype_seeds=torch.tensor([1, 2]))
         (losses.query + losses.alignment).mean().backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         results.append((losses, gradients, model.state_dict()))
@@ -125,9 +129,9 @@ def _kept_bytes(encoder):
 
 @pytest.mark.parametrize(("name", "least", "less"), [("resnet18", 1 / 2, 0.9), ("resnet50", 1 / 3, 0.9)])
 def test_little_is_kept_for_the_backward_pass(name, least, less, plainly):
-    everything = plainly(lambda: _kept_bytes(_encoder(recompute=False, name=name)))
+    everything = plainly(lambda: _kept_bytes(_encoder(checkpointing=False, name=name)))
     by_default, little = (
-        _kept_bytes(_encoder(recompute=recompute, name=name)) for recompute in (False, True)
+        _kept_bytes(_encoder(checkpointing=checkpointing, name=name)) for checkpointing in (False, True)
     )
     assert 0 < little < least * everything
     assert little < by_default < less * everything
@@ -137,9 +141,9 @@ def test_only_training_with_gradients_recomputes(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("recomputes")
 
-    monkeypatch.setattr(recomputation, "checkpoint", refuse)
-    for recompute in (False, True):
-        encoder = _encoder(recompute=recompute)
+    monkeypatch.setattr(activation_checkpointing, "checkpoint", refuse)
+    for checkpointing in (False, True):
+        encoder = _encoder(checkpointing=checkpointing)
         with pytest.raises(AssertionError, match="recomputes"):
             encoder(_images())
         with torch.no_grad():
@@ -151,17 +155,19 @@ def test_an_episode_of_a_batch_gives_losses_and_gradients_as_alone(monkeypatch):
     monkeypatch.setattr(prototypes, "MAX_WINDOWS", 20)  # fewer than there are in these small images
     batch = [tensor.float() for tensor in make_batch(2)]
     draws = torch.tensor([5, 6])
-    network = make_network(tiny=False, frozen_batchnorm=True, recompute=True).float()
+    network = make_network(tiny=False, frozen_batchnorm=True, activation_checkpointing=True).float()
     network.to(memory_format=torch.channels_last).train()
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
     parameters = list(network.parameters())
-    together = network(*batch, draws=draws)
+    together = losses_of(network, *batch, prototype_seeds=draws)
     expected = torch.autograd.grad((together.query + together.alignment).sum(), parameters)
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for episode in range(2):
-        alone = network(*(tensor[episode, None] for tensor in batch), draws=draws[episode, None])
+        alone = losses_of(
+            network, *(tensor[episode, None] for tensor in batch), prototype_seeds=draws[episode, None]
+        )
         torch.testing.assert_close(alone.query[0], together.query[episode], rtol=1e-5, atol=0)
         torch.testing.assert_close(alone.alignment[0], together.alignment[episode], rtol=1e-5, atol=0)
         gradients = torch.autograd.grad((alone.query + alone.alignment).sum(), parameters)
@@ -170,5 +176,5 @@ def test_an_episode_of_a_batch_gives_losses_and_gradients_as_alone(monkeypatch):
     for sum_, gradient in zip(total, expected, strict=True):
         torch.testing.assert_close(sum_, gradient, rtol=0, atol=1e-3 * gradient.abs().max().item())
     with torch.no_grad():  # the draws do matter
-        other = network(*batch, draws=draws + 10)
+        other = losses_of(network, *batch, prototype_seeds=draws + 10)
     assert (other.query - together.query).abs().min() > 1e-4 * together.query.max()
