@@ -19,24 +19,24 @@ def _images(n=3, size=(11, 14), seed=0):
 
 def test_a_copy_is_shifted_down_and_right_and_filled_up_with_the_minimum():
     image = torch.tensor([[4.0, 3.0, 5.0], [6.0, 7.0, 8.0]])[None, None]
-    copy = Perturbation(shift_px=(1, 2), scale=1, gamma=1).make(image)
+    copy = Perturbation(shift_px=(1, 2), scale=1, gamma=1).apply(image)
     torch.testing.assert_close(copy[0, 0], torch.tensor([[3.0, 3.0, 3.0], [3.0, 3.0, 4.0]]))
-    copy = Perturbation(shift_px=(0, 1), scale=1, gamma=1).make(image)
+    copy = Perturbation(shift_px=(0, 1), scale=1, gamma=1).apply(image)
     torch.testing.assert_close(copy[0, 0], torch.tensor([[3.0, 4.0, 3.0], [3.0, 6.0, 7.0]]))
-    copy = Perturbation(shift_px=(-1, 0), scale=1, gamma=1).make(image)
+    copy = Perturbation(shift_px=(-1, 0), scale=1, gamma=1).apply(image)
     torch.testing.assert_close(copy[0, 0], torch.tensor([[6.0, 7.0, 8.0], [3.0, 3.0, 3.0]]))
 
 
 def test_a_copy_is_scaled_about_the_centre():
     image = torch.tensor([0.0, 1.0, 2.0, 3.0]).expand(1, 1, 4, 4)
-    copy = Perturbation(shift_px=(0, 0), scale=2, gamma=1).make(image)
+    copy = Perturbation(shift_px=(0, 0), scale=2, gamma=1).apply(image)
     # Half as far from the centre, which is at 1.5.
     torch.testing.assert_close(copy[0, 0], torch.tensor([0.75, 1.25, 1.75, 2.25]).expand(4, 4))
 
 
 def test_intensities_are_bent_between_each_slices_own_extremes():
     images = torch.tensor([[[[-1.0, 0.0, 3.0]]], [[[0.0, 0.01, 1.0]]], [[[2.0, 2.0, 2.0]]]])
-    copies = Perturbation(shift_px=(0, 0), scale=1, gamma=0.5).make(images)
+    copies = Perturbation(shift_px=(0, 0), scale=1, gamma=0.5).apply(images)
     expected = torch.tensor([[[[-1.0, 1.0, 3.0]]], [[[0.0, 0.1, 1.0]]], [[[2.0, 2.0, 2.0]]]])
     torch.testing.assert_close(copies, expected)
 
@@ -55,7 +55,7 @@ def test_undoing_a_copy_gives_the_slice_back(change):
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
     # Smooth, and 0 at the borders, so that neither interpolation nor what comes in costs anything.
     slices = torch.exp(-((rows - 15) ** 2 + (columns - 30) ** 2) / 50)[None, None]
-    moved = Perturbation(shift_px=change.shift_px, scale=change.scale, gamma=1).make(slices)
+    moved = Perturbation(shift_px=change.shift_px, scale=change.scale, gamma=1).apply(slices)
     assert (moved - slices).abs().max() > 0.1
     torch.testing.assert_close(change.undo(moved[:, 0]), slices[:, 0], atol=0.03, rtol=0)
 
