@@ -176,7 +176,7 @@ def test_the_command_line_wins_over_its_recipe(capsys):
 
 
 def test_a_repository_without_any_commit_does_not_keep_experiments_from_being_made(tmp_path):
-    for room in ("data", "dataloaders", "util"):
+    for room in ("data", "dataloaders", "models", "util"):
         (tmp_path / room).symlink_to(REPOSITORY / room)
     (tmp_path / "config_ssl_upload.py").write_text((REPOSITORY / "config_ssl_upload.py").read_text())
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
