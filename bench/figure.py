@@ -1,0 +1,146 @@
+"""Draw an evaluated fold of PHANTOM: support, query, prediction and truth.
+
+`python -m bench.figure runs/PHANTOM/fold_0/evaluation/1` writes docs/images/phantom.png.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from config_ssl_upload import REPOSITORY, Config, parse_config
+from dataloaders.evaluation_sets import load_fold, plan_jobs
+from util.config.command_line import run_guarded
+from util.errors import UserError
+from util.evaluation.metrics import VolumeScore
+from util.evaluation.report import TRAINED, overall_mean, read_scores, select
+from util.io.figures import plain_matplotlib
+from util.io.files import replaced_file
+from util.io.grids import find_turn, orientation, turn_volume
+from util.io.image_io import Geometry, read_volume
+
+PROTOCOL = "chunks"
+# Sky blue and orange of Okabe and Ito's palette, which colour-blind readers can tell apart.
+TRUTH = {"colors": "#56b4e9", "linestyles": "-"}
+PREDICTION = {"colors": "#e69f00", "linestyles": "--"}
+ROW_LABELS = ("support,\nannotated", "query", "query: prediction\nand truth")
+SIDE_INCHES, MARGIN_INCHES, DPI = 1.9, (0.6, 1.25), 86
+BODY_MARGIN = 0.04
+UNIT_SQUARE = {"extent": (0, 1, 1, 0), "origin": "upper"}  # images and masks may differ in size
+GREY_PERCENTILES = (0.5, 99.5)
+# A support slice and its mask, a query slice, its truth and its prediction, each `(H, W)`.
+Slices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def main() -> None:
+    """Draw one evaluation run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dir", type=Path, help="evaluation run of PHANTOM")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "images" / "phantom.png")
+    options = parser.parse_args()
+    draw_result(options.run_dir, options.output)
+
+
+def draw_result(run_dir: Path, path: Path) -> None:
+    """Draw the query of median Dice (of an even number, the lower of the two) and save it as PNG.
+
+    Raises:
+        UserError: the run is damaged, has no predictions, or is not one of PHANTOM.
+    """
+    scores = read_scores(run_dir / "scores.json")
+    scores = select(scores, method=TRAINED, protocol=PROTOCOL, main_support=True)
+    summary = json.loads((run_dir / "scores.json").read_text(encoding="utf-8"))["summary"]
+    config = parse_config(summary["config"])
+    if config.dataset != "PHANTOM":
+        raise UserError(f"{run_dir}: must be a run of PHANTOM: figures show no patient; got {config.dataset}")
+    dice = {i: overall_mean(select(scores, query_id=i)) for i in sorted({s.query_id for s in scores})}
+    query_id = sorted(dice, key=dice.__getitem__)[(len(dice) - 1) // 2]
+    of_query = select(scores, query_id=query_id)
+    caption = (
+        f"PHANTOM (synthetic scans), fold {config.eval_fold}, {summary['snapshot_step']} training steps "
+        f"without labels.\nSupport: scan {summary['support_id']}. Query: scan {query_id}, mean Dice "
+        f"{dice[query_id]:.2f}; over all {len(dice)} queries {overall_mean(scores):.2f}."
+    )
+    titles = [f"{score.organ}, Dice {score.dice:.2f}" for score in of_query]
+    columns = list(read_slices(config, of_query, run_dir / "predictions" / PROTOCOL))
+    draw_slices(columns, path, titles=titles, caption=caption)
+
+
+def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: Path) -> Iterator[Slices]:
+    """Yield, organ by organ, the middle slice of a query's middle chunk and the support slice serving it.
+
+    `scores` has one entry for each organ of the query. Raises `UserError` for missing or damaged files.
+    """
+    ids = (scores[0].support_id, scores[0].query_id)
+    support, query = load_fold(config.layout, ids, image_size_px=config.image_size_px)
+    organs = {score.label: score.organ for score in scores}
+    options = {"n_part": config.n_part, "all_slices": False, "every_support": False}
+    for job in plan_jobs([support, query], organs, support_position=0, **options):
+        part = config.n_part // 2
+        chunk = job.assignment.slices[job.assignment.parts == part]
+        of_support, of_query = job.support_slices[part], chunk[len(chunk) // 2]
+        prediction, _ = read_volume(
+            predictions_dir / f"scan_{query.scan_id}_{organs[job.label].replace(' ', '_')}.nii.gz"
+        )
+        yield (
+            _upright(support.images[:, 0].numpy(), support.geometry)[of_support],
+            _upright(support.support_labels == job.label, support.geometry)[of_support],
+            _upright(query.images[:, 0].numpy(), query.geometry)[of_query],
+            _upright(query.label_map == job.label, query.geometry)[of_query],
+            _upright(prediction > 0, query.geometry)[of_query],
+        )
+
+
+def _upright(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Turn axial slices as radiologists view them: patient's right at the left, front at the top."""
+    return turn_volume(volume, find_turn(geometry, f"LP{orientation(geometry)[2]}"))
+
+
+@plain_matplotlib()
+def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str], caption: str) -> None:
+    """Draw one organ a column, outlines over the images, and save the figure as PNG."""
+    from matplotlib.figure import Figure  # late: only plots need it
+    from matplotlib.lines import Line2D
+
+    n_rows, n_columns = len(ROW_LABELS), len(columns)
+    (top, bottom), (left, right) = _find_body(
+        [image for column in columns for image in (column[0], column[2])]
+    )
+    height = SIDE_INCHES * (bottom - top) / (right - left) * n_rows + MARGIN_INCHES[1]
+    figure = Figure((SIDE_INCHES * n_columns + MARGIN_INCHES[0], height), dpi=DPI, layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    for i, (support, support_mask, query, truth, prediction) in enumerate(columns):
+        grid[0, i].set_title(titles[i], fontsize="medium")
+        rows = ((support, [(support_mask, TRUTH)]), (query, []))
+        rows += ((query, [(truth, TRUTH), (prediction, PREDICTION)]),)
+        for axes, (image, outlines) in zip(grid[:, i], rows, strict=True):
+            low, high = np.percentile(image, GREY_PERCENTILES)
+            axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **UNIT_SQUARE)
+            for mask, style in outlines:
+                if mask.any():
+                    axes.contour(mask, levels=[0.5], linewidths=2, **style, **UNIT_SQUARE)
+            axes.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
+    for axes, label in zip(grid[:, 0], ROW_LABELS, strict=True):
+        axes.set_ylabel(label)
+    styles = {"manual label": TRUTH, "prediction": PREDICTION}
+    lines = [
+        Line2D([], [], color=s["colors"], linestyle=s["linestyles"], linewidth=2) for s in styles.values()
+    ]
+    figure.legend(lines, styles, loc="outside upper center", ncols=len(styles), frameon=False)
+    figure.supxlabel(caption, fontsize="medium")
+    with replaced_file(path, suffix=".png") as temporary:
+        figure.savefig(temporary, pil_kwargs={"optimize": True})
+
+
+def _find_body(images: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+    """Return where rows and columns of z-scored images exceed their mean, as shares of the image's sides."""
+    bright = [np.argwhere(image > 0) / image.shape for image in images]
+    pairs = zip(np.min([b.min(0) for b in bright], 0), np.max([b.max(0) for b in bright], 0), strict=True)
+    return [(max(first - BODY_MARGIN, 0), min(last + BODY_MARGIN, 1)) for first, last in pairs]
+
+
+if __name__ == "__main__":
+    sys.exit(run_guarded(main))
