@@ -449,4 +449,4 @@ def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) ->
 
 
 if __name__ == "__main__":
-    print(markdown_table(Config))  # the README's table
+    print(markdown_table(Config))  # docs/configuration.md's table

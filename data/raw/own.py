@@ -142,7 +142,7 @@ def _spec_path(root: Path) -> Path:
     if len(below) != 1:
         found = f"{len(below)} below it" if below else "none"
         raise UserError(
-            f"{root}: own data must come with a {SPEC_FILE}, got {found}; write one (see the README) or "
+            f"{root}: own data must come with a {SPEC_FILE}, got {found}; write one (see docs/data.md) or "
             "give the folder that holds it"
         )
     return below[0]

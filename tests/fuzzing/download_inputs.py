@@ -101,7 +101,7 @@ def check_description(inputs: Path) -> tuple[int, str]:
 
 
 def description_as_written(content: bytes) -> str:
-    """Read a `dataset.json` as its words stand, with the defaults that the README names."""
+    """Read a `dataset.json` as its words stand, with the defaults that docs/data.md gives."""
     try:
         values = json.loads(content)
         labels = {organ: label for organ, label in values["labels"].items() if label != 0}

@@ -224,7 +224,7 @@ def _read_config_file(name: str) -> dict[str, Any]:
         raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
     content = read_json_object(Path(name), what="configuration file")
     if _depth(content) > _DEEPEST:
-        raise UserError(f"{name}: groups are nested too deep; give the keys of the README's table")
+        raise UserError(f"{name}: groups are nested too deep; give the keys that docs/configuration.md lists")
     for key in _keys(content):
         if not _KEY.fullmatch(key):
             raise UserError(

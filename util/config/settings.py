@@ -1,8 +1,8 @@
 """Describe, check and document configuration keys.
 
 One declaration serves all three. A configuration is a frozen dataclass whose fields are made by `key` or
-`group` (a nested dataclass). Defaults, validation, the typed object and the table in the README all come from
-it.
+`group` (a nested dataclass). Defaults, validation, the typed object and the table in docs/configuration.md
+all come from it.
 """
 
 import difflib
