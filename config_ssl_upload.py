@@ -133,12 +133,12 @@ class Config:
     dataset: str = key(
         "CHAOST2",
         matching(DATASET_NAME, f"{', '.join(DATASETS)}, or a name of letters, digits and _"),
-        "dataset: a published one, PHANTOM, or the name of own data that was prepared",
+        "a published dataset, PHANTOM, or the name of your own prepared data",
     )
     recipe: str = key(
         "published",
         one_of("published", "strong"),
-        "defaults: the published ones, or the study's choice",
+        "set of defaults: the published ones, or the study's choice",
     )
     eval_fold: int = key(0, whole(0, N_FOLDS - 1), "fold held out of training and evaluated")
     setting: int = key(
@@ -152,7 +152,7 @@ class Config:
     supp_idx: int = key(
         DEFAULT_SUPPORT, whole(0), "position of the support in its fold; 2 is the last of a smaller fold"
     )
-    n_part: int = key(3, whole(1), "chunks of a query, each served by a support slice of its own")
+    n_part: int = key(3, whole(1), "chunks of a query, each served by one support slice")
     test_label: tuple[int, ...] | None = key(
         None, optional(several(whole(1), minimum=1)), "label ids to evaluate; None: the protocol's"
     )
@@ -162,9 +162,9 @@ class Config:
         "label ids whose slices never train; None: none in setting 1, the group in setting 2",
     )
     use_gt: bool = key(False, flag(), "train on manual labels outside `test_label` instead of on supervoxels")
-    n_sv: int | None = key(None, optional(whole(1)), "least supervoxel size in voxels; None: the dataset's")
+    n_sv: int | None = key(None, optional(whole(1)), "minimum supervoxel size in voxels; None: the dataset's")
     min_size: int = key(
-        200, whole(1), "least pixels of a supervoxel in one of an episode's slices, at 256 x 256"
+        200, whole(1), "minimum area of a supervoxel in at least one slice of an episode, in px at 256 x 256"
     )
     image_size_px: tuple[int, int] | None = key(
         None, optional(several(whole(16, 2048), length=2)), "resize slices to [H, W]; None: as they are"
@@ -177,30 +177,32 @@ class Config:
     resume: str | None = key(
         None,
         optional(text_or_number()),
-        "training to go on with: latest (or a new one where there is none), a run's number or its folder",
+        "training to resume: latest (starts a new one if missing), a run's number or its folder",
     )
-    resume_changed: bool = key(
-        False, flag(), "go on even where settings differ that change the training's result"
-    )
+    resume_changed: bool = key(False, flag(), "resume even if settings that affect the result differ")
     checkpoint_minutes: float = key(
-        1.0, real(0), "time between checkpoints, longer on slow disks; each snapshot comes with one, too"
+        1.0, real(0), "minutes between checkpoints, longer on slow disks; each snapshot also writes one"
     )
     nonfinite: str = key(
         "stop",
         matching(r"stop|skip:\d+", "stop, or skip:<n> with a whole number n"),
-        "what a loss or gradient that is not finite does: stop, or skip:<n> leaves out up to n steps",
+        "on a non-finite loss or gradient: stop, or skip:<n> to skip up to n steps",
     )
-    save_snapshot_every: int = key(10_000, whole(1), "steps between snapshots; the last step has one too")
+    save_snapshot_every: int = key(
+        10_000, whole(1), "steps between snapshots; the last step always writes one"
+    )
     print_interval: int = key(100, whole(1), "steps between log lines")
-    num_workers: int = key(2, whole(0, 256), "processes that make episodes; 0: none beside the main one")
-    device: str = key("auto", text(), "cpu, cuda, cuda:<n>, mps, or auto for the best one present")
+    num_workers: int = key(
+        2, whole(0, 256), "worker processes that make episodes; 0: the main process makes them"
+    )
+    device: str = key("auto", text(), "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
     precision: str = key(
         "fp32",
         one_of("fp32", "tf32", "bf16"),
-        "fp32; tf32 or bf16 for speed on GPUs, bf16 on CPUs with units for it",
+        "fp32; tf32 or bf16 for speed on GPUs, bf16 also on CPUs with bfloat16 units",
     )
     channels_last: bool = key(
-        True, flag(), "keep channels innermost in memory while training; faster nearly everywhere"
+        True, flag(), "channels-last memory format in training; faster nearly everywhere"
     )
     compile: bool = key(
         False, flag(), "compile encoder and decoders in training; the first step takes far longer"
@@ -214,7 +216,7 @@ class Config:
     sync_batchnorm: bool = key(
         False, flag(), "BatchNorm over all ranks' images; CUDA with several ranks only"
     )
-    deterministic: bool = key(False, flag(), "the same weights again from the same training on CUDA; slower")
+    deterministic: bool = key(False, flag(), "reproducible weights on CUDA; slower")
     reload_model_path: str | None = key(
         None, optional(text()), "snapshot or run folder to evaluate; None: the latest of dataset and fold"
     )

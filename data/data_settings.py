@@ -17,9 +17,9 @@ DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
 class PhantomConfig:
     """The synthetic scans of `dataset=PHANTOM`."""
 
-    n_scans: int = key(20, whole(10), "scans to make")
+    n_scans: int = key(20, whole(10), "number of scans")
     image_size_px: int = key(64, whole(48, 512), "height and width of their slices")
-    seed: int = key(2025, whole(0), "seed of the scans")
+    seed: int = key(2025, whole(0), "random seed of the scans")
 
     @property
     def settings(self) -> PhantomSettings:
@@ -47,7 +47,7 @@ class _OwnPaths:
     data_dir: str | None = key(
         None,
         optional(text()),
-        "folder of own prepared volumes and their `dataset.json`; None: `data/<dataset>`",
+        "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`",
     )
     supervoxel_dir: str | None = key(None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same")
 
@@ -93,9 +93,9 @@ class PrepareConfig:
     supervoxel_dir: str | None = key(
         None, optional(text()), "where `supervoxels_<n_sv>` goes; None: the same"
     )
-    n_sv: int | None = key(None, optional(whole(1)), "least supervoxel size in voxels; None: the dataset's")
+    n_sv: int | None = key(None, optional(whole(1)), "minimum supervoxel size in voxels; None: the dataset's")
     num_workers: int | None = key(
-        None, optional(whole(1, 256)), "scans in work at once; None: one for each core"
+        None, optional(whole(1, 256)), "scans processed at once; None: one per core"
     )
     check: bool = key(False, flag(), "only check the download; write nothing")
     force: bool = key(False, flag(), "make all volumes anew, and replace what others made")

@@ -139,17 +139,19 @@ class TaskConfig:
         "any", one_of("any", "all"), "setting 2 drops slices that contain any, or all, of the excluded organs"
     )
     max_gap: int = key(
-        1, whole(1), "most slices from one slice of an episode to the next; 1: only neighbours"
+        1,
+        whole(1),
+        "maximum distance, in slices, between consecutive slices of an episode; 1: only neighbours",
     )
     more_sv: tuple[int, ...] = key(
-        (), several(whole(1)), "least sizes of further supervoxels to train on, beside `n_sv`"
+        (), several(whole(1)), "minimum sizes of additional supervoxels to train on, beside `n_sv`"
     )
     gamma: tuple[float, float] = key(
         (0.5, 1.5), increasing_pair(real(0, open_minimum=True)), "range of the intensity exponent"
     )
-    rotation_deg: float = key(5.0, real(0, 180), "largest rotation, either way")
-    shift_px: float = key(5.0, real(0), "largest shift along each axis, at 256 x 256")
-    shear_deg: float = key(5.0, real(0, 45), "largest shear, either way")
+    rotation_deg: float = key(5.0, real(0, 180), "maximum rotation in either direction")
+    shift_px: float = key(5.0, real(0), "maximum shift along each axis, at 256 x 256")
+    shear_deg: float = key(5.0, real(0, 45), "maximum shear in either direction")
     scale: tuple[float, float] = key(
         (0.9, 1.2), increasing_pair(real(0, open_minimum=True)), "range of the isotropic scale"
     )
@@ -161,10 +163,12 @@ class TaskConfig:
         (1.0, 1.0), increasing_pair(real(0, open_minimum=True)), "range of the factor on the slice's contrast"
     )
     brightness: float = key(
-        0.0, real(0), "largest shift of intensities, either way, in the scan's deviations"
+        0.0, real(0), "maximum intensity shift in either direction, in standard deviations of the scan"
     )
-    noise: float = key(0.0, real(0), "largest deviation of Gaussian noise, in the scan's deviations")
-    bias: float = key(0.0, real(0), "largest logarithm of a smooth field that multiplies intensities")
+    noise: float = key(
+        0.0, real(0), "maximum standard deviation of Gaussian noise, in standard deviations of the scan"
+    )
+    bias: float = key(0.0, real(0), "maximum logarithm of a smooth multiplicative bias field")
 
     @property
     def augmentation(self) -> AugmentationRanges:

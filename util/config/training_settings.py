@@ -28,17 +28,17 @@ class OptimConfig:
     """The optimiser."""
 
     name: str = key("sgd", one_of("sgd", "adamw"), "optimiser")
-    lr: float = key(1e-3, real(0, open_minimum=True), "learning rate at the start")
+    lr: float = key(1e-3, real(0, open_minimum=True), "base learning rate")
     momentum: float = key(0.9, real(0, 1), "momentum of sgd; adamw's first decay rate")
     weight_decay: float = key(5e-4, real(0), "weight decay")
     schedule: str = key(
         "steps",
         one_of("steps", "cosine"),
-        "steps: cuts by `lr_step_gamma`; cosine: down to nothing at the last step",
+        "steps: cuts by `lr_step_gamma`; cosine: down to zero at the last step",
     )
     warmup: float = key(0.0, real(0, 1), "share of the steps in which the rate rises to `lr`")
     clip_norm: float | None = key(
-        None, optional(real(0, open_minimum=True)), "largest norm of all gradients together; None: any"
+        None, optional(real(0, open_minimum=True)), "maximum global gradient norm; None: no clipping"
     )
     ema_decay: float = key(
         0.0,
