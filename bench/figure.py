@@ -45,7 +45,9 @@ def main() -> None:
 
 
 def draw_result(run_dir: Path, path: Path) -> None:
-    """Draw the query of median Dice (of an even number, the lower of the two) and save it as PNG.
+    """Draw the query of median Dice and save the figure as PNG.
+
+    Of an even number of queries, it is the lower of the two.
 
     Raises:
         UserError: the run is damaged, has no predictions, or is not one of PHANTOM.
@@ -70,9 +72,9 @@ def draw_result(run_dir: Path, path: Path) -> None:
 
 
 def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: Path) -> Iterator[Slices]:
-    """Yield, organ by organ, the middle slice of a query's middle chunk and the support slice serving it.
+    """Yield the slices to draw, organ by organ.
 
-    `scores` has one entry for each organ of the query. Raises `UserError` for missing or damaged files.
+    They are the middle one of the query's middle chunk and the support slice that serves it. `scores` has one entry for each organ of the query. Raises `UserError` for missing or damaged files.
     """
     ids = (scores[0].support_id, scores[0].query_id)
     support, query = load_fold(config.layout, ids, image_size_px=config.image_size_px)
