@@ -71,12 +71,12 @@ class ModelConfig:
     encoder_weights: str | None = key(
         "deeplabv3_coco",
         optional(text()),
-        "start of the encoder: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
+        "encoder weights: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
     )
     feature_width: int = key(512, whole(1, 8192), "channels of features, attention and decoders")
-    frozen_batchnorm: bool = key(False, flag(), "keep BatchNorm's running statistics while training")
+    frozen_batchnorm: bool = key(False, flag(), "freeze BatchNorm's running statistics in training")
     magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
-    norm: str = key("batch", one_of(*NORMS), "BatchNorm, or GroupNorm for random starts")
+    norm: str = key("batch", one_of(*NORMS), "BatchNorm, or GroupNorm for training from scratch")
     prior: bool = key(True, flag(), "use HCPMG's prior masks; False: masks of 1 everywhere")
     prior_form: str = key("literal", one_of(*PRIOR_FORMS), "what the prior masks compare; literal: published")
     prior_gradient: str = key(
@@ -91,7 +91,7 @@ class EvaluationConfig:
     """What is evaluated beside the published protocol."""
 
     all_slices: bool = key(
-        True, flag(), "also segment every slice of each query, without a look at where the organ lies"
+        True, flag(), "also segment every slice of each query, without using the organ's position"
     )
     every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
     baselines: bool = key(
@@ -103,7 +103,7 @@ class EvaluationConfig:
     join_support: str = key(
         "probabilities",
         one_of(*JOINTS),
-        "average what each of these slices gives, or take them as the shots of one support",
+        "average the probabilities from these slices, or use them as the shots of one support",
     )
     test_time_augmentation: int = key(
         1,

@@ -74,7 +74,8 @@ def draw_result(run_dir: Path, path: Path) -> None:
 def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: Path) -> Iterator[Slices]:
     """Yield the slices to draw, organ by organ.
 
-    They are the middle one of the query's middle chunk and the support slice that serves it. `scores` has one entry for each organ of the query. Raises `UserError` for missing or damaged files.
+    They are the middle one of the query's middle chunk and the support slice that serves it. `scores` has one
+    entry for each organ of the query. Raises `UserError` for missing or damaged files.
     """
     ids = (scores[0].support_id, scores[0].query_id)
     support, query = load_fold(config.layout, ids, image_size_px=config.image_size_px)
