@@ -46,7 +46,7 @@ from util.config.settings import (
     with_present_names,
 )
 from util.config.training_settings import OptimConfig
-from util.engine.resume import adopt, choose_former_run, former_settings
+from util.engine.resume import adopt_values, choose_former_run, former_settings
 from util.engine.run_record import RunRecord
 from util.engine.runs import list_resumable
 from util.engine.seeding import derive_seed
@@ -376,14 +376,14 @@ def find_former_run(config: Config) -> Path | None:
 
     def complete(saved: Mapping[str, Any]) -> dict[str, Any]:
         defaults = dataset_defaults(config.dataset, config.recipe)
-        return plain_values(parse_config(adopt(defaults, _with_present_names(saved), but=())))
+        return plain_values(parse_config(adopt_values(defaults, _with_present_names(saved), exclude=())))
 
     return choose_former_run(
         config.fold_dir / "training",
         resume,
         settings=plain_values(config),
         complete=complete,
-        is_asked_for=config.resume is not None,
+        is_requested=config.resume is not None,
         allows_changes=config.resume_changed,
     )
 

@@ -26,24 +26,24 @@ from models.losses import CRITERIA, METRICS, EpisodeLosses, describe_metrics, ep
 from models.precision import mixed_precision
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
-from util.engine.checkpoint_manager import CheckpointKeeper
+from util.engine.checkpoint_manager import CheckpointManager
 from util.engine.metric_averager import mean_over_ranks
-from util.engine.non_finite import FiniteWatch
+from util.engine.non_finite import NonFiniteMonitor
 from util.engine.optimisation import learning_rate
-from util.engine.provenance import UNKNOWN, Origin, describe_environment
+from util.engine.provenance import UNKNOWN, Provenance, describe_environment
 from util.engine.runs import snapshot_path
 from util.engine.seeding import derive_seed
-from util.engine.signals import StopRequests
+from util.engine.signals import SignalHandler
 from util.engine.training_state import Log, TrainingState
 from util.errors import Stopped, UserError
 from util.parallel.collectives import (
-    agree,
     average_buffers,
-    average_gradients,
     broadcast_value,
-    largest_of_ranks,
     local_main_first,
+    max_over_ranks,
+    run_on_all_ranks,
     start_ranks,
+    wrap_ddp,
 )
 from util.parallel.devices import choose_device
 from util.parallel.hardware import choose_kernels, peak_memory_gb
@@ -76,7 +76,7 @@ def main(_config: dict[str, Any], _run: Any) -> None:
     train(config, Path(_run.observers[0].dir), log=_run.log_scalar, info=_run.info)
 
 
-def follow(values: dict[str, Any], run_dir: Path) -> None:
+def worker_main(values: dict[str, Any], run_dir: Path) -> None:
     """Train as another rank than the one that has the run."""
     train(parse_config(values), run_dir, log=lambda name, value, step: None, info={})
 
@@ -96,7 +96,7 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         UserError: data, weights, device or checkpoint are not usable, or a number stopped being finite.
         Stopped: a signal asked for it; there is a checkpoint of the last step if there was any.
     """
-    with StopRequests() as stops:
+    with SignalHandler() as stops:
         ranks = start_ranks(config.device)
         device = choose_device(config.device, ranks)
         choose_kernels(deterministic=config.deterministic, precision=config.precision, device=device)
@@ -105,16 +105,16 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
         model = place_network(config, network, device=device, ranks=ranks)
-        origin = Origin(dataset.content_hash() if ranks.is_main else None, describe_environment(device))
+        origin = Provenance(dataset.content_hash() if ranks.is_main else None, describe_environment(device))
         state = make_state(config, network, device=device, origin=origin, log=log)
         _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
         if former_run is not None:
-            state.go_on(former_run, plain_values(config), ranks=ranks)
-        data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
+            state.resume(former_run, plain_values(config), ranks=ranks)
+        data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
         info.update(data_fingerprint=data, environment=origin.environment)
         stops.defer()
         provenance = {"data": data, "training_ids": dataset.scan_ids}
-        keeper = CheckpointKeeper(run_dir, config.checkpoint_minutes, former_run=former_run, **provenance)
+        keeper = CheckpointManager(run_dir, config.checkpoint_minutes, former_run=former_run, **provenance)
         _run_steps(config, model, state, dataset, keeper=keeper, stops=stops, device=device, ranks=ranks)
     return snapshot_path(run_dir, config.n_steps)
 
@@ -125,8 +125,8 @@ def _run_steps(
     state: TrainingState,
     dataset: EpisodeDataset,
     *,
-    keeper: CheckpointKeeper,
-    stops: StopRequests,
+    keeper: CheckpointManager,
+    stops: SignalHandler,
     device: torch.device,
     ranks: Ranks,
 ) -> None:
@@ -146,37 +146,39 @@ def _run_steps(
         indices = episodes_of_step(step, config.batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
         return [dataset[index] for index in indices]
 
-    take_checkpoint = partial(state.take_checkpoint, plain_values(config), is_main=ranks.is_main)
+    take_checkpoint = partial(state.make_checkpoint, plain_values(config), is_main=ranks.is_main)
 
     def stop(signal_number: int) -> NoReturn:
         if state.step == first_step:
             raise Stopped(signal_number)
         keeper.save(take_checkpoint)
         resume = f"{config.place_in_words} resume={keeper.run_dir.name}"
-        raise Stopped(signal_number, f"go on with bash script/train.sh {resume}")
+        raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
-    watch = FiniteWatch(state.guard, episodes_of, folder=keeper.run_dir)
+    watch = NonFiniteMonitor(state.guard, episodes_of, folder=keeper.run_dir)
     with progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
     ) as bar:
         # Of several ranks none leaves alone: the others would wait for it.
-        for batch in loader if ranks.are_several else stops.interruptible(loader):
+        for batch in loader if ranks.is_distributed else stops.interruptible(loader):
             if batch is None:
-                stop(stops.wish)
+                stop(stops.pending_signal)
             take_step(config, model, state, batch, device=device, rank=ranks.rank)
             bar.update()
             step, is_last = state.step, state.step == config.n_steps
             reports = step % config.print_interval == 0 or is_last
             snapshots = step % config.save_snapshot_every == 0 or is_last
-            signal_number, is_due = largest_of_ranks([int(stops.wish or 0), int(keeper.is_due())])
+            signal_number, is_due = max_over_ranks([int(stops.pending_signal or 0), int(keeper.is_due())])
             keeps = snapshots or signal_number or is_due
             if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or keeps:
-                watch.look(bar.write)
+                watch.check(bar.write)
             if reports:
-                _report(mean_over_ranks(state.meter.take()), bar, state=state)
+                _report(mean_over_ranks(state.meter.flush()), bar, state=state)
             if snapshots:
-                average_buffers(state.kept)
-                agree(partial(keeper.save_snapshot, state.kept, plain_values(config), step=step))
+                average_buffers(state.snapshot_model)
+                run_on_all_ranks(
+                    partial(keeper.save_snapshot, state.snapshot_model, plain_values(config), step=step)
+                )
             if signal_number and not is_last:
                 stop(signal_number)
             if keeps and not is_last:
@@ -190,11 +192,11 @@ def _run_steps(
 
 
 def make_state(
-    config: Config, network: FewShotSeg, *, device: torch.device, origin: Origin = UNKNOWN, log: Log
+    config: Config, network: FewShotSeg, *, device: torch.device, origin: Provenance = UNKNOWN, log: Log
 ) -> TrainingState:
     """Make what the steps change, at its beginning."""
-    told = {"metrics": METRICS, "origin": origin, "log": log}
-    return TrainingState.begin(network, config.optim, config.nonfinite, device=device, **told)
+    told = {"metrics": METRICS, "provenance": origin, "log": log}
+    return TrainingState.create(network, config.optim, config.nonfinite, device=device, **told)
 
 
 def take_step(
@@ -219,13 +221,13 @@ def take_step(
             cut_every=config.max_iters_per_load,
             cut_factor=config.lr_step_gamma,
         )
-    state.guard.keep_statistics()
+    state.guard.save_buffers()
     losses = training_losses(model, batch, config=config, step=step, device=device, rank=rank)
     losses.total.backward()
     state.guard.update(losses.total, step)
     state.optimizer.zero_grad(set_to_none=True)  # here, so that the next forward pass has their memory
-    if state.average is not None:
-        state.average.update()
+    if state.ema is not None:
+        state.ema.update()
     state.meter.add(losses.metrics())
     state.step = step
 
@@ -275,9 +277,9 @@ def place_network(config: Config, network: FewShotSeg, *, device: torch.device, 
         compiles=config.compile,
         sync_batchnorm=config.sync_batchnorm,
     )
-    if not ranks.are_several:
+    if not ranks.is_distributed:
         return network
-    return average_gradients(network, device, has_unused_parameters=network.has_unused_parameters)
+    return wrap_ddp(network, device, find_unused_parameters=network.has_unused_parameters)
 
 
 def training_losses(
@@ -313,7 +315,7 @@ def _announce(
     ranks: Ranks,
 ) -> None:
     n_parameters, index = sum(p.numel() for p in network.parameters()), dataset.index
-    on_ranks = f" on each of {ranks.n_ranks} ranks" if ranks.are_several else ""
+    on_ranks = f" on each of {ranks.n_ranks} ranks" if ranks.is_distributed else ""
     print(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "
         f"{config.n_steps} steps of batch {config.batch_size}{on_ranks} in {config.precision} on {device}\n"
@@ -334,4 +336,4 @@ def _report(averages: dict[str, float], bar: tqdm, *, state: TrainingState) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(experiment, follow=follow))
+    sys.exit(run_command_line(experiment, worker_main=worker_main))

@@ -54,7 +54,7 @@ from util.evaluation.metrics import VolumeScore
 from util.evaluation.postprocess import clean_up
 from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
-from util.parallel.collectives import agree, gather_values, local_main_first, start_ranks
+from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
@@ -87,7 +87,7 @@ def main(_config: dict[str, Any], _run: Any) -> None:
     evaluate(parse_config(_config), Path(_run.observers[0].dir))
 
 
-def follow(values: dict[str, Any], run_dir: Path) -> None:
+def worker_main(values: dict[str, Any], run_dir: Path) -> None:
     """Evaluate as another rank than the one that has the run."""
     evaluate(parse_config(values), run_dir)
 
@@ -136,7 +136,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     scans = load_fold(config.layout, split.held_out, image_size_px=config.image_size_px)
     position = choose_support_position(config.supp_idx, len(scans))
     remarks += describe_split(split)
-    data = agree(lambda: hash_volumes(config.layout) if ranks.is_main else None)
+    data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
     if snapshot.config.get("dataset") == config.dataset:
         remarks += describe_change(snapshot.data, data)
     if remarks:
@@ -352,4 +352,4 @@ def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.d
 
 
 if __name__ == "__main__":
-    sys.exit(run_command_line(experiment, follow=follow))
+    sys.exit(run_command_line(experiment, worker_main=worker_main))

@@ -201,7 +201,11 @@ def damage_checkpoints(how):
 
 RESUMPTIONS = {
     "no such run": ("7", lambda place: None, "resume=7: no such run folder ("),
-    "no run": ("{root}/data", lambda place: None, "/data holds no checkpoint; train anew without resume"),
+    "no run": (
+        "{root}/data",
+        lambda place: None,
+        "/data holds no checkpoint; start a new training without resume",
+    ),
     "a file": (
         "{root}/runs/PHANTOM/fold_0/training/1/run.json",
         lambda place: None,
@@ -224,7 +228,11 @@ RESUMPTIONS = {
     ),
     "record broken": ("latest", damage_config('{"a'), "config.json: cannot be read ("),
     "record deep": ("latest", damage_config("[" * 100_000), "config.json: cannot be read ("),
-    "record a list": ("2", damage_config("[]"), "config.json: must hold keys and values; train anew"),
+    "record a list": (
+        "2",
+        damage_config("[]"),
+        "config.json: must hold keys and values; start a new training",
+    ),
     "record wrong": ("2", damage_config('{"optim": {"lr": "x"}}'), "config.json: optim.lr='x': must be"),
 }
 

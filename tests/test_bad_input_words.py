@@ -32,7 +32,7 @@ CONFIGS = {
         "seed: !!python/object/apply:os.getcwd []",
         "c.yaml: must be key=value or an exist",
     ),
-    "json with code": ("c.json", CODE, "' is no key; nest the keys"),
+    "json with code": ("c.json", CODE, "' is not a key; nest the keys"),
     "python": (
         "c.py",
         "raise SystemExit",
@@ -44,7 +44,7 @@ CONFIGS = {
         '{"optim": {"lrr": 3}}',
         "optim.lrr: unknown configuration key; did you mean",
     ),
-    "key of dots": ("c.json", '{"optim.lr": 3}', "c.json: 'optim.lr' is no key; nest the keys of a group"),
+    "key of dots": ("c.json", '{"optim.lr": 3}', "c.json: 'optim.lr' is not a key; nest the keys of a group"),
     "no key": ("c.json", '{"": 3}', "c.json: '' is no key"),
     "key twice": (
         "c.json",

@@ -80,10 +80,10 @@ def test_two_ranks_that_are_stopped_go_on_to_the_same_weights(words_for, unbroke
     wait_for_checkpoint(folder("stopped"))
     os.killpg(child.pid, signal.SIGTERM)
     _, told = ended(child, 128 + signal.SIGTERM)
-    assert told.count("stopped by SIGTERM; go on with ") == 1
+    assert told.count("stopped by SIGTERM; resume with ") == 1
     assert "Traceback" not in told
     out, _ = ended(launch([*words("stopped"), "resume=latest"]), 0)
-    assert "going on after step" in out
+    assert "resuming after step" in out
     assert_equal_weights(final(folder("stopped")), unbroken)
 
 
@@ -98,6 +98,6 @@ def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on(words_for, 
         pytest.skip("this system does not list a process's children")
     os.kill(int(ranks.read_text().split()[-1]), signal.SIGKILL)
     out, told = ended(child, 0)
-    assert "going on after step" in out, told
+    assert "resuming after step" in out, told
     assert len(list_runs(folder("killed"))) == 2
     assert_equal_weights(final(folder("killed")), unbroken)

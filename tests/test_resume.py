@@ -1,4 +1,4 @@
-"""A training that is stopped and goes on ends as one that never stopped, to the bit."""
+"""A resumed training ends like an uninterrupted one, bit for bit."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import training
 from tests.weights import assert_equal_weights, final_weights
 from util.config.command_line import run_command_line
 from util.engine import checkpoint_manager
-from util.engine.checkpoint_manager import CheckpointKeeper
+from util.engine.checkpoint_manager import CheckpointManager
 from util.engine.checkpoints import list_checkpoints, load_checkpoint
 from util.engine.snapshots import load_snapshot
 from util.parallel.ranks import Ranks
@@ -51,7 +51,7 @@ def run(*words):
     return run_command_line(training.experiment, list(words))
 
 
-def go_on(overrides, *more):
+def resume(overrides, *more):
     """Run with the words that say where things lie, but not how long to train."""
     return run(*(word for word in overrides if not word.startswith("n_steps=")), *more)
 
@@ -64,14 +64,16 @@ def final(folder, number, step=6):
     "more", [(), FULL, ("optim.name=adamw", "num_workers=1")], ids=["sgd", "full", "adamw"]
 )
 @pytest.mark.parametrize("step", [1, 3])
-def test_it_ends_as_one_that_never_stopped(tiny_overrides, folder, stopped_after, monkeypatch, more, step):
+def test_a_resumed_training_equals_an_unbroken_one(
+    tiny_overrides, folder, stopped_after, monkeypatch, more, step
+):
     words = [*tiny_overrides, *STEPS, *more]
     assert run(*words) == 0
     stopped_after(step)
     assert run(*words) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert load_checkpoint(list_checkpoints(folder / "2")[0]).step == step
-    assert go_on(tiny_overrides, "resume=latest") == 0
+    assert resume(tiny_overrides, "resume=latest") == 0
     assert_equal_weights(final(folder, 1), final(folder, 3))
     whole, resumed = (json.loads((folder / number / "metrics.json").read_text()) for number in ("1", "3"))
     for name, metric in whole.items():
@@ -80,35 +82,38 @@ def test_it_ends_as_one_that_never_stopped(tiny_overrides, folder, stopped_after
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_marks_the_run_and_tells_the_way_on(
+def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(
     tiny_overrides, folder, stopped_after, capsys, number
 ):
     stopped_after(2, number)
     assert run(*tiny_overrides, "n_steps=5", "save_snapshot_every=5") == 128 + number
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith(f"stopped by {number.name}; go on with bash script/train.sh dataset=PHANTOM")
+    assert told.startswith(f"stopped by {number.name}; resume with bash script/train.sh dataset=PHANTOM")
     log_dir = next(word for word in tiny_overrides if word.startswith("path.log_dir="))
     assert told.endswith(f"eval_fold=0 {log_dir} resume=1")
     assert json.loads((folder / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
 
 
-def test_a_finished_training_keeps_no_checkpoint_and_is_not_begun_again(tiny_overrides, folder, capsys):
+def test_a_finished_training_keeps_no_checkpoint_and_is_not_restarted(tiny_overrides, folder, capsys):
     assert run(*tiny_overrides, *STEPS) == 0
     assert list_checkpoints(folder / "1") == []
-    assert go_on(tiny_overrides, "resume=latest") == 0
-    assert "training/1 is finished; there is nothing to go on with" in capsys.readouterr().out
+    assert resume(tiny_overrides, "resume=latest") == 0
+    assert "training/1 is finished; nothing to resume" in capsys.readouterr().out
     assert not (folder / "2").exists()
 
 
-def test_other_settings_than_a_finished_trainings_are_refused(tiny_overrides, folder, capsys):
+def test_changed_settings_of_a_finished_training_are_refused(tiny_overrides, folder, capsys):
     assert run(*tiny_overrides, *STEPS) == 0
     assert run(*tiny_overrides, "n_steps=9", "resume=latest") == 2
-    assert "was trained with n_steps: 6, now 9; leave resume out to train anew" in capsys.readouterr().err
+    assert (
+        "was trained with n_steps: 6, now 9; leave resume out to start a new training"
+        in capsys.readouterr().err
+    )
     assert not (folder / "2").exists()
 
 
-def test_a_job_that_torchrun_starts_again_goes_on_by_itself(
+def test_a_job_restarted_by_torchrun_resumes_automatically(
     tiny_overrides, folder, stopped_after, monkeypatch, capsys
 ):
     stopped_after(2)
@@ -116,12 +121,12 @@ def test_a_job_that_torchrun_starts_again_goes_on_by_itself(
     monkeypatch.undo()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert run(*tiny_overrides, *STEPS) == 0
-    assert "going on after step 2 of" in capsys.readouterr().out
+    assert "resuming after step 2 of" in capsys.readouterr().out
     assert run(*tiny_overrides, *STEPS) == 0  # what is finished belongs to another job
     assert_equal_weights(final(folder, 2), final(folder, 3))
 
 
-def test_going_on_takes_folders_and_all_else_from_the_run(tiny_overrides, folder, stopped_after, monkeypatch):
+def test_resuming_takes_all_settings_from_the_run(tiny_overrides, folder, stopped_after, monkeypatch):
     stopped_after(2)
     assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
     monkeypatch.undo()
@@ -131,7 +136,7 @@ def test_going_on_takes_folders_and_all_else_from_the_run(tiny_overrides, folder
     assert now == former | {"resume": "latest"}
 
 
-def test_resuming_what_never_began_begins(tiny_overrides, folder):
+def test_resuming_without_a_run_starts_a_new_training(tiny_overrides, folder):
     assert run(*tiny_overrides, "resume=latest") == 0
     assert final(folder, 1, step=3)
 
@@ -146,7 +151,7 @@ def test_at_most_two_checkpoints_are_kept(tiny_overrides, folder, stopped_after)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "gone"])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(
     tiny_overrides, folder, stopped_after, capsys, monkeypatch, damage
 ):
     stopped_after(4)
@@ -162,9 +167,9 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     else:
         newest.write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
     capsys.readouterr()
-    assert go_on(tiny_overrides, "resume=1") == 0
+    assert resume(tiny_overrides, "resume=1") == 0
     told = capsys.readouterr().out
-    assert "going on after step 3 of" in told
+    assert "resuming after step 3 of" in told
     if damage != "gone":
         assert f"warning: {newest}: is damaged" in told
         assert "checkpoint_000003.pt" in told
@@ -172,23 +177,21 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     assert_equal_weights(final(folder, 2), final(folder, 3))
 
 
-def test_a_change_that_alters_the_result_is_refused_unless_forced(
+def test_a_change_that_affects_the_result_is_refused_unless_forced(
     tiny_overrides, folder, stopped_after, capsys, monkeypatch
 ):
     stopped_after(2)
     assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
     monkeypatch.undo()
-    assert go_on(tiny_overrides, "resume=latest", "optim.lr=0.5", "num_workers=1") == 2
+    assert resume(tiny_overrides, "resume=latest", "optim.lr=0.5", "num_workers=1") == 2
     told = capsys.readouterr().err
     assert "was trained with optim.lr: 0.003, now 0.5; leave that out, or add resume_changed=True" in told
     assert not (folder / "2").exists()
-    assert go_on(tiny_overrides, "resume=latest", "optim.lr=0.5", "resume_changed=True") == 0
+    assert resume(tiny_overrides, "resume=latest", "optim.lr=0.5", "resume_changed=True") == 0
     assert load_snapshot(folder / "2" / "snapshots" / "snapshot_000006.pt").config["optim"]["lr"] == 0.5
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
-    tiny_overrides, folder, monkeypatch, capsys
-):
+def test_a_non_finite_loss_stops_before_the_weights_change(tiny_overrides, folder, monkeypatch, capsys):
     real = training.training_losses
 
     def training_losses(model, batch, *, step, **places):
@@ -202,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     assert run(*tiny_overrides, *STEPS) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: step 3: the loss is not finite (scan ")
-    for word in ("slices ", "supervoxel ", "episode 2", "kept in ", "were not touched", "optim.lr"):
+    for word in ("slices ", "supervoxel ", "episode 2", "saved to ", "are unchanged", "optim.lr"):
         assert word in told
     [kept] = (folder / "2" / "nonfinite").iterdir()
     episode = torch.load(kept, weights_only=True)["episodes"][0]
@@ -211,9 +214,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     assert checkpoint.step == 2  # the last good one
 
 
-def test_bad_steps_are_left_out_and_counted_where_that_is_allowed(
-    tiny_overrides, folder, monkeypatch, capsys
-):
+def test_non_finite_steps_are_skipped_and_counted_if_allowed(tiny_overrides, folder, monkeypatch, capsys):
     real = training.training_losses
 
     def training_losses(model, batch, *, step, **places):
@@ -227,7 +228,7 @@ def test_bad_steps_are_left_out_and_counted_where_that_is_allowed(
     words = [*tiny_overrides, *STEPS, "print_interval=6"]
     assert run(*words, "nonfinite=skip:1") == 2
     told = capsys.readouterr()
-    assert "step 2: not finite, left out (1 of 1 allowed)" in told.out + told.err
+    assert "step 2: not finite, skipped (1 of 1 allowed)" in told.out + told.err
     assert "step 4: the loss is not finite" in told.err
     weights = load_checkpoint(list_checkpoints(folder / "1")[0]).weights
     assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
@@ -236,7 +237,7 @@ def test_bad_steps_are_left_out_and_counted_where_that_is_allowed(
     assert all(math.isfinite(value) for metric in metrics.values() for value in metric["values"])
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(tiny_overrides, folder, monkeypatch, capsys):
+def test_a_full_disk_keeps_the_previous_checkpoint(tiny_overrides, folder, monkeypatch, capsys):
     real = torch.save
 
     def save(content, path):
@@ -250,19 +251,19 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(tiny_overrides, fol
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
 
 
-def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+def test_checkpoints_are_due_at_intervals(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    keeper = CheckpointKeeper(tmp_path, 2)
+    keeper = CheckpointManager(tmp_path, 2)
     monkeypatch.setattr(checkpoint_manager, "find_ranks", lambda: Ranks(1, 2, 1, 2))
-    other = CheckpointKeeper(tmp_path, 2)
+    other = CheckpointManager(tmp_path, 2)
     assert not keeper.is_due()
     now[0] += 120
     assert keeper.is_due()
     assert not other.is_due()
 
 
-def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
+def test_slow_checkpoints_are_saved_less_often(tmp_path, monkeypatch):
     now = [100.0]
 
     def save(run_dir, checkpoint):
@@ -270,7 +271,7 @@ def test_checkpoints_that_take_long_come_more_rarely(tmp_path, monkeypatch):
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(checkpoint_manager, "save_checkpoint", save)
-    keeper = CheckpointKeeper(tmp_path, 1)
+    keeper = CheckpointManager(tmp_path, 1)
     now[0] += 60
     assert keeper.is_due()
     keeper.save(object)

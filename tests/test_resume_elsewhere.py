@@ -1,4 +1,4 @@
-"""A training does not go on with other data, and says where other machinery may round otherwise."""
+"""A training refuses to resume with other data, and warns about another environment."""
 
 import os
 import shutil
@@ -13,41 +13,42 @@ import torch
 import training
 from util.config.command_line import run_command_line
 from util.engine.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
-from util.engine.provenance import UNKNOWN, Origin, check_origin, describe_environment
+from util.engine.provenance import UNKNOWN, Provenance, check_provenance, describe_environment
 from util.errors import UserError
 from util.io.image_io import read_volume, write_volume
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
-HERE = Origin("a", {"torch": "2.9", "threads": 1})
+BEFORE = Provenance("a", {"torch": "2.9", "threads": 1})
 
 
-def test_the_same_data_and_machinery_are_not_remarked_on():
-    assert check_origin(HERE, HERE, allows_changes=False) == []
+def test_equal_provenance_gives_no_warning():
+    assert check_provenance(BEFORE, BEFORE, allows_changes=False) == []
 
 
-def test_data_of_which_nothing_is_known_are_not_compared():
-    assert check_origin(UNKNOWN, HERE, allows_changes=False) == []
-    assert check_origin(HERE, UNKNOWN, allows_changes=False) == []
+def test_unknown_data_are_not_compared():
+    assert check_provenance(UNKNOWN, BEFORE, allows_changes=False) == []
+    assert check_provenance(BEFORE, UNKNOWN, allows_changes=False) == []
 
 
-def test_other_data_are_refused_unless_changes_are_allowed():
-    other = replace(HERE, data="b")
-    with pytest.raises(UserError, match="not those that the training began with; restore them"):
-        check_origin(HERE, other, allows_changes=False)
-    assert check_origin(HERE, other, allows_changes=True) == [
-        "warning: the volumes or supervoxels are not those that the training began with"
+def test_changed_data_are_refused_unless_allowed():
+    other = replace(BEFORE, data="b")
+    with pytest.raises(UserError, match="differ from those at the start of the training; restore them"):
+        check_provenance(BEFORE, other, allows_changes=False)
+    assert check_provenance(BEFORE, other, allows_changes=True) == [
+        "warning: the volumes or supervoxels differ from those at the start of the training"
     ]
 
 
-def test_other_machinery_is_named():
-    now = replace(HERE, environment={"torch": "3.0", "threads": 2, "device": "cpu"})
-    assert check_origin(HERE, now, allows_changes=False) == [
-        "warning: equal within rounding only, for it began with torch 2.9, now 3.0; threads 1, now 2"
+def test_changes_of_the_environment_are_named():
+    now = replace(BEFORE, environment={"torch": "3.0", "threads": 2, "device": "cpu"})
+    assert check_provenance(BEFORE, now, allows_changes=False) == [
+        "warning: results will be equal within rounding only: started with torch 2.9, now 3.0; threads 1, "
+        "now 2"
     ]
 
 
-def test_the_environment_names_what_rounding_depends_on():
+def test_the_environment_is_described():
     found = describe_environment(torch.device("cpu"))
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()
@@ -57,7 +58,7 @@ def test_the_environment_names_what_rounding_depends_on():
 
 @pytest.fixture(name="stopped")
 def _stopped(tiny_overrides, phantom_dir, tmp_path, monkeypatch):
-    """Stop a training after its first step, on a copy of the data; return how to go on, and its folder."""
+    """Stop a training after its first step, on a copy of the data; return how to resume, and its folder."""
     data_dir = tmp_path / "data"
     real = training.take_step
 
@@ -85,21 +86,21 @@ def _change_a_supervoxel(data_dir: Path) -> None:
     write_volume(path, changed, geometry)
 
 
-def test_going_on_with_changed_supervoxels_is_refused_unless_asked_for(stopped, capsys):
+def test_resuming_with_changed_supervoxels_is_refused_unless_forced(stopped, capsys):
     words, folder, data_dir = stopped
     _change_a_supervoxel(data_dir)
     assert run_command_line(training.experiment, words) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told == (
-        "error: the volumes or supervoxels are not those that the training began with; restore them, or add "
-        "resume_changed=True"
+        "error: the volumes or supervoxels differ from those at the start of the training; restore them, or "
+        "add resume_changed=True"
     )
     assert list_checkpoints(folder / "1")
     assert run_command_line(training.experiment, [*words, "resume_changed=True"]) == 0
-    assert "warning: the volumes or supervoxels are not" in capsys.readouterr().out
+    assert "warning: the volumes or supervoxels differ" in capsys.readouterr().out
 
 
-def test_going_on_with_other_versions_is_remarked_on(stopped, capsys):
+def test_resuming_with_other_versions_is_warned_about(stopped, capsys):
     words, folder, _ = stopped
     checkpoint = load_checkpoint(list_checkpoints(folder / "1")[0])
     environment = {**checkpoint.origin["environment"], "torch": "1.0"}
@@ -107,4 +108,4 @@ def test_going_on_with_other_versions_is_remarked_on(stopped, capsys):
         folder / "1", replace(checkpoint, origin={**checkpoint.origin, "environment": environment})
     )
     assert run_command_line(training.experiment, words) == 0
-    assert "warning: equal within rounding only, for it began with torch 1.0, now " in capsys.readouterr().out
+    assert "within rounding only: started with torch 1.0, now " in capsys.readouterr().out

@@ -62,5 +62,5 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(
     os.killpg(child.pid, number)
     _, told = child.communicate(timeout=120)
     assert child.returncode == 128 + number
-    assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; go on with ")
+    assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; resume with ")
     assert "Traceback" not in told

@@ -10,7 +10,7 @@ import training
 from config_ssl_upload import dataset_defaults, parse_config
 from models.losses import METRICS, EpisodeLosses
 from util.config.command_line import run_command_line
-from util.engine.metric_averager import Meter
+from util.engine.metric_averager import MetricAverager
 from util.engine.optimisation import learning_rate
 from util.engine.snapshots import load_snapshot
 
@@ -44,11 +44,11 @@ def test_learning_rate_is_cut_after_each_full_period():
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
 
 
-def test_meter_averages_over_steps_and_starts_anew():
-    meter = Meter(METRICS)
+def test_metrics_are_averaged_over_steps_and_reset():
+    meter = MetricAverager(METRICS)
     meter.add(losses([1.0, 3.0], [0.5, 0.5]))
     meter.add(losses([4.0], [0.0]))
-    averages = meter.take()
+    averages = meter.flush()
     assert averages["query_loss"] == pytest.approx(3.0)
     assert averages["alignment_loss"] == pytest.approx(0.25)
     assert averages["loss"] == pytest.approx(3.25)
@@ -57,23 +57,23 @@ def test_meter_averages_over_steps_and_starts_anew():
     assert averages["prior_foreground"] == 0.0
     assert averages["prior_dice_foreground"] == 0.5
     meter.add(losses([7.0], [0.0]))
-    assert meter.take()["loss"] == pytest.approx(7.0)
+    assert meter.flush()["loss"] == pytest.approx(7.0)
 
 
-def test_meter_leaves_out_steps_that_are_not_finite():
-    meter = Meter(METRICS)
+def test_metrics_skip_non_finite_steps():
+    meter = MetricAverager(METRICS)
     for loss in (math.nan, 3.0, math.inf, 5.0):
         meter.add(losses([loss], [0.0]))
-    assert meter.take()["loss"] == pytest.approx(4.0)
+    assert meter.flush()["loss"] == pytest.approx(4.0)
     meter.add(losses([math.nan], [0.0]))
-    assert math.isnan(meter.take()["loss"])
+    assert math.isnan(meter.flush()["loss"])
 
 
-def test_meter_refuses_the_sums_of_others():
-    meter = Meter(METRICS)
+def test_sums_of_other_metrics_are_refused():
+    meter = MetricAverager(METRICS)
     meter.add(losses([1.0], [0.0]))
     with pytest.raises(ValueError, match="sums of 2 metrics expected"):
-        Meter(("loss", "other")).restore(meter.state())
+        MetricAverager(("loss", "other")).load_state_dict(meter.state_dict())
 
 
 def test_the_same_command_gives_the_same_weights_for_any_number_of_workers(tiny_overrides, tmp_path):
@@ -107,7 +107,7 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
     assert json.loads((run / "run.json").read_text())["status"] == "COMPLETED"
 
 
-def test_an_average_of_the_weights_is_what_snapshots_hold(tiny_overrides, tmp_path):
+def test_snapshots_hold_the_moving_average_of_the_weights(tiny_overrides, tmp_path):
     train(tiny_overrides, "save_snapshot_every=1")
     train(tiny_overrides, "optim.ema_decay=0.999")
     folder = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
@@ -161,7 +161,7 @@ def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("device=cuda:99", "device=cuda:99: this machine offers"),
+        ("device=cuda:99", "device=cuda:99: this machine has"),
         ("device=tpu", "device=tpu: must be"),
         ("min_size=200000", "no episode can be played"),
         ("model.encoder_weights=/gone.pth", "/gone.pth"),

@@ -142,7 +142,7 @@ def test_a_step_never_waits_for_the_device(changes):
         with _NoWaiting():
             training.take_step(config, model, state, batch, device=CPU)
     assert state.step == 2
-    assert state.meter.take()["loss"] > 0
+    assert state.meter.flush()["loss"] > 0
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

@@ -63,7 +63,7 @@ def test_a_training_that_saw_scans_of_the_present_fold_is_told(template, tmp_pat
     capsys.readouterr()
     assert run_command_line(validation.experiment, words) == 0  # evaluates 2 and 3
     said = capsys.readouterr().out
-    assert "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too good" in said
+    assert "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too high" in said
     assert "warning: the volumes changed since the training" in said
 
 

@@ -1,40 +1,40 @@
-"""The exceptions that are no defects, and the codes that programs exit with."""
+"""Exceptions for expected failures, and exit codes."""
 
 import signal
 
 EXIT_DEFECT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
-_EXIT_SIGNALLED = 128  # and the signal's number on top, as shells do
+_EXIT_SIGNALLED = 128  # plus the signal's number, as in shells
 
 
 class UserError(Exception):
-    """Bad input, told in one line.
+    """Invalid input, described in one line.
 
-    The line says what must hold, what was found and where, and the way out. Entry points print the message
-    alone and exit with code 2; every other exception is a defect of ours and keeps its traceback.
+    The message says what must hold, what was found where, and how to fix it. Entry points print it without a
+    traceback and exit with code 2; any other exception is a bug and keeps its traceback.
     """
 
 
 class NothingToDo(Exception):
-    """What the user asks for is done already; told in one line, and no failure."""
+    """The requested work is already done; one line, exit code 0."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to stop, and it did so in good order.
+    """The program stopped in good order after a signal.
 
     Args:
         number: the signal.
-        advice: how to go on; None where there is nothing to go on from.
+        hint: how to resume; None if there is nothing to resume.
 
     Attributes:
-        number, advice: as given.
+        number, hint: as given.
     """
 
-    def __init__(self, number: signal.Signals, advice: str | None = None) -> None:
+    def __init__(self, number: signal.Signals, hint: str | None = None) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = signal.Signals(number)
-        self.advice = advice
+        self.hint = hint
 
     @property
     def code(self) -> int:
-        """The exit code that says so: 128 and the signal's number."""
+        """Exit code: 128 plus the signal's number."""
         return _EXIT_SIGNALLED + self.number

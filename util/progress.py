@@ -1,4 +1,4 @@
-"""Progress bars that move on a terminal and stay short in a log file."""
+"""Progress bars for terminals and log files."""
 
 import sys
 import time
@@ -10,10 +10,7 @@ LOG_INTERVAL_S = 30.0
 
 
 def progress_bar(*arguments: Any, **options: Any) -> tqdm:
-    """Make a tqdm bar.
-
-    Where stderr is no terminal it is drawn only every half minute.
-    """
+    """Create a tqdm bar, refreshed every half minute only if stderr is not a terminal."""
     is_terminal = sys.stderr.isatty()
     options.setdefault("mininterval", 0.2 if is_terminal else LOG_INTERVAL_S)
     options.setdefault("maxinterval", 10.0 if is_terminal else LOG_INTERVAL_S)
@@ -22,10 +19,7 @@ def progress_bar(*arguments: Any, **options: Any) -> tqdm:
 
 
 def note_on_bar(bar: tqdm, text: str) -> None:
-    """Put a remark at a bar's end: a sign of life where the bar does not move.
-
-    It is drawn if the last drawing is long enough ago.
-    """
+    """Set a bar's postfix to show activity between updates; respects its refresh interval."""
     if bar.disable:
         return
     bar.set_postfix_str(text, refresh=False)

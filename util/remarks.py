@@ -1,4 +1,4 @@
-"""Remark on an assumption or a loss, wherever in the code it happens."""
+"""Warnings about assumptions and data loss, printed once per command."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ Result = TypeVar("Result")
 
 
 class Remark(UserWarning):
-    """Something that a person should know and that stops nothing, in one line."""
+    """Something the user should know that stops nothing, in one line."""
 
 
 def remark(text: str) -> None:
-    """Warn of an assumption or a loss; commands print the same text once."""
+    """Warn about an assumption or a loss; commands print the same text once."""
     warnings.warn(text, Remark, stacklevel=2)
 
 
 @contextmanager
 def printed_remarks() -> Iterator[None]:
-    """Print each remark made in the block once, as a line on standard output."""
+    """Print each remark made in the block once, on standard output."""
     printed: set[str] = set()
 
     def show(text: str) -> None:
@@ -34,14 +34,14 @@ def printed_remarks() -> Iterator[None]:
 
 @contextmanager
 def rewritten_remarks(rewrite: Callable[[str], str]) -> Iterator[None]:
-    """Change the texts of the remarks made in the block."""
+    """Rewrite the texts of the remarks made in the block."""
     show_other = warnings.showwarning
     with _shown_by(lambda text: show_other(Remark(rewrite(text)), Remark, "", 0)):
         yield
 
 
 def with_remarks(function: Callable[[Argument], Result], argument: Argument) -> tuple[Result, list[str]]:
-    """Return a function's result and the remarks made in it, for another process."""
+    """Return a function's result and the remarks it made, for another process."""
     texts: list[str] = []
     with _shown_by(texts.append):
         return function(argument), texts
@@ -49,16 +49,16 @@ def with_remarks(function: Callable[[Argument], Result], argument: Argument) -> 
 
 @contextmanager
 def _shown_by(show_text: Callable[[str], None]) -> Iterator[None]:
-    """Hand the texts of remarks to a function, whatever PYTHONWARNINGS says; leave other warnings alone."""
+    """Pass remarks to a function, regardless of PYTHONWARNINGS; other warnings are unchanged."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", Remark)
         show_other = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place, **options) -> None:
+        def show(message: Warning | str, category: type[Warning], *location, **options) -> None:
             if issubclass(category, Remark):
                 show_text(str(message))
             else:
-                show_other(message, category, *place, **options)
+                show_other(message, category, *location, **options)
 
         warnings.showwarning = show
         yield

@@ -15,7 +15,7 @@ from data.data_settings import PrepareConfig
 from data.prepare.dataset import prepare_dataset
 from util.config.command_line import run_guarded
 from util.config.settings import default_values, describe_keys, parse_values
-from util.engine.signals import StopRequests
+from util.engine.signals import SignalHandler
 from util.errors import EXIT_USER_ERROR, UserError
 
 _FLAGS = ("--check", "--force")
@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 raise
             problems.extend(str(error).splitlines())
 
-    with StopRequests():
+    with SignalHandler():
         code = run_guarded(run, debug=debug)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

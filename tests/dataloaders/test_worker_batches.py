@@ -12,7 +12,7 @@ from dataloaders import worker_batches
 from dataloaders.episode_settings import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from dataloaders.worker_batches import PackedBatch, measure_patience_s
-from util.engine.signals import StopRequests
+from util.engine.signals import SignalHandler
 from util.errors import UserError
 
 CONFIG = EpisodeConfig(seed=11, n_episodes=8)
@@ -108,12 +108,12 @@ def test_a_signal_ends_the_wait_for_a_batch(scans, monkeypatch):
     monkeypatch.setattr(_Broken, "trouble", staticmethod(_sleep))
     dataset = _Broken(scans, replace(CONFIG, n_episodes=4))
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    with StopRequests() as stops:
+    with SignalHandler() as signals:
         seen = []
-        for batch in stops.interruptible(make_episode_loader(dataset, batch_size=1, num_workers=1)):
+        for batch in signals.interruptible(make_episode_loader(dataset, batch_size=1, num_workers=1)):
             seen.append(batch)
             if len(seen) == 2:
                 signal.alarm(1)
         assert seen[-1] is None
         assert len(seen) == 3
-        assert stops.wish == signal.SIGTERM
+        assert signals.pending_signal == signal.SIGTERM

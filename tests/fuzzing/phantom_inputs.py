@@ -60,7 +60,7 @@ def make_foreign_inputs(inputs: Path) -> None:
 def make_trained_inputs(inputs: Path) -> None:
     """Train for three steps, and keep the checkpoints as if the last had not been taken."""
     make_phantom_inputs(inputs)
-    training.CheckpointKeeper.finish = lambda keeper: None
+    training.CheckpointManager.finish = lambda keeper: None
     assert run_command_line(training.experiment, _words(inputs)) == 0
     (inputs / "snapshot.pt").write_bytes((_run_dir(inputs) / "snapshots/snapshot_000003.pt").read_bytes())
 

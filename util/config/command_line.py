@@ -1,7 +1,4 @@
-"""Run a sacred experiment so that a user's mistake costs one line.
-
-A defect keeps its traceback.
-"""
+"""Run a sacred experiment, reporting user errors in one line and bugs with a traceback."""
 
 import copy
 import io
@@ -18,11 +15,11 @@ from docopt import DocoptExit, docopt
 
 from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, NothingToDo, Stopped, UserError
 from util.io.json_files import read_json_object
-from util.parallel.ranks import RankLost, find_ranks
+from util.parallel.ranks import OtherRankFailed, find_ranks
 from util.remarks import printed_remarks, remark
 
 with warnings.catch_warnings():
-    # sacred 0.8.7 imports pkg_resources, which says at each start that it will go.
+    # sacred 0.8.7 imports the deprecated pkg_resources.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred
     from sacred.arg_parser import get_config_updates
@@ -30,17 +27,17 @@ with warnings.catch_warnings():
 
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CAPTURE_MODES = ("no", "sys", "fd")
-_DEEPEST = 10  # levels of a configuration file
+_MAX_DEPTH = 10  # levels of a configuration file
 _KEY = re.compile(r"[A-Za-z_]\w*")
 
 _MUTED_REMARKS = ("Changed type of config entry", "Failed after", "Aborted after")
 
 
 def new_experiment(name: str, folder: Path) -> sacred.Experiment:
-    """Make an experiment that records the commit of a folder, if git can say it."""
+    """Create an experiment that records the git commit of a folder, if known."""
     try:
         experiment = sacred.Experiment(name, base_dir=folder)
-    except Exception as error:  # no git, no commit yet, a clone of another user, a GIT_DIR of something else
+    except Exception as error:  # no git, no commit yet, a clone owned by another user, a wrong GIT_DIR
         experiment = sacred.Experiment(name, base_dir=folder, save_git_info=False)
         experiment.git_fault = next(iter(str(error).strip().splitlines()), type(error).__name__)
     experiment.logger = experiment_logger()
@@ -48,7 +45,7 @@ def new_experiment(name: str, folder: Path) -> sacred.Experiment:
 
 
 def remark_on_unknown_commit(experiment: sacred.Experiment) -> None:
-    """Remark that git cannot say the commit of the code."""
+    """Remark that the commit of the code is unknown, if so."""
     if experiment.save_git_info is False:
         remark(
             f"commit unknown: git cannot read this clone ({experiment.git_fault}); the run is recorded "
@@ -57,16 +54,15 @@ def remark_on_unknown_commit(experiment: sacred.Experiment) -> None:
 
 
 def experiment_logger() -> logging.Logger:
-    """Return a logger that tells sacred's warnings but not what others tell better.
+    """Return a logger for sacred's warnings, without those that duplicate ours.
 
-    Types are checked by the configuration itself (None turning into a number is no news), and how a run
-    failed is told by the one line or the traceback that ends it.
+    Types are checked by the configuration itself, and failures are reported by the final line or traceback.
     """
     logger = logging.getLogger("hcpmnet")
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        # The handler's, because a logger's own filter does not see what its children log.
+        # On the handler, because a logger's own filter does not see its children's records.
         handler.addFilter(lambda record: not record.getMessage().startswith(_MUTED_REMARKS))
         logger.addHandler(handler)
         logger.setLevel(logging.WARNING)
@@ -78,63 +74,64 @@ def run_command_line(
     experiment: sacred.Experiment,
     argv: Sequence[str] | None = None,
     *,
-    follow: Callable[[dict[str, Any], Path], None] | None = None,
+    worker_main: Callable[[dict[str, Any], Path], None] | None = None,
 ) -> int:
-    """Run an experiment from command-line words and return the exit code.
+    """Run an experiment from command-line arguments and return the exit code.
 
-    `with` may be left out: a first word that sets a key is taken as an override. Bad input ends in one line
-    on stderr and code 2; `--debug` shows the traceback as well.
+    `with` may be omitted: a first argument that sets a key is taken as an override. A user error prints one
+    line on stderr and gives code 2; `--debug` shows the traceback as well.
 
-    Of several ranks, rank 0 alone does this. The others wait until its run of the main command has started,
-    call `follow`, and end with rank 0's exit code. What rank 0 tells they do not repeat.
+    With several ranks, only rank 0 does this. The others wait until its main command has started, call
+    `worker_main`, and end with rank 0's exit code; errors are printed once.
 
     Args:
         experiment: the program.
-        argv: the words; None: this process's.
-        follow: takes rank 0's checked configuration (plain values) and run folder, and does another rank's
-            part of the main command. None: the program runs as one process.
+        argv: the arguments; None: this process's.
+        worker_main: takes rank 0's checked configuration (plain values) and run folder, and does another
+            rank's part of the main command. None: the program runs as one process.
     """
     try:
         ranks = find_ranks()
     except UserError as error:
         return _refuse(str(error))
-    if not ranks.are_several:
+    if not ranks.is_distributed:
         return _run_words(experiment, argv)
-    if follow is None:
-        told = "this program runs as one process; start it without NPROC and torchrun"
-        return _refuse(told) if ranks.is_main else EXIT_USER_ERROR
-    return _run_among_ranks(experiment, argv, follow=follow, is_main=ranks.is_main)
+    if worker_main is None:
+        message = "this program runs as one process; start it without NPROC and torchrun"
+        return _refuse(message) if ranks.is_main else EXIT_USER_ERROR
+    return _run_on_ranks(experiment, argv, worker_main=worker_main, is_main=ranks.is_main)
 
 
-def _run_among_ranks(
+def _run_on_ranks(
     experiment: sacred.Experiment,
     argv: Sequence[str] | None,
     *,
-    follow: Callable[[dict[str, Any], Path], None],
+    worker_main: Callable[[dict[str, Any], Path], None],
     is_main: bool,
 ) -> int:
-    from util.parallel import joint_runs  # imports torch, which one process's --help has no need of
+    from util.parallel import joint_runs  # late: it imports torch, which --help does without
+    from util.parallel.rank_store import get_rank_store
 
     try:
-        joint_runs.meet()
+        get_rank_store()
     except UserError as error:
         return _refuse(str(error))
     if not is_main:
-        return joint_runs.follow_lead(follow, guard=run_guarded)
+        return joint_runs.run_worker_rank(worker_main, guard=run_guarded)
 
     @contextmanager
-    def jointly(command: str, debug: bool) -> Iterator[None]:
+    def with_other_ranks(command: str, debug: bool) -> Iterator[None]:
         if command == experiment.default_command:
 
             @experiment.pre_run_hook
-            def hand_over(_config: dict[str, Any], _run: Any) -> None:
+            def share(_config: dict[str, Any], _run: Any) -> None:
                 if _run.observers:
-                    joint_runs.share(_config, Path(_run.observers[0].dir), debug=debug)
+                    joint_runs.share_config(_config, Path(_run.observers[0].dir), debug=debug)
 
-        with joint_runs.told_once():
+        with joint_runs.report_error_once():
             yield
 
-    return joint_runs.lead(lambda: _run_words(experiment, argv, around=jointly))
+    return joint_runs.run_main_rank(lambda: _run_words(experiment, argv, around=with_other_ranks))
 
 
 def _run_words(
@@ -143,7 +140,7 @@ def _run_words(
     *,
     around: Callable[[str, bool], AbstractContextManager] = lambda command, debug: nullcontext(),
 ) -> int:
-    """Run a command from words; `around` takes the command and `--debug`, and surrounds its run."""
+    """Run a command inside the context manager that `around` makes of its name and `--debug`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "with" not in words:
         first = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), None)
@@ -153,13 +150,13 @@ def _run_words(
     try:
         options = docopt(internal_usage, words, default_help=False)
     except DocoptExit:
-        return _refuse(f"cannot understand {' '.join(words)!r}; write key=value, or -h for help")
+        return _refuse(f"invalid arguments {' '.join(words)!r}; write key=value, or -h for help")
     if options["--help"] or options.get("help"):
         print(usage)
         return 0
     command = options.get("COMMAND") or experiment.default_command
     if command not in experiment.commands:
-        return _refuse(f"{command}: no such command; there are {', '.join(sorted(experiment.commands))}")
+        return _refuse(f"{command}: no such command; choose from {', '.join(sorted(experiment.commands))}")
     debug = bool(options["--debug"])
 
     def run() -> None:
@@ -184,7 +181,7 @@ def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
 
 
 def _with_file(error: UserError, files: Mapping[str, Mapping], updates: Mapping[str, Any]) -> UserError:
-    """Name the configuration file that set the key which a message begins with."""
+    """Prefix a message with the configuration file that set its key."""
     parts = re.match(r"[\w.]*", str(error))[0].split(".")
     if not _is_set(updates, parts):
         for name in reversed(files):  # the last one that sets it wins
@@ -202,7 +199,7 @@ def _is_set(values: Any, parts: Sequence[str]) -> bool:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what sacred would end in a traceback for."""
+    """Reject options for which sacred would raise a traceback."""
     level = options.get("--loglevel")
     if level is not None and not (level.isdecimal() or level in _LOG_LEVELS):
         raise UserError(f"--loglevel={level}: must be a number or one of {', '.join(_LOG_LEVELS)}")
@@ -216,25 +213,22 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 
 def _read_config_file(name: str) -> dict[str, Any]:
-    """Read a configuration file as plain JSON.
-
-    Sacred would take pickles, YAML and jsonpickle's form of JSON, which can run code.
-    """
+    """Read a plain JSON file; sacred's readers of pickle, YAML and jsonpickle can execute code."""
     if not Path(name).is_file() or Path(name).suffix.lower() != ".json":
         raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
     content = read_json_object(Path(name), what="configuration file")
-    if _depth(content) > _DEEPEST:
-        raise UserError(f"{name}: groups are nested too deep; give the keys that docs/configuration.md lists")
+    if _depth(content) > _MAX_DEPTH:
+        raise UserError(f"{name}: groups are nested too deep; use the keys that docs/configuration.md lists")
     for key in _keys(content):
         if not _KEY.fullmatch(key):
             raise UserError(
-                f'{name}: {key!r} is no key; nest the keys of a group, as {{"optim": {{"lr": 0.001}}}}'
+                f'{name}: {key!r} is not a key; nest the keys of a group, as {{"optim": {{"lr": 0.001}}}}'
             )
     return content
 
 
 def _keys(value: Any) -> Iterator[str]:
-    """Yield the keys of nested containers that are not too deep."""
+    """Yield the keys of nested containers."""
     if isinstance(value, dict):
         yield from value
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -243,7 +237,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 
 def _depth(value: Any) -> int:
-    """Count the levels of nested containers, without a call for each."""
+    """Count the levels of nested containers, without recursion."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
@@ -254,11 +248,10 @@ def _depth(value: Any) -> int:
 def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
     """Run a command and return its exit code.
 
-    That is 0, 2 for bad input (told in one line on stderr; `debug` raises it instead), 130 when interrupted,
-    128 and its number when a signal asked to stop, and another rank's code where that failed first and told
-    why.
+    That is 0; 2 for a user error (one line on stderr; `debug` raises it instead); 130 if interrupted; 128
+    plus the number of a stop signal; or the code of another rank that failed first.
     """
-    for stream in (sys.stdout, sys.stderr):  # names in any script, whatever the locale can show
+    for stream in (sys.stdout, sys.stderr):  # file names may not fit the locale's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -271,13 +264,13 @@ def run_guarded(main: Callable[[], object], *, debug: bool = False) -> int:
     except NothingToDo as done:
         print(done)
     except Stopped as stopped:
-        print(stopped if stopped.advice is None else f"{stopped}; {stopped.advice}", file=sys.stderr)
+        print(stopped if stopped.hint is None else f"{stopped}; {stopped.hint}", file=sys.stderr)
         return stopped.code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except RankLost as lost:
-        return lost.code
+    except OtherRankFailed as failed:
+        return failed.code
     return 0
 
 

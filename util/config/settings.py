@@ -1,8 +1,7 @@
-"""Describe, check and document configuration keys.
+"""Declare configuration keys with default, validation rule and documentation.
 
-One declaration serves all three. A configuration is a frozen dataclass whose fields are made by `key` or
-`group` (a nested dataclass). Defaults, validation, the typed object and the table in docs/configuration.md
-all come from it.
+A configuration is a frozen dataclass whose fields are made by `key` or `group` (a nested dataclass). Its
+defaults, validation, typed object and table in docs/configuration.md are derived from them.
 """
 
 import difflib
@@ -15,12 +14,12 @@ from typing import Any
 
 from util.errors import UserError
 
-_LARGEST = 2**31 - 1  # of numbers without a bound of their own: beyond it no machine would follow
+_MAX_WHOLE = 2**31 - 1  # of integers without an upper bound
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be.
+    """Validation rule of a value.
 
     Attributes:
         text: completes "must be ...".
@@ -32,12 +31,12 @@ class Rule:
 
 
 def whole(minimum: int, maximum: int | None = None) -> Rule:
-    """Ask for a whole number within bounds, both included."""
+    """Require an integer within inclusive bounds."""
 
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError
-        if maximum is None and value > _LARGEST:
+        if maximum is None and value > _MAX_WHOLE:
             raise OverflowError
         return _bounded(value, minimum, math.inf if maximum is None else maximum)
 
@@ -46,10 +45,7 @@ def whole(minimum: int, maximum: int | None = None) -> Rule:
 
 
 def real(minimum: float, maximum: float = math.inf, *, open_minimum: bool = False) -> Rule:
-    """Ask for a finite number within bounds.
-
-    `open_minimum` leaves the lower bound itself out.
-    """
+    """Require a finite number within bounds; `open_minimum` excludes the lower one."""
 
     def parse(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -64,7 +60,7 @@ def real(minimum: float, maximum: float = math.inf, *, open_minimum: bool = Fals
 
 
 def flag() -> Rule:
-    """Ask for True or False."""
+    """Require True or False."""
 
     def parse(value: Any) -> bool:
         if not isinstance(value, bool):
@@ -75,7 +71,7 @@ def flag() -> Rule:
 
 
 def text() -> Rule:
-    """Ask for a text that is not empty."""
+    """Require a non-empty string."""
 
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -86,7 +82,7 @@ def text() -> Rule:
 
 
 def text_or_number() -> Rule:
-    """Ask for a text or a whole number of at least 1, which becomes a text."""
+    """Require a non-empty string or a positive integer, converted to a string."""
 
     def parse(value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
@@ -97,10 +93,7 @@ def text_or_number() -> Rule:
 
 
 def matching(pattern: str, meaning: str) -> Rule:
-    """Ask for a text that a regular expression matches as a whole.
-
-    `meaning` says so in words.
-    """
+    """Require a string that matches a regular expression, described by `meaning`."""
 
     def parse(value: Any) -> str:
         if not isinstance(value, str):
@@ -113,7 +106,7 @@ def matching(pattern: str, meaning: str) -> Rule:
 
 
 def one_of(*choices: Any) -> Rule:
-    """Ask for one of a few values of the same type."""
+    """Require one of the given values, of the same type."""
 
     def parse(value: Any) -> Any:
         if not any(value == choice and type(value) is type(choice) for choice in choices):
@@ -124,12 +117,12 @@ def one_of(*choices: Any) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """Allow None beside what `rule` allows."""
+    """Allow None besides what `rule` allows."""
     return Rule(f"{rule.text}, or None", lambda value: None if value is None else rule.parse(value))
 
 
 def several(rule: Rule, *, length: int | None = None, minimum: int = 0) -> Rule:
-    """Ask for a list of what `rule` allows, which becomes a tuple."""
+    """Require a list of what `rule` allows, converted to a tuple."""
 
     def parse(value: Any) -> tuple:
         if not isinstance(value, list | tuple):
@@ -143,7 +136,7 @@ def several(rule: Rule, *, length: int | None = None, minimum: int = 0) -> Rule:
 
 
 def increasing_pair(rule: Rule) -> Rule:
-    """Ask for `[low, high]` with low not above high."""
+    """Require `[low, high]` with low not above high."""
     pair = several(rule, length=2)
 
     def parse(value: Any) -> tuple:
@@ -176,10 +169,10 @@ def default_values(of: type) -> dict[str, Any]:
 
 
 def parse_values(of: type, values: Mapping[str, Any], *, prefix: str = "") -> Any:
-    """Check a nested mapping and build the configuration object.
+    """Validate a nested mapping and build the configuration object.
 
     Raises:
-        UserError: a key is unknown or missing, or a value breaks its rule; the first one found is named.
+        UserError: a key is unknown or missing, or a value is invalid; the first one found is named.
     """
     known = {entry.name: entry for entry in fields(of)}
     for name in values:
@@ -240,7 +233,7 @@ def describe_keys(of: type, *, prefix: str = "") -> Iterator[tuple[str, Any, str
 
 
 def markdown_table(of: type) -> str:
-    """Lay out all keys, their defaults, rules and meanings as a Markdown table."""
+    """Format all keys, defaults, rules and meanings as a Markdown table."""
     lines = ["| key | default | must be | what it is |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | `{default}` | {rule} | {meaning} |"
@@ -250,10 +243,7 @@ def markdown_table(of: type) -> str:
 
 
 def plain_values(config: Any) -> Any:
-    """Turn a configuration object into nested dicts and lists.
-
-    Any reader understands those.
-    """
+    """Convert a configuration object to nested dicts and lists."""
     if is_dataclass(config):
         return {entry.name: plain_values(getattr(config, entry.name)) for entry in fields(config)}
     return _plain(config)
@@ -277,7 +267,7 @@ def _parse_entry(entry: Field, value: Any, *, prefix: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Write a value down, a long one with its middle left out."""
+    """Format a value, eliding the middle of a long one."""
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxlong = shortener.maxother = 120
     return shortener.repr(value)
@@ -294,10 +284,7 @@ def _plain(value: Any) -> Any:
 
 
 def merge_values(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with some of them changed.
-
-    Every change must have a place there.
-    """
+    """Return nested values with changes applied; raises KeyError for unknown keys."""
     result = dict(values)
     for name, value in changes.items():
         if name not in values:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from util.config.settings import key, one_of, optional, real
 
-# Keys that are not taken over from the run that a training resumes.
+# Keys that a resumed training does not take over from its former run.
 NEW_ON_RESUME = ("resume", "resume_changed")
-# Keys, and groups of keys, that may differ when a training resumes: they change no result.
+# Keys and groups that may change on resume, because they do not affect the result.
 FREE_ON_RESUME = (
     "resume",
     "resume_changed",

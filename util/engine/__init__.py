@@ -1,1 +1,1 @@
-"""Training state, checkpoints and runs."""
+"""Training state, checkpoints and run folders."""

@@ -1,4 +1,4 @@
-"""Keep the snapshots and checkpoints of a training."""
+"""Write and rotate the snapshots and checkpoints of a run."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +10,22 @@ from torch import nn
 from util.engine.checkpoints import Checkpoint, save_checkpoint
 from util.engine.runs import remove_checkpoints, remove_run_leftovers, snapshot_path
 from util.engine.snapshots import Snapshot, current_versions, save_snapshot
-from util.parallel.collectives import agree
+from util.parallel.collectives import run_on_all_ranks
 from util.parallel.ranks import find_ranks
 
-# Where disks are slow, training is worth more than a checkpoint every minute.
-MOST_TIME_SAVING = 0.02
+# On slow disks the interval grows instead of the overhead.
+MAX_SAVING_TIME_SHARE = 0.02
 
 
-class CheckpointKeeper:
-    """Keeps one run's snapshots and checkpoints.
+class CheckpointManager:
+    """Write one run's snapshots and checkpoints, and remove outdated ones.
 
     Args:
-        run_dir: the run's folder.
-        minutes: time between two checkpoints; longer where they would take more than
-            `MOST_TIME_SAVING` of the time. With 0 every step is followed by one.
-        former_run: the run that this one goes on from, or None. Its checkpoints go when this one has two.
-        data, training_ids: of the data, for the snapshots; see `Snapshot`.
+        run_dir: the run folder.
+        minutes: interval between checkpoints; longer if saving would exceed `MAX_SAVING_TIME_SHARE` of the
+            time. 0 saves after every step.
+        former_run: the run being resumed, or None. Its checkpoints are removed once this run has two.
+        data, training_ids: stored in the snapshots; see `Snapshot`.
 
     Attributes:
         run_dir: as given.
@@ -43,50 +43,48 @@ class CheckpointKeeper:
         self.run_dir = run_dir
         self._data = data
         self._training_ids = training_ids
-        self._seconds = 60 * minutes
+        self._min_interval_s = 60 * minutes
         self._former_run = former_run
         self._is_main = find_ranks().is_main
         if self._is_main and former_run is not None:
             remove_run_leftovers(former_run)
-        self._last = time.monotonic()
+        self._last_save = time.monotonic()
         self._n_saved = 0
-        self._pause = self._seconds
+        self._interval_s = self._min_interval_s
 
     def is_due(self) -> bool:
-        """Say whether it is time for a checkpoint; on the rank that writes alone."""
-        return self._is_main and time.monotonic() - self._last >= self._pause
+        """Return whether a checkpoint is due; always False except on rank 0."""
+        return self._is_main and time.monotonic() - self._last_save >= self._interval_s
 
-    def save(self, take: Callable[[], Checkpoint | None]) -> None:
-        """Take a checkpoint and, on the rank that writes, write it.
+    def save(self, make_checkpoint: Callable[[], Checkpoint | None]) -> None:
+        """Make a checkpoint, and write it on rank 0.
 
         All ranks must call it at the same step.
 
         Args:
-            take: gives the checkpoint on the rank that writes.
+            make_checkpoint: returns the checkpoint on rank 0; called on all ranks.
 
         Raises:
-            UserError: it cannot be written; on all ranks alike.
+            UserError: it cannot be written; raised on all ranks.
         """
         started = time.monotonic()
-        checkpoint = take()
-        agree(lambda: self._write(checkpoint, started=started))
+        checkpoint = make_checkpoint()
+        run_on_all_ranks(lambda: self._write(checkpoint, started=started))
 
     def _write(self, checkpoint: Checkpoint | None, *, started: float) -> None:
         if checkpoint is None:
             return
         save_checkpoint(self.run_dir, checkpoint)
-        self._last = time.monotonic()
-        if self._seconds:
-            self._pause = max(self._seconds, (self._last - started) / MOST_TIME_SAVING)
+        self._last_save = time.monotonic()
+        if self._min_interval_s:
+            saving_s = self._last_save - started
+            self._interval_s = max(self._min_interval_s, saving_s / MAX_SAVING_TIME_SHARE)
         self._n_saved += 1
         if self._n_saved == 2 and self._former_run is not None:
             remove_checkpoints(self._former_run)
 
     def save_snapshot(self, network: nn.Module, config: Mapping[str, Any], *, step: int) -> None:
-        """Write a snapshot where this is the rank that writes.
-
-        Raises `UserError` if it cannot.
-        """
+        """Write a snapshot on rank 0; raises `UserError` if it cannot be written."""
         if self._is_main:
             snapshot = Snapshot(
                 step=step,
@@ -99,7 +97,7 @@ class CheckpointKeeper:
             save_snapshot(snapshot_path(self.run_dir, step), snapshot)
 
     def finish(self) -> None:
-        """Remove all checkpoints: the training's last snapshot is there."""
+        """Remove all checkpoints after the last snapshot of a finished training."""
         if self._is_main:
             for run_dir in (self.run_dir, self._former_run):
                 if run_dir is not None:

@@ -1,7 +1,7 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped.
+"""Checkpoints: everything needed to resume a training bit for bit.
 
-They hold tensors and plain values alone, and nothing that could run. No random state is among them: what is
-drawn at random depends on the seed and on the step or the episode.
+They hold tensors and plain values, no code, and no random state: random numbers depend only on the seed and
+the step or episode.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ from util.io.loaded_values import check, check_plain, check_tensor, check_tensor
 from util.io.tensor_files import read_tensors, write_tensors
 
 FORMAT = 2
-# What a network counts in whole numbers; all else of it is float32.
+# Integer buffers; all other tensors of a network are float32.
 _COUNTERS = "num_batches_tracked"
 _NUMBERS = {"lr", "momentum", "dampening", "weight_decay", "eps"}
-N_KEPT = 2  # the newest, and one before in case a disk damages it
+MAX_CHECKPOINTS = 2  # the newest, and the one before in case that is damaged
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after some of its steps.
+    """A training after some of its steps; field names are those of the file.
 
     Attributes:
         step: steps done.
         config: the training's configuration, plain values.
-        weights: the network's state dict, of the first rank.
+        weights: the network's state dict, from rank 0.
         optimizer: the optimiser's state dict.
-        average: the averaged network's state dict with the number of updates; None without an average.
-        of_ranks: for each rank what it has of its own: its network's `buffers`, and the sums of the `meter`.
-        history: metric -> `{"steps": [...], "values": [...]}`, all that was logged.
-        n_skipped: steps whose update was left out.
-        origin: of the data and the machinery, as plain values of `Origin`.
+        average: state dict of the averaged network and number of updates; None without an average.
+        of_ranks: state of each rank: the network's `buffers`, and the sums of the `meter`.
+        history: logged values, metric -> `{"steps": [...], "values": [...]}`.
+        n_skipped: skipped steps.
+        origin: plain values of `Provenance`.
     """
 
     step: int
@@ -52,44 +52,44 @@ class Checkpoint:
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint in one step, and remove all but the one before it.
+    """Write a checkpoint atomically, and remove all but the previous one.
 
     Raises:
-        UserError: it cannot be written; those before are untouched.
+        UserError: it cannot be written; existing checkpoints are untouched.
     """
     path = checkpoint_path(run_dir, checkpoint.step)
     content = {entry.name: getattr(checkpoint, entry.name) for entry in fields(Checkpoint)}
     write_tensors(path, {"format": FORMAT, "kind": "checkpoint", **content})
-    for old in list_checkpoints(run_dir)[N_KEPT:]:
+    for old in list_checkpoints(run_dir)[MAX_CHECKPOINTS:]:
         old.unlink(missing_ok=True)
     return path
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU, running nothing that it may hold.
+    """Load and validate a checkpoint on the CPU, without executing code.
 
     Raises:
-        UserError: it is missing, damaged, of another format or no checkpoint; or a value is not what it must
-            be, such as a weight that is not finite. The field is named.
+        UserError: it is missing, damaged, of another format or not a checkpoint; or a value is invalid, such
+            as a non-finite weight. The field is named.
     """
     content = read_tensors(path, what="checkpoint")
     if not isinstance(content, Mapping) or content.get("kind") != "checkpoint":
-        raise UserError(f"{path}: is not a checkpoint of a training; give one that training made")
+        raise UserError(f"{path}: not a training checkpoint; give one written by training")
     if content.get("format") != FORMAT:
         raise UserError(
-            f"{path}: has checkpoint format {content.get('format')}, this version reads {FORMAT}; go on with "
-            "the version that made it, or train again"
+            f"{path}: checkpoint format {content.get('format')}, this version reads {FORMAT}; resume with "
+            "the version that wrote it, or train again"
         )
     missing = [entry.name for entry in fields(Checkpoint) if entry.name not in content]
     if missing:
-        raise UserError(f"{path}: is not a checkpoint of a training (no {missing[0]}); use an older one")
+        raise UserError(f"{path}: not a training checkpoint (no {missing[0]}); use an older one")
     checkpoint = Checkpoint(**{entry.name: content[entry.name] for entry in fields(Checkpoint)})
     _check_values(path, checkpoint)
     return checkpoint
 
 
 def _check_values(path: Path, checkpoint: Checkpoint) -> None:
-    """Refuse values that going on would stumble over, or take in silence."""
+    """Reject values with which resuming would fail, or silently give wrong results."""
     for name in ("step", "n_skipped"):
         check_whole(path, getattr(checkpoint, name), field=name)
     check_config(path, checkpoint.config)
@@ -104,8 +104,8 @@ def _check_values(path: Path, checkpoint: Checkpoint) -> None:
     of_ranks = checkpoint.of_ranks
     is_list = isinstance(of_ranks, list | tuple) and len(of_ranks) > 0
     check(path, is_list, field="of_ranks", must="be a list of the ranks' values", found=of_ranks)
-    for rank, own in enumerate(of_ranks):
-        _check_rank(path, own, like=weights, field=f"of_ranks[{rank}]", is_averaged=average is not None)
+    for rank, state in enumerate(of_ranks):
+        _check_rank(path, state, like=weights, field=f"of_ranks[{rank}]", is_averaged=average is not None)
     _check_history(path, checkpoint.history)
     _check_origin(path, checkpoint.origin)
 
@@ -123,7 +123,7 @@ def _check_origin(path: Path, origin: Any) -> None:
 
 
 def _check_weights(path: Path, named: Any, *, like: Mapping[str, Any], field: str) -> None:
-    """Check tensors that are those of a network, or some of them."""
+    """Check that tensors are (some of) those of a network."""
     check_tensors(path, named, field=field)
     for name, tensor in named.items():
         dtype = torch.int64 if name.endswith(_COUNTERS) else torch.float32
@@ -141,21 +141,27 @@ def _check_optimizer(path: Path, optimizer: Any, *, like: Mapping[str, torch.Ten
     shapes = {tensor.shape for tensor in like.values()} | {torch.Size()}
     state = optimizer["state"]
     check(path, isinstance(state, Mapping), field="optimizer.state", must="be a mapping", found=state)
-    for number, of_parameter in state.items():
+    for number, entry in state.items():
         check_whole(path, number, field="optimizer.state")
         field = f"optimizer.state.{number}"
-        check(path, isinstance(of_parameter, Mapping), field=field, must="be a mapping", found=of_parameter)
-        tensors = {name: value for name, value in of_parameter.items() if isinstance(value, torch.Tensor)}
+        check(
+            path,
+            isinstance(entry, Mapping),
+            field=field,
+            must="be a mapping",
+            found=entry,
+        )
+        tensors = {name: value for name, value in entry.items() if isinstance(value, torch.Tensor)}
         check_tensors(path, tensors, field=field)
         fit = all(tensor.dtype == torch.float32 and tensor.shape in shapes for tensor in tensors.values())
         check(path, fit, field=field, must="be like the network's parameters", found=tensors)
-        others = {name: value for name, value in of_parameter.items() if name not in tensors}
+        others = {name: value for name, value in entry.items() if name not in tensors}
         is_empty = all(value is None for value in others.values())  # SGD without momentum
         check(path, is_empty, field=field, must="hold tensors", found=others)
 
 
 def _check_groups(path: Path, groups: Any) -> None:
-    """Check the optimiser's settings: numbers by their names, switches, and the parameters' numbers."""
+    """Check the types of the optimiser's settings."""
     field = "optimizer.param_groups"
     is_list = isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups)
     check(path, is_list, field=field, must="be a list of settings", found=groups)
@@ -171,20 +177,20 @@ def _check_groups(path: Path, groups: Any) -> None:
 
 
 def _check_rank(
-    path: Path, own: Any, *, like: Mapping[str, torch.Tensor], field: str, is_averaged: bool
+    path: Path, state: Any, *, like: Mapping[str, torch.Tensor], field: str, is_averaged: bool
 ) -> None:
     averaged = {"averaged_buffers"} if is_averaged else set()
-    _check_keys(path, own, {"buffers", "meter"} | averaged, field=field)
+    _check_keys(path, state, {"buffers", "meter"} | averaged, field=field)
     for name in sorted({"buffers"} | averaged):
-        _check_weights(path, own[name], like=like, field=f"{field}.{name}")
-    meter = own["meter"]
+        _check_weights(path, state[name], like=like, field=f"{field}.{name}")
+    meter = state["meter"]
     _check_keys(path, meter, {"sum", "count"}, field=f"{field}.meter")
     check_whole(path, meter["count"], field=f"{field}.meter.count")
     is_empty = meter["sum"] is None
-    agree = is_empty == (meter["count"] == 0)
-    check(path, agree, field=f"{field}.meter", must="hold sums of the steps counted", found=meter)
+    is_consistent = is_empty == (meter["count"] == 0)
+    check(path, is_consistent, field=f"{field}.meter", must="hold sums of the steps counted", found=meter)
     if not is_empty:
-        # The loss of a step whose update was left out may be among them.
+        # They may include the loss of a skipped step.
         check_tensor(path, meter["sum"], field=f"{field}.meter.sum", finite=False)
         is_row = meter["sum"].dim() == 1 and meter["sum"].dtype == torch.float32
         check(path, is_row, field=f"{field}.meter.sum", must="be a row of float32", found=meter["sum"])
@@ -192,12 +198,12 @@ def _check_rank(
 
 def _check_history(path: Path, history: Any) -> None:
     check(path, isinstance(history, Mapping), field="history", must="be metrics", found=history)
-    for name, of_metric in history.items():
+    for name, metric in history.items():
         field = f"history.{name}"
-        _check_keys(path, of_metric, {"steps", "values"}, field=field)
-        steps, values = of_metric["steps"], of_metric["values"]
+        _check_keys(path, metric, {"steps", "values"}, field=field)
+        steps, values = metric["steps"], metric["values"]
         are_lists = isinstance(steps, list) and isinstance(values, list) and len(steps) == len(values)
-        check(path, are_lists, field=field, must="be steps and as many values", found=of_metric)
+        check(path, are_lists, field=field, must="be steps and as many values", found=metric)
         check(path, isinstance(name, str), field="history", must="have texts as names", found=name)
         for step in steps:
             check_whole(path, step, field=f"{field}.steps")
@@ -213,13 +219,13 @@ def _check_keys(path: Path, value: Any, keys: set[str], *, field: str) -> None:
 
 
 def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
-    """Read the newest checkpoint of a run that can be read.
+    """Load the newest readable checkpoint of a run.
 
     Returns:
-        It, and a line about each newer one that cannot.
+        The checkpoint, and a warning for each unreadable newer one.
 
     Raises:
-        UserError: the run has none that can be read.
+        UserError: the run has no readable checkpoint.
     """
     remarks: list[str] = []
     for path in list_checkpoints(run_dir):
@@ -229,7 +235,9 @@ def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:
             remarks.append(f"warning: {error}")
             continue
         if remarks:
-            remarks.append(f"going on from {path}")
+            remarks.append(f"resuming from {path}")
         return checkpoint, remarks
-    told = f" that can be read ({remarks[0].removeprefix('warning: ')})" if remarks else ""
-    raise UserError(f"{run_dir}: holds no checkpoint{told}; give another run, or train anew without resume")
+    reason = f" that can be read ({remarks[0].removeprefix('warning: ')})" if remarks else ""
+    raise UserError(
+        f"{run_dir}: holds no checkpoint{reason}; give another run, or start a new training without resume"
+    )

@@ -1,4 +1,4 @@
-"""Say where a snapshot's training was another one than what it is now used for."""
+"""Compare the training of a snapshot with what it is evaluated on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +9,15 @@ from util.engine.snapshots import Snapshot
 def find_mismatches(
     snapshot: Snapshot, requested: Mapping[str, Any], held_out: Sequence[int] = ()
 ) -> list[str]:
-    """Describe what differs between training and now, a line each.
+    """Describe the differences between a snapshot's training and an evaluation.
 
     Args:
         snapshot: settings that its configuration lacks count as None.
         requested: the settings to compare, among them `dataset`.
-        held_out: ids of the scans to evaluate, none of which it should have been trained on.
+        held_out: ids of the scans to evaluate, on none of which it should have been trained.
+
+    Returns:
+        One warning per difference.
     """
     trained = snapshot.config
     differing = {name: value for name, value in requested.items() if trained.get(name) != value}
@@ -26,8 +29,8 @@ def find_mismatches(
     if seen and "dataset" not in differing:
         names = ", ".join(map(str, seen))
         lines.append(
-            f"warning: the snapshot was trained on scan(s) {names} of this fold, so scores are too good"
+            f"warning: the snapshot was trained on scan(s) {names} of this fold, so scores are too high"
         )
     elif list(differing) == ["eval_fold"] and snapshot.training_ids is None:
-        lines[0] += "; its training saw these scans, so these scores are too good"
+        lines[0] += "; its training included these scans, so scores are too high"
     return lines

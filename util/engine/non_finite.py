@@ -1,6 +1,6 @@
-"""Keep numbers that are not finite away from a network's weights.
+"""Skip optimiser steps with non-finite gradients or losses, and report them.
 
-The guard waits for no device; the watch looks at it now and then.
+The guard decides on the device and never synchronises; the monitor reads its counters now and then.
 """
 
 import math
@@ -11,155 +11,163 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from util.engine.snapshots import write_tensors
-from util.parallel.collectives import AgreedError, gather_values
+from util.io.tensor_files import write_tensors
+from util.parallel.collectives import AllRanksError, gather_values
 from util.parallel.ranks import find_ranks
 
-Episodes = Callable[[int], list[Mapping[str, Tensor]]]
 
-
-def allowed_bad_steps(nonfinite: str) -> int:
-    """Return how many steps may be left out: n of "skip:n", none of "stop"."""
+def max_skipped_steps(nonfinite: str) -> int:
+    """Return how many steps may be skipped: n for "skip:n", 0 for "stop"."""
     return 0 if nonfinite == "stop" else int(nonfinite.removeprefix("skip:"))
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What a guard has seen so far.
+class NonFiniteSteps:
+    """The non-finite steps counted so far.
 
     Attributes:
-        n_steps: steps whose gradients or loss were not finite.
-        last_step: the last of them; 0 where there is none. When there was one too many it is that one.
-        is_own: whether this rank's own loss was not finite in that step; otherwise a gradient overflowed, or
-            another rank's loss was not finite.
+        n_steps: steps with a non-finite gradient or loss.
+        last_step: the last of them, or the first one above the limit; 0 if none.
+        is_own_loss: whether this rank's loss was non-finite in that step; otherwise a gradient overflowed, or
+            another rank's loss was non-finite.
     """
 
     n_steps: int
     last_step: int
-    is_own: bool
+    is_own_loss: bool
 
 
-class FiniteGuard:
-    """Updates a network by its gradients where they are finite.
+class NonFiniteGuard:
+    """Step an optimiser only if loss and gradients are finite.
 
-    The decision is taken on the device: the optimiser's fused kernels leave everything as it is where they
-    are told to. Once more steps were bad than are allowed, no later one changes the weights either, so that a
-    look at `read` now and then is enough. Norms' statistics are restored after a bad step if any is allowed.
+    The decision is made on the device: fused optimisers skip a step whose `found_inf` is set, the protocol of
+    `torch.amp.GradScaler`. Once more than `max_skipped` steps were non-finite, all later steps are skipped as
+    well, so that reading the counters now and then is enough. If steps may be skipped, the norms' running
+    statistics are rolled back with them.
 
     Args:
-        network: whose gradients are looked at.
+        network: whose gradients are checked.
         optimizer: of its parameters.
-        n_allowed: bad steps to leave out before all are.
-        max_norm: the gradients' norm is clipped to this; None: it is not.
+        max_skipped: non-finite steps to skip before all are.
+        max_norm: clip the gradients' total norm to this; None: no clipping.
 
     Attributes:
-        n_allowed: as given.
+        max_skipped: as given.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, *, n_allowed: int, max_norm: float | None
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        max_skipped: int,
+        max_norm: float | None,
     ) -> None:
         self._network = network
         self._optimizer = optimizer
-        self.n_allowed = n_allowed
+        self.max_skipped = max_skipped
         self._max_norm = math.inf if max_norm is None else max_norm
         self._is_fused = all(group.get("fused") for group in optimizer.param_groups)
         device = next(network.parameters()).device
-        # Bad steps, the last of them, and whether its loss was this rank's own.
-        self._seen = torch.zeros(3, dtype=torch.int64, device=device)
-        self._statistics: list[tuple[Tensor, Tensor]] = []
+        # The fields of `NonFiniteSteps`.
+        self._counters = torch.zeros(3, dtype=torch.int64, device=device)
+        self._saved_buffers: list[tuple[Tensor, Tensor]] = []
 
-    def keep_statistics(self) -> None:
-        """Remember the norms' statistics; to be called before each forward pass."""
-        if self.n_allowed:
-            self._statistics = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
+    def save_buffers(self) -> None:
+        """Save the norms' running statistics for a rollback; call it before each forward pass."""
+        if self.max_skipped:
+            self._saved_buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
 
     def update(self, loss: Tensor, step: int) -> None:
-        """Change the weights by the gradients, unless these or the loss are not finite.
+        """Step the optimiser unless the gradients or the loss are non-finite.
 
         Args:
-            loss: this rank's, a scalar; the gradients are all ranks' mean.
+            loss: this rank's, a scalar; the gradients are averaged over the ranks.
             step: its number, from 1 on.
         """
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._max_norm)
-        is_own = ~loss.detach().isfinite()
-        # All ranks have the same gradients, so they all decide alike.
+        is_own_loss = ~loss.detach().isfinite()
+        # Gradients are equal on all ranks, and so is the decision.
         is_bad = ~norm.isfinite()
-        seen = torch.stack([self._seen[0] + 1, torch.full_like(self._seen[1], step), is_own.long()])
-        # One step too many stays the last, whatever follows before somebody looks.
-        counts = is_bad & (self._seen[0] <= self.n_allowed)
-        self._seen = torch.where(counts, seen, self._seen)
-        refused = is_bad | (self._seen[0] > self.n_allowed)
+        n_bad, last_step, _ = self._counters
+        counters = torch.stack([n_bad + 1, torch.full_like(last_step, step), is_own_loss.long()])
+        # The first step above the limit stays the last one, whatever follows before it is read.
+        self._counters = torch.where(is_bad & (n_bad <= self.max_skipped), counters, self._counters)
+        skips = is_bad | (self._counters[0] > self.max_skipped)
         if self._is_fused:
             self._optimizer.grad_scale = None
-            self._optimizer.found_inf = refused.float()
+            self._optimizer.found_inf = skips.float()
             self._optimizer.step()
-        elif not refused:  # waits for the device, which has no kernel to decide for itself
+        elif not skips:  # synchronises: no kernel decides on the device
             self._optimizer.step()
-        for buffer, before in self._statistics:
-            buffer.copy_(torch.where(refused, before, buffer))
+        for buffer, saved in self._saved_buffers:
+            buffer.copy_(torch.where(skips, saved, buffer))
 
-    def read(self) -> Trouble:
-        """Say what was seen; waits for the device."""
-        n_steps, last_step, is_own = self._seen.tolist()
-        return Trouble(n_steps, last_step, bool(is_own))
+    def non_finite_steps(self) -> NonFiniteSteps:
+        """Read the counters; synchronises with the device."""
+        n_steps, last_step, is_own_loss = self._counters.tolist()
+        return NonFiniteSteps(n_steps, last_step, bool(is_own_loss))
 
     def resume(self, n_steps: int) -> None:
-        """Go on after a training that had so many bad steps."""
-        self._seen[0] = n_steps
+        """Continue the count of a resumed training."""
+        self._counters[0] = n_steps
 
 
-class FiniteWatch:
-    """Looks at a guard now and then, and tells what it saw.
+class NonFiniteMonitor:
+    """Report the steps that a guard skipped, and stop the training if they are too many.
 
     Args:
         guard: of the network.
-        episodes: gives the episodes that this rank played in a step.
-        folder: where episodes that gave bad numbers are kept for a look.
+        episodes_of_step: returns this rank's episodes of a step.
+        folder: where the episodes of the failing step are saved.
     """
 
-    def __init__(self, guard: FiniteGuard, episodes: Episodes, *, folder: Path) -> None:
+    def __init__(
+        self,
+        guard: NonFiniteGuard,
+        episodes_of_step: Callable[[int], list[Mapping[str, Tensor]]],
+        *,
+        folder: Path,
+    ) -> None:
         self._guard = guard
-        self._episodes = episodes
+        self._episodes_of_step = episodes_of_step
         self._folder = folder
-        self._n_known = guard.read().n_steps
+        self._n_reported = guard.non_finite_steps().n_steps
 
-    def look(self, say: Callable[[str], object]) -> None:
-        """Tell of steps that were left out; waits for the device.
+    def check(self, write: Callable[[str], object]) -> None:
+        """Report newly skipped steps; synchronises with the device.
 
         All ranks must call it at the same step.
 
         Args:
-            say: takes a line of text.
+            write: prints a line.
 
         Raises:
-            AgreedError: they are more than allowed. The weights are those before the last of them, and its
-                episodes are in a file.
+            AllRanksError: more steps than allowed were non-finite. The weights are those before the last of
+                them, and its episodes are saved to a file.
         """
-        trouble = self._guard.read()
-        if trouble.n_steps == self._n_known:
+        found, max_skipped = self._guard.non_finite_steps(), self._guard.max_skipped
+        if found.n_steps == self._n_reported:
             return
-        self._n_known = trouble.n_steps
-        if trouble.n_steps <= self._guard.n_allowed:
-            count = f"{trouble.n_steps} of {self._guard.n_allowed} allowed"
-            say(f"step {trouble.last_step}: not finite, left out ({count})")
+        self._n_reported = found.n_steps
+        if found.n_steps <= max_skipped:
+            write(f"step {found.last_step}: not finite, skipped ({found.n_steps} of {max_skipped} allowed)")
             return
-        rank = find_ranks().rank
-        episodes = self._episodes(trouble.last_step)
-        path = self._folder / "nonfinite" / f"step_{trouble.last_step:06d}_rank_{rank}.pt"
-        write_tensors(path, {"step": trouble.last_step, "episodes": [dict(episode) for episode in episodes]})
-        places = "; ".join(map(_place, episodes))
-        # The rank whose own loss it was tells; where a gradient overflowed, the first one.
-        told = gather_values((trouble.is_own, f"{places}; kept in {path}"))
-        is_own, place = next((one for one in told if one[0]), told[0])
-        raise AgreedError(
-            f"step {trouble.last_step}: the {'loss' if is_own else 'gradient'} is not finite ({place}); the "
-            "weights were not touched. Lower optim.lr, set optim.clip_norm or nonfinite=skip:<n>, and go on "
-            "with resume=latest resume_changed=True"
+        episodes = self._episodes_of_step(found.last_step)
+        path = self._folder / "nonfinite" / f"step_{found.last_step:06d}_rank_{find_ranks().rank}.pt"
+        write_tensors(path, {"step": found.last_step, "episodes": [dict(episode) for episode in episodes]})
+        description = f"{'; '.join(map(_describe_episode, episodes))}; saved to {path}"
+        # The rank whose loss was non-finite is named; the first one if a gradient overflowed.
+        of_ranks = gather_values((found.is_own_loss, description))
+        is_loss, description = next((entry for entry in of_ranks if entry[0]), of_ranks[0])
+        raise AllRanksError(
+            f"step {found.last_step}: the {'loss' if is_loss else 'gradient'} is not finite ({description}); "
+            "the weights are unchanged. Lower optim.lr, set optim.clip_norm or nonfinite=skip:<n>, and "
+            "continue with resume=latest resume_changed=True"
         )
 
 
-def _place(episode: Mapping[str, Tensor]) -> str:
+def _describe_episode(episode: Mapping[str, Tensor]) -> str:
     slices = ", ".join(str(int(slice_idx)) for slice_idx in episode["slice_indices"])
     return (
         f"scan {int(episode['scan_id'])}, slices {slices}, supervoxel {int(episode['supervoxel_id'])}, "

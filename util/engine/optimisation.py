@@ -1,4 +1,4 @@
-"""How a training's learning rate runs, and the running average of its weights."""
+"""Learning-rate schedules, optimisers and the exponential moving average of weights."""
 
 import copy
 import math
@@ -6,26 +6,26 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from util.config.training_settings import OptimConfig
 
-ADAMW_SECOND_DECAY = 0.999  # Kingma and Ba's default
-# At first the average keeps little of weights that are no good yet: (1 + n) / (9 + n) after n steps.
-_HEAD_START = 9
+ADAMW_BETA2 = 0.999  # Kingma and Ba's default
+# Warm-up of the average: after n updates its decay is at most (1 + n) / (9 + n).
+_EMA_WARMUP = 9
 
 
 def learning_rate(optim: OptimConfig, step: int, *, n_steps: int, cut_every: int, cut_factor: float) -> float:
-    """Return a step's learning rate.
+    """Return the learning rate of a step.
 
-    In the warm-up it rises in proportion (Goyal et al., "Accurate, Large Minibatch SGD", 2017). Then the
-    schedule "steps" multiplies it by `cut_factor` every `cut_every` steps, and "cosine" lets it fall along
-    half a cosine, to nothing after the last step (Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent
-    with Warm Restarts", ICLR 2017).
+    A linear warm-up (Goyal et al., "Accurate, Large Minibatch SGD", 2017) precedes the schedule: "steps"
+    multiplies the rate by `cut_factor` every `cut_every` steps, "cosine" anneals it to 0 after the last step
+    (Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017).
 
     Args:
-        optim: its `lr`, `schedule` and `warmup` count here.
-        step: from 1 to `n_steps`.
-        n_steps: of the whole training.
+        optim: `lr`, `schedule` and `warmup` are used.
+        step: 1 to `n_steps`.
+        n_steps: length of the training.
         cut_every, cut_factor: for "steps".
     """
     warmup_steps = round(optim.warmup * n_steps)
@@ -33,14 +33,14 @@ def learning_rate(optim: OptimConfig, step: int, *, n_steps: int, cut_every: int
         return optim.lr * step / warmup_steps
     if optim.schedule == "steps":
         return optim.lr * cut_factor ** ((step - 1) // cut_every)
-    done = (step - 1 - warmup_steps) / (n_steps - warmup_steps)
-    return optim.lr * (1 + math.cos(math.pi * done)) / 2
+    progress = (step - 1 - warmup_steps) / (n_steps - warmup_steps)
+    return optim.lr * (1 + math.cos(math.pi * progress)) / 2
 
 
 def make_optimizer(
     optim: OptimConfig, parameters: Iterable[nn.Parameter], *, device: torch.device
 ) -> torch.optim.Optimizer:
-    """Make an optimiser, with fused kernels where the parameters' device has them."""
+    """Build the optimiser, with fused kernels if the device has them."""
     shared = {
         "lr": optim.lr,
         "weight_decay": optim.weight_decay,
@@ -48,23 +48,23 @@ def make_optimizer(
     }
     if optim.name == "sgd":
         return torch.optim.SGD(parameters, momentum=optim.momentum, **shared)
-    return torch.optim.AdamW(parameters, betas=(optim.momentum, ADAMW_SECOND_DECAY), **shared)
+    return torch.optim.AdamW(parameters, betas=(optim.momentum, ADAMW_BETA2), **shared)
 
 
-class WeightAverage:
-    """A running average of a module's weights and of its norms' statistics.
+class ExponentialMovingAverage:
+    """Exponential moving average (EMA) of a module's weights and norm statistics.
 
-    It forgets exponentially. Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by
-    Averaging", 1992.
+    The update is PyTorch's `get_ema_multi_avg_fn` with a warm-up of the decay. `AveragedModel` is not used,
+    because its `update_parameters` reads a counter on the host and copies it to the device at every step.
+    Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 
     Args:
-        module: not changed.
-        decay: what the average keeps of itself in a step, at least 0 and below 1. In the first steps it keeps
-            less, so that it does not remember the start.
+        module: averaged; not changed.
+        decay: 0 to below 1; smaller in the first steps, so that the initial weights are forgotten quickly.
 
     Attributes:
-        module: a copy that holds the averages; what is no floating-point number there is the present one.
-        n_updates: how often weights were taken in.
+        module: a copy that holds the averages; integer buffers are copied, not averaged.
+        n_updates: number of updates.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -75,12 +75,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the module's present weights; waits for no device."""
-        keep = min(self._decay, (1 + self.n_updates) / (_HEAD_START + self.n_updates))
+        """Average in the module's current weights; does not synchronise with the device."""
+        decay = min(self._decay, (1 + self.n_updates) / (_EMA_WARMUP + self.n_updates))
         self.n_updates += 1
-        present = self._source.state_dict()
-        for name, average in self.module.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(present[name], 1 - keep)
-            else:
-                average.copy_(present[name])
+        pairs = list(zip(self.module.state_dict().values(), self._source.state_dict().values(), strict=True))
+        averages, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        get_ema_multi_avg_fn(decay)(averages, values, self.n_updates)
+        for average, value in pairs:
+            if not average.is_floating_point():
+                average.copy_(value)

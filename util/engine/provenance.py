@@ -1,7 +1,4 @@
-"""Say where a training's numbers come from.
-
-Going on with other data, or on another machine, must not pass unnoticed.
-"""
+"""Record the data and environment of a training, and compare them when it resumes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +11,11 @@ from util.parallel.processor import processor_name
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Data and machinery of a training.
+class Provenance:
+    """Data and environment of a training.
 
     Attributes:
-        data: hash of all that episodes are made of; None where it was not taken.
+        data: hash of everything that episodes are made of; None if unknown.
         environment: see `describe_environment`.
     """
 
@@ -26,13 +23,13 @@ class Origin:
     environment: Mapping[str, str | int] = field(default_factory=dict)
 
 
-UNKNOWN = Origin()
+UNKNOWN = Provenance()
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Return what results depend on to the last bit, besides configuration and data.
+    """Return what affects results bit for bit besides configuration and data.
 
-    Versions of Python and packages, the device, the processor and its threads.
+    Versions of Python and packages, the device, the processor and the number of threads.
     """
     is_cuda = device.type == "cuda"
     return {
@@ -43,30 +40,32 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def check_origin(before: Origin, now: Origin, *, allows_changes: bool) -> list[str]:
-    """Compare a training with the one that it goes on from.
+def check_provenance(before: Provenance, now: Provenance, *, allows_changes: bool) -> list[str]:
+    """Compare the provenance of a training with that of the run it resumes.
 
     Args:
-        before, now: hashes that are None are not compared.
-        allows_changes: whether other data are only remarked on.
+        before, now: unknown hashes are not compared.
+        allows_changes: warn about changed data instead of raising.
 
     Returns:
-        Lines to tell: of other machinery the result is the same within rounding alone.
+        Warnings to print; in another environment results are equal within rounding only.
 
     Raises:
-        UserError: the data changed, and that is not allowed.
+        UserError: the data changed and changes are not allowed.
     """
     remarks = []
     if None not in (before.data, now.data) and before.data != now.data:
-        told = "the volumes or supervoxels are not those that the training began with"
+        message = "the volumes or supervoxels differ from those at the start of the training"
         if not allows_changes:
-            raise UserError(f"{told}; restore them, or add resume_changed=True")
-        remarks.append(f"warning: {told}")
+            raise UserError(f"{message}; restore them, or add resume_changed=True")
+        remarks.append(f"warning: {message}")
     changes = [
         f"{name} {value}, now {now.environment[name]}"
         for name, value in before.environment.items()
         if name in now.environment and now.environment[name] != value
     ]
     if changes:
-        remarks.append(f"warning: equal within rounding only, for it began with {'; '.join(changes)}")
+        remarks.append(
+            f"warning: results will be equal within rounding only: started with {'; '.join(changes)}"
+        )
     return remarks

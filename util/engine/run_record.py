@@ -1,7 +1,4 @@
-"""Keep a run's record in its folder.
-
-Neither a kill nor a full disk leaves half a file.
-"""
+"""Record a run in its folder with sacred, writing files atomically."""
 
 import json
 import os
@@ -18,17 +15,16 @@ from sacred.serializer import flatten
 from util.errors import UserError
 from util.io.files import replaced_file, write_text
 
-# What torchrun calls the job that this process belongs to; the same after each of its restarts.
-JOB = os.environ.get("TORCHELASTIC_RUN_ID")
-if JOB == "none":  # what it says where it was given no name
-    JOB = None
-
+# torchrun's id of this process's job; the same after each restart.
+JOB_ID = os.environ.get("TORCHELASTIC_RUN_ID")
+if JOB_ID == "none":  # torchrun's default
+    JOB_ID = None
 
 UNKNOWN_COMMIT = {"url": "unknown", "commit": "unknown", "dirty": None}
 
 
-def job_of(run_dir: Path) -> str | None:
-    """Return torchrun's name of the job that made a run; None where there is none."""
+def read_job_id(run_dir: Path) -> str | None:
+    """Read torchrun's id of the job that made a run; None if unknown."""
     try:
         return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["meta"].get("job")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -36,14 +32,13 @@ def job_of(run_dir: Path) -> str | None:
 
 
 class RunRecord(FileStorageObserver):
-    """Sacred's folder of a run, with files that are replaced whole.
+    """Sacred's file observer with atomic writes.
 
-    A record that cannot be written ends a run before it starts, and costs one warning afterwards: what was
-    trained is worth more.
+    If the record cannot be written, a run does not start; once started, it continues with one warning.
     """
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Prepare as sacred does."""
+        """Initialise the observer, as sacred calls it."""
         super().initialize(*args, **kwargs)
         self._is_started = False
         self._has_warned = False
@@ -51,15 +46,15 @@ class RunRecord(FileStorageObserver):
     def started_event(
         self, ex_info: dict[str, Any], *args: Any, meta_info: Mapping[str, Any], **kwargs: Any
     ) -> Any:
-        """Make the run's folder and its first files.
+        """Create the run folder and its first files.
 
-        Raises `UserError`, and leaves no folder, where they cannot be written.
+        Raises `UserError` if they cannot be written; no folder is left then.
         """
         self.dir = None
         try:
             if not ex_info.get("repositories"):
                 ex_info["repositories"] = [UNKNOWN_COMMIT]
-            started = super().started_event(ex_info, *args, meta_info={**meta_info, "job": JOB}, **kwargs)
+            started = super().started_event(ex_info, *args, meta_info={**meta_info, "job": JOB_ID}, **kwargs)
         except FileExistsError as error:
             raise UserError(f"--id: {error.filename} exists; leave --id out, or give another one") from error
         except (OSError, UserError) as error:
@@ -67,44 +62,42 @@ class RunRecord(FileStorageObserver):
                 shutil.rmtree(self.dir, ignore_errors=True)
             if isinstance(error, UserError):
                 raise
-            told = error.strerror or error
+            reason = error.strerror or error
             raise UserError(
-                f"path.log_dir: {self.basedir} cannot be written ({told}); free some space or choose another"
+                f"path.log_dir: {self.basedir} cannot be written ({reason}); "
+                "free some space or choose another folder"
             ) from error
         self._is_started = True
         return started
 
     def interrupted_event(self, *args: Any, **kwargs: Any) -> None:
-        """Note that the run was stopped, if it had begun."""
+        """Record that the run was interrupted, if it had started."""
         if self._is_started:
             super().interrupted_event(*args, **kwargs)
 
     def failed_event(self, *args: Any, **kwargs: Any) -> None:
-        """Note that the run failed, if it had begun."""
+        """Record that the run failed, if it had started."""
         if self._is_started:
             super().failed_event(*args, **kwargs)
 
     def save_json(self, obj: Any, filename: str) -> None:
-        """Replace a file of the record in one step."""
+        """Write a JSON file of the record atomically."""
         text = json.dumps(flatten(obj), sort_keys=True, indent=2)
         self._write(lambda: write_text(Path(self.dir) / filename, text))
 
     def save_cout(self) -> None:
-        """Append to what was printed."""
+        """Append the captured output."""
         self._write(super().save_cout)
 
     def _make_run_dir(self, _id: str | None) -> None:
         if _id is None:
             super()._make_run_dir(_id)
-        else:  # sacred would take an existing folder for its own
+        else:  # sacred would reuse an existing folder
             os.makedirs(self.basedir, exist_ok=True)
             self._make_dir(_id)
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
-        """Keep a copy of a file beside the runs.
-
-        It is named after the content; returns its path.
-        """
+        """Copy a file to the store, named after its content, and return the path."""
         source = Path(filename)
         target = store_dir / f"{source.stem}_{get_digest(filename)}{source.suffix}"
         if not target.exists():

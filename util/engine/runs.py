@@ -1,7 +1,4 @@
-"""Find what earlier runs left.
-
-A run folder is `<kind>/<number>`, the number growing.
-"""
+"""Run folders `<kind>/<number>`: find their snapshots and checkpoints."""
 
 import re
 from pathlib import Path
@@ -13,17 +10,17 @@ SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
 
 
 def snapshot_path(run_dir: Path, step: int) -> Path:
-    """Name the snapshot of a run after a number of steps."""
+    """Return the path of a run's snapshot after a number of steps."""
     return run_dir / SNAPSHOT_FOLDER / f"snapshot_{step:06d}.pt"
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
-    """Name the checkpoint of a run after a number of steps."""
+    """Return the path of a run's checkpoint after a number of steps."""
     return run_dir / CHECKPOINT_FOLDER / f"checkpoint_{step:06d}.pt"
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """List a run's checkpoints, the newest first; empty where there is none."""
+    """List a run's checkpoints, newest first."""
     folder = run_dir / CHECKPOINT_FOLDER
     found = folder.iterdir() if folder.is_dir() else ()
     steps = {
@@ -33,7 +30,7 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def remove_checkpoints(run_dir: Path) -> None:
-    """Remove a run's checkpoints, which a finished training has no need of."""
+    """Remove all checkpoints of a run."""
     for path in list_checkpoints(run_dir):
         path.unlink(missing_ok=True)
     folder = run_dir / CHECKPOINT_FOLDER
@@ -42,16 +39,13 @@ def remove_checkpoints(run_dir: Path) -> None:
 
 
 def remove_run_leftovers(run_dir: Path) -> None:
-    """Remove what a killed training was about to write.
-
-    A checkpoint of a large network is large.
-    """
+    """Remove the temporary files of a killed training, such as half a checkpoint."""
     for folder in (run_dir, run_dir / SNAPSHOT_FOLDER, run_dir / CHECKPOINT_FOLDER):
         remove_leftovers(folder)
 
 
 def list_runs(kind_dir: Path) -> list[Path]:
-    """List the numbered run folders, the newest first; empty where there is none."""
+    """List the numbered run folders, newest first."""
     if not kind_dir.is_dir():
         return []
     numbered = [entry for entry in kind_dir.iterdir() if entry.is_dir() and entry.name.isdecimal()]
@@ -59,7 +53,7 @@ def list_runs(kind_dir: Path) -> list[Path]:
 
 
 def latest_snapshot_in(run_dir: Path) -> Path | None:
-    """Return the snapshot of the most steps in a run folder, or None."""
+    """Return the snapshot with the most steps in a run folder, or None."""
     folder = run_dir / SNAPSHOT_FOLDER
     found = folder.iterdir() if folder.is_dir() else ()
     steps = {
@@ -69,48 +63,48 @@ def latest_snapshot_in(run_dir: Path) -> Path | None:
 
 
 def list_resumable(training_dir: Path, resume: str) -> list[tuple[Path, bool]]:
-    """List the runs that a training may go on from, the newest first.
+    """List the runs that a training may resume, newest first.
 
     Args:
-        training_dir: where the training runs of dataset and fold lie.
+        training_dir: folder of the training runs of dataset and fold.
         resume: "latest", a run's number, or its folder.
 
     Returns:
-        Each run's folder and whether it is finished; if not, it has checkpoints. Empty where the latest is
-        asked for and no run has anything to go on from.
+        Each run's folder and whether it is finished; if not, it has checkpoints. Empty if the latest is
+        requested and no run has a checkpoint or a snapshot.
 
     Raises:
-        UserError: there is no such run, or nothing in it to go on from.
+        UserError: the requested run does not exist or has neither.
     """
     if resume != "latest":
         run_dir = training_dir / resume if resume.isdecimal() else Path(resume)
         if not run_dir.is_dir():
-            is_file = "is a file, no run folder" if run_dir.exists() else "no such run folder"
-            place = f" ({run_dir})" if resume.isdecimal() else ""
-            raise UserError(f"resume={resume}: {is_file}{place}; give latest, a number or a folder")
+            fault = "is a file, not a run folder" if run_dir.exists() else "no such run folder"
+            path = f" ({run_dir})" if resume.isdecimal() else ""
+            raise UserError(f"resume={resume}: {fault}{path}; give latest, a number or a folder")
         runs = [run_dir]
     else:
         runs = list_runs(training_dir)
-    is_unfinished = {run_dir: bool(list_checkpoints(run_dir)) for run_dir in runs}
+    has_checkpoints = {run_dir: bool(list_checkpoints(run_dir)) for run_dir in runs}
     found = [
-        (run_dir, not unfinished)
-        for run_dir, unfinished in is_unfinished.items()
-        if unfinished or latest_snapshot_in(run_dir) is not None
+        (run_dir, not has_some)
+        for run_dir, has_some in has_checkpoints.items()
+        if has_some or latest_snapshot_in(run_dir) is not None
     ]
     if found or resume == "latest":
         return found
-    raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; train anew without resume")
+    raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; start a new training without resume")
 
 
 def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
     """Find the snapshot to use.
 
     Args:
-        training_dir: where the training runs of dataset and fold lie.
+        training_dir: folder of the training runs of dataset and fold.
         reload_path: a snapshot, a run folder, or None for the newest run that has a snapshot.
 
     Raises:
-        UserError: there is none.
+        UserError: no snapshot was found.
     """
     if reload_path is not None:
         path = Path(reload_path)

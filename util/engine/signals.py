@@ -1,4 +1,4 @@
-"""Let signals stop a program where nothing is lost."""
+"""Handle stop signals at safe points of a program."""
 
 import signal
 import threading
@@ -14,63 +14,63 @@ SIGNALS = tuple(
 )  # Windows has no SIGUSR1
 
 
-class StopRequests:
-    """Hears SIGINT, SIGTERM and SIGUSR1 while it is entered.
+class SignalHandler:
+    """Context manager that handles SIGINT, SIGTERM and SIGUSR1.
 
-    At first each of them ends the block by `Stopped`, as Ctrl-C would. After `defer` they only leave a wish,
-    which the block must look at; a second Ctrl-C ends it all the same. Outside the main thread, where Python
-    hears no signals, it changes nothing.
+    Initially each of them raises `Stopped` in the block, as Ctrl-C does. After `defer` they only set
+    `pending_signal`, which the block must check; a second Ctrl-C still raises. Outside the main thread, where
+    Python delivers no signals, nothing is changed.
 
     Attributes:
-        wish: the first deferred signal; None while there is none.
+        pending_signal: the first deferred signal; None if there was none.
     """
 
     def __init__(self) -> None:
-        self.wish: signal.Signals | None = None
-        self._deferring = False
-        self._before: dict[signal.Signals, object] = {}
+        self.pending_signal: signal.Signals | None = None
+        self._is_deferring = False
+        self._previous_handlers: dict[signal.Signals, object] = {}
 
-    def __enter__(self) -> "StopRequests":
+    def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            self._previous_handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def defer(self) -> None:
-        """Leave it to the block when to stop."""
-        self._deferring = True
+        """Set `pending_signal` from now on instead of raising."""
+        self._is_deferring = True
 
     def interruptible(self, items: Iterable[Item]) -> Iterator[Item | None]:
-        """Yield items, and let a signal end the wait for the next one.
+        """Yield items, letting a signal interrupt the wait for the next one.
 
-        A signal that comes while the block works on an item leaves a wish, as after `defer`.
+        A signal that arrives while the block processes an item is deferred.
 
         Yields:
-            The items; None as the last one where a signal ended the wait.
+            The items; a final None if a signal interrupted the wait.
         """
         iterator = iter(items)
         while True:
-            self._deferring = False
+            self._is_deferring = False
             try:
                 item = next(iterator)
             except StopIteration:
                 return
             except Stopped as stopped:
-                self.wish = stopped.number
+                self.pending_signal = stopped.number
                 yield None
                 return
             finally:
-                self._deferring = True
+                self._is_deferring = True
             yield item
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
-        if not self._deferring or (self.wish is not None and received == signal.SIGINT):
+        if not self._is_deferring or (self.pending_signal is not None and received == signal.SIGINT):
             raise Stopped(received)
-        if self.wish is None:
-            self.wish = received
+        if self.pending_signal is None:
+            self.pending_signal = received

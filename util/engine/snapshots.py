@@ -1,7 +1,4 @@
-"""Snapshots of a training: weights with all that is needed to use them.
-
-They hold nothing that could run.
-"""
+"""Snapshots: weights with the configuration needed to use them, and no code."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -20,22 +17,22 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = 1
 _RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "SimpleITK", "sacred")
-_LARGEST_PX = 2048  # as the configuration has it
+_MAX_PX = 2048  # as in the configuration
 _FIELDS = {"format": int, "step": int, "weights": Mapping, "config": Mapping, "versions": Mapping}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A network as it was after some training steps.
+    """A network after some training steps.
 
     Attributes:
         step: training steps done.
         weights: the network's state dict.
         config: the configuration of its training, plain values.
-        versions: of Python and of the packages that matter.
-        data: hash of the fingerprint of the data; None where it was not taken.
-        training_ids: of the scans that it was trained on; None where they are not known.
-        source: the file that it was read from, for messages; None for one that was made.
+        versions: of Python and the packages that affect results.
+        data: fingerprint of the data; None if unknown.
+        training_ids: of the training scans; None if unknown.
+        source: the file it was loaded from, for messages; None otherwise.
     """
 
     step: int
@@ -48,10 +45,7 @@ class Snapshot:
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot in one step.
-
-    Raises `UserError` when the disk is full or not writable.
-    """
+    """Write a snapshot atomically; raises `UserError` if the disk is full or not writable."""
     content = {
         "format": FORMAT,
         "step": snapshot.step,
@@ -65,11 +59,11 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot onto the CPU, running nothing that it may hold.
+    """Load and validate a snapshot on the CPU, without executing code.
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or no snapshot of ours; or a value is not
-            what it must be, such as a weight that is not finite. The field is named.
+        UserError: the file is missing, damaged, of another format or not a snapshot; or a value is invalid,
+            such as a non-finite weight. The field is named.
     """
     content = read_tensors(path, what="snapshot")
     for name, kind in _FIELDS.items():
@@ -106,15 +100,15 @@ def load_snapshot(path: Path) -> Snapshot:
 
 
 def check_config(path: Path, config: Any) -> None:
-    """Check what a file keeps of its training's configuration.
+    """Check the training configuration stored in a file.
 
-    The slices' size and the seed must be usable if present, the others plain values; whoever builds the
-    network checks its settings.
+    `image_size_px` and `seed` must be valid if present, all other values plain; the network's settings are
+    checked when it is built.
 
     Raises:
-        UserError: they are not; file and key are named.
+        UserError: a value is invalid; file and key are named.
     """
-    check(path, isinstance(config, Mapping), field="config", must="be keys and values", found=config)
+    check(path, isinstance(config, Mapping), field="config", must="be a mapping", found=config)
     check_plain(path, config, field="config")
     if "model" in config:
         model = config["model"]
@@ -126,15 +120,15 @@ def check_config(path: Path, config: Any) -> None:
         is_size = isinstance(size, list | tuple) and len(size) == 2
         check(path, is_size, field="config.image_size_px", must="be two whole numbers", found=size)
         for length in size:
-            is_usable = isinstance(length, int) and 1 <= length <= _LARGEST_PX
-            check(path, is_usable, field="config.image_size_px", must=f"be 1 to {_LARGEST_PX}", found=length)
+            is_usable = isinstance(length, int) and 1 <= length <= _MAX_PX
+            check(path, is_usable, field="config.image_size_px", must=f"be 1 to {_MAX_PX}", found=length)
 
 
 def load_weights(model: Network, snapshot: Snapshot) -> Network:
-    """Give a network a snapshot's weights, and return it.
+    """Load a snapshot's weights into a network, and return it.
 
     Raises:
-        UserError: they do not fit; the first tensor that differs is named, and the network stays as it was.
+        UserError: they do not fit; the first tensor that differs is named, and the network is unchanged.
     """
     own = model.state_dict()
     differing = sorted(own.keys() ^ snapshot.weights.keys()) or [
@@ -143,16 +137,16 @@ def load_weights(model: Network, snapshot: Snapshot) -> Network:
         if (tensor.shape, tensor.dtype) != (snapshot.weights[name].shape, snapshot.weights[name].dtype)
     ]
     if differing:
-        place = "" if snapshot.source is None else f"{snapshot.source}: "
+        prefix = "" if snapshot.source is None else f"{snapshot.source}: "
         raise UserError(
-            f"{place}the snapshot does not fit the network: {differing[0]} differs; train it again"
+            f"{prefix}the snapshot does not fit the network: {differing[0]} differs; train it again"
         )
     model.load_state_dict(snapshot.weights)
     return model
 
 
 def current_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that affect results."""
     versions = {"python": platform.python_version()}
     for package in _RECORDED_PACKAGES:
         try:

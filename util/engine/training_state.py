@@ -1,7 +1,4 @@
-"""All that a training's steps change.
-
-How it is kept, and taken up again.
-"""
+"""Mutable training state: checkpoint and resume."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,55 +10,55 @@ from torch import nn
 
 from util.config.training_settings import FREE_ON_RESUME, OptimConfig
 from util.engine.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint
-from util.engine.metric_averager import Meter
-from util.engine.non_finite import FiniteGuard, allowed_bad_steps
-from util.engine.optimisation import WeightAverage, make_optimizer
-from util.engine.provenance import Origin, check_origin
+from util.engine.metric_averager import MetricAverager
+from util.engine.non_finite import NonFiniteGuard, max_skipped_steps
+from util.engine.optimisation import ExponentialMovingAverage, make_optimizer
+from util.engine.provenance import Provenance, check_provenance
 from util.engine.resume import find_changes
 from util.engine.runs import checkpoint_path
 from util.errors import UserError
-from util.parallel.collectives import agree, broadcast_value, gather_values
+from util.parallel.collectives import broadcast_value, gather_values, run_on_all_ranks
 from util.parallel.ranks import Ranks
 
 Log = Callable[[str, float, int], None]
 
 
-class History:
-    """All that a training has logged, by metric."""
+class MetricHistory:
+    """All logged values of the metrics."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self.metrics: dict[str, dict[str, list]] = {}
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Log a metric's value after a step."""
-        of_metric = self.metrics.setdefault(name, {"steps": [], "values": []})
-        of_metric["steps"].append(step)
-        of_metric["values"].append(value)
+        """Log the value of a metric after a step."""
+        values = self.metrics.setdefault(name, {"steps": [], "values": []})
+        values["steps"].append(step)
+        values["values"].append(value)
         self._log(name, value, step)
 
     def replay(self, metrics: Mapping[str, Mapping[str, Sequence]]) -> None:
-        """Log again what a training before had logged."""
-        for name, of_metric in metrics.items():
-            for step, value in zip(of_metric["steps"], of_metric["values"], strict=True):
+        """Log the history of the run being resumed."""
+        for name, values in metrics.items():
+            for step, value in zip(values["steps"], values["values"], strict=True):
                 self.add(name, value, step)
 
 
 class TrainingState:
-    """What a training's steps change.
+    """Mutable training state: checkpoint and resume.
 
     Args:
         network: on its device.
         optimizer: of its parameters.
-        average: of its weights, or None.
-        guard: through which it is updated.
-        metrics: names of what a step is told by.
-        origin: of the training.
+        ema: average of its weights, or None.
+        guard: steps the optimiser.
+        metrics: names of the metrics of a step.
+        provenance: of the training.
         log: takes a metric's name, its value and the step.
 
     Attributes:
         step: steps done.
-        network, optimizer, average, guard, origin: as given.
+        network, optimizer, ema, guard, provenance: as given.
         meter, history: empty at first.
     """
 
@@ -70,23 +67,23 @@ class TrainingState:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        average: WeightAverage | None,
-        guard: FiniteGuard,
+        ema: ExponentialMovingAverage | None,
+        guard: NonFiniteGuard,
         metrics: Sequence[str],
-        origin: Origin,
+        provenance: Provenance,
         log: Log,
     ) -> None:
         self.step = 0
         self.network = network
         self.optimizer = optimizer
-        self.average = average
+        self.ema = ema
         self.guard = guard
-        self.origin = origin
-        self.meter = Meter(metrics)
-        self.history = History(log)
+        self.provenance = provenance
+        self.meter = MetricAverager(metrics)
+        self.history = MetricHistory(log)
 
     @classmethod
-    def begin(
+    def create(
         cls,
         network: nn.Module,
         optim: OptimConfig,
@@ -94,143 +91,139 @@ class TrainingState:
         *,
         device: torch.device,
         metrics: Sequence[str],
-        origin: Origin,
+        provenance: Provenance,
         log: Log,
     ) -> "TrainingState":
-        """Make the state before the first step.
+        """Create the state before the first step.
 
         Args:
             network: on its device.
             optim: the optimiser's settings.
-            nonfinite: "stop", or "skip:n" where n steps may be left out that are not finite.
+            nonfinite: "stop", or "skip:n" to skip up to n non-finite steps.
             device: the network's.
-            metrics, origin, log: as for the class.
+            metrics, provenance, log: as for the class.
         """
-        n_allowed = allowed_bad_steps(nonfinite)
+        max_skipped = max_skipped_steps(nonfinite)
         optimizer = make_optimizer(optim, network.parameters(), device=device)
         return cls(
             network,
             optimizer,
-            average=WeightAverage(network, optim.ema_decay) if optim.ema_decay else None,
-            guard=FiniteGuard(network, optimizer, n_allowed=n_allowed, max_norm=optim.clip_norm),
+            ema=ExponentialMovingAverage(network, optim.ema_decay) if optim.ema_decay else None,
+            guard=NonFiniteGuard(network, optimizer, max_skipped=max_skipped, max_norm=optim.clip_norm),
             metrics=metrics,
-            origin=origin,
+            provenance=provenance,
             log=log,
         )
 
     @property
-    def kept(self) -> nn.Module:
-        """The network that snapshots hold: with averaged weights if there is an average."""
-        return self.network if self.average is None else self.average.module
+    def snapshot_model(self) -> nn.Module:
+        """The network that snapshots save: the averaged one if there is an average."""
+        return self.network if self.ema is None else self.ema.module
 
-    def take_checkpoint(self, config: Mapping[str, Any], *, is_main: bool = True) -> Checkpoint | None:
-        """Put everything into a checkpoint, on the rank that writes.
+    def make_checkpoint(self, config: Mapping[str, Any], *, is_main: bool = True) -> Checkpoint | None:
+        """Collect the state in a checkpoint on rank 0.
 
         All ranks must call it at the same step.
 
         Args:
-            config: what is kept with it.
-            is_main: whether this is that rank; the others get None.
+            config: stored with it.
+            is_main: whether this is rank 0; None is returned on the others.
         """
-        own = {"buffers": _on_cpu(dict(self.network.named_buffers())), "meter": self.meter.state()}
-        if self.average is not None:
-            own["averaged_buffers"] = _on_cpu(dict(self.average.module.named_buffers()))
-        of_ranks = gather_values(own)
+        of_rank = {
+            "buffers": _to_cpu(dict(self.network.named_buffers())),
+            "meter": self.meter.state_dict(),
+        }
+        if self.ema is not None:
+            of_rank["averaged_buffers"] = _to_cpu(dict(self.ema.module.named_buffers()))
+        of_ranks = gather_values(of_rank)
         if not is_main:
             return None
         average = None
-        if self.average is not None:
-            average = {
-                "weights": _on_cpu(self.average.module.state_dict()),
-                "n_updates": self.average.n_updates,
-            }
+        if self.ema is not None:
+            average = {"weights": _to_cpu(self.ema.module.state_dict()), "n_updates": self.ema.n_updates}
         return Checkpoint(
             step=self.step,
             config=dict(config),
-            weights=_on_cpu(self.network.state_dict()),
-            optimizer=_on_cpu(self.optimizer.state_dict()),
+            weights=_to_cpu(self.network.state_dict()),
+            optimizer=_to_cpu(self.optimizer.state_dict()),
             average=average,
             of_ranks=of_ranks,
             history=self.history.metrics,
-            n_skipped=self.guard.read().n_steps,
-            origin=asdict(self.origin),
+            n_skipped=self.guard.non_finite_steps().n_steps,
+            origin=asdict(self.provenance),
         )
 
-    def go_on(self, former_run: Path, config: Mapping[str, Any], *, ranks: Ranks) -> None:
-        """Go on from a run's newest checkpoint that can be read, and say so.
+    def resume(self, former_run: Path, config: Mapping[str, Any], *, ranks: Ranks) -> None:
+        """Resume from a run's newest readable checkpoint, and print that.
 
         All ranks must call it.
 
         Args:
             former_run: its folder.
-            config: of this training, plain values; with `resume_changed`, what changes the result may differ.
-            ranks: this process's place.
+            config: of this training, plain values; with `resume_changed` it may differ from the
+                checkpoint's.
+            ranks: this process's rank.
 
         Raises:
-            UserError: it differs and may not; or as `resume` does.
+            UserError: settings or data differ and may not; or as `restore` does.
         """
-        # One rank chooses: on a network's disk others may not see the newest file yet.
-        found = agree(lambda: newest_checkpoint(former_run) if ranks.is_main else None)
-        step = broadcast_value(found[0].step if found else None)
+        # Rank 0 chooses: on network file systems others may not see the newest file yet.
+        newest = run_on_all_ranks(lambda: newest_checkpoint(former_run) if ranks.is_main else None)
+        step = broadcast_value(newest[0].step if newest else None)
 
-        def take_up() -> None:
-            checkpoint, remarks = found or (load_checkpoint(checkpoint_path(former_run, step)), [])
-            self._take_up(checkpoint, remarks, former_run, config, ranks=ranks)
+        def load_and_restore() -> None:
+            checkpoint, remarks = newest or (load_checkpoint(checkpoint_path(former_run, step)), [])
+            remarks = remarks + self._check_resumable(checkpoint, former_run, config)
+            self.restore(checkpoint, rank=ranks.rank, n_ranks=ranks.n_ranks)
+            print("\n".join([*remarks, f"resuming after step {step} of {former_run}"]), flush=True)
 
-        agree(take_up)
+        run_on_all_ranks(load_and_restore)
 
-    def _take_up(
-        self,
-        checkpoint: Checkpoint,
-        remarks: list[str],
-        former_run: Path,
-        config: Mapping[str, Any],
-        *,
-        ranks: Ranks,
-    ) -> None:
+    def _check_resumable(
+        self, checkpoint: Checkpoint, former_run: Path, config: Mapping[str, Any]
+    ) -> list[str]:
         allows_changes = config["resume_changed"]
         changes = find_changes(checkpoint.config, config, free=FREE_ON_RESUME)
         if changes and not allows_changes:
             raise UserError(
-                f"{former_run}: its checkpoint was made with {'; '.join(changes)}, unlike its "
-                "config.json says; restore that file, or add resume_changed=True"
+                f"{former_run}: its config.json differs from its checkpoint ({'; '.join(changes)}); restore "
+                "that file, or add resume_changed=True"
             )
-        origin = Origin(**checkpoint.origin)
-        remarks = remarks + check_origin(origin, self.origin, allows_changes=allows_changes)
-        self.resume(checkpoint, rank=ranks.rank, n_ranks=ranks.n_ranks)
-        print("\n".join([*remarks, f"going on after step {checkpoint.step} of {former_run}"]), flush=True)
+        provenance = Provenance(**checkpoint.origin)
+        return check_provenance(provenance, self.provenance, allows_changes=allows_changes)
 
-    def resume(self, checkpoint: Checkpoint, *, rank: int, n_ranks: int) -> None:
-        """Go on from a checkpoint.
+    def restore(self, checkpoint: Checkpoint, *, rank: int, n_ranks: int) -> None:
+        """Load a checkpoint of the same network and optimiser.
 
         Args:
-            checkpoint: of the same network and optimiser.
-            rank, n_ranks: this process's place; as many ranks as before.
+            checkpoint: made by as many ranks.
+            rank, n_ranks: this process's rank and the number of ranks.
 
         Raises:
-            UserError: it is of another number of processes, or of another network.
+            UserError: it was made by another number of processes, or does not fit the network.
         """
         n_before = len(checkpoint.of_ranks)
         if n_before != n_ranks:
             raise UserError(
-                f"the checkpoint is of {n_before} processes, and there are {n_ranks} now; go on with "
+                f"the checkpoint was made by {n_before} processes, this job has {n_ranks}; resume with "
                 f"NPROC={n_before}"
             )
-        own = checkpoint.of_ranks[rank]
+        of_rank = checkpoint.of_ranks[rank]
         try:
             self.network.load_state_dict(checkpoint.weights)
             self.optimizer.load_state_dict(dict(checkpoint.optimizer))
             _require_shapes(self.optimizer)
-            if self.average is not None:
-                self.average.module.load_state_dict(checkpoint.average["weights"])
-                self.average.n_updates = checkpoint.average["n_updates"]
-                _set_buffers(self.average.module, own["averaged_buffers"])
-            _set_buffers(self.network, own["buffers"])
-            self.meter.restore(own["meter"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(checkpoint.average["weights"])
+                self.ema.n_updates = checkpoint.average["n_updates"]
+                _set_buffers(self.ema.module, of_rank["averaged_buffers"])
+            _set_buffers(self.network, of_rank["buffers"])
+            self.meter.load_state_dict(of_rank["meter"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            told = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"the checkpoint does not fit this network and optimiser ({told}); train anew without resume"
+                f"the checkpoint does not fit this network and optimiser ({reason}); start a new training "
+                "without resume"
             ) from error
         self.guard.resume(checkpoint.n_skipped)
         self.history.replay(checkpoint.history)
@@ -238,9 +231,9 @@ class TrainingState:
 
 
 def _require_shapes(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError where what it keeps of a parameter has another shape; PyTorch does not look."""
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
+    """Raise ValueError if optimiser state has another shape than its parameter; PyTorch does not check."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
             if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
                 raise ValueError(f"the optimiser's {name} has shape {tuple(value.shape)}")
 
@@ -251,10 +244,10 @@ def _set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
             buffer.copy_(values[name])
 
 
-def _on_cpu(value: Any) -> Any:
-    """Copy tensors, wherever they are nested, to the CPU's memory."""
+def _to_cpu(value: Any) -> Any:
+    """Copy tensors in nested containers to the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {name: _on_cpu(item) for name, item in value.items()}
-    return [_on_cpu(item) for item in value] if isinstance(value, list) else value
+        return {name: _to_cpu(item) for name, item in value.items()}
+    return [_to_cpu(item) for item in value] if isinstance(value, list) else value

@@ -23,7 +23,7 @@ def clean_up(probabilities: np.ndarray) -> np.ndarray:
         (so that another organ that was found there keeps its place in a label map), all else as it was.
     """
     predicted = probabilities > THRESHOLD
-    piece = largest_piece(predicted)
+    piece = largest_component(predicted)
     filled = np.zeros_like(piece)
     for own, slice_filled in zip(piece, filled, strict=True):
         slice_filled[:] = ndimage.binary_fill_holes(own)
@@ -34,7 +34,7 @@ def clean_up(probabilities: np.ndarray) -> np.ndarray:
     return cleaned
 
 
-def largest_piece(mask: np.ndarray) -> np.ndarray:
+def largest_component(mask: np.ndarray) -> np.ndarray:
     """Find the 26-connected piece of a mask `(n, H, W)` with the most voxels.
 
     Of several the first in raster order counts. An empty mask has none: all is False.

@@ -1,8 +1,8 @@
-"""Work together as the ranks of one job.
+"""Collectives for the ranks of one job.
 
-Gradients and buffers travel by torch's process group: gloo on CPUs, NCCL on GPUs. Small Python values travel
-by the ranks' meeting. On a single rank everything here returns at once and exchanges nothing. What exchanges
-must be called by all ranks in the same order.
+Gradients and buffers are exchanged by torch's process group: gloo on CPUs, NCCL on GPUs. Small Python values
+are exchanged by the `RankStore`. On a single rank everything here returns at once. All ranks must call
+collectives in the same order.
 """
 
 import inspect
@@ -16,39 +16,39 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import UserError
 from util.parallel.devices import choose_device
-from util.parallel.rank_store import meet
+from util.parallel.rank_store import get_rank_store
 from util.parallel.ranks import Ranks, find_ranks
 
 Value = TypeVar("Value")
 
-# Between two exchanges of gradients one rank may read data or write a snapshot, on a slow disk, too.
+# Between two all-reduces of gradients one rank may read data or write a snapshot to a slow disk.
 GROUP_TIMEOUT = timedelta(minutes=30)
-PARTING_S = 60.0  # all end at about the same time
+LEAVE_TIMEOUT_S = 60.0  # all ranks end at about the same time
 # Not NCCL alone: tensors on the CPU can be exchanged, too.
 _BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
-class AgreedError(UserError):
-    """Bad input that every rank knows of, in the same words."""
+class AllRanksError(UserError):
+    """Bad input that all ranks report in the same words."""
 
 
 def start_ranks(device: str) -> Ranks:
-    """Find this process's place and, among several ranks, start the process group.
+    """Find this process's rank and, if there are several, start the process group.
 
     Args:
         device: the configured one; see `choose_device`.
 
     Raises:
-        UserError: the environment is half-set, or a rank does not have its device; on all ranks alike.
+        UserError: the environment is incomplete, or a rank lacks its device; raised on all ranks.
     """
     ranks = find_ranks()
-    if not ranks.are_several:
+    if not ranks.is_distributed:
         return ranks
-    chosen = agree(lambda: choose_device(device, ranks))
+    chosen = run_on_all_ranks(lambda: choose_device(device, ranks))
     types = gather_values(chosen.type)
     if len(set(types)) > 1:
         other = next(rank for rank, name in enumerate(types) if name != types[0])
-        raise AgreedError(
+        raise AllRanksError(
             f"device={device}: is {types[0]} for rank 0 and {types[other]} for rank {other}; name one of them"
         )
     start_group(chosen, ranks)
@@ -56,14 +56,14 @@ def start_ranks(device: str) -> Ranks:
 
 
 def start_group(device: torch.device, ranks: Ranks) -> None:
-    """Start the process group for computing on `device`; ends with `stop_group`."""
+    """Start the process group for computing on `device`; end it with `stop_group`."""
     options = {}
     if device.type == "cuda":
         torch.cuda.set_device(device)
         options["device_id"] = device
     distributed.init_process_group(
         _BACKENDS[device.type],
-        store=distributed.PrefixStore("group", meet().store),
+        store=distributed.PrefixStore("group", get_rank_store().store),
         rank=ranks.rank,
         world_size=ranks.n_ranks,
         timeout=GROUP_TIMEOUT,
@@ -72,31 +72,25 @@ def start_group(device: torch.device, ranks: Ranks) -> None:
 
 
 def stop_ranks() -> None:
-    """End the process group if there is one, and take leave of the other ranks.
-
-    `run_command_line` does so itself.
-    """
+    """End the process group, if any, and leave the store; `run_command_line` does so itself."""
     stop_group()
-    if find_ranks().are_several:
-        meet().leave(wait_s=PARTING_S)
+    if find_ranks().is_distributed:
+        get_rank_store().leave(wait_s=LEAVE_TIMEOUT_S)
 
 
 def stop_group(*, failed: bool = False) -> None:
-    """End the process group if there is one.
+    """End the process group, if any.
 
-    After a failure NCCL's is left to the end of the process: it would wait for exchanges that others may
-    never take part in.
+    After a failure NCCL's is left to the end of the process: it would wait for collectives that other ranks
+    may never join.
     """
     if distributed.is_initialized() and not (failed and "nccl" in distributed.get_backend_config()):
         distributed.destroy_process_group()
 
 
 def gather_values(value: Value) -> list[Value]:
-    """Exchange a picklable value with all ranks.
-
-    Returns everyone's in rank order, on every rank.
-    """
-    return meet().gather(value) if find_ranks().are_several else [value]
+    """All-gather a picklable value; returns the values of all ranks, in rank order."""
+    return get_rank_store().gather(value) if find_ranks().is_distributed else [value]
 
 
 def broadcast_value(value: Value) -> Value:
@@ -106,69 +100,68 @@ def broadcast_value(value: Value) -> Value:
 
 
 def barrier() -> None:
-    """Wait until all ranks are here."""
+    """Wait until all ranks have called it."""
     gather_values(None)
 
 
-def largest_of_ranks(numbers: Sequence[int]) -> list[int]:
-    """Return the largest of each number over the ranks; cheap enough for every step."""
-    if not find_ranks().are_several:
+def max_over_ranks(numbers: Sequence[int]) -> list[int]:
+    """Return the elementwise maximum over the ranks; cheap enough for every step."""
+    if not find_ranks().is_distributed:
         return list(numbers)
-    found = torch.tensor(numbers)  # on the CPU: no GPU is waited for
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return found.tolist()
+    maxima = torch.tensor(numbers)  # on the CPU: no synchronisation with a GPU
+    distributed.all_reduce(maxima, distributed.ReduceOp.MAX)
+    return maxima.tolist()
 
 
-def agree(step: Callable[[], Value]) -> Value:
-    """Do a step on every rank; where it is a mistake for one, it is one for all.
+def run_on_all_ranks(step: Callable[[], Value]) -> Value:
+    """Run a step on every rank; if it fails on one, raise on all.
 
-    So no rank is left waiting for another that gave up.
+    Otherwise ranks would wait forever for one that gave up.
 
     Returns:
-        What this rank's step returned.
+        The result of this rank's step.
 
     Raises:
-        UserError: the mistake of the first rank that made one; with its number, unless that is 0.
+        UserError: of the first rank whose step failed; names the rank unless that is rank 0.
     """
-    result, mistake = None, None
+    result, message = None, None
     try:
         result = step()
     except UserError as error:
-        if not find_ranks().are_several:
+        if not find_ranks().is_distributed:
             raise
-        mistake = str(error)
-    mistakes = gather_values(mistake)
-    for rank, told in enumerate(mistakes):
-        if told is not None:
-            raise AgreedError(told if rank == 0 else f"rank {rank}: {told}")
+        message = str(error)
+    for rank, failure in enumerate(gather_values(message)):
+        if failure is not None:
+            raise AllRanksError(failure if rank == 0 else f"rank {rank}: {failure}")
     return result
 
 
 def local_main_first(step: Callable[[], Value]) -> Value:
-    """Do a step on every rank, first on one of each machine.
+    """Run a step on every rank, first on local rank 0 of each machine.
 
-    For steps that write files where they are missing, and otherwise read them. Raises as `agree` does.
+    For steps that write files if they are missing, and read them otherwise. Raises as `run_on_all_ranks`.
     """
     ranks = find_ranks()
     if ranks.is_local_main:
-        result = agree(step)
-        if ranks.are_several:
-            agree(lambda: None)
+        result = run_on_all_ranks(step)
+        if ranks.is_distributed:
+            run_on_all_ranks(lambda: None)
         return result
-    agree(lambda: None)
-    return agree(step)
+    run_on_all_ranks(lambda: None)
+    return run_on_all_ranks(step)
 
 
 def average_buffers(module: nn.Module) -> None:
-    """Set a module's floating-point buffers to their means over the ranks.
+    """Average a module's floating-point buffers over the ranks.
 
-    Those are BatchNorm's running statistics above all, which every rank gathers from episodes of its own.
-    Buffers that are equal on all ranks stay as they are, to the bit.
+    These are mainly BatchNorm's running statistics, which every rank collects from its own episodes. Buffers
+    that are equal on all ranks stay the same bit for bit.
     """
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-    if not find_ranks().are_several or not buffers:
+    if not find_ranks().is_distributed or not buffers:
         return
-    # In double precision, where the sum of equal numbers over their count is that number again.
+    # In float64, where the sum of n equal float32 numbers divided by n is exact.
     total = torch.cat([buffer.detach().flatten().double() for buffer in buffers])
     distributed.all_reduce(total)
     means = (total / distributed.get_world_size()).split([buffer.numel() for buffer in buffers])
@@ -177,23 +170,23 @@ def average_buffers(module: nn.Module) -> None:
             buffer.copy_(mean.view_as(buffer))
 
 
-def average_gradients(module: nn.Module, device: torch.device, *, has_unused_parameters: bool) -> nn.Module:
-    """Wrap a module so that backward passes give gradients' means over ranks.
+def wrap_ddp(module: nn.Module, device: torch.device, *, find_unused_parameters: bool) -> nn.Module:
+    """Wrap a module in DistributedDataParallel, which averages gradients over the ranks.
 
-    Buffers stay each rank's own; see `average_buffers`.
+    Buffers are not synchronised; see `average_buffers`.
 
     Args:
         module: on its device, and equal on all ranks.
         device: the rank's.
-        has_unused_parameters: whether some parameters get no gradient; finding them costs time.
+        find_unused_parameters: whether some parameters get no gradient; finding them takes time.
     """
-    # PyTorch 2.15 renames the option and warns of the old name.
+    # PyTorch 2.15 renames the option and warns about the old name.
     known = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        find_unused_parameters=has_unused_parameters,
+        find_unused_parameters=find_unused_parameters,
         **{option: False},
     )

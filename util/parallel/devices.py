@@ -9,20 +9,20 @@ SINGLE_RANK = Ranks()
 
 
 def choose_device(name: str, ranks: Ranks = SINGLE_RANK) -> torch.device:
-    """Turn a configured device name into a device that is there.
+    """Turn a configured device name into an available device.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:<n>`, `mps`, or `auto` for the first present of cuda, mps, cpu.
-        ranks: this process's place. Each of several ranks has a CUDA device of its own, that of its local
-            rank, for `cuda` and for `auto`, which passes over mps; `cuda:<n>` and `mps` are for one rank.
+        name: `cpu`, `cuda`, `cuda:<n>`, `mps`, or `auto` for the first available of cuda, mps, cpu.
+        ranks: this process's rank. With several ranks, `cuda` and `auto` give each the CUDA device of its
+            local rank; `auto` skips mps, and `cuda:<n>` and `mps` are invalid.
 
     Raises:
-        UserError: the name is not a device, this machine has none like it, or too few for its ranks.
+        UserError: the device is unknown or not available, or there are too few for the ranks.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return _cuda_of_rank(name, ranks) if ranks.are_several else torch.device("cuda")
-        has_mps = torch.backends.mps.is_available() and not ranks.are_several
+            return _cuda_of_rank(name, ranks) if ranks.is_distributed else torch.device("cuda")
+        has_mps = torch.backends.mps.is_available() and not ranks.is_distributed
         return torch.device("mps" if has_mps else "cpu")
     try:
         device = torch.device(name)
@@ -30,17 +30,17 @@ def choose_device(name: str, ranks: Ranks = SINGLE_RANK) -> torch.device:
         raise UserError(f"device={name}: must be cpu, cuda, cuda:<n>, mps or auto") from None
     if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device={name}: must be cpu, cuda, cuda:<n>, mps or auto")
-    is_one_of_a_kind = device.type == "mps" or (device.type == "cuda" and device.index is not None)
-    if ranks.are_several and is_one_of_a_kind:
+    is_single_device = device.type == "mps" or (device.type == "cuda" and device.index is not None)
+    if ranks.is_distributed and is_single_device:
         raise UserError(
             f"device={name}: {ranks.n_ranks} ranks cannot share it; use device=cuda, which gives each one "
-            "of its own, or device=cpu"
+            "its own, or device=cpu"
         )
     if device.type == "cuda":
         n_devices = _n_cuda_devices()
         if (device.index or 0) >= n_devices:
-            raise UserError(f"device={name}: this machine offers {n_devices} CUDA devices; use device=auto")
-        return _cuda_of_rank(name, ranks) if ranks.are_several else device
+            raise UserError(f"device={name}: this machine has {n_devices} CUDA devices; use device=auto")
+        return _cuda_of_rank(name, ranks) if ranks.is_distributed else device
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: this machine has no Metal GPU; use device=auto")
     return device

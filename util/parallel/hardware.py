@@ -1,4 +1,4 @@
-"""How this process uses its hardware: kernels, number formats, memory."""
+"""Kernel selection, floating-point formats and peak memory of this process."""
 
 import os
 import resource
@@ -11,19 +11,17 @@ from util.remarks import remark
 
 
 def choose_kernels(*, deterministic: bool, precision: str, device: torch.device | None = None) -> None:
-    """Choose what CUDA kernels compute with, for the whole process.
+    """Configure determinism and TF32 of CUDA kernels for the process.
 
     Args:
-        deterministic: only deterministic kernels, instead of the fastest: never both.
-        precision: `fp32` forbids TF32, which PyTorch allows in convolutions unless told otherwise; `tf32` and
-            `bf16` allow it for what is computed in float32. Other devices than CUDA GPUs have no TF32.
-        device: what computes; a processor without units for bfloat16 is remarked on.
+        deterministic: use deterministic kernels instead of benchmarking for the fastest.
+        precision: `fp32` disables TF32, which PyTorch allows in convolutions by default; `tf32` and `bf16`
+            allow it for float32 operations. Only CUDA GPUs have TF32.
+        device: a CPU without bfloat16 instructions is warned about with `bf16`.
     """
     if precision == "bf16" and device is not None and device.type == "cpu" and has_bfloat16() is False:
-        remark(
-            "precision=bf16: this processor has no units for bfloat16 and is many times slower than in fp32"
-        )
-    if deterministic:  # before the first product: cuBLAS otherwise sums in an order that changes
+        remark("precision=bf16: this processor has no bfloat16 instructions and is far slower than with fp32")
+    if deterministic:  # must precede the first cuBLAS call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
@@ -34,10 +32,7 @@ def choose_kernels(*, deterministic: bool, precision: str, device: torch.device 
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory used so far, in 1e9 bytes.
-
-    It is the GPU's on CUDA, else this process's.
-    """
+    """Return the peak memory in 1e9 bytes: the GPU's on CUDA, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,7 +1,7 @@
 """Run a program on all ranks of a job as if it were one process.
 
-Rank 0 alone reads the command line and has the run; the others follow once it has handed over its checked
-configuration. Whatever ends a rank ends all, with one exit code and told by one rank.
+Only rank 0 parses the command line and records the run; the other ranks start once it has shared its checked
+configuration. A failure of any rank ends all with the same exit code, and is reported by one rank.
 """
 
 import contextlib
@@ -12,78 +12,78 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from util.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER_ERROR, Stopped, UserError
-from util.parallel.collectives import PARTING_S, AgreedError, stop_group
-from util.parallel.rank_store import meet, wait_until
-from util.parallel.ranks import RankLost
+from util.parallel.collectives import LEAVE_TIMEOUT_S, AllRanksError, stop_group
+from util.parallel.rank_store import get_rank_store, wait_until
+from util.parallel.ranks import OtherRankFailed
 
-# All ranks often find the same mistake; rank 0 is given this long to be the one that tells it.
-_COURTESY_S = 2.0
-# Some may be stuck in an exchange, and are left to whoever started them.
-_PARTING_AFTER_FAILURE_S = 3.0
+# Ranks often fail with the same error; the others wait this long for rank 0 to report it.
+_RANK_0_REPORTS_WITHIN_S = 2.0
+# Some ranks may hang in a collective, and are left to the launcher.
+_LEAVE_TIMEOUT_AFTER_FAILURE_S = 3.0
 
 
-class Guard(Protocol):
-    """Calls a function, tells what ended it, and returns the exit code."""
+class GuardedRunner(Protocol):
+    """Calls a function, reports its failure, and returns the exit code."""
 
     def __call__(self, main: Callable[[], object], /, *, debug: bool) -> int:
-        """Call `main`; `debug` asks for tracebacks of mistakes, too."""
+        """Call `main`; `debug` requests tracebacks of user errors, too."""
 
 
-def lead(run: Callable[[], int]) -> int:
-    """Run rank 0's part, and let the others end with its exit code.
+def run_main_rank(run: Callable[[], int]) -> int:
+    """Run rank 0's part, and pass its exit code to the other ranks.
 
     Args:
-        run: runs the program and returns its exit code; calls `share` when the others shall follow.
+        run: runs the program and returns its exit code; calls `share_config` to start the other ranks.
     """
     code = EXIT_DEFECT
     try:
         code = run()
     finally:
-        meet().put("end", code)
-        _part(code)
+        get_rank_store().put("end", code)
+        _leave(code)
     return code
 
 
-def share(values: Mapping[str, Any], run_dir: Path, *, debug: bool) -> None:
-    """Hand over the checked configuration and the run's folder to the other ranks.
+def share_config(values: Mapping[str, Any], run_dir: Path, *, debug: bool) -> None:
+    """Send the checked configuration and the run folder to the other ranks.
 
-    `debug` asks them for tracebacks of mistakes, too.
+    `debug` requests tracebacks of user errors from them, too.
     """
-    meet().put("work", (json.dumps(values), str(run_dir.absolute()), debug))
+    get_rank_store().put("work", (json.dumps(values), str(run_dir.absolute()), debug))
 
 
-def follow_lead(follow: Callable[[dict[str, Any], Path], None], *, guard: Guard) -> int:
+def run_worker_rank(worker_main: Callable[[dict[str, Any], Path], None], *, guard: GuardedRunner) -> int:
     """Run the part of a rank other than 0, and return rank 0's exit code.
 
     Args:
-        follow: takes the configuration and the run's folder. What it prints goes nowhere.
-        guard: stands around the work.
+        worker_main: takes the configuration and the run folder. Its standard output is discarded.
+        guard: runs it.
     """
     code = EXIT_DEFECT
     try:
-        code = _follow_lead(follow, guard=guard)
+        code = _run_worker_rank(worker_main, guard=guard)
     finally:
-        _part(code)
+        _leave(code)
     return code
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """Let an exception of this rank through only if no other rank failed before.
+def report_error_once() -> Iterator[None]:
+    """Let an exception of this rank pass only if no other rank failed before.
 
-    Only a rank's own mistake, not one of all, names the rank; rank 0's never does.
+    A message names the rank unless all ranks failed or it is rank 0.
 
     Raises:
-        RankLost: in place of any exception that follows another rank's failure.
+        OtherRankFailed: in place of any exception after another rank's failure.
     """
     try:
         yield
-    except RankLost:
+    except OtherRankFailed:
         raise
     except UserError as error:
-        ranks = meet().ranks
+        ranks = get_rank_store().ranks
         _fail(EXIT_USER_ERROR)
-        if ranks.is_main or isinstance(error, AgreedError):
+        if ranks.is_main or isinstance(error, AllRanksError):
             raise
         raise UserError(f"rank {ranks.rank}: {error}") from error
     except BaseException as error:
@@ -97,38 +97,38 @@ def _code_of(error: BaseException) -> int:
     return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_DEFECT
 
 
-def _follow_lead(follow: Callable[[dict[str, Any], Path], None], *, guard: Guard) -> int:
+def _run_worker_rank(worker_main: Callable[[dict[str, Any], Path], None], *, guard: GuardedRunner) -> int:
     try:
-        given = meet().take("work", "end")
-    except RankLost as lost:
-        return lost.code
-    if isinstance(given, int):  # rank 0 ended without starting a run
-        return given
-    values, run_dir, debug = given
+        shared = get_rank_store().get("work", "end")
+    except OtherRankFailed as failed:
+        return failed.code
+    if isinstance(shared, int):  # rank 0 ended without starting a run
+        return shared
+    values, run_dir, debug = shared
 
     def work() -> None:
-        with told_once():
-            with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-                follow(json.loads(values), Path(run_dir))
-            if code := meet().take("end"):  # rank 0 may fail after the others are done
-                raise RankLost(code)
+        with report_error_once():
+            with open(os.devnull, "w", encoding="utf-8") as devnull, contextlib.redirect_stdout(devnull):
+                worker_main(json.loads(values), Path(run_dir))
+            if code := get_rank_store().get("end"):  # rank 0 may fail after the others are done
+                raise OtherRankFailed(code)
 
     return guard(work, debug=debug)
 
 
 def _fail(code: int) -> None:
-    meeting = meet()
-    if code == EXIT_USER_ERROR and not meeting.ranks.is_main:
+    store = get_rank_store()
+    if code == EXIT_USER_ERROR and not store.ranks.is_main:
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: meeting.has("failure"), _COURTESY_S)
-    meeting.fail(code)
+            wait_until(lambda: store.has("failure"), _RANK_0_REPORTS_WITHIN_S)
+    store.fail(code)
 
 
-def _part(code: int) -> None:
-    meeting = meet()
-    stop_group(failed=bool(code))  # frees the ranks that wait for this one in an exchange
-    if code and not meeting.ranks.is_main:
-        # Rank 0 still has its run to close, and the first exit makes torchrun end all the others.
+def _leave(code: int) -> None:
+    store = get_rank_store()
+    stop_group(failed=bool(code))  # frees the ranks that wait for this one in a collective
+    if code and not store.ranks.is_main:
+        # Rank 0 still has to close its run, and torchrun ends all ranks once the first one exits.
         with contextlib.suppress(TimeoutError, RuntimeError):
-            wait_until(lambda: meeting.has("end"), _PARTING_AFTER_FAILURE_S)
-    meeting.leave(wait_s=_PARTING_AFTER_FAILURE_S if code else PARTING_S)
+            wait_until(lambda: store.has("end"), _LEAVE_TIMEOUT_AFTER_FAILURE_S)
+    store.leave(wait_s=_LEAVE_TIMEOUT_AFTER_FAILURE_S if code else LEAVE_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""Where the ranks of a job meet: a key-value store on the network.
+"""Key-value store on the network, shared by the ranks of a job.
 
-Small Python values travel here instead of through the process group, so that they can before there is a
-group, wait for as long as a rank prepares data, and tell of a rank that failed while the others wait for it.
+Small Python values are exchanged here instead of by the process group: the store exists before the group,
+allows waiting for hours while one rank prepares data, and reports a failed rank to those that wait for it.
 """
 
 import os
@@ -15,26 +15,25 @@ from typing import Any
 from torch.distributed import PrefixStore, Store, rendezvous
 
 from util.errors import EXIT_DEFECT, UserError
-from util.parallel.ranks import RankLost, Ranks, find_ranks
+from util.parallel.ranks import OtherRankFailed, Ranks, find_ranks
 
-MEETING_TIMEOUT = timedelta(minutes=10)  # starting processes, importing, on a busy file system
-WAITING_TIMEOUT_S = 12 * 3600.0  # one rank prepares data or tells its part of an evaluation
-_CHUNK_BYTES = 4 * 2**20  # the store takes 8 MiB at once
-_SHORTEST_SLEEP_S, _LONGEST_SLEEP_S = 0.001, 0.1
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # starting processes and importing, on a busy file system
+WAIT_TIMEOUT_S = 12 * 3600.0  # one rank prepares data or evaluates its share
+_CHUNK_BYTES = 4 * 2**20  # the store accepts at most 8 MiB per value
+_MIN_SLEEP_S, _MAX_SLEEP_S = 0.001, 0.1
 
 
-class Meeting:
-    """The ranks' meeting at a store.
+class RankStore:
+    """Exchange picklable values between ranks.
 
     All ranks must call `gather` equally often and in the same order.
 
     Args:
-        store: shared by the ranks of this job alone.
-        ranks: this process's place among them.
+        store: shared by the ranks of this job only.
+        ranks: this process's rank.
 
     Attributes:
-        store: as given.
-        ranks: as given.
+        store, ranks: as given.
     """
 
     def __init__(self, store: Store, ranks: Ranks) -> None:
@@ -45,63 +44,58 @@ class Meeting:
         self._has_left = False
 
     def put(self, key: str, value: Any) -> None:
-        """Leave a value, which must be picklable, under a key."""
+        """Store a picklable value under a key."""
         content = pickle.dumps(value)
         starts = range(0, len(content), _CHUNK_BYTES)
         for number, start in enumerate(starts):
             self._values.set(f"{key}/{number}", content[start : start + _CHUNK_BYTES])
-        self._values.set(key, str(len(starts)))  # last: who sees it finds the rest
+        self._values.set(key, str(len(starts)))  # last: a rank that sees the key finds all chunks
 
     def has(self, key: str) -> bool:
-        """Say whether there is a value under a key."""
+        """Return whether a key has a value."""
         return self._values.check([key])
 
-    def take(self, *keys: str) -> Any:
-        """Wait for a value under any of some keys.
-
-        Returns that of the first key that has one.
+    def get(self, *keys: str) -> Any:
+        """Wait until one of the keys has a value; returns that of the first such key.
 
         Raises:
-            RankLost: another rank failed meanwhile.
-            TimeoutError: there is none after `WAITING_TIMEOUT_S`.
+            OtherRankFailed: another rank failed meanwhile.
+            TimeoutError: none has a value after `WAIT_TIMEOUT_S`.
         """
-        wait_until(lambda: any(self.has(key) for key in keys) or self.has("failure"), WAITING_TIMEOUT_S)
+        wait_until(lambda: any(self.has(key) for key in keys) or self.has("failure"), WAIT_TIMEOUT_S)
         for key in keys:
             if self.has(key):
                 return pickle.loads(b"".join(self._chunks(key)))
-        raise RankLost(self.take("failure"))
+        raise OtherRankFailed(self.get("failure"))
 
     def gather(self, value: Any) -> list[Any]:
-        """Exchange a value with all ranks; return everyone's, in rank order.
-
-        Raises as `take` does.
-        """
-        number, own = self._n_gathered, self.ranks.rank
+        """All-gather a value; returns the values in rank order, and raises as `get` does."""
+        number, rank = self._n_gathered, self.ranks.rank
         self._n_gathered += 1
-        self.put(f"{number}/{own}", value)
-        values = [self.take(f"{number}/{rank}") for rank in range(self.ranks.n_ranks)]
+        self.put(f"{number}/{rank}", value)
+        values = [self.get(f"{number}/{other}") for other in range(self.ranks.n_ranks)]
         if number > 0:
-            # All have begun this exchange, so all have read the one before.
-            self._forget(f"{number - 1}/{own}")
+            # All ranks have started this exchange, so all have finished the previous one.
+            self._delete(f"{number - 1}/{rank}")
         return values
 
     def fail(self, code: int) -> None:
-        """Tell that this rank fails and ends with an exit code.
+        """Report that this rank fails with an exit code.
 
         Raises:
-            RankLost: another rank did so before, or the store went with the rank that held it.
+            OtherRankFailed: another rank failed before, or the store is gone with the rank that hosted it.
         """
         try:
             if self._values.add("failures", 1) > 1:
-                raise RankLost(self.take("failure"))
+                raise OtherRankFailed(self.get("failure"))
             self.put("failure", code)
-        except RuntimeError as error:  # torch's for a store that is gone
-            raise RankLost(EXIT_DEFECT) from error
+        except RuntimeError as error:  # torch's, if the store is gone
+            raise OtherRankFailed(EXIT_DEFECT) from error
 
     def leave(self, *, wait_s: float) -> None:
-        """Take leave of the others; once, as the store may be gone afterwards.
+        """Leave the store for good; further calls do nothing.
 
-        Rank 0, which may hold the store, stays until they did or time is up.
+        Rank 0, which may host the store, waits at most `wait_s` until all others have left.
         """
         if self._has_left:
             return
@@ -111,51 +105,49 @@ class Meeting:
             if self.ranks.is_main:
                 wait_until(lambda: self._values.add("left", 0) >= self.ranks.n_ranks, wait_s)
         except (RuntimeError, TimeoutError):
-            return  # whoever is missing cannot be helped any more
+            return  # nothing can be done about missing ranks
 
     def _chunks(self, key: str) -> Iterator[bytes]:
         for number in range(int(self._values.get(key))):
             yield self._values.get(f"{key}/{number}")
 
-    def _forget(self, key: str) -> None:
+    def _delete(self, key: str) -> None:
         n_chunks = int(self._values.get(key))
         for name in (key, *(f"{key}/{number}" for number in range(n_chunks))):
             self._values.delete_key(name)
 
 
 @cache
-def meet() -> Meeting:
-    """Meet the other ranks of this job; once in a process's life.
+def get_rank_store() -> RankStore:
+    """Connect to the store of this job; once per process.
 
     Raises:
-        UserError: the ranks do not find each other at the address of the environment.
+        UserError: the rendezvous at the environment's address failed.
     """
     ranks = find_ranks()
-    meetings = rendezvous("env://", rank=ranks.rank, world_size=ranks.n_ranks, timeout=MEETING_TIMEOUT)
+    connections = rendezvous("env://", rank=ranks.rank, world_size=ranks.n_ranks, timeout=RENDEZVOUS_TIMEOUT)
     try:
-        store, _, _ = next(meetings)
+        store, _, _ = next(connections)
     except (RuntimeError, ValueError) as error:
-        place = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
-        told = str(error).strip().splitlines()[0]
+        address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"rank {ranks.rank} of {ranks.n_ranks} cannot meet the others at {place} ({told}); "
+            f"rank {ranks.rank} of {ranks.n_ranks} cannot connect to the others at {address} ({reason}); "
             "check MASTER_ADDR and MASTER_PORT"
         ) from error
-    # The store may be that of torchrun itself, which outlives a job that it starts again.
-    return Meeting(PrefixStore(f"start_{ranks.n_restarts}", store), ranks)
+    # The store may be torchrun's own, which outlives a restart of the job.
+    return RankStore(PrefixStore(f"start_{ranks.n_restarts}", store), ranks)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for a condition.
-
-    Looks again and again, so that Ctrl-C is heard meanwhile.
+    """Poll a condition until it holds, so that Ctrl-C can interrupt the wait.
 
     Raises:
         TimeoutError: it does not hold after `seconds`.
     """
-    sleep_s, end = _SHORTEST_SLEEP_S, time.monotonic() + seconds
+    sleep_s, end = _MIN_SLEEP_S, time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"the other ranks did not answer within {seconds:g} s")
         time.sleep(sleep_s)
-        sleep_s = min(2 * sleep_s, _LONGEST_SLEEP_S)
+        sleep_s = min(2 * sleep_s, _MAX_SLEEP_S)

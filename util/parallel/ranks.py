@@ -1,7 +1,4 @@
-"""Find this process's place among the processes of one job.
-
-`torchrun` and `script/launch.py` start a job's processes and tell each its place in the environment.
-"""
+"""Read this process's rank from the environment variables of `torchrun` and `script/launch.py`."""
 
 import os
 from collections.abc import Mapping
@@ -9,15 +6,15 @@ from dataclasses import dataclass
 
 from util.errors import UserError
 
-_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-_ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_ADDRESS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
 
 
-class RankLost(Exception):
-    """Another rank of the job failed first, and told why; this one cannot go on.
+class OtherRankFailed(Exception):
+    """Another rank failed and reported why; this one must end.
 
     Attributes:
-        code: the exit code of that rank.
+        code: exit code of that rank.
     """
 
     def __init__(self, code: int) -> None:
@@ -27,14 +24,14 @@ class RankLost(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the ranks, the processes of one job.
+    """This process's rank among the processes of a job.
 
     Attributes:
         rank: 0 to `n_ranks - 1`, over all machines.
-        n_ranks: processes of the job.
+        n_ranks: number of processes of the job.
         local_rank: 0 to `n_local_ranks - 1`, on this machine.
-        n_local_ranks: processes of the job on this machine.
-        n_restarts: how often `torchrun` had to start the job again.
+        n_local_ranks: number of its processes on this machine.
+        n_restarts: how often `torchrun` restarted the job.
     """
 
     rank: int = 0
@@ -45,44 +42,44 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the rank that tells, logs and writes for all."""
+        """Whether this is rank 0, which prints, logs and writes."""
         return self.rank == 0
 
     @property
     def is_local_main(self) -> bool:
-        """Whether this is the rank that prepares files for its machine."""
+        """Whether this is local rank 0, which prepares files on its machine."""
         return self.local_rank == 0
 
     @property
-    def are_several(self) -> bool:
-        """Whether the job has more than this process."""
+    def is_distributed(self) -> bool:
+        """Whether the job has several processes."""
         return self.n_ranks > 1
 
 
 def find_ranks(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """Read this process's place from `torchrun`'s environment variables.
+    """Read this process's rank from `torchrun`'s environment variables.
 
     Without them it is a single rank.
 
     Raises:
-        UserError: only some of the variables are set, or they contradict each other.
+        UserError: some of the variables are missing, or they contradict each other.
     """
     restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "")
     n_restarts = int(restarts) if restarts.isdecimal() else 0
-    if not any(environment.get(name) for name in _PLACE) or environment.get("WORLD_SIZE") == "1":
+    if not any(environment.get(name) for name in _RANK_VARIABLES) or environment.get("WORLD_SIZE") == "1":
         return Ranks(n_restarts=n_restarts)
-    missing = [name for name in (*_PLACE, *_ADDRESS) if not environment.get(name)]
-    present = [name for name in _PLACE if environment.get(name)]
+    missing = [name for name in (*_RANK_VARIABLES, *_ADDRESS_VARIABLES) if not environment.get(name)]
+    present = [name for name in _RANK_VARIABLES if environment.get(name)]
     if missing:
         raise UserError(
             f"{', '.join(present)} in the environment but not {', '.join(missing)}: start several processes "
-            f"by NPROC=<n> bash script/train.sh or by torchrun; for one, unset {' '.join(present)}"
+            f"with NPROC=<n> bash script/train.sh or torchrun; for one, unset {' '.join(present)}"
         )
     try:
-        rank, n_ranks, local_rank, n_local_ranks = (int(environment[name]) for name in _PLACE)
+        rank, n_ranks, local_rank, n_local_ranks = (int(environment[name]) for name in _RANK_VARIABLES)
     except ValueError:
         rank, n_ranks, local_rank, n_local_ranks = -1, 0, -1, 0
     if not (0 <= rank < n_ranks and 0 <= local_rank < n_local_ranks <= n_ranks and local_rank <= rank):
-        told = ", ".join(f"{name}={environment[name]}" for name in _PLACE)
-        raise UserError(f"{told}: is no rank of any job; unset them, or start the processes by torchrun")
+        values = ", ".join(f"{name}={environment[name]}" for name in _RANK_VARIABLES)
+        raise UserError(f"{values}: contradictory ranks; unset them, or start the processes with torchrun")
     return Ranks(rank, n_ranks, local_rank, n_local_ranks, n_restarts)

@@ -135,12 +135,12 @@ def test_all_that_is_wrong_with_a_description_is_told(tmp_path, capsys):
     ]
 
 
-def test_debug_shows_the_traceback_of_a_mistake(tmp_path):
+def test_debug_shows_the_traceback_of_a_user_error(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         main(["dataset=CMR", f"raw={tmp_path}/gone", "--debug"])
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(command, "prepare_dataset", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(NEEDED)

@@ -123,13 +123,13 @@ BAD_WORDS = {
     ),
     "broken file": (["with", "broken.json"], "broken.json: must be JSON ("),
     "file without keys": (["with", "list.json"], "list.json: must be a JSON object"),
-    "unknown command": (["trian"], "trian: no such command; there are main, print_config"),
-    "unknown option": (["--bogus"], "cannot understand '--bogus with dataset=PHANTOM'; write key=value"),
+    "unknown command": (["trian"], "trian: no such command; choose from main, print_config"),
+    "unknown option": (["--bogus"], "invalid arguments '--bogus with dataset=PHANTOM'; write key=value"),
 }
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_WORDS.values(), ids=BAD_WORDS)
-def test_a_mistake_costs_one_line_and_leaves_no_run(call, experiment, tmp_path, words, message):
+def test_a_user_error_prints_one_line_and_leaves_no_run(call, experiment, tmp_path, words, message):
     (tmp_path / "taken").write_text("")
     (tmp_path / "broken.json").write_text('{"n_steps": ')
     (tmp_path / "list.json").write_text("[1]")
@@ -141,7 +141,7 @@ def test_a_mistake_costs_one_line_and_leaves_no_run(call, experiment, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dataset_named_and_not_found_is_a_mistake(experiment, tmp_path, capfd):
+def test_a_missing_dataset_is_a_user_error(experiment, tmp_path, capfd):
     words = [f"path.log_dir={tmp_path}/runs", "dataset=CHAOST2", f"path.CHAOST2.data_dir={tmp_path}/gone"]
     assert run_command_line(experiment, words) == 2
     stderr = capfd.readouterr().err
@@ -150,21 +150,21 @@ def test_a_dataset_named_and_not_found_is_a_mistake(experiment, tmp_path, capfd)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_found_during_the_run_costs_one_line_too(call):
+def test_a_user_error_during_the_run_prints_one_line(call):
     assert call("seed=1") == (2, "", "error: scan 7: is bad\n")
 
 
-def test_an_interruption_is_told_by_its_own_code(call):
+def test_an_interruption_has_its_own_exit_code(call):
     assert call("seed=2") == (130, "", "interrupted\n")
 
 
-def test_a_defect_keeps_its_traceback(call):
+def test_a_bug_keeps_its_traceback(call):
     with pytest.raises(ZeroDivisionError, match="a defect"):
         call("seed=3")
 
 
 @pytest.mark.parametrize("word", ["seed=1", "n_steps=no"])
-def test_debug_shows_the_traceback_of_a_mistake(call, word):
+def test_debug_shows_the_traceback_of_a_user_error(call, word):
     with pytest.raises(UserError):
         call("--debug", word)
 
@@ -178,7 +178,7 @@ def test_print_config_shows_what_would_be_used_and_runs_nothing(call, experiment
     assert not (tmp_path / "runs").exists()
 
 
-def test_print_config_refuses_a_mistake(call):
+def test_print_config_refuses_invalid_values(call):
     code, _, stderr = call("print_config", "n_steps=no")
     assert code == 2
     assert stderr == "error: n_steps='no': must be a whole number of at least 1\n"
@@ -192,7 +192,7 @@ def test_help_is_printed(experiment, capfd, words):
     assert stderr == ""
 
 
-def test_sacreds_own_warnings_are_told_but_not_how_long_a_failed_run_took(experiment, fresh_logger, capfd):
+def test_sacreds_warnings_are_shown_but_not_the_duration_of_a_failed_run(experiment, fresh_logger, capfd):
     logger = fresh_logger()
     of_run = logger.getChild(experiment.path)
     of_run.error("Failed after %s!", "0:00:01")
@@ -202,7 +202,7 @@ def test_sacreds_own_warnings_are_told_but_not_how_long_a_failed_run_took(experi
     assert capfd.readouterr().err == "WARNING: An error occurred in an observer\n"
 
 
-def test_a_plain_command_is_guarded_alike(capsys):
+def test_a_plain_command_is_guarded_in_the_same_way(capsys):
     def refuse():
         raise UserError("volume: is missing\nmore")
 
@@ -230,7 +230,7 @@ def test_a_plain_command_is_guarded_alike(capsys):
         ("config.pickle", "config.pickle: must be key=value or an existing configuration file"),
     ],
 )
-def test_options_that_sacred_would_choke_on_are_refused(call, tmp_path, monkeypatch, word, message):
+def test_options_on_which_sacred_would_crash_are_refused(call, tmp_path, monkeypatch, word, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.pickle").write_bytes(b"")
     code, _, stderr = call("with", word) if not word.startswith("--") else call(word)

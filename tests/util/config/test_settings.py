@@ -148,7 +148,7 @@ def test_a_value_outside_the_rule_is_refused(rule, value):
         (increasing_pair(real(0)), "[low, high] with low at most high, each a number of at least 0"),
     ],
 )
-def test_rules_say_what_they_ask_for(rule, meaning):
+def test_rules_describe_themselves(rule, meaning):
     assert rule.text == meaning
 
 
@@ -203,7 +203,7 @@ def _changed(**changes):
         (_changed(**{"5": 1}), "5: unknown configuration key; known keys: n_steps, name, optim"),
     ],
 )
-def test_the_first_mistake_is_told_with_its_key(values, message):
+def test_the_first_invalid_value_is_named_by_its_key(values, message):
     with pytest.raises(UserError) as caught:
         parse_values(Outer, values)
     assert str(caught.value) == message
@@ -235,7 +235,7 @@ def test_the_table_has_a_row_per_key():
     assert all(line.count("|") == 5 for line in lines)
 
 
-def test_changes_replace_their_values_alone_at_any_depth():
+def test_only_changed_values_are_replaced_at_any_depth():
     values = {"n_steps": 10, "optim": {"lr": 0.5, "sizes": [3, 4], "inner": {"a": 1, "b": None}}}
     changes = {"optim": {"sizes": None, "inner": {"b": 2}}}
     assert merge_values(values, changes) == {
@@ -253,7 +253,7 @@ def test_merging_leaves_values_and_changes_as_they_were():
     assert changes == {"optim": {"lr": 0.1}}
 
 
-def test_a_changed_group_must_have_a_place():
+def test_changes_of_unknown_groups_are_refused():
     with pytest.raises(KeyError, match="optimiser"):
         merge_values({"optim": {"lr": 0.5}}, {"optimiser": {"lr": 0.1}})
 

@@ -1,4 +1,4 @@
-"""A checkpoint is taken only where every value is what going on needs."""
+"""A checkpoint is loaded only if every value is valid."""
 
 import copy
 
@@ -92,14 +92,14 @@ def test_a_checkpoint_survives_saving_and_loading(tmp_path):
         (("origin", "data"), 1, r"origin\.data"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_named(tmp_path, place, value, field):
+def test_an_invalid_value_is_named(tmp_path, place, value, field):
     path = _spoiled(tmp_path, place, value)
     with pytest.raises(UserError, match=rf"checkpoint_.*\.pt: {field}") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
-def test_the_one_before_stands_in_for_a_damaged_checkpoint_and_that_is_said(tmp_path):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(tmp_path):
     save_checkpoint(tmp_path, _checkpoint(step=2))
     path = save_checkpoint(tmp_path, _checkpoint(step=3))
     content = bytearray(path.read_bytes())

@@ -10,11 +10,11 @@ def _trained(config=TRAINED, training_ids=None):
     return Snapshot(step=3, weights={}, config=config, versions={}, training_ids=training_ids)
 
 
-def test_equal_settings_give_no_line():
+def test_equal_settings_give_no_warning():
     assert find_mismatches(_trained(), {"dataset": "SABS", "eval_fold": 1, "setting": 1}) == []
 
 
-def test_each_other_setting_has_a_line():
+def test_each_differing_setting_has_a_warning():
     assert find_mismatches(_trained(), {"dataset": "CMR", "eval_fold": 2, "setting": 1}) == [
         "warning: the snapshot was trained with dataset=SABS, not CMR",
         "warning: the snapshot was trained with eval_fold=1, not 2",
@@ -28,26 +28,26 @@ def test_a_setting_that_the_snapshot_lacks_counts_as_none():
     assert find_mismatches(_trained({}), {"exclude_label": None}) == []
 
 
-def test_another_fold_of_the_same_training_is_called_too_good():
+def test_evaluating_another_fold_of_the_training_is_warned_about():
     [line] = find_mismatches(_trained(), {"dataset": "SABS", "eval_fold": 0})
     assert line == (
         "warning: the snapshot was trained with eval_fold=1, not 0; "
-        "its training saw these scans, so these scores are too good"
+        "its training included these scans, so scores are too high"
     )
     [other] = find_mismatches(_trained(), {"dataset": "CMR", "eval_fold": 1})
-    assert "too good" not in other
+    assert "too high" not in other
 
 
-def test_scans_that_the_training_saw_are_named():
+def test_training_scans_in_the_evaluated_fold_are_named():
     asked = {"dataset": "SABS", "eval_fold": 1}
     snapshot = _trained(training_ids=[0, 1, 2, 7])
     assert find_mismatches(snapshot, asked, [3, 4]) == []
     assert find_mismatches(snapshot, asked, [2, 1, 3]) == [
-        "warning: the snapshot was trained on scan(s) 1, 2 of this fold, so scores are too good"
+        "warning: the snapshot was trained on scan(s) 1, 2 of this fold, so scores are too high"
     ]
 
 
-def test_another_fold_whose_scans_the_training_did_not_see_is_not_too_good():
+def test_another_fold_without_training_scans_is_not_called_too_high():
     [line] = find_mismatches(_trained(training_ids=[0, 1]), {"dataset": "SABS", "eval_fold": 2}, [5, 6])
     assert line == "warning: the snapshot was trained with eval_fold=1, not 2"
 

@@ -1,4 +1,4 @@
-"""Learning rates by hand, and the running average of weights against its formula."""
+"""Learning rates by hand, and the moving average of weights against its formula."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from util.config.training_settings import OptimConfig
-from util.engine.optimisation import WeightAverage, learning_rate
+from util.engine.optimisation import ExponentialMovingAverage, learning_rate
 
 
 def _rate(step, schedule, warmup=0.0):
@@ -54,9 +54,9 @@ def _fill(module, value):
             parameter.fill_(value)
 
 
-def test_the_average_keeps_little_of_the_start_and_at_most_its_decay(module):
+def test_the_decay_of_the_average_is_warmed_up(module):
     _fill(module, 100.0)
-    average = WeightAverage(module, 0.25)
+    average = ExponentialMovingAverage(module, 0.25)
     for value in (9.0, 0.0, 0.0, 0.0):
         _fill(module, value)
         average.update()
@@ -65,8 +65,8 @@ def test_the_average_keeps_little_of_the_start_and_at_most_its_decay(module):
     assert torch.allclose(average.module.state_dict()["0.weight"], torch.full((2, 2), expected))
 
 
-def test_averages_include_statistics_and_leave_counts_as_they_are(module):
-    average = WeightAverage(module, 0.5)
+def test_running_statistics_are_averaged_and_counters_copied(module):
+    average = ExponentialMovingAverage(module, 0.5)
     module[1](torch.tensor([[4.0, 8.0], [4.0, 8.0]]))  # running means become 0.1 of these
     average.update()
     state = average.module.state_dict()
@@ -75,10 +75,24 @@ def test_averages_include_statistics_and_leave_counts_as_they_are(module):
     assert state.keys() == module.state_dict().keys()
 
 
-def test_the_module_is_not_changed_and_the_average_not_with_it(module):
-    average = WeightAverage(module, 0.9)
+def test_module_and_average_change_independently(module):
+    average = ExponentialMovingAverage(module, 0.9)
     before = {name: tensor.clone() for name, tensor in average.module.state_dict().items()}
     _fill(module, 7.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in average.module.state_dict().items())
     average.update()
     assert all((parameter == 7.0).all() for parameter in module.parameters())
+
+
+def test_updates_interpolate_every_tensor_linearly_to_the_bit(module):
+    ema = ExponentialMovingAverage(module, 0.9)
+    expected = {name: tensor.clone() for name, tensor in ema.module.state_dict().items()}
+    for n_updates in range(100):
+        for parameter in module.parameters():
+            parameter.data.normal_()
+        ema.update()
+        decay = min(0.9, (1 + n_updates) / (9 + n_updates))
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                expected[name] = expected[name].lerp(tensor, 1 - decay)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ema.module.state_dict().items())

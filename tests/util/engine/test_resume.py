@@ -1,11 +1,11 @@
-"""A resumed training takes the settings it began with, and changes of them are named."""
+"""A resumed training takes over its former settings, and changes are named."""
 
 import json
 
 import pytest
 
 from util.engine import resume
-from util.engine.resume import adopt, choose_former_run, find_changes, former_settings, read_run_config
+from util.engine.resume import adopt_values, choose_former_run, find_changes, former_settings, read_run_config
 from util.engine.runs import checkpoint_path, list_resumable, snapshot_path
 from util.errors import NothingToDo, UserError
 
@@ -13,8 +13,8 @@ DEFAULTS = {"n_steps": 100, "optim": {"lr": 0.1, "new": 1}, "path": {"a": "here"
 SAVED = {"n_steps": 7, "optim": {"lr": 0.5, "old": 2}, "path": {"a": "there"}, "resume": "3", "gone": 1}
 
 
-def test_settings_of_before_take_the_defaults_places_where_both_are_known():
-    assert adopt(DEFAULTS, SAVED, but=("resume",)) == {
+def test_former_settings_override_defaults_of_known_keys():
+    assert adopt_values(DEFAULTS, SAVED, exclude=("resume",)) == {
         "n_steps": 7,
         "optim": {"lr": 0.5, "new": 1},
         "path": {"a": "there"},
@@ -34,7 +34,7 @@ def test_changes_are_named_with_both_values():
 def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json: .*; train anew without resume"):
+    with pytest.raises(UserError, match=r"config\.json: .*; start a new training without resume"):
         read_run_config(tmp_path)
 
 
@@ -56,7 +56,7 @@ def _run(folder, number, *, checkpoint=None, snapshot=None):
     return run_dir
 
 
-def test_the_latest_run_with_a_checkpoint_is_gone_on_with(tmp_path):
+def test_the_latest_run_with_a_checkpoint_is_listed_first(tmp_path):
     _run(tmp_path, 1, checkpoint=5, snapshot=5)
     second = _run(tmp_path, 2, checkpoint=3)
     _run(tmp_path, 3)  # was stopped before its first checkpoint
@@ -65,11 +65,11 @@ def test_the_latest_run_with_a_checkpoint_is_gone_on_with(tmp_path):
     assert list_resumable(tmp_path, str(second)) == [(second, False)]
 
 
-def test_without_any_run_the_latest_is_none(tmp_path):
+def test_without_runs_there_is_nothing_to_resume(tmp_path):
     assert list_resumable(tmp_path / "absent", "latest") == []
 
 
-def test_a_finished_run_is_said_to_be(tmp_path):
+def test_a_finished_run_is_marked(tmp_path):
     _run(tmp_path, 1, checkpoint=5)
     second = _run(tmp_path, 2, snapshot=9)
     assert list_resumable(tmp_path, "latest") == [(second, True), (tmp_path / "1", False)]
@@ -79,7 +79,7 @@ def test_a_finished_run_is_said_to_be(tmp_path):
     ("resume", "message"),
     [("7", "no such run folder"), ("gone/1", "no such run folder"), ("1", "no checkpoint")],
 )
-def test_a_run_that_cannot_be_gone_on_with_is_refused(tmp_path, resume, message):
+def test_a_run_that_cannot_be_resumed_is_refused(tmp_path, resume, message):
     _run(tmp_path, 1)
     with pytest.raises(UserError, match=f"^resume={resume}: .*{message}"):
         list_resumable(tmp_path, resume)
@@ -89,7 +89,7 @@ SETTINGS = {"seed": 1, "optim": {"lr": 0.1}}
 
 
 def _choose(folder, resume="latest", **choices):
-    choices = {"settings": SETTINGS, "is_asked_for": True, "allows_changes": False, **choices}
+    choices = {"settings": SETTINGS, "is_requested": True, "allows_changes": False, **choices}
     return choose_former_run(folder, resume, complete=dict, **choices)
 
 
@@ -99,7 +99,7 @@ def _settings(run_dir, seed, *, job=None):
     return run_dir
 
 
-def test_of_several_trainings_the_newest_of_the_same_settings_is_gone_on_with(tmp_path):
+def test_the_newest_run_of_the_same_settings_is_resumed(tmp_path):
     own = _settings(_run(tmp_path, 1, checkpoint=5), seed=1)
     _settings(_run(tmp_path, 2, checkpoint=5), seed=2)
     _settings(_run(tmp_path, 3, snapshot=9), seed=3)
@@ -114,16 +114,16 @@ def test_of_several_trainings_the_newest_of_the_same_settings_is_gone_on_with(tm
         _choose(tmp_path, allows_changes=True)
 
 
-def test_a_job_that_starts_again_takes_a_run_of_its_own_or_begins(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "JOB", "mine")
+def test_a_restarted_job_resumes_only_its_own_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "JOB_ID", "mine")
     own = _settings(_run(tmp_path, 1, checkpoint=5), seed=1, job="mine")
     _settings(_run(tmp_path, 2, checkpoint=5), seed=1, job="another")
     _settings(_run(tmp_path, 3, snapshot=9), seed=1, job="mine")
-    assert _choose(tmp_path, is_asked_for=False) == own
-    assert _choose(tmp_path, is_asked_for=False, settings={**SETTINGS, "seed": 4}) is None
+    assert _choose(tmp_path, is_requested=False) == own
+    assert _choose(tmp_path, is_requested=False, settings={**SETTINGS, "seed": 4}) is None
 
 
-def test_defaults_come_from_the_newest_run_that_agrees_with_what_is_asked_for(tmp_path):
+def test_defaults_come_from_the_newest_run_that_matches_the_request(tmp_path):
     defaults = {"seed": 0, "n_steps": 100, "resume": None}
     runs = []
     for number, seed in ((2, 2), (1, 1)):

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from util.engine import run_record
-from util.engine.run_record import RunRecord, job_of
+from util.engine.run_record import RunRecord, read_job_id
 from util.errors import UserError
 
 NOW = datetime(2026, 1, 2)
@@ -27,7 +27,7 @@ def refuse(*_):
     raise UserError("file: cannot be written (No space left on device); free some space")
 
 
-def test_a_run_has_its_configuration_and_what_became_of_it(record, tmp_path):
+def test_a_run_records_its_configuration_and_outcome(record, tmp_path):
     assert start(record) == "1"
     assert start(RunRecord(tmp_path / "runs")) == "2"
     record.interrupted_event(NOW, "INTERRUPTED")
@@ -37,9 +37,7 @@ def test_a_run_has_its_configuration_and_what_became_of_it(record, tmp_path):
     assert not [path for path in folder.iterdir() if ".tmp" in path.name]
 
 
-def test_a_file_that_cannot_be_replaced_keeps_its_content_and_costs_one_warning(
-    record, tmp_path, monkeypatch, capsys
-):
+def test_a_failed_write_keeps_the_previous_content_and_warns_once(record, tmp_path, monkeypatch, capsys):
     start(record)
     before = (tmp_path / "runs" / "1" / "run.json").read_text()
     monkeypatch.setattr(run_record, "write_text", refuse)
@@ -52,14 +50,14 @@ def test_a_file_that_cannot_be_replaced_keeps_its_content_and_costs_one_warning(
     ]
 
 
-def test_a_run_whose_record_cannot_begin_leaves_no_folder(record, tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_recorded_leaves_no_folder(record, tmp_path, monkeypatch):
     monkeypatch.setattr(run_record, "write_text", refuse)
     with pytest.raises(UserError, match="No space left"):
         start(record)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_its_key(record, monkeypatch):
+def test_a_folder_that_cannot_be_created_is_reported_with_its_key(record, monkeypatch):
     def mkdir(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -68,7 +66,7 @@ def test_a_folder_that_cannot_be_made_is_told_with_its_key(record, monkeypatch):
         start(record)
 
 
-def test_sources_are_kept_whole_and_once(record, tmp_path):
+def test_sources_are_stored_once_and_complete(record, tmp_path):
     source = tmp_path / "program.py"
     source.write_text("print(1)\n")
     kept = record.find_or_save(str(source), tmp_path / "_sources")
@@ -79,7 +77,7 @@ def test_sources_are_kept_whole_and_once(record, tmp_path):
     assert len(list((tmp_path / "_sources").iterdir())) == 2
 
 
-def test_a_run_of_before_survives_one_that_asks_for_its_number(record, tmp_path):
+def test_an_existing_run_is_not_overwritten_by_id(record, tmp_path):
     start(record)
     with pytest.raises(UserError, match=r"--id: .*runs/1 exists; leave --id out"):
         start(RunRecord(tmp_path / "runs"), "1")
@@ -87,7 +85,7 @@ def test_a_run_of_before_survives_one_that_asks_for_its_number(record, tmp_path)
     assert start(RunRecord(tmp_path / "runs"), "7") == "7"
 
 
-def test_a_run_that_never_began_has_no_end_either(record, monkeypatch, capsys):
+def test_a_run_that_never_started_records_no_end(record, monkeypatch, capsys):
     monkeypatch.setattr(run_record, "write_text", refuse)
     with pytest.raises(UserError, match="No space left"):
         start(record)
@@ -96,8 +94,8 @@ def test_a_run_that_never_began_has_no_end_either(record, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_job_that_made_a_run_is_known(record, tmp_path, monkeypatch):
-    assert job_of(tmp_path) is None
-    monkeypatch.setattr(run_record, "JOB", "a7")
+def test_the_job_of_a_run_is_recorded(record, tmp_path, monkeypatch):
+    assert read_job_id(tmp_path) is None
+    monkeypatch.setattr(run_record, "JOB_ID", "a7")
     start(record)
-    assert job_of(tmp_path / "runs" / "1") == "a7"
+    assert read_job_id(tmp_path / "runs" / "1") == "a7"

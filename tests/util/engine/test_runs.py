@@ -87,7 +87,7 @@ def test_no_trained_run_says_how_to_get_one(tmp_path):
             find_snapshot(folder, None)
 
 
-def test_what_a_killed_training_was_writing_is_removed_and_nothing_else(tmp_path):
+def test_only_temporary_files_of_a_killed_training_are_removed(tmp_path):
     kept = [tmp_path / "run.json", snapshot_path(tmp_path, 1), checkpoint_path(tmp_path, 2)]
     for path in kept:
         path.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ def test_seeds_never_change():
     assert derive_seed(2025, "dropout", 40_000) == 7_560_524_464_123_908_631
 
 
-def test_no_two_streams_positions_or_seeds_meet():
+def test_streams_positions_and_seeds_are_distinct():
     seeds = [
         derive_seed(seed, stream, position)
         for seed in (0, 1, 2025)
@@ -24,7 +24,7 @@ def test_no_two_streams_positions_or_seeds_meet():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_ranks_have_seeds_of_their_own_and_the_first_those_of_a_lone_process():
+def test_ranks_have_distinct_seeds_and_rank_0_those_of_a_single_process():
     seeds = [derive_seed(2025, "dropout", step, rank) for step in range(50) for rank in range(4)]
     assert len(set(seeds)) == len(seeds)
     assert seeds[::4] == [derive_seed(2025, "dropout", step) for step in range(50)]

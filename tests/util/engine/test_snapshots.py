@@ -102,7 +102,7 @@ def test_a_field_that_is_missing_or_wrong_is_named(tmp_path, field, damage):
 
 
 @pytest.mark.parametrize("content", [{"w": torch.ones(2)}, torch.ones(2), [1, 2]])
-def test_bare_weights_are_no_snapshot(tmp_path, content):
+def test_bare_weights_are_not_a_snapshot(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match="is not a snapshot of this project"):
         load_snapshot(tmp_path / "other.pt")
@@ -136,7 +136,7 @@ def test_a_failed_save_leaves_the_previous_snapshot(path, monkeypatch, error, me
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_versions_name_python_and_what_results_depend_on(monkeypatch):
+def test_versions_of_python_and_packages_are_recorded(monkeypatch):
     versions = current_versions()
     assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert versions["python"].count(".") == 2

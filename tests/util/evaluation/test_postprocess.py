@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from util.evaluation.postprocess import clean_up, largest_piece
+from util.evaluation.postprocess import clean_up, largest_component
 
 
 def _probabilities(*slices):
@@ -95,15 +95,15 @@ def test_an_empty_prediction_stays_as_it_is(shape):
 
 def test_of_equally_large_pieces_the_first_in_raster_order_stays():
     probabilities = _probabilities([".77.", "....", "7..."], ["....", "....", "7.77"])
-    kept = largest_piece(probabilities > 0.5)
+    kept = largest_component(probabilities > 0.5)
     assert np.argwhere(kept).tolist() == [[0, 0, 1], [0, 0, 2]]
     # The same three pieces, mirrored: now another one is first.
-    kept = largest_piece(probabilities[::-1, ::-1, ::-1] > 0.5)
+    kept = largest_component(probabilities[::-1, ::-1, ::-1] > 0.5)
     assert np.argwhere(kept).tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_a_later_larger_piece_wins_over_the_first():
-    kept = largest_piece(_probabilities(["77...777"]) > 0.5)
+    kept = largest_component(_probabilities(["77...777"]) > 0.5)
     assert np.argwhere(kept)[:, 2].tolist() == [5, 6, 7]
 
 

@@ -10,12 +10,12 @@ from torch import distributed, nn
 from tests.util.parallel.small_jobs import run_job
 from util.errors import UserError
 from util.parallel.collectives import (
-    agree,
     average_buffers,
     barrier,
     broadcast_value,
     gather_values,
     local_main_first,
+    run_on_all_ranks,
     start_group,
     start_ranks,
     stop_ranks,
@@ -56,7 +56,7 @@ def _exchange():
         "broadcast": broadcast_value({"seed": ranks.rank + 40, "of": (1, None)}),
         "gathered": gather_values([ranks.rank] * (2 - ranks.rank)),
         "large": [len(value) for value in gather_values(bytes(LARGE + ranks.rank))],
-        "agreed": agree(lambda: ranks.rank * 10),
+        "agreed": run_on_all_ranks(lambda: ranks.rank * 10),
         "buffers": {name: buffer.tolist() for name, buffer in module.named_buffers()},
     }
 
@@ -69,7 +69,7 @@ def exchanged(tmp_path_factory):
     return [outcome.result for outcome in outcomes]
 
 
-def test_every_rank_has_its_place_in_a_gloo_group_on_cpus(exchanged):
+def test_every_rank_joins_a_gloo_group_on_cpus(exchanged):
     assert [result["ranks"] for result in exchanged] == [Ranks(0, 2, 0, 2), Ranks(1, 2, 1, 2)]
     assert [result["backend"] for result in exchanged] == ["gloo", "gloo"]
     assert [result["sum"] for result in exchanged] == [3.0, 3.0]
@@ -83,7 +83,7 @@ def test_values_of_any_size_reach_every_rank_in_rank_order(exchanged):
         assert result["broadcast"] == {"seed": 40, "of": (1, None)}
 
 
-def test_each_rank_keeps_the_result_of_an_agreed_step(exchanged):
+def test_each_rank_gets_the_result_of_its_own_step(exchanged):
     assert [result["agreed"] for result in exchanged] == [0, 10]
 
 
@@ -100,7 +100,7 @@ def _agree_on(mistaken):
     rank = find_ranks().rank
     told = None
     try:
-        agree(lambda: _refuse(f"scan {rank}: is bad") if rank in mistaken else None)
+        run_on_all_ranks(lambda: _refuse(f"scan {rank}: is bad") if rank in mistaken else None)
     except UserError as error:
         told = str(error)
     return told, gather_values(rank)
@@ -110,7 +110,7 @@ def _agree_on(mistaken):
     ("mistaken", "told"),
     [((1,), "rank 1: scan 1: is bad"), ((0, 1), "scan 0: is bad"), ((), None)],
 )
-def test_a_mistake_of_some_ranks_is_one_of_all(tmp_path, mistaken, told):
+def test_an_error_of_some_ranks_is_raised_on_all(tmp_path, mistaken, told):
     outcomes = run_job(_agree_on, tmp_path, mistaken)
     assert [outcome.result for outcome in outcomes] == [(told, [0, 1])] * 2
 
@@ -130,7 +130,7 @@ def _prepare(folder):
     return local_main_first(step)
 
 
-def test_one_rank_of_each_machine_prepares_before_the_others_look(tmp_path):
+def test_one_rank_of_each_machine_prepares_before_the_others_read(tmp_path):
     outcomes = run_job(_prepare, tmp_path, str(tmp_path), n_ranks=4, n_local_ranks=2)
     assert [outcome.result for outcome in outcomes] == ["made", "read", "made", "read"]
 
@@ -188,9 +188,9 @@ def test_a_single_rank_exchanges_nothing_and_starts_no_group(monkeypatch):
     value = object()
     assert broadcast_value(value) is value
     assert gather_values(value) == [value]
-    assert agree(lambda: value) is value
+    assert run_on_all_ranks(lambda: value) is value
     assert local_main_first(lambda: value) is value
     barrier()
     with pytest.raises(UserError, match=r"^alone$"):
-        agree(lambda: _refuse("alone"))
+        run_on_all_ranks(lambda: _refuse("alone"))
     stop_ranks()

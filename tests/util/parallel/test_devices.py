@@ -36,7 +36,7 @@ def _machine(monkeypatch):
         ({"mps": True}, "mps", "mps"),
     ],
 )
-def test_a_device_that_is_there_is_chosen(machine, present, name, chosen):
+def test_an_available_device_is_chosen(machine, present, name, chosen):
     machine(**present)
     assert choose_device(name) == torch.device(chosen)
 
@@ -44,15 +44,15 @@ def test_a_device_that_is_there_is_chosen(machine, present, name, chosen):
 @pytest.mark.parametrize(
     ("present", "name", "message"),
     [
-        ({}, "cuda", "device=cuda: this machine offers 0 CUDA devices; use device=auto"),
-        ({"n_cuda": 2}, "cuda:2", "device=cuda:2: this machine offers 2 CUDA devices"),
+        ({}, "cuda", "device=cuda: this machine has 0 CUDA devices; use device=auto"),
+        ({"n_cuda": 2}, "cuda:2", "device=cuda:2: this machine has 2 CUDA devices"),
         ({"n_cuda": 2}, "mps", "device=mps: this machine has no Metal GPU"),
         ({}, "gpu", "device=gpu: must be cpu, cuda, cuda:<n>, mps or auto"),
         ({}, "cuda:x", "device=cuda:x: must be cpu"),
         ({}, "meta", "device=meta: must be cpu"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(machine, present, name, message):
+def test_a_missing_device_is_refused(machine, present, name, message):
     machine(**present)
     with pytest.raises(UserError) as caught:
         choose_device(name)
@@ -71,7 +71,7 @@ def test_a_device_that_is_not_there_is_refused(machine, present, name, message):
         ({"n_cuda": 1}, "cuda", Ranks(), "cuda"),
     ],
 )
-def test_each_of_several_ranks_has_a_device_of_its_own(machine, present, name, ranks, chosen):
+def test_each_rank_has_its_own_device(machine, present, name, ranks, chosen):
     machine(**present)
     assert choose_device(name, ranks) == torch.device(chosen)
 
@@ -91,7 +91,7 @@ def test_each_of_several_ranks_has_a_device_of_its_own(machine, present, name, r
             "device=cuda: 2 ranks are on a machine with 1 CUDA devices; start one for each",
         ),
         ({"n_cuda": 1}, "auto", "device=auto: 2 ranks are on a machine with 1 CUDA devices"),
-        ({}, "cuda", "device=cuda: this machine offers 0 CUDA devices"),
+        ({}, "cuda", "device=cuda: this machine has 0 CUDA devices"),
         ({"n_cuda": 2}, "gpu", "device=gpu: must be cpu"),
     ],
 )

@@ -15,7 +15,7 @@ from config_ssl_upload import REPOSITORY, make_experiment
 from tests.util.parallel.small_jobs import run_job
 from util.config.command_line import run_command_line
 from util.errors import UserError
-from util.parallel.collectives import agree, start_ranks
+from util.parallel.collectives import run_on_all_ranks, start_ranks
 
 # A seed says what goes wrong in the tiny program; other seeds go well.
 AGREED, ONE_ALONE, ALL, MAIN_ALONE, DEFECT_OF_ONE, DEFECT_OF_MAIN, INTERRUPTED, KILLED, AFTERWARDS = range(
@@ -45,7 +45,7 @@ def run_tiny_program(words):
     def summarise():
         print("summed up")
 
-    return run_command_line(experiment, words, follow=_work)
+    return run_command_line(experiment, words, worker_main=_work)
 
 
 def _work(config, run_dir):
@@ -60,7 +60,7 @@ def _work(config, run_dir):
 
 def _go_wrong(seed, ranks):
     if seed == AGREED:
-        agree(lambda: None if ranks.is_main else _refuse())
+        run_on_all_ranks(lambda: None if ranks.is_main else _refuse())
     elif seed == ALL or (seed == ONE_ALONE and not ranks.is_main) or (seed == MAIN_ALONE and ranks.is_main):
         _refuse()
     elif (seed == DEFECT_OF_ONE and not ranks.is_main) or (seed == DEFECT_OF_MAIN and ranks.is_main):
@@ -97,7 +97,7 @@ def _status(folder):
     return json.loads(file.read_text())["status"] if file.exists() else None
 
 
-def test_rank_0_alone_has_a_run_and_the_others_work_on_its_configuration_and_folder(run, tmp_path):
+def test_rank_0_records_the_run_and_the_others_use_its_configuration_and_folder(run, tmp_path):
     outcomes = run("n_steps=7", "optim.lr=0.25")
     assert [(outcome.result, outcome.stderr) for outcome in outcomes] == [(0, ""), (0, "")]
     assert [outcome.stdout for outcome in outcomes] == ["2 ranks work\n", ""]
@@ -118,11 +118,11 @@ def test_rank_0_alone_has_a_run_and_the_others_work_on_its_configuration_and_fol
         (f"seed={MAIN_ALONE}", "error: scan 7: is bad\n", "FAILED"),
         (f"seed={AFTERWARDS}", "error: the table cannot be written\n", "FAILED"),
         ("n_steps=no", "error: n_steps='no': must be a whole number of at least 1\n", None),
-        ("trian", "error: trian: no such command; there are main, print_config", None),
+        ("trian", "error: trian: no such command; choose from main, print_config", None),
         ("--unobserved", "error: leave out --unobserved\n", None),
     ],
 )
-def test_a_mistake_costs_one_line_in_all_and_code_2_on_every_rank(run, tmp_path, word, line, status):
+def test_a_user_error_prints_one_line_and_gives_code_2_on_every_rank(run, tmp_path, word, line, status):
     outcomes = run(word)
     assert [(outcome.result, outcome.code) for outcome in outcomes] == [(2, 0), (2, 0)]
     told = "".join(outcome.stderr for outcome in outcomes)
@@ -132,7 +132,7 @@ def test_a_mistake_costs_one_line_in_all_and_code_2_on_every_rank(run, tmp_path,
 
 
 @pytest.mark.parametrize(("seed", "rank"), [(DEFECT_OF_MAIN, 0), (DEFECT_OF_ONE, 1)])
-def test_a_defect_keeps_one_traceback_and_ends_all(run, tmp_path, seed, rank):
+def test_a_bug_prints_one_traceback_and_ends_all_ranks(run, tmp_path, seed, rank):
     outcomes = run(f"seed={seed}")
     assert "ZeroDivisionError: a defect" in outcomes[rank].stderr
     assert outcomes[1 - rank].stderr == ""
@@ -141,7 +141,7 @@ def test_a_defect_keeps_one_traceback_and_ends_all(run, tmp_path, seed, rank):
     assert _status(tmp_path) == "FAILED"
 
 
-def test_an_interruption_of_all_is_told_once(run, tmp_path):
+def test_an_interruption_of_all_ranks_is_reported_once(run, tmp_path):
     outcomes = run(f"seed={INTERRUPTED}")
     assert [outcome.result for outcome in outcomes] == [130, 130]
     assert "".join(outcome.stderr for outcome in outcomes) == "interrupted\n"
@@ -157,20 +157,20 @@ def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(run, tmp_path):
 @pytest.mark.parametrize(
     ("word", "told"), [("--help", "print_config"), ("print_config", "n_steps = "), ("summarise", "summed up")]
 )
-def test_other_commands_are_for_rank_0_alone_and_the_others_end_quietly(run, word, told):
+def test_only_rank_0_runs_other_commands(run, word, told):
     outcomes = run(word)
     assert told in outcomes[0].stdout
     assert [(outcome.result, outcome.stderr) for outcome in outcomes] == [(0, ""), (0, "")]
     assert outcomes[1].stdout == ""
 
 
-def _run_without_follow(folder):
+def _run_without_worker_main(folder):
     os.chdir(folder)
     return run_command_line(make_experiment("training"), ["dataset=PHANTOM"])
 
 
 def test_a_program_of_one_process_refuses_several(tmp_path):
-    outcomes = run_job(_run_without_follow, tmp_path, tmp_path)
+    outcomes = run_job(_run_without_worker_main, tmp_path, tmp_path)
     assert [outcome.result for outcome in outcomes] == [2, 2]
     assert "".join(outcome.stderr for outcome in outcomes).startswith(
         "error: this program runs as one process"

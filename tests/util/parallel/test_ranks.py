@@ -9,10 +9,10 @@ PLACE = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": 
 ADDRESS = {"MASTER_ADDR": "first", "MASTER_PORT": "29500"}
 
 
-def test_the_place_is_what_torchrun_says():
+def test_ranks_are_read_from_torchruns_variables():
     ranks = find_ranks(PLACE | ADDRESS)
     assert ranks == Ranks(rank=5, n_ranks=8, local_rank=1, n_local_ranks=4)
-    assert (ranks.are_several, ranks.is_main, ranks.is_local_main) == (True, False, False)
+    assert (ranks.is_distributed, ranks.is_main, ranks.is_local_main) == (True, False, False)
     first_of_machine = find_ranks(PLACE | ADDRESS | {"RANK": "4", "LOCAL_RANK": "0"})
     assert (first_of_machine.is_main, first_of_machine.is_local_main) == (False, True)
 
@@ -21,10 +21,10 @@ def test_the_place_is_what_torchrun_says():
     "environment",
     [{}, ADDRESS, {"WORLD_SIZE": "1", "RANK": "0"}, PLACE | ADDRESS | {"WORLD_SIZE": "1"}, {"RANK": ""}],
 )
-def test_a_process_of_its_own_is_a_single_rank(environment):
+def test_a_process_without_torchrun_is_a_single_rank(environment):
     ranks = find_ranks(environment)
     assert ranks == Ranks()
-    assert (ranks.are_several, ranks.is_main, ranks.is_local_main) == (False, True, True)
+    assert (ranks.is_distributed, ranks.is_main, ranks.is_local_main) == (False, True, True)
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,18 @@ def test_a_process_of_its_own_is_a_single_rank(environment):
         ),
         (
             PLACE,
-            "but not MASTER_ADDR, MASTER_PORT: start several processes by NPROC=<n> bash script/train.sh",
+            "but not MASTER_ADDR, MASTER_PORT: start several processes with NPROC=<n> bash script/train.sh",
         ),
         (PLACE, "for one, unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE$"),
         (
             PLACE | ADDRESS | {"RANK": "8"},
-            "RANK=8, WORLD_SIZE=8, LOCAL_RANK=1, LOCAL_WORLD_SIZE=4: is no rank",
+            "RANK=8, WORLD_SIZE=8, LOCAL_RANK=1, LOCAL_WORLD_SIZE=4: contradictory",
         ),
-        (PLACE | ADDRESS | {"LOCAL_RANK": "4"}, "LOCAL_RANK=4, LOCAL_WORLD_SIZE=4: is no rank of any job"),
-        (PLACE | ADDRESS | {"LOCAL_WORLD_SIZE": "9"}, "is no rank of any job"),
-        (PLACE | ADDRESS | {"WORLD_SIZE": "many"}, "WORLD_SIZE=many, .*: is no rank of any job"),
+        (PLACE | ADDRESS | {"LOCAL_RANK": "4"}, "LOCAL_RANK=4, LOCAL_WORLD_SIZE=4: contradictory ranks"),
+        (PLACE | ADDRESS | {"LOCAL_WORLD_SIZE": "9"}, "contradictory ranks"),
+        (PLACE | ADDRESS | {"WORLD_SIZE": "many"}, "WORLD_SIZE=many, .*: contradictory ranks"),
     ],
 )
-def test_half_a_place_or_an_impossible_one_is_refused(environment, message):
+def test_incomplete_or_contradictory_variables_are_refused(environment, message):
     with pytest.raises(UserError, match=message):
         find_ranks(environment)
