@@ -51,7 +51,7 @@ from util.engine.runs import find_snapshot, list_runs
 from util.engine.snapshots import Snapshot, load_snapshot, load_weights
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
-from util.evaluation.postprocess import clean_up
+from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
@@ -298,7 +298,10 @@ def segment_jobs(
             results = average_over_versions(segment, of_query[0].query.images, n_versions)
             for job, foreground in zip(of_query, results, strict=True):
                 probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
-                yield job, clean_up(probabilities) if options.largest_component else probabilities
+                yield (
+                    job,
+                    keep_largest_component(probabilities) if options.largest_component else probabilities,
+                )
 
 
 def _plan_supports(

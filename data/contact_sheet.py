@@ -12,7 +12,7 @@ from data.contact_tiles import SUPERVOXEL_COLOUR, Tile, draw_tile, rgb
 from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
 from util.io.figures import plain_matplotlib
-from util.io.files import replaced_file
+from util.io.files import atomic_write
 
 # Distinct on grey, the first ones most; used again from the front where there are more labels.
 _COLOURS = ("#ff4a4a", "#52e052", "#ffe63b", "#4da6ff", "#ff9632", "#d07bff", "#3fe0e8")
@@ -130,7 +130,7 @@ class _Sheet:
     def save(self, path: Path) -> None:
         """Write the page as PNG."""
         self._figure.figimage(self._canvas, 0, 0)
-        with replaced_file(path, suffix=".png") as temporary:
+        with atomic_write(path, suffix=".png") as temporary:
             self._figure.savefig(temporary, dpi=_DPI)
 
     def _write(

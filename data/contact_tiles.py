@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from data.prepared_files import PreparedFiles
-from util.io.grids import cut_grid, find_turn, orientation, turn_grid, turn_volume
+from util.io.grids import crop_grid, find_reorientation, orientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry
 
 SUPERVOXEL_COLOUR = "#9fd8ff"
@@ -47,15 +47,15 @@ def draw_tile(files: PreparedFiles, called: str, *, colours: dict[int, str], til
         tile_px: the longer side of the picture.
     """
     position = _choose_slice(files)
-    geometry = cut_grid(files.geometry, (position, 0, 0), (1, *files.geometry.shape[1:]))
+    geometry = crop_grid(files.geometry, (position, 0, 0), (1, *files.geometry.shape[1:]))
     axes = orientation(geometry)
     view = next(view for ends, view in _VIEWS.items() if axes[2] in ends)
-    turn = find_turn(geometry, view + axes[2])
+    turn = find_reorientation(geometry, view + axes[2])
 
     def section(volume: np.ndarray) -> np.ndarray:
-        return turn_volume(volume[position : position + 1], turn)[0]
+        return reorient_volume(volume[position : position + 1], turn)[0]
 
-    size_px = _fit(turn_grid(geometry, turn), tile_px)
+    size_px = _fit(reorient_grid(geometry, turn), tile_px)
     picture = _grey(section(files.image), size_px)
     if files.supervoxels is not None:
         edges = _outlines(_enlarge(section(files.supervoxels), size_px))

@@ -12,7 +12,7 @@ from data.label_maps import format_value, join_some, to_label_ids
 from data.layout import DatasetLayout
 from data.processes import usable_cores
 from util.errors import UserError
-from util.io.grids import orient_like_most, orientation, slice_axis
+from util.io.grids import orient_like_majority, orientation, slice_axis
 from util.io.image_io import Geometry, read_geometry, read_volume
 
 CASES_NAME = "cases.json"
@@ -129,7 +129,7 @@ def check_axes(layout: DatasetLayout, scan_ids: Iterable[int]) -> None:
     found, wanted = {}, {}
     for grids in stacks.values():
         found |= {scan_id: orientation(grid) for scan_id, grid in grids.items()}
-        wanted |= orient_like_most(grids)
+        wanted |= orient_like_majority(grids)
     odd = sorted(scan_id for scan_id, letters in found.items() if wanted[scan_id] != letters)
     if odd:
         more = f" (and scans {join_some(list(map(str, odd[1:])))} likewise)" if odd[1:] else ""

@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from util.errors import UserError
-from util.io.grids import cut_grid, cut_volume, find_turn, is_orientation, turn_grid, turn_volume
+from util.io.grids import (
+    crop_grid,
+    crop_volume,
+    find_reorientation,
+    is_orientation,
+    reorient_grid,
+    reorient_volume,
+)
 from util.io.image_io import Geometry
 from util.io.resampling import resample_label_map, resample_linear, restore_on_grid
 
@@ -132,12 +139,12 @@ def prepare_label_map(
 def prepared_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
     """Return the grid of what `prepare_volume` makes; raises as it does."""
     if preparation.orientation is not None:
-        geometry = turn_grid(geometry, find_turn(geometry, preparation.orientation))
+        geometry = reorient_grid(geometry, find_reorientation(geometry, preparation.orientation))
     if preparation.border_px:
-        geometry = cut_grid(geometry, *_within_border(geometry.shape, preparation.border_px))
+        geometry = crop_grid(geometry, *_within_border(geometry.shape, preparation.border_px))
     geometry = resampled_grid(geometry, preparation)
     if preparation.size_px is not None:
-        geometry = cut_grid(geometry, *_around_middle(geometry.shape, preparation.size_px))
+        geometry = crop_grid(geometry, *_around_middle(geometry.shape, preparation.size_px))
     return geometry
 
 
@@ -151,18 +158,18 @@ def _bring(
 ) -> tuple[np.ndarray, Geometry]:
     """Turn, cut, resample and crop a volume; what lies outside it becomes `fill`, or its minimum."""
     if preparation.orientation is not None:
-        turn = find_turn(geometry, preparation.orientation)
-        volume, geometry = turn_volume(volume, turn), turn_grid(geometry, turn)
+        turn = find_reorientation(geometry, preparation.orientation)
+        volume, geometry = reorient_volume(volume, turn), reorient_grid(geometry, turn)
     if preparation.border_px:
         box = _within_border(geometry.shape, preparation.border_px)
-        volume, geometry = cut_volume(volume, *box, fill=0), cut_grid(geometry, *box)
+        volume, geometry = crop_volume(volume, *box, fill=0), crop_grid(geometry, *box)
     fill = float(volume.min()) if fill is None else fill
     target = resampled_grid(geometry, preparation)
     if target != geometry:
         volume, geometry = resample(volume, geometry, target, fill=fill), target
     if preparation.size_px is not None:
         box = _around_middle(geometry.shape, preparation.size_px)
-        volume, geometry = cut_volume(volume, *box, fill=fill), cut_grid(geometry, *box)
+        volume, geometry = crop_volume(volume, *box, fill=fill), crop_grid(geometry, *box)
     return volume, geometry
 
 

@@ -20,7 +20,7 @@ from dataloaders.slice_assignment import (
 )
 from dataloaders.splits import check_support_position, choose_support_position
 from util.errors import UserError
-from util.evaluation.metrics import VolumeScore, overlap
+from util.evaluation.metrics import VolumeScore, dice_and_iou
 from util.io.image_io import Geometry, read_geometry
 
 
@@ -198,7 +198,7 @@ def check_fold(
 def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:
     """Score probabilities `(n, H, W)` against the query's labels on the same slices."""
     slices = job.assignment.slices
-    dice, iou = overlap(probabilities > 0.5, job.query.label_map[slices] == job.label)
+    dice, iou = dice_and_iou(probabilities > 0.5, job.query.label_map[slices] == job.label)
     return VolumeScore(
         method=method,
         protocol=job.protocol,

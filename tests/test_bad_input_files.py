@@ -231,7 +231,7 @@ RESUMPTIONS = {
     "record a list": (
         "2",
         damage_config("[]"),
-        "config.json: must hold keys and values; start a new training",
+        "config.json: must be a JSON object; start a new training",
     ),
     "record wrong": ("2", damage_config('{"optim": {"lr": "x"}}'), "config.json: optim.lr='x': must be"),
 }

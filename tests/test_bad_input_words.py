@@ -26,7 +26,7 @@ CONFIGS = {
         '{"seed": ' + "9" * 5000 + "}",
         "c.json: must be JSON (",
     ),
-    "list": ("c.json", "[1]", "c.json: must be a JSON object of keys and values"),
+    "list": ("c.json", "[1]", "c.json: must be a JSON object"),
     "yaml with code": (
         "c.yaml",
         "seed: !!python/object/apply:os.getcwd []",
@@ -49,7 +49,7 @@ CONFIGS = {
     "key twice": (
         "c.json",
         '{"seed": 3, "seed": 4}',
-        "c.json: keys must stand once, got seed more than once",
+        "c.json: duplicate keys seed",
     ),
     "wrong type": ("c.json", '{"optim": {"lr": [1]}}', "optim.lr=[1]: must be a number above 0"),
     "wrong type of a group": ("c.json", '{"path": {"CMR": 3}}', "path.CMR=3: is a group of keys; set them"),

@@ -12,7 +12,7 @@ from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkS
 from models.inference.supports import nearest_slices
 from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
 from tests.models.episodes import make_network, smooth
-from util.evaluation.postprocess import clean_up
+from util.evaluation.postprocess import keep_largest_component
 from util.io.image_io import Geometry
 from validation import segment_jobs
 
@@ -146,7 +146,7 @@ def test_cleaning_comes_last(network, jobs):
     raw = _segment(segmenter, jobs, **choices)
     cleaned = _segment(segmenter, jobs, largest_component=True, **choices)
     for (_, probabilities), (_, clean) in zip(raw, cleaned, strict=True):
-        np.testing.assert_array_equal(clean, clean_up(probabilities))
+        np.testing.assert_array_equal(clean, keep_largest_component(probabilities))
     assert any((a != b).any() for (_, a), (_, b) in zip(raw, cleaned, strict=True))
 
 

@@ -10,7 +10,7 @@ LOG_INTERVAL_S = 30.0
 
 
 def progress_bar(*arguments: Any, **options: Any) -> tqdm:
-    """Create a tqdm bar, refreshed every half minute only if stderr is not a terminal."""
+    """Create a tqdm bar that is refreshed rarely if stderr is not a terminal."""
     is_terminal = sys.stderr.isatty()
     options.setdefault("mininterval", 0.2 if is_terminal else LOG_INTERVAL_S)
     options.setdefault("maxinterval", 10.0 if is_terminal else LOG_INTERVAL_S)
@@ -19,7 +19,7 @@ def progress_bar(*arguments: Any, **options: Any) -> tqdm:
 
 
 def note_on_bar(bar: tqdm, text: str) -> None:
-    """Set a bar's postfix to show activity between updates; respects its refresh interval."""
+    """Set a bar's postfix between updates, respecting its refresh interval."""
     if bar.disable:
         return
     bar.set_postfix_str(text, refresh=False)

@@ -20,7 +20,7 @@ from data.supervoxels.neighbours import weight_factors
 from data.supervoxels.supervoxel_records import record_path as supervoxel_record_path
 from data.transforms import Preparation, change_intensities, prepare_label_map, prepared_grid
 from util.errors import UserError
-from util.io.grids import find_turn, turn_grid, turn_volume
+from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry
 from util.io.nifti_files import MAX_VOXELS
 
@@ -153,7 +153,7 @@ def _border_problems(place: object, geometry: Geometry, preparation: Preparation
     turned = ""
     if preparation.orientation is not None:
         turned = f" once turned to {preparation.orientation}"
-        geometry = turn_grid(geometry, find_turn(geometry, preparation.orientation))
+        geometry = reorient_grid(geometry, find_reorientation(geometry, preparation.orientation))
     if min(geometry.shape[1:]) > 2 * preparation.border_px:
         return []
     return [
@@ -220,8 +220,8 @@ def _body_voxels(volume: RawVolume, preparation: Preparation, grid: Geometry) ->
     """Estimate how many voxels of a prepared volume belong to the body, from the raw one."""
     image, raw = volume.image, volume.geometry
     if preparation.orientation is not None:
-        turn = find_turn(raw, preparation.orientation)
-        image, raw = turn_volume(image, turn), turn_grid(raw, turn)
+        turn = find_reorientation(raw, preparation.orientation)
+        image, raw = reorient_volume(image, turn), reorient_grid(raw, turn)
     stride = max(1, min(image.shape[1:]) // _BODY_SIDE_PX)
     image = change_intensities(image[:, ::stride, ::stride], preparation)
     ratio = stride**2 * math.prod(raw.spacing_mm) / math.prod(grid.spacing_mm)

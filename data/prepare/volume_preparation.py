@@ -23,7 +23,7 @@ from data.processes import run_in_processes
 from data.raw.raw_scans import RawDataset, RawScan
 from data.transforms import prepare_volume
 from util.errors import UserError
-from util.io.files import make_folder, remove_file, replaced_file, try_lock
+from util.io.files import atomic_write, make_folder, remove_file, try_lock
 from util.io.image_io import Geometry, write_volume
 
 
@@ -152,11 +152,11 @@ def _write(
     """
     image_path, label_path = layout.image_path(scan_id), layout.label_path(scan_id)
     with ExitStack() as last_first:
-        new_image = last_first.enter_context(replaced_file(image_path, suffix=".nii.gz"))
+        new_image = last_first.enter_context(atomic_write(image_path, suffix=".nii.gz"))
         write_volume(new_image, image, geometry)
         label_state = None
         if label_map is not None:
-            new_label = last_first.enter_context(replaced_file(label_path, suffix=".nii.gz"))
+            new_label = last_first.enter_context(atomic_write(label_path, suffix=".nii.gz"))
             write_volume(new_label, label_map, geometry)
             label_state = file_state(new_label)
         made = ScanRecord(**record, image=file_state(new_image), label_map=label_state)

@@ -14,7 +14,7 @@ from data.raw.scan_checks import fold_remarks
 from data.specs import find_spec
 from data.transforms import PREPARATIONS
 from util.errors import UserError
-from util.io.grids import orient_like_most
+from util.io.grids import orient_like_majority
 
 _IMAGE = re.compile(r"patient(\d+)_C0\.nii(\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"patient(\d+)_C0_manual\.nii(\.gz)?", re.IGNORECASE)
@@ -51,7 +51,7 @@ def find_mscmrseg(root: Path) -> FoundDataset:
     return FoundDataset(
         spec=find_spec("CMR"),
         preparation=PREPARATIONS["CMR"],
-        scans=orient_scans(scans, orient_like_most),
+        scans=orient_scans(scans, orient_like_majority),
         inspect_scan=inspect_pair,
         problems=(*image_faults, *label_faults, *without_image(images, labels)),
         remarks=(*remarks, *fold_remarks(len(scans))),

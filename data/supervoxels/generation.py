@@ -22,7 +22,7 @@ from data.supervoxels.supervoxel_records import (
     write_record,
 )
 from util.errors import UserError
-from util.io.files import remove_leftovers, replaced_file
+from util.io.files import atomic_write, remove_leftovers
 from util.io.folders import check_folder
 from util.io.image_io import read_geometry, read_volume, write_volume
 from util.remarks import remark
@@ -195,7 +195,7 @@ def _make_one(task: _Task) -> tuple[int, int]:
             volume, geometry.spacing_mm, min_size_vox=recipe.min_size_vox, scale=recipe.scale
         )
         count = int(supervoxels.max())
-        with replaced_file(task.supervoxel_path, suffix=".nii.gz") as temporary:
+        with atomic_write(task.supervoxel_path, suffix=".nii.gz") as temporary:
             write_volume(temporary, supervoxels, geometry)
             # The record goes first: cut off between the two, the scan is made anew instead of
             # passing for somebody else's.

@@ -11,7 +11,7 @@ from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles
 from data.specs import DATASETS
 from util.errors import UserError
-from util.io.grids import find_turn, turn_grid, turn_volume
+from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry, write_volume
 
 # Columns run to the patient's left, rows to the back, slices to the head; pixels twice as high as wide.
@@ -35,10 +35,10 @@ def make_files(*, with_labels=True, with_supervoxels=False):
 
 
 def turned(files, letters):
-    turn = find_turn(files.geometry, letters)
+    turn = find_reorientation(files.geometry, letters)
     volumes = (files.image, files.label_map, files.supervoxels)
-    image, label_map, supervoxels = (None if v is None else turn_volume(v, turn) for v in volumes)
-    return PreparedFiles(image, turn_grid(files.geometry, turn), label_map, supervoxels)
+    image, label_map, supervoxels = (None if v is None else reorient_volume(v, turn) for v in volumes)
+    return PreparedFiles(image, reorient_grid(files.geometry, turn), label_map, supervoxels)
 
 
 def pixels(tile, colour):

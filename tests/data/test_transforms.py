@@ -200,7 +200,7 @@ def test_marks_stay_at_their_places_in_the_patient(direction, preparation):
 def test_the_prepared_volume_opens_in_place_over_the_original(direction, orientation):
     # A picture that is linear in the patient's places survives linear resampling; voxels tell where they lie.
     geometry = geometry_of((24, 40, 36), (5.5, 1.7, 1.9), direction)
-    places = geometry.place_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
+    places = geometry.position_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
     image = (places @ (1.0, 2.5, -0.7)).astype(np.float32)
     preparation = Preparation(
         orientation=orientation, border_px=2, spacing_mm=(7.7, 1.25, 1.25), size_px=(60, 30)
@@ -223,7 +223,7 @@ def test_the_prepared_volume_opens_in_place_over_the_original(direction, orienta
 
 
 def ball_on(geometry, centre_mm, radius_mm=20.0):
-    places = geometry.place_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
+    places = geometry.position_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
     return np.linalg.norm(places - centre_mm, axis=-1) <= radius_mm
 
 
@@ -251,7 +251,7 @@ def test_a_ball_of_20_mm_comes_back_from_preparation(name, spacing_mm, direction
     size_px = None if name == "SABS" else (70, 90)
     preparation = replace(PREPARATIONS[name], orientation=None, size_px=size_px)
     for shift in ((0.0, 0.0, 0.0), (0.3, 0.4, -0.2)):
-        ball = ball_on(geometry, geometry.place_mm(np.array(shape) / 2 + shift))
+        ball = ball_on(geometry, geometry.position_mm(np.array(shape) / 2 + shift))
         image = ball * 100.0
         _, label_map, grid = prepare_volume(image, ball.astype(np.uint8), geometry, preparation, labels=(1,))
         restored = restore_mask(label_map == 1, grid, geometry)
@@ -261,7 +261,7 @@ def test_a_ball_of_20_mm_comes_back_from_preparation(name, spacing_mm, direction
 
 def test_a_mask_comes_back_from_another_orientation():
     geometry = geometry_of((20, 60, 70), (5.0, 1.5, 1.6), CORONAL)
-    ball = ball_on(geometry, geometry.place_mm((10, 30, 35)))
+    ball = ball_on(geometry, geometry.position_mm((10, 30, 35)))
     _, label_map, grid = prepare_volume(
         ball * 1.0, ball.astype(np.uint8), geometry, Preparation(orientation="LPS"), labels=(1,)
     )

@@ -21,19 +21,19 @@ def test_a_log_file_gets_few_lines(terminal, capsys):
 
 
 @pytest.mark.parametrize(("present", "interval_s"), [(True, 0.2), (False, 30.0)])
-def test_bars_are_redrawn_often_on_a_terminal_alone(terminal, present, interval_s):
+def test_bars_are_redrawn_often_only_on_a_terminal(terminal, present, interval_s):
     terminal(present)
     with progress_bar(total=3) as bar:
         assert bar.mininterval == interval_s
 
 
-def test_what_the_caller_asks_for_wins(terminal):
+def test_options_of_the_caller_take_precedence(terminal):
     terminal(False)
     with progress_bar(total=3, mininterval=5, disable=False, desc="x") as bar:
         assert bar.mininterval == 5
 
 
-def test_a_note_is_drawn_only_when_the_bar_was_still_for_a_while(capsys):
+def test_a_note_respects_the_refresh_interval(capsys):
     bar = progress_bar(total=2, mininterval=1000)
     capsys.readouterr()
     note_on_bar(bar, "encoding scan 3")
@@ -44,7 +44,7 @@ def test_a_note_is_drawn_only_when_the_bar_was_still_for_a_while(capsys):
     bar.close()
 
 
-def test_a_disabled_bar_takes_remarks_in_silence(capsys):
+def test_a_disabled_bar_ignores_notes(capsys):
     with progress_bar(total=2, disable=True) as bar:
         note_on_bar(bar, "encoding")
         bar.update()

@@ -1,4 +1,4 @@
-"""Run a sacred experiment, reporting user errors in one line and bugs with a traceback."""
+"""Run a sacred experiment: user errors cost one line, bugs keep a traceback."""
 
 import copy
 import io

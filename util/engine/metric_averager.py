@@ -1,4 +1,4 @@
-"""Average training metrics on the device, without synchronising with it at every step."""
+"""Average training metrics without synchronising with the device."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class MetricAverager:
         return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; raises `ValueError` if the number of metrics differs."""
+        """Restore a `state_dict`; raises `ValueError` for another number of metrics."""
         if state["sum"] is not None and state["sum"].shape != (len(self._names) + 1,):
             raise ValueError(f"sums of {len(self._names)} metrics expected")
         self._sum, self._count = state["sum"], state["count"]

@@ -74,7 +74,7 @@ class NonFiniteGuard:
         self._saved_buffers: list[tuple[Tensor, Tensor]] = []
 
     def save_buffers(self) -> None:
-        """Save the norms' running statistics for a rollback; call it before each forward pass."""
+        """Save norms' running statistics for a rollback; call before each forward."""
         if self.max_skipped:
             self._saved_buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
 
@@ -114,7 +114,7 @@ class NonFiniteGuard:
 
 
 class NonFiniteMonitor:
-    """Report the steps that a guard skipped, and stop the training if they are too many.
+    """Report steps that a guard skipped, and stop the training if too many.
 
     Args:
         guard: of the network.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, optimisers and the exponential moving average of weights."""
+"""Learning-rate schedules, optimisers and exponential moving average."""
 
 import copy
 import math

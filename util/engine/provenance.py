@@ -1,4 +1,4 @@
-"""Record the data and environment of a training, and compare them when it resumes."""
+"""Record data and environment of a training, and compare them on resume."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

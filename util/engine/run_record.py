@@ -13,7 +13,7 @@ from sacred.observers import FileStorageObserver
 from sacred.serializer import flatten
 
 from util.errors import UserError
-from util.io.files import replaced_file, write_text
+from util.io.files import atomic_write, write_text
 
 # torchrun's id of this process's job; the same after each restart.
 JOB_ID = os.environ.get("TORCHELASTIC_RUN_ID")
@@ -101,7 +101,7 @@ class RunRecord(FileStorageObserver):
         source = Path(filename)
         target = store_dir / f"{source.stem}_{get_digest(filename)}{source.suffix}"
         if not target.exists():
-            with replaced_file(target) as temporary:
+            with atomic_write(target) as temporary:
                 shutil.copyfile(source, temporary)
         return target
 

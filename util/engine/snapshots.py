@@ -45,7 +45,7 @@ class Snapshot:
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot atomically; raises `UserError` if the disk is full or not writable."""
+    """Write a snapshot atomically; raises `UserError` if the disk is full."""
     content = {
         "format": FORMAT,
         "step": snapshot.step,

@@ -1,4 +1,4 @@
-"""Overlap of a predicted and a true mask, and the record of it for one volume."""
+"""Dice and intersection over union of masks, and the score of a volume."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class VolumeScore:
-    """How well one organ was found in one query volume.
+    """Score of one organ in one query volume.
 
     Attributes:
-        method: what segmented it: `trained`, or a baseline's name.
+        method: `trained`, or a baseline's name.
         protocol: `chunks` (slices that hold the organ, the published protocol) or `all_slices`.
         fold: held-out fold.
         support_id, query_id: scans.
         label, organ: which organ.
-        main_support: whether the support is the one that the protocol names.
-        n_slices: slices segmented and scored.
-        dice, iou: overlap over those slices, 0 to 1.
+        main_support: whether the support is the protocol's.
+        n_slices: number of slices segmented and scored.
+        dice, iou: over those slices, 0 to 1.
     """
 
     method: str
@@ -33,17 +33,17 @@ class VolumeScore:
     iou: float
 
 
-def overlap(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Compare two masks of the same shape.
+def dice_and_iou(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+    """Compute Dice and intersection over union of two masks of the same shape.
 
     Returns:
-        Dice and intersection over union, 0 to 1; both 1 when both masks are empty.
+        Dice and intersection over union, 0 to 1; both 1 if both masks are empty.
 
     Raises:
         ValueError: the shapes differ.
     """
     if predicted.shape != true.shape:
-        raise ValueError(f"masks must have one shape, got {predicted.shape} and {true.shape}")
+        raise ValueError(f"masks must have the same shape, got {predicted.shape} and {true.shape}")
     predicted, true = predicted.astype(bool), true.astype(bool)
     both = np.count_nonzero(predicted & true)
     total = np.count_nonzero(predicted) + np.count_nonzero(true)

@@ -1,48 +1,46 @@
-"""Clean an organ's predicted probabilities: one connected piece, without holes."""
+"""Postprocess predictions: keep the largest connected component and fill holes."""
 
 import numpy as np
 from scipy import ndimage
 
-THRESHOLD = 0.5  # probabilities above it are predicted, as scores and written masks have it
-_CUBE = np.ones((3, 3, 3), dtype=bool)  # neighbours by face, edge or corner: 26
+THRESHOLD = 0.5  # probabilities above it are predicted, as in scores and written masks
+_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
 
 
-def clean_up(probabilities: np.ndarray) -> np.ndarray:
-    """Keep the largest predicted piece of an organ and fill the holes in its slices.
+def keep_largest_component(probabilities: np.ndarray) -> np.ndarray:
+    """Keep an organ's largest connected component, and fill holes in its slices.
 
-    Pieces are 26-connected. Slices that stand next to each other in the stack count as neighbours, also where
-    the scan has others between them that were not segmented: what was not looked at cuts no organ in two. Of
-    equally large pieces the one that comes first in raster order stays. A hole is what in a slice no path
-    across pixels' edges joins to the slice's border without meeting the piece.
+    Components are 26-connected; adjacent slices of the stack count as neighbours even if slices between them
+    were not segmented. In a tie the first component in raster order is kept. Holes are 4-connected background
+    regions of a slice that do not touch its border.
 
     Args:
-        probabilities: `(n, H, W)`, floating point, 0 to 1; above 1/2 it is predicted.
+        probabilities: `(n, H, W)`, floating point, 0 to 1; predicted above 1/2.
 
     Returns:
-        A new array of the same shape and dtype: 0 where another piece was, just above 1/2 where a hole was
-        (so that another organ that was found there keeps its place in a label map), all else as it was.
+        A new array of the same shape and dtype: 0 in other components, just above 1/2 in holes (so that a
+        more probable organ there keeps its voxels in a label map), otherwise unchanged.
     """
     predicted = probabilities > THRESHOLD
-    piece = largest_component(predicted)
-    filled = np.zeros_like(piece)
-    for own, slice_filled in zip(piece, filled, strict=True):
-        slice_filled[:] = ndimage.binary_fill_holes(own)
-    cleaned = probabilities.copy()
-    cleaned[predicted & ~filled] = 0
+    filled = largest_component(predicted)
+    for component_slice in filled:
+        component_slice[:] = ndimage.binary_fill_holes(component_slice)
+    processed = probabilities.copy()
+    processed[predicted & ~filled] = 0
     number = probabilities.dtype.type
-    cleaned[filled & ~predicted] = np.nextafter(number(THRESHOLD), number(1))
-    return cleaned
+    processed[filled & ~predicted] = np.nextafter(number(THRESHOLD), number(1))
+    return processed
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Find the 26-connected piece of a mask `(n, H, W)` with the most voxels.
+    """Return the largest 26-connected component of a mask `(n, H, W)`.
 
-    Of several the first in raster order counts. An empty mask has none: all is False.
+    In a tie it is the first in raster order; of an empty mask it is empty.
     """
-    pieces, n_pieces = ndimage.label(mask, structure=_CUBE)
-    if n_pieces == 0:
+    components, n_components = ndimage.label(mask, structure=_CONNECTIVITY_26)
+    if n_components == 0:
         return np.zeros(mask.shape, dtype=bool)
-    n_voxels = np.bincount(pieces.ravel())
+    n_voxels = np.bincount(components.ravel())
     n_voxels[0] = 0  # the background
-    is_largest = (n_voxels == n_voxels.max())[pieces]
-    return pieces == pieces.flat[is_largest.argmax()]
+    is_largest = (n_voxels == n_voxels.max())[components]
+    return components == components.flat[is_largest.argmax()]

@@ -1,9 +1,9 @@
-"""Turn volume scores into tables: printed, CSV and JSON."""
+"""Report volume scores as text tables, CSV and JSON."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,7 @@ TRAINED = "trained"
 
 
 def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str, Any]) -> None:
-    """Write `scores.csv`, and `scores.json` with a summary.
-
-    The CSV file has a line per volume, organ, method and protocol.
-    """
+    """Write `scores.csv`, with a line per score, and `scores.json`, with a summary."""
     text = io.StringIO()
     writer = csv.DictWriter(
         text, fieldnames=[entry.name for entry in fields(VolumeScore)], lineterminator="\n"
@@ -34,7 +31,7 @@ def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str,
 
 
 def read_scores(path: Path) -> list[VolumeScore]:
-    """Read the scores of a `scores.json`; raises `UserError` when it is damaged."""
+    """Read the scores of a `scores.json`; raises `UserError` if it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return [VolumeScore(**score) for score in content["scores"]]
@@ -42,42 +39,38 @@ def read_scores(path: Path) -> list[VolumeScore]:
         raise UserError(f"{path}: is damaged ({error}); evaluate the fold again") from error
 
 
-def select(scores: Iterable[VolumeScore], **wanted: Any) -> list[VolumeScore]:
-    """Keep the scores whose attributes have the wanted values."""
-    return [s for s in scores if all(getattr(s, name) == value for name, value in wanted.items())]
+def select(scores: Iterable[VolumeScore], **values: Any) -> list[VolumeScore]:
+    """Select the scores whose attributes have the given values."""
+    return [s for s in scores if all(getattr(s, name) == value for name, value in values.items())]
 
 
 def organ_means(scores: Sequence[VolumeScore], measure: str = "dice") -> dict[str, float]:
-    """Average a measure over each organ's query volumes, folds weighing alike.
-
-    Organs come in order of label.
-    """
+    """Average a measure per organ over volumes, then over folds; ordered by label."""
     organs = {score.label: score.organ for score in sorted(scores, key=lambda score: score.label)}
     means = {}
     for label, organ in organs.items():
-        of_organ = select(scores, label=label)
-        folds = sorted({score.fold for score in of_organ})
-        of_folds = [np.mean([getattr(s, measure) for s in select(of_organ, fold=fold)]) for fold in folds]
-        means[organ] = float(np.mean(of_folds))
+        organ_scores = select(scores, label=label)
+        folds = sorted({score.fold for score in organ_scores})
+        means[organ] = float(np.mean([_mean(select(organ_scores, fold=fold), measure) for fold in folds]))
     return means
 
 
 def overall_mean(scores: Sequence[VolumeScore], measure: str = "dice") -> float:
     """Average over volumes, then organs, then folds; NaN without scores."""
     folds = sorted({score.fold for score in scores})
-    of_folds = [np.mean(list(organ_means(select(scores, fold=fold), measure).values())) for fold in folds]
-    return float(np.mean(of_folds)) if of_folds else float("nan")
+    means = [np.mean(list(organ_means(select(scores, fold=fold), measure).values())) for fold in folds]
+    return float(np.mean(means)) if means else float("nan")
 
 
 def describe_scores(scores: Sequence[VolumeScore]) -> str:
-    """Return the tables of one or several folds as text."""
+    """Format the tables of one or several folds as text."""
     lines = []
     main_scores = select(scores, main_support=True)
     trained = select(main_scores, method=TRAINED)
     for protocol, meaning in (("chunks", "slices that hold the organ"), ("all_slices", "all slices")):
-        chosen = select(trained, protocol=protocol)
-        if chosen:
-            lines.append(f"\nDice / IoU per query volume, {protocol} ({meaning}):\n{volume_table(chosen)}")
+        selected = select(trained, protocol=protocol)
+        if selected:
+            lines.append(f"\nDice / IoU per query volume, {protocol} ({meaning}):\n{volume_table(selected)}")
     lines.append(f"\nmean Dice by method:\n{method_table(main_scores)}")
     supports = select(scores, method=TRAINED, protocol="chunks")
     if any(not score.main_support for score in supports):
@@ -86,52 +79,49 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
 
 
 def summarise_scores(scores: Sequence[VolumeScore]) -> dict[str, Any]:
-    """Return the main support's means per method and protocol, overall and per organ."""
+    """Return the main support's means by method and protocol, overall and per organ."""
     means: dict[str, Any] = {}
-    for score in select(scores, main_support=True):
-        of_method = means.setdefault(score.method, {})
-        if score.protocol not in of_method:
-            chosen = select(scores, main_support=True, method=score.method, protocol=score.protocol)
-            of_method[score.protocol] = {
-                measure: {"mean": overall_mean(chosen, measure), "organs": organ_means(chosen, measure)}
-                for measure in ("dice", "iou")
-            }
+    main_scores = select(scores, main_support=True)
+    for method, protocol in dict.fromkeys((score.method, score.protocol) for score in main_scores):
+        selected = select(main_scores, method=method, protocol=protocol)
+        means.setdefault(method, {})[protocol] = {
+            measure: {"mean": overall_mean(selected, measure), "organs": organ_means(selected, measure)}
+            for measure in ("dice", "iou")
+        }
     return {"means": means}
 
 
 def volume_table(scores: Sequence[VolumeScore]) -> str:
-    """Tabulate Dice and IoU of every query volume and organ, with the means.
-
-    The table is of one method and protocol.
-    """
+    """Tabulate Dice and IoU per query volume and organ, of one method and protocol."""
     organs = list(organ_means(scores))
     header = ["fold", "query", *organs, "mean"]
     rows = []
     for fold, query_id in sorted({(score.fold, score.query_id) for score in scores}):
-        of_query = select(scores, fold=fold, query_id=query_id)
-        cells = [_pair(select(of_query, organ=organ)) for organ in organs]
-        rows.append([str(fold), str(query_id), *cells, _pair(of_query)])
-    means = [_both(lambda measure, o=organ: organ_means(scores, measure)[o]) for organ in organs]
-    rows.append(["", "mean", *means, _both(lambda measure: overall_mean(scores, measure))])
+        query_scores = select(scores, fold=fold, query_id=query_id)
+        cells = [_mean_cell(select(query_scores, organ=organ)) for organ in organs]
+        rows.append([str(fold), str(query_id), *cells, _mean_cell(query_scores)])
+    dice, iou = (organ_means(scores, measure) for measure in ("dice", "iou"))
+    overall = _cell(overall_mean(scores), overall_mean(scores, "iou"))
+    rows.append(["", "mean", *(_cell(dice[organ], iou[organ]) for organ in organs), overall])
     return format_table(header, rows)
 
 
 def method_table(scores: Sequence[VolumeScore]) -> str:
-    """Tabulate every method's and protocol's mean Dice per organ on the main support."""
+    """Tabulate the mean Dice per organ of each protocol and method."""
     organs = list(organ_means(scores))
     rows = []
-    for protocol in _in_order(score.protocol for score in scores):
-        for method in _in_order(score.method for score in scores):
-            chosen = select(scores, protocol=protocol, method=method)
-            if chosen:
-                means = organ_means(chosen)
+    for protocol in dict.fromkeys(score.protocol for score in scores):
+        for method in dict.fromkeys(score.method for score in scores):
+            selected = select(scores, protocol=protocol, method=method)
+            if selected:
+                means = organ_means(selected)
                 cells = [f"{means[organ]:.3f}" if organ in means else "-" for organ in organs]
-                rows.append([protocol, method, *cells, f"{overall_mean(chosen):.3f}"])
+                rows.append([protocol, method, *cells, f"{overall_mean(selected):.3f}"])
     return format_table(["slices", "Dice of", *organs, "mean"], rows)
 
 
 def support_spread(scores: Sequence[VolumeScore]) -> str:
-    """Say how the mean Dice varies with the scan that is the support."""
+    """Describe how the mean Dice varies with the support scan."""
     by_support = {
         (score.fold, score.support_id): overall_mean(
             select(scores, fold=score.fold, support_id=score.support_id)
@@ -145,7 +135,7 @@ def support_spread(scores: Sequence[VolumeScore]) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a plain-text table with aligned columns."""
+    """Format a plain-text table with aligned columns."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -154,15 +144,13 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _pair(scores: Sequence[VolumeScore]) -> str:
-    if not scores:
-        return "absent"
-    return _both(lambda measure: float(np.mean([getattr(score, measure) for score in scores])))
+def _mean(scores: Sequence[VolumeScore], measure: str) -> float:
+    return float(np.mean([getattr(score, measure) for score in scores]))
 
 
-def _both(value_of: Callable[[str], float]) -> str:
-    return f"{value_of('dice'):.3f} / {value_of('iou'):.3f}"
+def _mean_cell(scores: Sequence[VolumeScore]) -> str:
+    return _cell(_mean(scores, "dice"), _mean(scores, "iou")) if scores else "absent"
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def _cell(dice: float, iou: float) -> str:
+    return f"{dice:.3f} / {iou:.3f}"

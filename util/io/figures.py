@@ -1,4 +1,4 @@
-"""Import matplotlib so that figures look the same whatever the surroundings say."""
+"""Use matplotlib independently of the user's settings and display."""
 
 import os
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def plain_matplotlib() -> Iterator[None]:
-    """Let the block draw with matplotlib's own defaults, and without a display.
+    """Draw with matplotlib's default settings in the block, without a display.
 
-    MPLBACKEND of a notebook names a backend that is not installed here, and would end the import; settings of
-    a user's matplotlibrc, such as LaTeX for all text, would change or end the drawing.
+    A notebook's MPLBACKEND may name a missing backend, on which the import fails; a user's matplotlibrc, such
+    as LaTeX for all text, may change the figures or fail.
 
     Raises:
-        ImportError: matplotlib is not installed, or damaged.
+        ImportError: matplotlib is not installed, or is damaged.
     """
     backend = os.environ.pop("MPLBACKEND", None)
     try:

@@ -1,4 +1,4 @@
-"""Write files so that a reader never sees half of one."""
+"""Write files atomically, and remove what killed processes left."""
 
 import os
 import re
@@ -12,25 +12,25 @@ from util.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows: leftovers stay, and nothing else is lost
+except ImportError:  # Windows: leftovers are not removed
     fcntl = None
 
-_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
-_IDLE_S = 600.0  # whoever writes a file touches it more often than that
-# What `replaced_file` calls its temporary files; the eight characters are tempfile's.
+_LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+_MIN_IDLE_S = 600.0  # a file being written is touched more often than that
+# Temporary files of `atomic_write`; the eight characters are tempfile's.
 _TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\..+)?")
 
 
 @contextmanager
-def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes its place if the block succeeds.
+def atomic_write(path: Path, *, suffix: str = "") -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` if the block succeeds.
 
-    The file is synced before it is renamed, so that `path` holds the old content or the new, never a part,
-    and its folder after that, so that a file once written is there after the machine fails.
+    The file is synced before the rename, so that `path` holds the old or the new content, never a part; its
+    folder is synced afterwards, so that a written file survives a crash of the machine.
 
     Args:
-        path: the file to write; its folder is made if missing.
-        suffix: ending of the temporary name, for writers that choose a format by it (such as ".nii.gz").
+        path: the file to write; its folder is created if missing.
+        suffix: of the temporary name, for writers that choose a format by it (such as ".nii.gz").
 
     Raises:
         UserError: the disk is full or the folder cannot be written; the previous file is untouched.
@@ -42,7 +42,7 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
         temporary = Path(name)
-        try_lock(handle)  # until it is closed; tells `remove_leftovers` that somebody is at work
+        try_lock(handle)  # until it is closed; keeps `remove_leftovers` from removing it
         temporary.chmod(0o666 & ~_umask())
         yield temporary
         with temporary.open("rb") as written:
@@ -61,7 +61,7 @@ def replaced_file(path: Path, *, suffix: str = "") -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # Some network file systems refuse, and Windows cannot open a folder: the file is whole all the same.
+    # Some network file systems refuse, and Windows cannot open a folder; the file is complete anyway.
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -71,16 +71,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` in one step.
-
-    See `replaced_file` for what is raised.
-    """
-    with replaced_file(path) as temporary:
+    """Write `text` as UTF-8 to `path` atomically; raises as `atomic_write`."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there; raises `UserError` where that is not allowed."""
+    """Remove a file if it exists; raises `UserError` if that fails."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -92,10 +89,10 @@ def remove_file(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder.
 
-    Those that another process is writing are kept, and all of them where the file system knows no locks. On
-    network file systems, whose locks may hold on one machine alone, fresh ones are kept, too.
+    Files that another process is writing are kept, and so are all on file systems without locks. On network
+    file systems, where a lock may be valid on one machine only, recent files are kept, too.
     """
-    idle_s = 0.0 if _is_local(folder) else _IDLE_S
+    idle_s = 0.0 if _is_local(folder) else _MIN_IDLE_S
     entries = folder.iterdir() if folder.is_dir() else ()
     for path in [entry for entry in entries if _TEMPORARY_NAME.fullmatch(entry.name)]:
         with suppress(OSError), path.open("r+b") as file:
@@ -104,27 +101,25 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_local(folder: Path) -> bool:
-    """Tell whether a folder is certainly on a disk of this machine."""
+    """Return whether a folder is certainly on a local disk."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         return False
-    place, found = folder.resolve(), {}
+    folder, found = folder.resolve(), {}
     for line in lines:
         before, _, after = line.partition(" - ")
         mounted = Path(before.split()[4].replace("\\040", " "))
-        if place.is_relative_to(mounted):
-            found[len(mounted.parts)] = after.split()[0]  # of two mounts in one place the later one counts
-    return bool(found) and found[max(found)] in _LOCAL
+        if folder.is_relative_to(mounted):
+            found[len(mounted.parts)] = after.split()[0]  # a later mount hides an earlier one
+    return bool(found) and found[max(found)] in _LOCAL_FILE_SYSTEMS
 
 
 def try_lock(handle: int) -> bool | None:
-    """Lock an open file or folder until it is closed.
-
-    A killed process closes all it has.
+    """Lock an open file or folder until it is closed or the process ends.
 
     Returns:
-        True, or False where another process holds the lock; None where the file system knows no locks.
+        True, or False if another process holds the lock; None if the file system has no locks.
     """
     if fcntl is None:
         return None
@@ -144,14 +139,11 @@ def _umask() -> int:
 
 
 def make_folder(folder: Path, *, key: str) -> Path:
-    """Make a folder where it is missing, and return it.
-
-    Raises `UserError`, which names the configuration's `key`, where it cannot be made.
-    """
+    """Create a folder if missing, and return it; errors name the configuration `key`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{key}: {folder} cannot be made ({error.strerror}); choose another folder"
+            f"{key}: {folder} cannot be created ({error.strerror}); choose another folder"
         ) from error
     return folder

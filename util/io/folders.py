@@ -1,4 +1,4 @@
-"""Look at folders before anything is done with them."""
+"""Check configured folders before they are used."""
 
 import os
 from pathlib import Path
@@ -7,29 +7,29 @@ from util.errors import UserError
 
 
 def check_folder(folder: Path, *, key: str, for_writing: bool = False) -> None:
-    """Check that a folder is there or could be made.
+    """Check that a folder exists or could be created.
 
     Args:
-        folder: what the configuration names.
-        key: by which it does so, for the message.
-        for_writing: it must be allowed to write there, too.
+        folder: the configured path.
+        key: its configuration key, for messages.
+        for_writing: require write permission, too.
 
     Raises:
-        UserError: a file or a link to nowhere is in its place, or nothing may be written there.
+        UserError: it is a file or a broken link, or not writable.
     """
     try:
-        for place in (folder, *folder.absolute().parents):
-            if place.exists():
+        for ancestor in (folder, *folder.absolute().parents):
+            if ancestor.exists():
                 break
-            if place.is_symlink():
+            if ancestor.is_symlink():
                 raise UserError(
-                    f"{key}={folder}: {place} is a link to {os.readlink(place)}, which does not exist; mount "
-                    "or make that, or choose another folder"
+                    f"{key}={folder}: {ancestor} is a link to {os.readlink(ancestor)}, which does not exist; "
+                    "mount or create that, or choose another folder"
                 )
-        is_folder, is_writable = place.is_dir(), os.access(place, os.W_OK | os.X_OK)
-    except OSError as error:  # such as a name that is too long
-        raise UserError(f"{key}={folder}: cannot be a folder ({error}); choose another one") from error
+        is_folder, is_writable = ancestor.is_dir(), os.access(ancestor, os.W_OK | os.X_OK)
+    except OSError as error:  # such as a too long name
+        raise UserError(f"{key}={folder}: not a valid folder ({error}); choose another one") from error
     if not is_folder:
-        raise UserError(f"{key}={folder}: must be a folder, found a file at {place}; choose another one")
+        raise UserError(f"{key}={folder}: must be a folder, found a file at {ancestor}; choose another one")
     if for_writing and not is_writable:
         raise UserError(f"{key}={folder}: cannot be written; choose another folder")

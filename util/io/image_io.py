@@ -1,4 +1,4 @@
-"""Read and write volumes without losing where they lie in the patient.
+"""Read and write volumes together with their geometry.
 
 The only module that knows SimpleITK's axis order: outside it arrays are `(Z, H, W)` and spacings are
 `(z, y, x)` in millimetres.
@@ -13,23 +13,30 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike
 
 from util.errors import UserError
-from util.io.files import replaced_file
+from util.io.files import atomic_write
 from util.io.nifti_files import NiftiHeader, read_header, read_voxels
 from util.remarks import remark
 
-# Unit vectors in patient coordinates (x, y, z), which run to the patient's left, back (posterior) and head.
-TOWARDS = {"R": (-1, 0, 0), "L": (1, 0, 0), "A": (0, -1, 0), "P": (0, 1, 0), "I": (0, 0, -1), "S": (0, 0, 1)}
-PREPARED_ORIENTATION = "LPS"  # of prepared volumes whose header has none, as ITK assumes
+# Unit vectors in LPS patient coordinates (x, y, z).
+AXIS_DIRECTIONS = {
+    "R": (-1, 0, 0),
+    "L": (1, 0, 0),
+    "A": (0, -1, 0),
+    "P": (0, 1, 0),
+    "I": (0, 0, -1),
+    "S": (0, 0, 1),
+}
+PREPARED_ORIENTATION = "LPS"  # of prepared volumes without an affine, as ITK assumes
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a volume's grid lies in the patient.
+    """Geometry of a volume's grid in patient space.
 
     Attributes:
         shape: `(Z, H, W)` in voxels.
-        spacing_mm: distance of neighbouring voxels along `(z, y, x)`.
-        origin_mm: the first voxel's place, patient `(x, y, z)`.
+        spacing_mm: voxel spacing along `(z, y, x)`.
+        origin_mm: position of the first voxel, patient `(x, y, z)`.
         direction: the grid axes' direction cosines, nine numbers in SimpleITK's order.
     """
 
@@ -39,7 +46,7 @@ class Geometry:
     direction: tuple[float, ...]
 
     def same_grid(self, other: "Geometry", *, tolerance_mm: float = 1e-2) -> bool:
-        """Tell whether both describe the same voxels (places within `tolerance_mm`)."""
+        """Return whether both describe the same voxels (positions within `tolerance_mm`)."""
         if self.shape != other.shape or not np.allclose(self.direction, other.direction, atol=1e-3):
             return False
         near = {"rtol": 0.0, "atol": tolerance_mm}
@@ -49,29 +56,23 @@ class Geometry:
 
     @property
     def axes(self) -> np.ndarray:
-        """Unit vectors of the array's axes.
-
-        `(3, 3)`: columns belong to z, y, x of the array, rows to x, y, z of the patient.
-        """
+        """Direction cosines `(3, 3)`: columns z, y, x (array), rows x, y, z (patient)."""
         return np.reshape(self.direction, (3, 3))[:, ::-1]
 
     def with_axes(self, axes: np.ndarray) -> "Geometry":
-        """Return the same with other `axes`, in the form of that property."""
+        """Return a copy with other `axes`, in the layout of that property."""
         return replace(self, direction=tuple(float(cosine) for cosine in axes[:, ::-1].ravel()))
 
-    def place_mm(self, index: ArrayLike) -> np.ndarray:
-        """Return the patient places of array indices.
+    def position_mm(self, index: ArrayLike) -> np.ndarray:
+        """Convert array indices to patient positions.
 
-        Both are `(..., 3)`: indices (z, y, x), places (x, y, z) in mm.
+        Both are `(..., 3)`: indices (z, y, x), positions (x, y, z) in mm.
         """
         return np.asarray(self.origin_mm) + (np.asarray(index) * self.spacing_mm) @ self.axes.T
 
-    def index_at(self, place_mm: ArrayLike) -> np.ndarray:
-        """Return the array indices, with fractions, of patient places.
-
-        It is the reverse of `place_mm`.
-        """
-        offsets = np.asarray(place_mm) - self.origin_mm
+    def index_at(self, position_mm: ArrayLike) -> np.ndarray:
+        """Convert positions to fractional array indices; inverse of `position_mm`."""
+        offsets = np.asarray(position_mm) - self.origin_mm
         return offsets @ np.linalg.inv(self.axes).T / self.spacing_mm
 
 
@@ -80,15 +81,14 @@ def read_volume(path: Path, *, needs_orientation: bool = True) -> tuple[np.ndarr
 
     Args:
         path: the file.
-        needs_orientation: whether to remark on a header that says nothing of the patient's axes; LPS is
-            assumed.
+        needs_orientation: whether to remark on a header without an affine, for which LPS is assumed.
 
     Returns:
-        The voxels `(Z, H, W)` in the file's own dtype, all finite, and their geometry.
+        The voxels `(Z, H, W)` in the file's dtype, all finite, and their geometry.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, not a 3D image, contradicts itself, claims more
-            than it holds or memory does, or voxels are not finite.
+        UserError: the file is missing, unreadable, damaged, not a 3D image, contradictory, larger than the
+            file or the memory, or holds non-finite voxels.
     """
     path = Path(path)
     header = read_header(path)
@@ -99,56 +99,50 @@ def read_volume(path: Path, *, needs_orientation: bool = True) -> tuple[np.ndarr
 
 
 def read_geometry(path: Path, *, needs_orientation: bool = True) -> Geometry:
-    """Read a prepared NIfTI volume's geometry alone.
-
-    It is much cheaper than `read_volume`, which says what is raised. Of the voxels nothing is known.
-    """
+    """Read a prepared volume's geometry without voxels; raises as `read_volume`."""
     path = Path(path)
     return _prepared_geometry(path, read_header(path), needs_orientation=needs_orientation)
 
 
 def read_raw_volume(path: Path, *, assume_orientation: str | None = None) -> tuple[np.ndarray, Geometry]:
-    """Read a NIfTI volume as somebody else made it.
+    """Read a NIfTI volume from an external source.
 
     Args:
         path: the file.
-        assume_orientation: the ends of the patient that its axes (x, y, z) run to, such as "RAS", if its
-            header does not say; None refuses such a file.
+        assume_orientation: axis codes (x, y, z), such as "RAS", for a header without an affine; None refuses
+            such a file.
 
     Returns:
-        The voxels `(Z, H, W)`, an integer type or float32 in which NaN and infinity are kept, and their
-        geometry.
+        The voxels `(Z, H, W)`, an integer type or float32 that may hold NaN and infinity, and their geometry.
 
     Raises:
-        UserError: as `read_volume`, but for voxels that are not finite; or the orientation is unknown.
+        UserError: as `read_volume`, except for non-finite voxels; or the orientation is unknown.
     """
     path = Path(path)
     header = read_header(path)
     geometry = _raw_geometry(path, header, assume_orientation)
     voxels = read_voxels(path, header, allow_padding=True)
     if voxels.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # becomes infinite, which the checks report
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the checks report
             voxels = voxels.astype(np.float32, copy=False)
     return voxels, geometry
 
 
 def read_raw_geometry(path: Path, *, assume_orientation: str | None = None) -> Geometry:
-    """Read the geometry alone of what `read_raw_volume` reads."""
+    """Read the geometry of a volume for `read_raw_volume`, without its voxels."""
     return _raw_geometry(Path(path), read_header(Path(path)), assume_orientation)
 
 
 def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
-    """Read a DICOM series, one slice a file.
+    """Read a DICOM series of one slice per file.
 
-    The caller has sorted the files along the slices' normal and knows them to stand at equal distances:
-    SimpleITK would only warn of a gap.
+    The files must be sorted along the slice normal and equidistant: SimpleITK only warns about gaps.
 
     Args:
         files: at least two.
 
     Returns:
-        The voxels `(Z, H, W)` float32 (each file's rescaling applied), and their geometry: the place of the
-        first file's first pixel, and slices that follow each other in the order given.
+        The voxels `(Z, H, W)` float32, rescaled per file, and their geometry.
 
     Raises:
         UserError: a file cannot be read.
@@ -156,7 +150,7 @@ def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(path) for path in files])
-    # Otherwise the first file decides on a type, which may not hold the others' rescaled values.
+    # By default the first file sets the type, which may not hold the rescaled values of the others.
     reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
         image = reader.Execute()
@@ -167,16 +161,16 @@ def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
 
 
 def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
-    """Write a volume `(Z, H, W)` as compressed NIfTI in one step.
+    """Write a volume `(Z, H, W)` as compressed NIfTI atomically.
 
     Raises:
         ValueError: the volume's shape is not the geometry's.
         UserError: the file cannot be written.
     """
     if volume.shape != geometry.shape:
-        raise ValueError(f"{path}: volume {volume.shape} must have the geometry's shape {geometry.shape}")
+        raise ValueError(f"{path}: volume shape {volume.shape} must equal the geometry's {geometry.shape}")
     image = to_sitk(volume, geometry)
-    with replaced_file(path, suffix=".nii.gz") as temporary:
+    with atomic_write(path, suffix=".nii.gz") as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             read_voxels(temporary, read_header(temporary))  # ITK does not report a full disk
@@ -185,10 +179,10 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
 
 
 def to_sitk(volume: np.ndarray, geometry: Geometry) -> sitk.Image:
-    """Copy a volume `(Z, H, W)` into an image of SimpleITK."""
+    """Convert a volume `(Z, H, W)` to a SimpleITK image."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume))
     image.SetSpacing([float(step) for step in reversed(geometry.spacing_mm)])
-    image.SetOrigin([float(place) for place in geometry.origin_mm])
+    image.SetOrigin([float(mm) for mm in geometry.origin_mm])
     image.SetDirection([float(cosine) for cosine in geometry.direction])
     return image
 
@@ -206,22 +200,19 @@ def _raw_geometry(path: Path, header: NiftiHeader, assume_orientation: str | Non
     if header.affine is None and assume_orientation is None:
         raise UserError(
             f"{path}: orientation unknown (qform_code and sform_code are 0); fix the header, or for own "
-            "data add "
-            '"assume_orientation": "RAS" (or what is right) to dataset.json'
+            'data add "assume_orientation": "RAS" (or the correct one) to dataset.json'
         )
     return _grid_geometry(header, assume_orientation)
 
 
 def _grid_geometry(header: NiftiHeader, orientation: str | None) -> Geometry:
-    """Return where a header says that its grid lies; one without affine begins at the patient's origin."""
+    """Return the geometry of a header; without an affine, the origin is 0 and the orientation assumed."""
     axes, origin_mm = np.eye(3), np.zeros(3)
     if header.affine is None:
-        axes = np.stack([TOWARDS[letter] for letter in orientation], axis=1)
+        axes = np.stack([AXIS_DIRECTIONS[letter] for letter in orientation], axis=1)
     else:
-        patient = (
-            np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3]
-        )  # NIfTI's x and y run to R and A, ours to L and P
-        axes, origin_mm = patient[:, :3] / np.linalg.norm(patient[:, :3], axis=0), patient[:, 3]
+        affine = np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3]  # NIfTI's RAS to LPS
+        axes, origin_mm = affine[:, :3] / np.linalg.norm(affine[:, :3], axis=0), affine[:, 3]
     return Geometry(
         shape=tuple(reversed(header.shape)),
         spacing_mm=tuple(reversed(header.spacing_mm)),
@@ -240,6 +231,6 @@ def _geometry(image: sitk.Image) -> Geometry:
 
 
 def _reason(error: Exception) -> str:
-    """Take the telling line out of ITK's long message."""
+    """Return the informative line of ITK's long message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("sitk::ERROR: ") if lines else "unknown reason"

@@ -1,4 +1,4 @@
-"""Read JSON files that people wrote or that came from elsewhere."""
+"""Read JSON files from users and external sources."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,21 @@ from util.errors import UserError
 
 
 def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
-    """Read a JSON file of keys and values.
+    """Read a JSON object from a file.
 
     Args:
         path: the file.
-        what: the word for it in messages, such as "configuration file".
+        what: its name in messages, such as "configuration file".
 
     Raises:
-        UserError: it is missing, no JSON, holds something else, or a key stands twice, of which JSON readers
-            keep the last in silence.
+        UserError: it is missing, not JSON, not an object, or has duplicate keys, of which JSON readers
+            silently keep the last.
     """
-    twice: list[str] = []
+    duplicates: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
-        twice.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        duplicates.extend(sorted({key for key in keys if keys.count(key) > 1}))
         return dict(pairs)
 
     try:
@@ -31,10 +31,8 @@ def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a {what}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: must be JSON ({error}); correct the {what}") from error
-    if twice:
-        raise UserError(f"{path}: keys must stand once, got {', '.join(twice)} more than once; correct it")
+    if duplicates:
+        raise UserError(f"{path}: duplicate keys {', '.join(duplicates)}; keep one of each")
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path}: must be a JSON object of keys and values, got a {type(values).__name__}; correct it"
-        )
+        raise UserError(f"{path}: must be a JSON object, got a {type(values).__name__}; correct it")
     return values

@@ -1,7 +1,4 @@
-"""Check values that were read from a file of tensors, before they are used.
-
-Every line names the file and the field.
-"""
+"""Validate values loaded from a tensor file; errors name file and field."""
 
 import math
 from collections.abc import Mapping
@@ -12,22 +9,22 @@ import torch
 
 from util.errors import UserError
 
-_DEEPEST, _MOST_VALUES = 40, 10_000_000  # a file of few bytes can nest and repeat values without end
+_MAX_DEPTH, _MAX_VALUES = 40, 10_000_000  # a small file can nest and repeat values without end
 
 
 def check_tensors(path: Path, named: Any, *, field: str, finite: bool = True) -> None:
     """Check a mapping of names to tensors.
 
-    Each must hold its own numbers: a tensor that repeats a few claims more memory than the file took.
+    Each must have storage for all its elements: an expanded tensor claims more memory than the file has.
 
     Args:
         path: the file.
-        named: what should be that mapping.
-        field: its place in the file.
-        finite: whether numbers must be finite.
+        named: the value to check.
+        field: its name in the file.
+        finite: whether elements must be finite.
 
     Raises:
-        UserError: it is none, or a tensor is no plain one; the first is named.
+        UserError: it is not a mapping of plain tensors; the first invalid one is named.
     """
     check(path, isinstance(named, Mapping), field=field, must="be names and tensors", found=named)
     for name, tensor in named.items():
@@ -41,27 +38,29 @@ def check_tensor(path: Path, tensor: Any, *, field: str, finite: bool = True) ->
     is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     is_whole = is_plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     if not is_whole or tensor.is_complex():
-        raise UserError(f"{path}: {field} must be plain numbers, all of them in the file; use another file")
+        raise UserError(
+            f"{path}: {field} must be a plain tensor with storage for all elements; use another file"
+        )
     if finite and tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise UserError(f"{path}: {field} must be finite, got NaN or infinite numbers; use another file")
 
 
 def check_whole(path: Path, value: Any, *, field: str) -> None:
-    """Check a whole number of at least 0 that fits 63 bits; raises `UserError`."""
+    """Check a non-negative integer of at most 63 bits; raises `UserError`."""
     is_whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
     check(path, is_whole, field=field, must="be a whole number of at least 0", found=value)
 
 
 def check_plain(path: Path, value: Any, *, field: str) -> None:
-    """Check nested mappings and lists of texts, numbers, truth values and None.
+    """Check nested mappings and lists of strings, finite numbers, booleans and None.
 
-    Raises `UserError` for anything else, tensors among it, and for numbers that are not finite.
+    Raises `UserError` for anything else, such as tensors.
     """
     left, n_values = [(value, 0)], 0
     while left:
         item, depth = left.pop()
         n_values += 1
-        if depth > _DEEPEST or n_values > _MOST_VALUES:
+        if depth > _MAX_DEPTH or n_values > _MAX_VALUES:
             raise UserError(f"{path}: {field} holds too many or too deep values; use another file")
         if isinstance(item, Mapping):
             names_are_texts = all(isinstance(name, str) for name in item)
@@ -76,7 +75,7 @@ def check_plain(path: Path, value: Any, *, field: str) -> None:
 
 
 def check(path: Path, holds: bool, *, field: str, must: str, found: Any) -> None:
-    """Raise `UserError` where something does not hold; `must` completes "must ..."."""
+    """Raise `UserError` unless a condition holds; `must` completes "must ..."."""
     if not holds:
         text = " ".join(repr(found)[:200].split())[:60] if _is_short(found) else type(found).__name__
         raise UserError(f"{path}: {field} must {must}, got {text}; use another file")

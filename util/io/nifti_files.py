@@ -1,8 +1,8 @@
 """Defensive NIfTI-1 reader for untrusted files, on top of nibabel.
 
-nibabel and ITK trust a header: they allocate the memory that it claims, replace impossible values by others,
-and choose between two affines that disagree. This module bounds what is read by what the file can hold, and
-refuses a file whose header says two things about one voxel grid. It is the only place that opens NIfTI files.
+nibabel and ITK trust a header: they allocate the memory it claims, replace invalid values silently,
+and choose between two affines that disagree. This module limits reads to what the file can hold, and
+refuses a file whose header contradicts itself about the voxel grid. No other module opens NIfTI files.
 """
 
 import gzip
@@ -25,7 +25,7 @@ MAX_VOXELS = 1 << 30  # 1024 x 1024 x 1024
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 SKEW_TOLERANCE = 1e-3  # of direction cosines, which are stored as float32
 _HEADER_BYTES, _MIN_OFFSET, _MAGIC = 348, 352, b"n+1\0"
-_PADDING_BYTES = 1 << 16  # some programs fill files up after the voxels
+_PADDING_BYTES = 1 << 16  # some programs pad files after the voxels
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_DEFLATE_RATIO = 1032  # deflate's limit, output bytes for each input byte
 _MM_OF_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes of metre, millimetre and micrometre
@@ -36,12 +36,12 @@ _MAX_ORIGIN_MM = 1e6
 
 @dataclass(frozen=True, eq=False)
 class NiftiHeader:
-    """How the voxels of a NIfTI file are stored, and where they lie.
+    """Storage and geometry of the voxels of a NIfTI file.
 
     Attributes:
         shape: `(X, Y, Z)`, the file's own axis order.
         dtype: of the stored values, in the file's byte order.
-        offset: first voxel's position in the unpacked file, in bytes.
+        offset: of the first voxel in the uncompressed file, in bytes.
         slope, intercept: a voxel is slope * stored + intercept.
         spacing_mm: `(x, y, z)`, from `pixdim` and the spatial unit.
         affine: `(4, 4)` float64, from voxel indices `(x, y, z)` to patient RAS mm; None if the header has
@@ -58,21 +58,20 @@ class NiftiHeader:
 
     @property
     def n_bytes(self) -> int:
-        """Length of the unpacked file without padding."""
+        """Length of the uncompressed file without padding."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(path: Path) -> NiftiHeader:
-    """Read and check a header, but no voxel.
+    """Read and validate a header, but no voxels.
 
     A volume may have further axes of length 1, such as a single time point.
 
     Raises:
-        UserError: the file is missing, unreadable, not NIfTI-1 in one file, not one 3D volume of real
-            numbers, claims more than it can hold, or qform, sform, `pixdim` and units are impossible or
-            contradict each other.
+        UserError: the file is missing, unreadable, not a single-file NIfTI-1 of one real 3D volume, claims
+            more than it can hold, or qform, sform, `pixdim` and units are invalid or contradict each other.
     """
-    with _explained(path):
+    with _user_errors(path):
         header = nibabel.Nifti1Header(_checked_start(path), check=False)
         shape, dtype = _volume_shape(header, path), _voxel_dtype(header, path)
         offset, slope, intercept = _storage(header)
@@ -80,7 +79,7 @@ def read_header(path: Path) -> NiftiHeader:
         found = NiftiHeader(shape, dtype, offset, slope, intercept, spacing_mm, affine)
         capacity = path.stat().st_size * _MAX_DEFLATE_RATIO + _PADDING_BYTES
         if found.n_bytes > capacity or math.prod(shape) > MAX_VOXELS:
-            raise _Fault(f"it claims {found.n_bytes} bytes for its shape {shape}")
+            raise _Fault(f"header claims {found.n_bytes} bytes for shape {shape}")
     return found
 
 
@@ -89,27 +88,27 @@ def read_voxels(path: Path, header: NiftiHeader, *, allow_padding: bool = False)
 
     Args:
         path: the file.
-        header: what `read_header` says of it.
-        allow_padding: accept up to 64 KiB of anything after the voxels; otherwise only zeros, because other
-            bytes may be voxels for which the header claims too small a shape.
+        header: from `read_header`.
+        allow_padding: accept up to 64 KiB of any bytes after the voxels; otherwise only zeros, because other
+            bytes may be voxels of a larger shape than the header's.
 
     Returns:
-        `(Z, Y, X)` in the file's dtype and this machine's byte order, or float32 for scaled integers. NaN and
-        infinity are kept.
+        `(Z, Y, X)` in the file's dtype and native byte order, or float32 for scaled integers; may hold NaN
+        and infinity.
 
     Raises:
-        UserError: the file is cut off, damaged or longer than its header claims, or memory runs out.
+        UserError: the file is truncated, damaged or longer than its header claims, or memory runs out.
     """
-    with _explained(path):
+    with _user_errors(path):
         content = _read(path, header.n_bytes + _PADDING_BYTES + 1)
         if len(content) < header.n_bytes:
-            raise _Fault(f"it ended before the {header.n_bytes} bytes that it claims, it is cut off")
+            raise _Fault(f"truncated: {header.n_bytes} bytes expected, got {len(content)}")
         if len(content) > header.n_bytes + _PADDING_BYTES:
-            raise _Fault(f"it holds more than {header.n_bytes + _PADDING_BYTES} bytes")
+            raise _Fault(f"longer than {header.n_bytes + _PADDING_BYTES} bytes")
         if not allow_padding and content[header.n_bytes :].strip(b"\0"):
-            raise _Fault(f"it holds more than the {header.n_bytes} bytes that it claims")
+            raise _Fault(f"longer than the {header.n_bytes} bytes of its header")
         spec = (header.shape, header.dtype, header.offset, header.slope, header.intercept)
-        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, which callers check for
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow gives infinity, which callers check
             voxels = np.asarray(ArrayProxy(io.BytesIO(content), spec, mmap=False))
             is_scaled = (header.slope, header.intercept) != (1, 0)
             stored = np.dtype(np.float32) if is_scaled and header.dtype.kind != "f" else header.dtype
@@ -117,12 +116,12 @@ def read_voxels(path: Path, header: NiftiHeader, *, allow_padding: bool = False)
 
 
 class _Fault(Exception):
-    """What is wrong with the bytes of a file, in a few words."""
+    """A defect of the bytes of a file, in a few words."""
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file raises into one line."""
+def _user_errors(path: Path) -> Iterator[None]:
+    """Convert the exceptions that a damaged file raises to `UserError`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -135,36 +134,36 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path, n_bytes: int) -> bytes:
-    """Read at most `n_bytes` of a file, unpacked if it is packed, whatever its name says.
+    """Read at most `n_bytes` of a file, decompressed if it is gzip, regardless of its name.
 
-    gzip's checksums are compared if the end is reached.
+    gzip verifies checksums when the end is reached.
     """
     with path.open("rb") as file:
-        is_packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         file.seek(0)
-        return gzip.GzipFile(fileobj=file).read(n_bytes) if is_packed else file.read(n_bytes)
+        return gzip.GzipFile(fileobj=file).read(n_bytes) if is_gzip else file.read(n_bytes)
 
 
 def _checked_start(path: Path) -> bytes:
     if path.is_dir():
-        raise UserError(f"{path}: no such file, it is a folder")
+        raise UserError(f"{path}: no such file, found a folder; give a NIfTI file")
     start = _read(path, _HEADER_BYTES)
     if not start:
-        raise _Fault("it is empty")
+        raise _Fault("empty file")
     lengths = {int.from_bytes(start[:4], order) for order in ("little", "big")}
     if _HEADER_BYTES not in lengths:
-        raise _Fault(f"no NIfTI-1 header, it begins with {start[:4]!r}")
+        raise _Fault(f"not a NIfTI-1 header, it starts with {start[:4]!r}")
     if len(start) < _HEADER_BYTES:
-        raise _Fault(f"its header must hold {_HEADER_BYTES} bytes, got {len(start)}")
+        raise _Fault(f"header of {_HEADER_BYTES} bytes expected, got {len(start)}")
     if start[344:348] != _MAGIC:
-        raise _Fault(f"header and voxels must be in one NIfTI-1 file, its magic is {start[344:348]!r}")
+        raise _Fault(f"header and voxels must be in one NIfTI-1 file, got magic {start[344:348]!r}")
     return start
 
 
 def _volume_shape(header: nibabel.Nifti1Header, path: Path) -> tuple[int, int, int]:
     n_axes, *lengths = (int(length) for length in header["dim"])
     if not 1 <= n_axes <= 7 or min(lengths[:n_axes]) < 1:
-        raise _Fault(f"it claims the size {lengths[: max(0, n_axes)]}")
+        raise _Fault(f"invalid size {lengths[: max(0, n_axes)]}")
     shape = lengths[:n_axes]
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
@@ -185,24 +184,24 @@ def _voxel_dtype(header: nibabel.Nifti1Header, path: Path) -> np.dtype:
         kind = f"{dtype} (datatype {int(header['datatype'])})"
         raise UserError(f"{path}: must be a 3D image of single values, got voxels of {kind}; convert it")
     if int(header["bitpix"]) != 8 * dtype.itemsize:
-        raise _Fault(f"{int(header['bitpix'])} bits a voxel for {dtype.name}")
+        raise _Fault(f"{int(header['bitpix'])} bits per voxel for {dtype.name}")
     return dtype
 
 
 def _storage(header: nibabel.Nifti1Header) -> tuple[int, float, float]:
-    """Return offset, slope and intercept. A slope of 0 or NaN means that values are not scaled."""
+    """Return offset, slope and intercept; a slope of 0 or NaN means no scaling."""
     offset, slope, intercept = (float(header[name]) for name in ("vox_offset", "scl_slope", "scl_inter"))
     if not (offset >= _MIN_OFFSET and offset.is_integer()):
-        raise _Fault(f"voxels that begin at byte {offset:g}")
+        raise _Fault(f"invalid voxel offset {offset:g}")
     if math.isinf(slope) or math.isinf(intercept):
-        raise _Fault(f"voxels scaled by {slope:g} and {intercept:g}")
+        raise _Fault(f"invalid voxel scaling by {slope:g} and {intercept:g}")
     if slope == 0 or math.isnan(slope):
         return int(offset), 1.0, 0.0
     return int(offset), slope, 0.0 if math.isnan(intercept) else intercept
 
 
 def _grid(header: nibabel.Nifti1Header, path: Path) -> tuple[tuple[float, float, float], np.ndarray | None]:
-    """Return the spacing and the affine that qform, sform and `pixdim` agree on, in mm."""
+    """Return spacing and affine in mm; raises if qform, sform and `pixdim` contradict each other."""
     unit = int(header["xyzt_units"]) & 7
     mm = _MM_OF_UNIT.get(unit, 1.0)
     stored = header["pixdim"][1:4].astype(float)
@@ -226,7 +225,7 @@ def _grid(header: nibabel.Nifti1Header, path: Path) -> tuple[tuple[float, float,
     differs = any(not np.allclose(step, spacing_mm, rtol=_SPACING_TOLERANCE, atol=0) for step in steps)
     if differs:
         readings.insert(0, f"pixdim {_times(spacing_mm)} mm")
-    if differs or (len(affines) == 2 and not _same_place(*affines.values())):
+    if differs or (len(affines) == 2 and not _same_position(*affines.values())):
         raise UserError(
             f"{path}: the header contradicts itself: {'; '.join(readings)}; keep the right one and {_HINT}"
         )
@@ -263,7 +262,7 @@ def _check_spacing(spacing_mm: np.ndarray, path: Path, *, unit: str | None, stor
 
 
 def spacing_fault(spacing_mm: Sequence[float]) -> str | None:
-    """Say why a spacing cannot be a scan's; None if it can."""
+    """Describe why a spacing is implausible for a scan; None if it is plausible."""
     if all(MIN_SPACING_MM <= step <= MAX_SPACING_MM for step in spacing_mm):
         return None
     return f"spacing must be {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, got {_times(spacing_mm)} mm"
@@ -280,10 +279,10 @@ def _check_affine(name: str, affine: np.ndarray, path: Path) -> None:
         )
 
 
-def _same_place(one: np.ndarray, other: np.ndarray) -> bool:
-    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in (one, other)]
+def _same_position(affine: np.ndarray, other: np.ndarray) -> bool:
+    axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in (affine, other)]
     same_axes = np.allclose(*axes, rtol=0, atol=SKEW_TOLERANCE)
-    return same_axes and np.allclose(one[:3, 3], other[:3, 3], rtol=0, atol=_ORIGIN_TOLERANCE_MM)
+    return same_axes and np.allclose(affine[:3, 3], other[:3, 3], rtol=0, atol=_ORIGIN_TOLERANCE_MM)
 
 
 def _describe(affine: np.ndarray) -> str:

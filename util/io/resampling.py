@@ -1,4 +1,4 @@
-"""Bring volumes to other grids."""
+"""Resample volumes and label maps, and restore masks on their original grid."""
 
 from collections.abc import Iterable
 
@@ -9,28 +9,28 @@ from scipy.ndimage import distance_transform_edt
 from util.errors import UserError
 from util.io.image_io import Geometry, to_sitk
 
-# Restored samples move this part of the way from their own place to the nearest voxel of the original; see
-# `restore_on_grid`. Half to two thirds gave the best masks of balls over slices of 1 to 9 mm.
-_DRAWN_TO_VOXEL = 0.6
-# Axes of two grids are parallel when each is this near (sine of the angle) to a right angle with the others.
-_PARALLEL = 0.02
-# Of a step: nearer than this counts as less than a step, whatever rounding says.
+# Samples are shifted by this fraction towards the nearest voxel of the original; see `restore_on_grid`.
+# Half to two thirds gave the best masks of balls on slices of 1 to 9 mm.
+_SHIFT_TO_VOXEL = 0.6
+# Grids are parallel if each axis is perpendicular to the others' within this sine of the angle.
+_MAX_SKEW = 0.02
+# Fraction of a step that counts as less than one despite rounding.
 _LESS_THAN_A_STEP = 0.999
 
 
 def resample_linear(volume: np.ndarray, geometry: Geometry, target: Geometry, *, fill: float) -> np.ndarray:
-    """Resample a volume linearly, exactly as SimpleITK's `Resample` does.
+    """Resample a volume linearly with SimpleITK.
 
     Args:
         volume: `(Z, H, W)`, any real dtype.
-        geometry: of it.
+        geometry: its grid.
         target: the grid to resample to.
-        fill: for samples further outside the volume than half a voxel; nearer ones take its edge's value.
+        fill: for samples more than half a voxel outside the volume; nearer ones take the edge value.
 
     Returns:
         The samples, float32 of the target's shape.
     """
-    # Only size and place count of the reference.
+    # Only the grid of the reference is used.
     reference = to_sitk(np.empty(target.shape, np.uint8), target)
     source = to_sitk(volume, geometry)
     samples = sitk.Resample(
@@ -42,17 +42,16 @@ def resample_linear(volume: np.ndarray, geometry: Geometry, target: Geometry, *,
 def resample_label_map(
     label_map: np.ndarray, geometry: Geometry, target: Geometry, *, labels: Iterable[int]
 ) -> np.ndarray:
-    """Resample a label map one label at a time.
+    """Resample a label map label by label.
 
-    Each one's indicator is resampled linearly, then rounded: a voxel gets the label whose share there is at
-    least 1/2. Two labels reach it only where each has half; the larger share wins (they differ by rounding at
-    most), and the smaller id where they are equal.
+    The indicator of each label is resampled linearly; a voxel gets the label with a share of at least 1/2. If
+    two labels have half each, the larger share wins (they differ by rounding), or the smaller id in a tie.
 
     Args:
-        label_map: `(Z, H, W)`, whole numbers 0..255.
-        geometry: of it.
+        label_map: `(Z, H, W)`, integers 0..255.
+        geometry: its grid.
         target: the grid to resample to; 0 outside the label map.
-        labels: the ids to keep; others become 0.
+        labels: ids to keep; others become 0.
 
     Returns:
         The label map, uint8 of the target's shape.
@@ -69,25 +68,24 @@ def resample_label_map(
 
 
 def restore_on_grid(mask: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
-    """Bring a mask back to the grid that its scan was resampled from.
+    """Restore a mask on the grid that its scan was resampled from.
 
-    A rounded mask on coarse slices tells no more than which slices an organ reaches; linear interpolation of
-    it repeats each slice, and the outline becomes steps. Instead the signed distance to the outline is
-    interpolated (Raya and Udupa, IEEE Transactions on Medical Imaging 9, 1990), and its zero is the new
-    outline. Samples are drawn towards the nearest voxel of the original, because rounding made each of them a
-    copy of that voxel rather than a mean at their own place.
+    Linear interpolation of a binary mask on coarse slices repeats slices and gives a stepped outline. Instead
+    the signed distance to the outline is interpolated (Raya and Udupa, IEEE Transactions on Medical Imaging
+    9, 1990); its zero level is the new outline. Samples are shifted towards the nearest voxel of the
+    original, because rounding made each of them a copy of that voxel rather than an average at its position.
 
     Args:
-        mask: `(Z, H, W)`, bool or whole numbers (not 0 = inside); or floats, probabilities, which are
-            interpolated as they are and cut at 1/2.
-        geometry: of it.
-        target: the original grid. Its axes may be in another order and run the other way.
+        mask: `(Z, H, W)`, bool or integers (nonzero = inside); or float probabilities, which are interpolated
+            directly and thresholded at 1/2.
+        geometry: its grid.
+        target: the original grid; its axes may be permuted and flipped.
 
     Returns:
-        The mask, bool of the target's shape; False further outside the mask's grid than its own spacing.
+        The mask, bool of the target's shape; False beyond one spacing outside the mask's grid.
 
     Raises:
-        UserError: the two grids' axes are not parallel.
+        UserError: the axes of the two grids are not parallel.
     """
     restored = np.zeros(target.shape, bool)
     axis_of, scales, offsets = _align(geometry, target)
@@ -99,27 +97,27 @@ def restore_on_grid(mask: np.ndarray, geometry: Geometry, target: Geometry) -> n
     field = mask[box] - 0.5 if is_probability else _signed_distance_mm(inside[box], geometry.spacing_mm)
     block = []
     for axis in range(3):
-        places = offsets[axis] + scales[axis] * np.arange(box[axis].start, box[axis].stop)
+        positions = offsets[axis] + scales[axis] * np.arange(box[axis].start, box[axis].stop)
         if scales[axis] < 0:
-            places, field = places[::-1], np.flip(field, axis)
-        reached = _reached(places, abs(scales[axis]), target.shape[axis_of[axis]])
-        field = _interpolate(field, places, axis=axis, at=reached)
-        block.append(slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0))
+            positions, field = positions[::-1], np.flip(field, axis)
+        covered = _covered_voxels(positions, abs(scales[axis]), target.shape[axis_of[axis]])
+        field = _interpolate(field, positions, axis=axis, at=covered)
+        block.append(slice(covered[0], covered[-1] + 1) if len(covered) else slice(0, 0))
     where = tuple(block[axis_of.index(axis)] for axis in range(3))
     restored[where] = (field >= 0).transpose([axis_of.index(axis) for axis in range(3)])
     return restored
 
 
 def _align(geometry: Geometry, target: Geometry) -> tuple[list[int], list[float], list[float]]:
-    """Return, for each axis of a grid, the target's axis along it, and its first place and steps there."""
-    first = target.index_at(geometry.place_mm((0, 0, 0)))
+    """Return, for each axis of a grid, the parallel target axis, and its step and first position along it."""
+    first = target.index_at(geometry.position_mm((0, 0, 0)))
     cosines = target.axes.T @ geometry.axes
     axis_of = np.abs(cosines).argmax(axis=0).tolist()
     others = np.sort(np.abs(cosines), axis=0)[:2]
-    if sorted(axis_of) != [0, 1, 2] or others.max() > _PARALLEL:
+    if sorted(axis_of) != [0, 1, 2] or others.max() > _MAX_SKEW:
         raise UserError(
-            "the mask's grid is turned against the original grid; "
-            "give the geometry of the scan that it was made from"
+            "the mask's grid is rotated relative to the original grid; give the geometry of the scan that it "
+            "was made from"
         )
     steps = [
         geometry.spacing_mm[axis] / target.spacing_mm[other] * np.sign(cosines[other, axis])
@@ -129,34 +127,34 @@ def _align(geometry: Geometry, target: Geometry) -> tuple[list[int], list[float]
 
 
 def _span(inside: np.ndarray, axis: int) -> slice:
-    """Return the span of the mask along an axis and one sample more at either end."""
+    """Return the extent of the mask along an axis, with a margin of one sample."""
     found = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
     return slice(max(int(found[0]) - 1, 0), min(int(found[-1]) + 2, inside.shape[axis]))
 
 
 def _signed_distance_mm(inside: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Return the distance to the nearest voxel of the other kind, negative outside."""
+    """Return the distance to the outline, negative outside."""
     if inside.all():
         return np.ones(inside.shape)
     within = distance_transform_edt(inside, sampling=spacing_mm)
     return within - distance_transform_edt(~inside, sampling=spacing_mm)
 
 
-def _reached(places: np.ndarray, step: float, length: int) -> np.ndarray:
-    """Return the voxels of the original that samples at `places` speak for.
+def _covered_voxels(positions: np.ndarray, step: float, length: int) -> np.ndarray:
+    """Return the voxels of the original within one step of the samples at `positions`.
 
-    A coarse grid's last sample may lie almost one of its steps before the original's end.
+    The last sample of a coarse grid may lie almost one step before the end of the original.
     """
     voxels = np.arange(length)
-    reach = _LESS_THAN_A_STEP * step
-    return voxels[(voxels > places[0] - reach) & (voxels < places[-1] + reach)]
+    margin = _LESS_THAN_A_STEP * step
+    return voxels[(voxels > positions[0] - margin) & (voxels < positions[-1] + margin)]
 
 
-def _interpolate(field: np.ndarray, places: np.ndarray, *, axis: int, at: np.ndarray) -> np.ndarray:
-    """Interpolate linearly along an axis; beyond the first and last place the field stays as it is there."""
-    places = places + _DRAWN_TO_VOXEL * (np.floor(places + 0.5) - places)
-    position = np.interp(at, places, np.arange(len(places)))
+def _interpolate(field: np.ndarray, positions: np.ndarray, *, axis: int, at: np.ndarray) -> np.ndarray:
+    """Interpolate linearly along an axis, with constant extrapolation."""
+    positions = positions + _SHIFT_TO_VOXEL * (np.floor(positions + 0.5) - positions)
+    position = np.interp(at, positions, np.arange(len(positions)))
     below = np.floor(position).astype(int)
-    above = np.minimum(below + 1, len(places) - 1)
+    above = np.minimum(below + 1, len(positions) - 1)
     share = np.expand_dims(position - below, tuple({0, 1, 2} - {axis}))
     return np.take(field, below, axis) * (1 - share) + np.take(field, above, axis) * share

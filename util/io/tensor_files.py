@@ -1,7 +1,7 @@
-"""Write files of tensors in one step, and check them before they are believed.
+"""Write tensor files atomically, and verify them before loading.
 
-PyTorch itself compares no checksums, so a flipped bit would be read as another number, and it lets a pickle
-call what may take any memory, such as `bytearray`.
+PyTorch verifies no checksums, so that a flipped bit goes unnoticed, and lets a pickle call functions that may
+allocate any amount of memory, such as `bytearray`.
 """
 
 import pickle
@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import torch
 
 from util.errors import UserError
-from util.io.files import replaced_file
+from util.io.files import atomic_write
 
 _BLOCK_BYTES = 1 << 20
-# What begins a file of PyTorch before 1.6, which has no checksums: a pickle of its magic number.
+# Start of a file of PyTorch before 1.6, which has no checksums: the pickled magic number.
 _LEGACY_START = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
-_NAMING = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
-_LEGACY_PICKLES = 5  # magic number, version, machine, content, names of the storages
-# All that a dictionary of tensors and plain values needs; each makes no more than the file holds.
+_GLOBAL_OPCODES = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+_LEGACY_PICKLES = 5  # magic number, version, machine, content, storage keys
+# Sufficient for dictionaries of tensors and plain values; none allocates more than the file holds.
 _ELEMENT_BYTES = {
     "DoubleStorage": 8,
     "FloatStorage": 4,
@@ -47,25 +47,23 @@ _ALLOWED = {
 
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values in one step.
+    """Write tensors and plain values atomically.
 
-    Raises `UserError` when the disk is full or not writable; a file of before is untouched then.
+    Raises `UserError` if the disk is full or not writable; an existing file is unchanged then.
     """
-    with replaced_file(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # what the zip writer makes of a full disk
+        except RuntimeError as error:  # raised by the zip writer on a full disk
             raise UserError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
 
 
 def read_tensors(path: Path, *, what: str) -> Any:
-    """Read what `write_tensors` wrote, onto the CPU.
-
-    Nothing that the file may hold is run.
+    """Load a file of `write_tensors` on the CPU, without executing code.
 
     Args:
         path: the file.
-        what: the word for it in messages.
+        what: its name in messages.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -73,25 +71,24 @@ def read_tensors(path: Path, *, what: str) -> Any:
     check_archive(path, what=what)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as errors of many kinds
+    except Exception as error:  # damage raises errors of many types
         raise _damaged(path, what, first_line(error)) from error
 
 
 def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
-    """Prove that a file of PyTorch is as it was written, before it is loaded.
+    """Verify the integrity of a PyTorch file before it is loaded.
 
-    Every member must be stored as it is, once, within the file and with the checksum that was written with
-    it; and the pickle may name nothing but tensors and plain containers. It takes memory for a block of
-    1 MiB, and time as for reading the file.
+    Every member must be stored uncompressed, once, within the file and with a valid checksum; the pickle may
+    reference only tensors and plain containers. It takes 1 MiB of memory, and the time to read the file.
 
     Args:
         path: the file.
-        what: the word for it in messages, such as "snapshot".
-        legacy: allow the form of PyTorch before 1.6, whose numbers have no checksums; of it the pickles
-            alone are looked at.
+        what: its name in messages, such as "snapshot".
+        legacy: allow the format of PyTorch before 1.6, whose numbers have no checksums; only its pickles are
+            checked.
 
     Raises:
-        UserError: the file is missing, damaged, or holds what no such file needs.
+        UserError: the file is missing, damaged, or references anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,17 +102,17 @@ def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
             else:
                 _check_zip(file, size=path.stat().st_size)
     except zipfile.BadZipFile as error:
-        reason = "cut off, or not of PyTorch 1.6 or later"
+        reason = "truncated, or older than PyTorch 1.6"
         if "not a zip" not in str(error):
-            reason = f"{first_line(error)}, or it was saved without checksums"
+            reason = f"{first_line(error)}, or saved without checksums"
         raise _damaged(path, what, reason) from error
-    except Exception as error:  # damage shows as errors of many kinds
+    except Exception as error:  # damage raises errors of many types
         raise _damaged(path, what, first_line(error)) from error
 
 
 def first_line(error: Exception) -> str:
-    """Return the telling line of an error, for a message of one line."""
-    if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
+    """Return the first line of an error's text."""
+    if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it anyway
         return "it holds more than plain tensors"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -128,34 +125,34 @@ def _check_zip(file: BinaryIO, *, size: int) -> None:
     with zipfile.ZipFile(file) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) < len(archive.infolist()):
-            raise ValueError("two parts of one name")
+            raise ValueError("duplicate members")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-            raise ValueError("compressed parts")
+            raise ValueError("compressed members")
         if sum(member.file_size for member in members.values()) > size:
-            raise ValueError("its parts claim more than the file holds")
+            raise ValueError("members larger than the file")
         folders = {name.split("/")[0] for name in members}
         content = members.get(f"{min(folders, default='')}/data.pkl")
         if len(folders) > 1 or content is None:
-            raise ValueError("not one set of tensors")
+            raise ValueError("not a single archive of tensors")
         for member in members.values():
             _check_member(archive, member)
         with archive.open(content) as stream:
             _check_pickle(stream)
         with archive.open(content) as stream:
-            claims = _Claims(stream, encoding="bytes")
-            claims.load()
-    for key, length in claims.claimed_bytes:
+            sizes = _StorageSizes(stream, encoding="bytes")
+            sizes.load()
+    for key, length in sizes.n_bytes:
         record = members.get(f"{content.filename.removesuffix('data.pkl')}data/{key}")
         if record is None or record.file_size != length:
-            raise ValueError(f"its numbers {key} do not have the length they should")
+            raise ValueError(f"storage {key} has a wrong length")
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Compare a member's checksum and length; `zipfile` raises where the checksum differs."""
+    """Verify a member's length, and its checksum by reading it with `zipfile`."""
     with archive.open(member) as stream:
         length = sum(map(len, _blocks(stream)))
     if length != member.file_size:
-        raise ValueError(f"{member.filename} is cut off")
+        raise ValueError(f"{member.filename} is truncated")
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
@@ -163,31 +160,31 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _check_pickle(stream: BinaryIO) -> None:
-    """Read a pickle's instructions without following them, up to its end."""
+    """Check a pickle's opcodes without executing them."""
     for position, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
-        if instruction.name in _NAMING and argument not in _ALLOWED:
+        if instruction.name in _GLOBAL_OPCODES and argument not in _ALLOWED:
             raise pickle.UnpicklingError
-        # Python keeps as many places as the highest number among them.
+        # The memo is as large as its highest index.
         if instruction.name == "LONG_BINPUT" and argument > position:
-            raise ValueError("its values are numbered wrongly")
+            raise ValueError("invalid memo index")
 
 
 class _Inert:
-    """Stands for all that a pickle names, and does nothing."""
+    """Inert stand-in for everything that a pickle references."""
 
     def __init__(self, *_: Any) -> None:
         pass
 
 
-class _Claims(pickle.Unpickler):
-    """Follow a checked pickle with inert values, and note how long it takes its numbers to be.
+class _StorageSizes(pickle.Unpickler):
+    """Load a checked pickle with inert values, and collect the storage sizes that it claims.
 
-    Older versions of PyTorch believe these lengths, and read on behind the numbers.
+    Older versions of PyTorch trust these sizes, and read beyond the storage.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.claimed_bytes: list[tuple[str, int]] = []
+        self.n_bytes: list[tuple[str, int]] = []
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module} {name}" == "collections OrderedDict":
@@ -197,5 +194,5 @@ class _Claims(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> None:
         _, element_bytes, key, _, length = pid
         if not (isinstance(key, str) and isinstance(element_bytes, int) and isinstance(length, int)):
-            raise ValueError("numbers without a length")
-        self.claimed_bytes.append((key, element_bytes * length))
+            raise ValueError("storage without a length")
+        self.n_bytes.append((key, element_bytes * length))

@@ -72,7 +72,7 @@ def start_group(device: torch.device, ranks: Ranks) -> None:
 
 
 def stop_ranks() -> None:
-    """End the process group, if any, and leave the store; `run_command_line` does so itself."""
+    """End the process group, if any, and leave the store."""
     stop_group()
     if find_ranks().is_distributed:
         get_rank_store().leave(wait_s=LEAVE_TIMEOUT_S)
@@ -171,7 +171,7 @@ def average_buffers(module: nn.Module) -> None:
 
 
 def wrap_ddp(module: nn.Module, device: torch.device, *, find_unused_parameters: bool) -> nn.Module:
-    """Wrap a module in DistributedDataParallel, which averages gradients over the ranks.
+    """Wrap a module in DistributedDataParallel, which averages gradients.
 
     Buffers are not synchronised; see `average_buffers`.
 

@@ -1,4 +1,4 @@
-"""Read this process's rank from the environment variables of `torchrun` and `script/launch.py`."""
+"""Read this process's rank from the environment variables of `torchrun`."""
 
 import os
 from collections.abc import Mapping

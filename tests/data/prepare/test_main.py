@@ -95,7 +95,7 @@ BAD_WORDS = {
         )
         for name in ("123", "1e5", "True", "2_0", "0x1F")
     },
-    "data folder is a file": ([*NEEDED, "data_dir=note.txt"], "data_dir: note.txt cannot be made"),
+    "data folder is a file": ([*NEEDED, "data_dir=note.txt"], "data_dir: note.txt cannot be created"),
 }
 
 

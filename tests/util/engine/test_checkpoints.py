@@ -66,7 +66,7 @@ def test_a_checkpoint_survives_saving_and_loading(tmp_path):
             torch.zeros(2, 1, 3, 3).double(),
             r"weights\.0\.weight must be torch.float32",
         ),
-        (("weights", "0.bias"), torch.zeros(1).expand(1 << 40), r"weights\.0\.bias must be plain numbers"),
+        (("weights", "0.bias"), torch.zeros(1).expand(1 << 40), r"weights\.0\.bias must be a plain tensor"),
         (("weights", "0.bias"), "text", r"weights\.0\.bias must be a tensor"),
         (
             ("weights", "1.num_batches_tracked"),

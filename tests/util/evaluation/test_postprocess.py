@@ -1,11 +1,11 @@
-"""One piece without holes: by hand, by properties, and against a flood fill in plain loops."""
+"""One component without holes: by hand, by properties, and against a flood fill in plain loops."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from util.evaluation.postprocess import clean_up, largest_component
+from util.evaluation.postprocess import largest_component
 
 
 def _probabilities(*slices):
@@ -17,7 +17,7 @@ def _probabilities(*slices):
 JUST_ABOVE = np.nextafter(np.float32(0.5), np.float32(1))
 
 
-def test_smaller_pieces_become_0_and_the_rest_stays():
+def test_smaller_components_become_0_and_the_rest_is_unchanged():
     probabilities = _probabilities(
         ["99..8", "9...3"],
         ["....4", "6...."],
@@ -27,10 +27,10 @@ def test_smaller_pieces_become_0_and_the_rest_stays():
         ["99...", "9...3"],
         ["....4", "6...."],
     )
-    np.testing.assert_array_equal(clean_up(probabilities), expected)
+    np.testing.assert_array_equal(keep_largest_component(probabilities), expected)
 
 
-def test_voxels_that_touch_by_a_corner_alone_are_one_piece():
+def test_voxels_that_touch_only_by_a_corner_are_connected():
     probabilities = _probabilities(
         ["7....", ".....", "....."],
         [".7...", ".....", "....."],
@@ -38,21 +38,21 @@ def test_voxels_that_touch_by_a_corner_alone_are_one_piece():
     )
     expected = probabilities.copy()
     expected[2, 0, 4] = 0
-    np.testing.assert_array_equal(clean_up(probabilities), expected)
+    np.testing.assert_array_equal(keep_largest_component(probabilities), expected)
 
 
 def test_holes_of_a_slice_are_filled_just_above_a_half():
     probabilities = _probabilities(["9999.", "9.29.", "9999.", "....."])
-    cleaned = clean_up(probabilities)
+    cleaned = keep_largest_component(probabilities)
     expected = probabilities.copy()
     expected[0, 1, 1:3] = JUST_ABOVE
     np.testing.assert_array_equal(cleaned, expected)
     assert (cleaned[0, 1, 1:3] > 0.5).all()
 
 
-def test_a_piece_in_a_hole_stays_as_it_was():
+def test_a_component_in_a_hole_is_unchanged():
     probabilities = _probabilities(["99999", "9...9", "9.8.9", "9...9", "99999"])
-    cleaned = clean_up(probabilities)
+    cleaned = keep_largest_component(probabilities)
     assert cleaned[0, 2, 2] == np.float32(0.8)
     assert (cleaned > 0.5).all()
     assert np.count_nonzero(cleaned == JUST_ABOVE) == 8
@@ -67,33 +67,33 @@ def test_a_piece_in_a_hole_stays_as_it_was():
         (["9999", "9..9", "99.9"], False),
     ],
 )
-def test_a_hole_is_what_no_path_across_edges_leads_out_of(rows, is_filled):
-    assert (clean_up(_probabilities(rows))[0, 1, 1] > 0.5) == is_filled
+def test_a_hole_is_4_connected_background_off_the_border(rows, is_filled):
+    assert (keep_largest_component(_probabilities(rows))[0, 1, 1] > 0.5) == is_filled
 
 
 def test_a_hole_is_one_within_its_slice_whatever_its_neighbours_hold():
     ring, disc, open_ring = ["999", "9.9", "999"], ["999", "999", "999"], ["999", "9.9", "9.9"]
-    cleaned = clean_up(_probabilities(disc, open_ring, ring))
+    cleaned = keep_largest_component(_probabilities(disc, open_ring, ring))
     assert cleaned[1, 1, 1] == 0
     assert cleaned[2, 1, 1] == JUST_ABOVE
 
 
 def test_exactly_a_half_is_not_predicted():
     probabilities = _probabilities(["5.66"])
-    np.testing.assert_array_equal(clean_up(probabilities), probabilities)
-    assert not clean_up(_probabilities(["6.5.66"]))[0, 0, 0]
-    assert clean_up(_probabilities(["6.5.66"]))[0, 0, 2] == 0.5
+    np.testing.assert_array_equal(keep_largest_component(probabilities), probabilities)
+    assert not keep_largest_component(_probabilities(["6.5.66"]))[0, 0, 0]
+    assert keep_largest_component(_probabilities(["6.5.66"]))[0, 0, 2] == 0.5
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (1, 1, 1), (0, 4, 5)])
 def test_an_empty_prediction_stays_as_it_is(shape):
     probabilities = np.full(shape, 0.3, dtype=np.float32)
-    cleaned = clean_up(probabilities)
+    cleaned = keep_largest_component(probabilities)
     np.testing.assert_array_equal(cleaned, probabilities)
     assert cleaned.dtype == np.float32
 
 
-def test_of_equally_large_pieces_the_first_in_raster_order_stays():
+def test_the_first_of_equally_large_components_is_kept():
     probabilities = _probabilities([".77.", "....", "7..."], ["....", "....", "7.77"])
     kept = largest_component(probabilities > 0.5)
     assert np.argwhere(kept).tolist() == [[0, 0, 1], [0, 0, 2]]
@@ -111,11 +111,11 @@ def test_a_later_larger_piece_wins_over_the_first():
 def test_the_input_is_unchanged_and_the_type_kept(dtype):
     probabilities = np.random.default_rng(0).random((4, 9, 7)).astype(dtype)
     before = probabilities.copy()
-    cleaned = clean_up(probabilities)
+    cleaned = keep_largest_component(probabilities)
     np.testing.assert_array_equal(probabilities, before)
     assert cleaned.dtype == dtype
     assert not np.array_equal(cleaned, before)
-    np.testing.assert_array_equal(clean_up(probabilities), cleaned)
+    np.testing.assert_array_equal(keep_largest_component(probabilities), cleaned)
 
 
 def _flood(mask, start, steps):
@@ -132,7 +132,7 @@ def _flood(mask, start, steps):
     return reached
 
 
-def _clean_literally(probabilities):
+def _postprocess_literally(probabilities):
     predicted = probabilities > 0.5
     cube = list(itertools.product((-1, 0, 1), repeat=3))
     pieces = []
@@ -161,9 +161,11 @@ def _clean_literally(probabilities):
 
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.5, 0.65])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_predictions_are_cleaned_as_plain_loops_clean_them(seed, share):
+def test_random_predictions_equal_plain_loops(seed, share):
     generator = np.random.default_rng(seed)
     probabilities = np.where(
         generator.random((4, 9, 8)) < share, generator.uniform(0.51, 1, (4, 9, 8)), generator.uniform(0, 0.5)
     ).astype(np.float32)
-    np.testing.assert_array_equal(clean_up(probabilities), _clean_literally(probabilities))
+    np.testing.assert_array_equal(
+        keep_largest_component(probabilities), _postprocess_literally(probabilities)
+    )

@@ -1,4 +1,4 @@
-"""Predictions lie on the whole grid of their scan."""
+"""Predictions are written on the full grid of their scan."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_an_organ_found_nowhere_leaves_an_empty_file(tmp_path):
         assert volume.shape == geometry.shape == (5, 2, 3)
 
 
-def test_probabilities_are_left_as_they_were(tmp_path):
+def test_probabilities_are_unchanged(tmp_path):
     probabilities = np.full((1, 2, 3), 0.9, dtype=np.float32)
     writer = PredictionWriter(tmp_path)
     writer.add(7, GEOMETRY, label=1, organ="liver", slices=np.array([2]), probabilities=probabilities)
@@ -97,7 +97,7 @@ def test_probabilities_are_left_as_they_were(tmp_path):
     assert (probabilities == np.float32(0.9)).all()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         _add(PredictionWriter(tmp_path / "file"), label=1, organ="liver", slices=[0], probabilities=[0.9] * 6)

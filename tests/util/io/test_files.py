@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all."""
+"""A file is replaced completely or not at all."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from util.errors import UserError
 from util.io import files
-from util.io.files import make_folder, remove_file, remove_leftovers, replaced_file, try_lock, write_text
+from util.io.files import atomic_write, make_folder, remove_file, remove_leftovers, try_lock, write_text
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,48 +34,48 @@ def _assert_untouched(path):
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_the_new_content_takes_the_old_ones_place(path):
-    with replaced_file(path) as temporary:
+def test_new_content_replaces_the_old(path):
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_temporary_file_lies_beside_the_file_with_the_asked_ending(path):
-    with replaced_file(path, suffix=".nii.gz") as temporary:
+def test_the_temporary_file_is_a_sibling_with_the_requested_suffix(path):
+    with atomic_write(path, suffix=".nii.gz") as temporary:
         # Another folder may be another disk, onto which nothing can be renamed.
         assert temporary.parent == path.parent
         assert temporary.name.endswith(".nii.gz")
         assert temporary.name.startswith(".")
 
 
-def test_missing_folders_are_made(tmp_path):
+def test_missing_folders_are_created(tmp_path):
     write_text(tmp_path / "a" / "b" / "note.txt", "größer")
     assert (tmp_path / "a" / "b" / "note.txt").read_bytes() == "größer".encode()
 
 
 def _write_half(path, error):
-    with replaced_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("half")
         raise error
 
 
 @pytest.mark.parametrize("error", [ValueError("defect"), KeyboardInterrupt(), UserError("bad")])
-def test_a_writer_that_fails_leaves_the_previous_file_and_its_own_error(path, error):
+def test_a_failed_write_keeps_the_previous_file_and_its_exception(path, error):
     with pytest.raises(type(error)) as caught:
         _write_half(path, error)
     assert caught.value is error
     _assert_untouched(path)
 
 
-def test_a_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path):
-    with pytest.raises(ValueError, match="defect"), replaced_file(tmp_path / "new.txt"):
+def test_a_failed_write_creates_no_file(tmp_path):
+    with pytest.raises(ValueError, match="defect"), atomic_write(tmp_path / "new.txt"):
         raise ValueError("defect")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_in_the_writer_is_told_in_one_line(path):
+def test_a_full_disk_in_the_writer_is_reported_in_one_line(path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(UserError, match=r"table\.csv: cannot be written \(No space left") as caught:
         _write_half(path, error)
@@ -99,13 +99,13 @@ def test_content_is_synced_before_it_is_renamed(path, monkeypatch):
     assert steps == ["fsync", "replace", "fsync"]  # the folder at last
 
 
-def test_a_folder_that_cannot_be_made_is_told_in_one_line(path):
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(path):
     with pytest.raises(UserError, match=r"cannot be written \(.+\); free some space or choose another"):
         write_text(path / "inside a file.txt", "new")
     _assert_untouched(path)
 
 
-def test_a_folder_in_the_files_place_is_told_in_one_line(tmp_path):
+def test_a_folder_instead_of_a_file_is_reported_in_one_line(tmp_path):
     (tmp_path / "taken" / "inside").mkdir(parents=True)
     with pytest.raises(UserError, match="taken: cannot be written"):
         write_text(tmp_path / "taken", "new")
@@ -123,7 +123,7 @@ def test_permissions_follow_the_umask(tmp_path, umask, mode):
     assert (tmp_path / "note.txt").stat().st_mode & 0o777 == mode
 
 
-def test_a_folder_is_made_with_those_above_it_and_kept_where_it_is(tmp_path):
+def test_a_folder_is_created_with_its_parents_or_kept(tmp_path):
     folder = tmp_path / "runs" / "fold_0"
     assert make_folder(folder, key="path.log_dir") == folder
     (folder / "note.txt").write_text("kept")
@@ -132,9 +132,9 @@ def test_a_folder_is_made_with_those_above_it_and_kept_where_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
-def test_a_file_in_a_folders_place_is_told_with_the_key(path, below):
+def test_a_file_instead_of_a_folder_is_reported_with_the_key(path, below):
     with pytest.raises(
-        UserError, match=r"^path\.log_dir: .*table\.csv.* cannot be made \(.+\); choose another folder$"
+        UserError, match=r"^path\.log_dir: .*table\.csv.* cannot be created \(.+\); choose another folder$"
     ) as caught:
         make_folder(path / below, key="path.log_dir")
     assert "\n" not in str(caught.value)
@@ -150,18 +150,18 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(path):
     assert sorted(entry.name for entry in path.parent.iterdir()) == sorted(kept)
 
 
-def test_what_is_being_written_is_no_leftover(path):
-    with replaced_file(path, suffix=".csv") as temporary:
+def test_a_file_being_written_is_not_a_leftover(path):
+    with atomic_write(path, suffix=".csv") as temporary:
         temporary.write_text("new")
         remove_leftovers(path.parent)
         assert temporary.exists()
     assert path.read_text() == "new"
 
 
-def test_a_killed_writer_leaves_what_can_be_told_from_a_living_ones(path):
+def test_leftovers_of_a_killed_writer_differ_from_files_being_written(path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom util.io.files import replaced_file\n"
-        "with replaced_file(Path(sys.argv[1])) as temporary:\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom util.io.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=False)
@@ -171,8 +171,8 @@ def test_a_killed_writer_leaves_what_can_be_told_from_a_living_ones(path):
     _assert_untouched(path)
 
 
-def test_on_a_network_fresh_files_are_kept_for_their_locks_may_hold_elsewhere(path, monkeypatch):
-    monkeypatch.setattr(files, "_LOCAL", set())
+def test_recent_files_on_network_file_systems_are_kept(path, monkeypatch):
+    monkeypatch.setattr(files, "_LOCAL_FILE_SYSTEMS", set())
     leftover = path.parent / ".table.csv.abcd1234.tmp"
     leftover.touch()
     remove_leftovers(path.parent)
@@ -183,7 +183,7 @@ def test_on_a_network_fresh_files_are_kept_for_their_locks_may_hold_elsewhere(pa
     assert not leftover.exists()
 
 
-def test_a_folder_that_is_not_there_has_no_leftovers(tmp_path):
+def test_a_missing_folder_has_no_leftovers(tmp_path):
     remove_leftovers(tmp_path / "gone")
     assert not (tmp_path / "gone").exists()
 
@@ -206,12 +206,12 @@ def test_writing_needs_no_locks(path, monkeypatch):
     assert sorted(entry.name for entry in path.parent.iterdir()) == [".table.csv.abcdefgh.tmp", "table.csv"]
 
 
-def test_a_file_is_removed_if_it_is_there(path):
+def test_a_file_is_removed_if_it_exists(path):
     remove_file(path)
     remove_file(path)
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_removed_is_told_in_one_line(tmp_path):
+def test_a_file_that_cannot_be_removed_is_reported_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"folder: cannot be removed \(.+\); make its folder writable$"):
         remove_file(make_folder(tmp_path / "folder", key="x"))

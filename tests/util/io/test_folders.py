@@ -1,4 +1,4 @@
-"""A folder that cannot be is told by its key before anything is made."""
+"""A folder that cannot be is message by its key before anything is made."""
 
 import os
 
@@ -8,7 +8,7 @@ from util.errors import UserError
 from util.io.folders import check_folder
 
 
-def test_folders_that_are_there_or_can_be_made_pass(tmp_path):
+def test_existing_or_creatable_folders_pass(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for folder in (tmp_path, tmp_path / "a" / "b", tmp_path / "link", tmp_path / "link" / "a"):
         check_folder(folder, key="path.log_dir", for_writing=True)
@@ -16,23 +16,23 @@ def test_folders_that_are_there_or_can_be_made_pass(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("file", r": must be a folder, found a file at .*/file; choose another one"),
         ("file/a/b", r": must be a folder, found a file at .*/file; choose another one"),
-        ("link", r": .*/link is a link to .*/gone, which does not exist; mount or make that"),
-        ("link/a", r": .*/link is a link to .*/gone, which does not exist; mount or make that"),
-        ("x" * 300, r": cannot be a folder \(.*File name too long"),
+        ("link", r": .*/link is a link to .*/gone, which does not exist; mount or create that"),
+        ("link/a", r": .*/link is a link to .*/gone, which does not exist; mount or create that"),
+        ("x" * 300, r": not a valid folder \(.*File name too long"),
     ],
 )
-def test_what_is_in_the_way_is_named(tmp_path, name, told):
+def test_an_obstacle_is_named(tmp_path, name, message):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match=f"path.log_dir=.*{told}"):
+    with pytest.raises(UserError, match=f"path.log_dir=.*{message}"):
         check_folder(tmp_path / name, key="path.log_dir")
 
 
-def test_a_folder_without_permission_is_refused_for_writing_alone(tmp_path, monkeypatch):
+def test_a_read_only_folder_is_refused_only_for_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda place, mode: False)
     check_folder(tmp_path, key="path.log_dir")
     with pytest.raises(UserError, match=r"path.log_dir=.*: cannot be written; choose another folder"):

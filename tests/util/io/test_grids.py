@@ -1,4 +1,4 @@
-"""Cutting and turning leave every voxel where it is in the patient."""
+"""Cropping and reorienting keep the position of every voxel in the patient."""
 
 import itertools
 import math
@@ -9,18 +9,17 @@ import pytest
 import SimpleITK as sitk
 
 from util.io.grids import (
-    Turn,
-    cut_grid,
-    cut_volume,
-    find_turn,
+    crop_grid,
+    crop_volume,
+    find_reorientation,
     is_orientation,
     orient_like,
-    orient_like_most,
+    orient_like_majority,
     orient_slices,
     orientation,
+    reorient_grid,
+    reorient_volume,
     same_axes,
-    turn_grid,
-    turn_volume,
 )
 from util.io.image_io import Geometry, to_sitk
 
@@ -48,7 +47,7 @@ def directions():
             yield (oblique() @ straight).ravel()
 
 
-def place_of(volume, geometry, value):
+def position_of(volume, geometry, value):
     """Where the voxel of this value lies, computed with SimpleITK."""
     index = np.argwhere(volume == value)[0]
     return to_sitk(volume, geometry).TransformIndexToPhysicalPoint([int(i) for i in index[::-1]])
@@ -68,56 +67,56 @@ def test_letters_that_name_each_axis_once_are_an_orientation(letters):
 
 
 @pytest.mark.parametrize("letters", ["", "LP", "LRS", "LPSS", "lps", "XYZ", "LLS"])
-def test_other_letters_are_none(letters):
+def test_other_letters_are_not_an_orientation(letters):
     assert not is_orientation(letters)
 
 
-def test_a_turn_by_hand():
-    # Rows run to the front; turned to the back the last row comes first, 3 rows of 1.25 mm further.
+def test_a_reorientation_by_hand():
+    # Rows run to the front; flipped to the back the last row comes first, 3 rows of 1.25 mm further.
     present = geometry_of((1, 0, 0, 0, -1, 0, 0, 0, 1))
-    turn = find_turn(present, "LPS")
-    assert turn == Turn((0, 1, 2), (False, True, False))
-    turned = turn_grid(present, turn)
-    assert turned.origin_mm == pytest.approx((10.0, -20.0 - 3 * 1.25, 30.0))
-    assert turned.direction == pytest.approx(AXIAL)
+    transform = find_reorientation(present, "LPS")
+    assert transform.tolist() == [[0, 1], [1, -1], [2, 1]]
+    reoriented = reorient_grid(present, transform)
+    assert reoriented.origin_mm == pytest.approx((10.0, -20.0 - 3 * 1.25, 30.0))
+    assert reoriented.direction == pytest.approx(AXIAL)
     volume = np.arange(60).reshape(SHAPE)
-    assert np.array_equal(turn_volume(volume, turn), volume[:, ::-1])
+    assert np.array_equal(reorient_volume(volume, transform), volume[:, ::-1])
 
 
-@pytest.mark.parametrize("wanted", ["LPS", "RAS", "SRP", "AIL"])
-def test_a_turned_voxel_stays_at_its_place_in_any_orientation(wanted):
+@pytest.mark.parametrize("letters", ["LPS", "RAS", "SRP", "AIL"])
+def test_a_reoriented_voxel_keeps_its_position(letters):
     volume = np.arange(60, dtype=np.int16).reshape(SHAPE)
     for direction in directions():
         present = geometry_of(direction)
-        turn = find_turn(present, wanted)
-        turned, grid = turn_volume(volume, turn), turn_grid(present, turn)
-        assert orientation(grid) == wanted
-        assert turned.flags.c_contiguous
-        assert turned.shape == grid.shape
+        transform = find_reorientation(present, letters)
+        reoriented, grid = reorient_volume(volume, transform), reorient_grid(present, transform)
+        assert orientation(grid) == letters
+        assert reoriented.flags.c_contiguous
+        assert reoriented.shape == grid.shape
         for value in (0, 7, 33, 59):
-            expected = place_of(volume, present, value)
-            assert place_of(turned, grid, value) == pytest.approx(expected, abs=1e-9)
+            expected = position_of(volume, present, value)
+            assert position_of(reoriented, grid, value) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("wanted", ["LPS", "RAS", "PIR"])
-def test_turning_is_what_simpleitk_does(wanted):
+@pytest.mark.parametrize("letters", ["LPS", "RAS", "PIR"])
+def test_reorientation_equals_simpleitks(letters):
     volume = np.arange(60, dtype=np.int16).reshape(SHAPE)
     for direction in directions():
         present = geometry_of(direction)
-        turn = find_turn(present, wanted)
-        turned = to_sitk(turn_volume(volume, turn), turn_grid(present, turn))
-        expected = sitk.DICOMOrient(to_sitk(volume, present), wanted)
-        assert np.array_equal(sitk.GetArrayFromImage(turned), sitk.GetArrayFromImage(expected))
-        assert turned.GetSpacing() == pytest.approx(expected.GetSpacing())
-        assert turned.GetOrigin() == pytest.approx(expected.GetOrigin(), abs=1e-9)
-        assert turned.GetDirection() == pytest.approx(expected.GetDirection(), abs=1e-9)
+        transform = find_reorientation(present, letters)
+        reoriented = to_sitk(reorient_volume(volume, transform), reorient_grid(present, transform))
+        expected = sitk.DICOMOrient(to_sitk(volume, present), letters)
+        assert np.array_equal(sitk.GetArrayFromImage(reoriented), sitk.GetArrayFromImage(expected))
+        assert reoriented.GetSpacing() == pytest.approx(expected.GetSpacing())
+        assert reoriented.GetOrigin() == pytest.approx(expected.GetOrigin(), abs=1e-9)
+        assert reoriented.GetDirection() == pytest.approx(expected.GetDirection(), abs=1e-9)
 
 
-def test_between_two_axes_no_patient_axis_is_named_twice():
+def test_no_patient_axis_is_named_twice_between_two_axes():
     half = math.sqrt(0.5)
     tilted = geometry_of((half, half, 0, half, -half, 0, 0, 0, 1))
     assert is_orientation(orientation(tilted))
-    assert orientation(turn_grid(tilted, find_turn(tilted, "LPS"))) == "LPS"
+    assert orientation(reorient_grid(tilted, find_reorientation(tilted, "LPS"))) == "LPS"
 
 
 @pytest.mark.parametrize(
@@ -130,28 +129,30 @@ def test_between_two_axes_no_patient_axis_is_named_twice():
         ((-3, 0, 0), (2, 1, 1), [[[9]], [[9]]]),
     ],
 )
-def test_a_box_is_cut_out_and_filled_by_hand(start, shape, expected):
+def test_a_box_is_cropped_and_padded_by_hand(start, shape, expected):
     volume = np.arange(8, dtype=np.int16).reshape(1, 2, 4)
-    cut = cut_volume(volume, start, shape, fill=9)
-    assert np.array_equal(cut, expected)
-    assert cut.dtype == np.int16
+    cropped = crop_volume(volume, start, shape, fill=9)
+    assert np.array_equal(cropped, expected)
+    assert cropped.dtype == np.int16
 
 
-def test_a_cut_voxel_stays_at_its_place_on_an_oblique_grid():
+def test_a_cropped_voxel_keeps_its_position_on_an_oblique_grid():
     volume, present = np.arange(60, dtype=np.int16).reshape(SHAPE), geometry_of(oblique().ravel())
     start, shape = (1, -2, 2), (2, 7, 2)
-    cut, grid = cut_volume(volume, start, shape, fill=-1), cut_grid(present, start, shape)
+    cropped, grid = crop_volume(volume, start, shape, fill=-1), crop_grid(present, start, shape)
     for value in (22, 58):
-        assert place_of(cut, grid, value) == pytest.approx(place_of(volume, present, value), abs=1e-9)
+        assert position_of(cropped, grid, value) == pytest.approx(
+            position_of(volume, present, value), abs=1e-9
+        )
 
 
-def turned_about_z(degrees):
+def rotated_about_z(degrees):
     a = math.radians(degrees)
     return (math.cos(a), -math.sin(a), 0, math.sin(a), math.cos(a), 0, 0, 0, 1)
 
 
 def test_axes_are_the_same_but_for_obliquity():
-    axial, at_44, at_46 = (geometry_of(turned_about_z(angle)) for angle in (0, 44, 46))
+    axial, at_44, at_46 = (geometry_of(rotated_about_z(angle)) for angle in (0, 44, 46))
     assert orientation(at_44) != orientation(at_46)
     assert same_axes(at_44, at_46)
     assert same_axes(axial, at_44)
@@ -160,26 +161,26 @@ def test_axes_are_the_same_but_for_obliquity():
     assert not same_axes(axial, geometry_of((0, 1, 0, 1, 0, 0, 0, 0, 1)))
 
 
-def test_all_are_turned_to_run_as_most_do():
+def test_grids_are_oriented_like_the_majority():
     stored = {"a": AXIAL, "b": AXIAL, "c": (-1, 0, 0, 0, 1, 0, 0, 0, 1), "d": (1, 0, 0, 0, -1, 0, 0, 0, 1)}
-    stored |= {"e": (0, 1, 0, 1, 0, 0, 0, 0, 1), "f": turned_about_z(40)}
+    stored |= {"e": (0, 1, 0, 1, 0, 0, 0, 0, 1), "f": rotated_about_z(40)}
     grids = {name: geometry_of(direction) for name, direction in stored.items()}
-    wanted = orient_like_most(grids)
+    letters = orient_like_majority(grids)
     for name, grid in grids.items():
-        turned = turn_grid(grid, find_turn(grid, wanted[name]))
-        assert same_axes(turned, grids["a"])
-    assert {name: orientation(grids[name]) == letters for name, letters in wanted.items()} == {
+        reoriented = reorient_grid(grid, find_reorientation(grid, letters[name]))
+        assert same_axes(reoriented, grids["a"])
+    assert {name: orientation(grids[name]) == letters for name, letters in letters.items()} == {
         **dict.fromkeys("abf", True),
         **dict.fromkeys("cde", False),
     }
-    assert orient_like_most({}) == {}
+    assert orient_like_majority({}) == {}
 
 
 @pytest.mark.parametrize("direction", list(directions())[::5])
-def test_a_grid_is_brought_to_any_other_one_s_axes_by_swaps_and_flips(direction):
+def test_a_grid_is_oriented_like_any_other_by_swaps_and_flips(direction):
     grid, reference = geometry_of(direction), geometry_of((oblique() @ np.eye(3)[:, [2, 0, 1]]).ravel())
-    turned = turn_grid(grid, find_turn(grid, orient_like(grid, reference)))
-    assert same_axes(turned, reference)
+    reoriented = reorient_grid(grid, find_reorientation(grid, orient_like(grid, reference)))
+    assert same_axes(reoriented, reference)
 
 
 CORONAL, SAGITTAL = (1, 0, 0, 0, 0, -1, 0, 1, 0), (0, 0, 1, -1, 0, 0, 0, -1, 0)
@@ -205,12 +206,12 @@ SHORT_AXIS = (0.71, 0.35, 0.61, 0.61, -0.71, -0.35, 0.35, 0.61, -0.71)
 def test_each_grid_keeps_the_axis_of_its_slices(direction, spacing_mm, letters):
     grid = replace(geometry_of(direction), spacing_mm=spacing_mm)
     assert orient_slices(grid) == letters
-    turned = turn_grid(grid, find_turn(grid, letters))
-    assert orientation(turned) == letters
+    reoriented = reorient_grid(grid, find_reorientation(grid, letters))
+    assert orientation(reoriented) == letters
 
 
 def test_an_oblique_stack_keeps_its_slices():
     columns = np.linalg.qr(np.reshape(SHORT_AXIS, (3, 3)))[0]
     grid = replace(geometry_of(columns.ravel()), spacing_mm=(9, 1.3, 1.3))
-    turned = turn_grid(grid, find_turn(grid, orient_slices(grid)))
-    assert turned.spacing_mm == (9, 1.3, 1.3)
+    reoriented = reorient_grid(grid, find_reorientation(grid, orient_slices(grid)))
+    assert reoriented.spacing_mm == (9, 1.3, 1.3)

@@ -1,4 +1,4 @@
-"""Volumes keep their voxels and their place in the patient; damaged files are refused."""
+"""Volumes keep their voxels and geometry; damaged files are refused."""
 
 import gzip
 import math
@@ -80,20 +80,20 @@ def test_another_reader_finds_the_voxels_in_reverse_axis_order(tmp_path):
     np.testing.assert_allclose(file.header.get_zooms(), (1.5, 1.25, 7.7), rtol=1e-6)
 
 
-def test_places_of_voxels_are_simpleitks_and_lead_back(geometry):
+def test_positions_equal_simpleitks_and_convert_back(geometry):
     image = to_sitk(_volume(), geometry)
     for index in ((0, 0, 0), (0, 0, 4), (0, 3, 0), (2, 0, 0), (2, 3, 4)):
         expected = image.TransformIndexToPhysicalPoint(index[::-1])
-        np.testing.assert_allclose(geometry.place_mm(index), expected, atol=1e-9)
+        np.testing.assert_allclose(geometry.position_mm(index), expected, atol=1e-9)
         np.testing.assert_allclose(geometry.index_at(expected), index, atol=1e-9)
     many = np.moveaxis(np.indices(geometry.shape), 0, -1)
-    np.testing.assert_allclose(geometry.index_at(geometry.place_mm(many)), many, atol=1e-9)
+    np.testing.assert_allclose(geometry.index_at(geometry.position_mm(many)), many, atol=1e-9)
 
 
-def test_axes_stand_in_the_order_of_the_array(geometry):
+def test_axes_are_in_array_order(geometry):
     for axis, step_mm in enumerate(geometry.spacing_mm):
         index = np.eye(3)[axis]
-        step = (geometry.place_mm(index) - geometry.place_mm((0, 0, 0))) / step_mm
+        step = (geometry.position_mm(index) - geometry.position_mm((0, 0, 0))) / step_mm
         np.testing.assert_allclose(geometry.axes[:, axis], step, atol=1e-9)
     assert geometry.with_axes(geometry.axes) == geometry
 
@@ -113,13 +113,13 @@ def test_the_dtype_is_kept(tmp_path, dtype):
     assert read_volume(tmp_path / "a.nii.gz")[0].dtype == dtype
 
 
-def test_a_volume_that_is_not_contiguous_is_written_as_it_looks(tmp_path):
+def test_a_non_contiguous_volume_is_written_correctly(tmp_path):
     volume = _volume((5, 4, 3)).transpose(2, 1, 0)
     write_volume(tmp_path / "a.nii.gz", volume, GEOMETRIES["axial"])
     assert np.array_equal(read_volume(tmp_path / "a.nii.gz")[0], volume)
 
 
-def test_the_geometry_alone_is_that_of_the_volume(tmp_path, geometry):
+def test_read_geometry_equals_that_of_the_volume(tmp_path, geometry):
     write_volume(tmp_path / "a.nii.gz", _volume(), geometry)
     assert read_geometry(tmp_path / "a.nii.gz") == read_volume(tmp_path / "a.nii.gz")[1]
 
@@ -143,7 +143,7 @@ def test_grids_are_the_same_within_a_hundredth_of_a_millimetre(change, same):
 
 
 def test_a_volume_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"volume \(3, 4, 6\) must have the geometry's shape \(3, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"volume shape \(3, 4, 6\) must equal the geometry's \(3, 4, 5\)"):
         write_volume(tmp_path / "a.nii.gz", _volume((3, 4, 6)), GEOMETRIES["axial"])
     assert list(tmp_path.iterdir()) == []
 
@@ -158,7 +158,7 @@ def test_a_missing_file_is_named(tmp_path, read):
 
 @pytest.mark.parametrize("read", [read_volume, read_geometry])
 @pytest.mark.parametrize("content", [b"", b"no image\n" * 100, gzip.compress(b"no image\n" * 100, mtime=0)])
-def test_a_file_that_is_no_image_is_refused_in_one_line(tmp_path, read, content):
+def test_a_file_that_is_not_an_image_is_refused_in_one_line(tmp_path, read, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.nii\.gz: cannot be read as an image \(.+\); restore") as caught:
         read(tmp_path / "a.nii.gz")
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_image_is_refused_in_one_line(tmp_path, read, content)
 
 
 @pytest.mark.parametrize("missing_bytes", [1, 8, 200, 5000])
-def test_a_file_that_was_cut_off_is_refused(path, missing_bytes):
+def test_a_truncated_file_is_refused(path, missing_bytes):
     # ITK alone gives zeros for the missing voxels without a word.
     path.write_bytes(path.read_bytes()[:-missing_bytes])
     with pytest.raises(UserError, match=r"image_7\.nii\.gz: cannot be read as an image \(.*ended before"):
@@ -181,7 +181,7 @@ def test_a_file_whose_checksum_is_wrong_is_refused(path):
         read_volume(path)
 
 
-def test_an_unpacked_file_under_a_packed_name_is_read(path):
+def test_an_uncompressed_file_with_a_gz_suffix_is_read(path):
     volume, geometry = read_volume(path)
     path.write_bytes(gzip.decompress(path.read_bytes()))
     stored, found = read_volume(path)
@@ -199,7 +199,7 @@ def test_an_unpacked_file_under_a_packed_name_is_read(path):
     ],
     ids=["2D", "4D", "colours"],
 )
-def test_only_3d_images_of_single_values_are_taken(tmp_path, read, shape, is_vector, size):
+def test_only_3d_images_of_scalars_are_read(tmp_path, read, shape, is_vector, size):
     image = sitk.GetImageFromArray(np.zeros(shape, np.float32), isVector=is_vector)
     sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
     with pytest.raises(UserError) as caught:
@@ -231,7 +231,7 @@ def _file_size_limit(n_bytes):
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 500, 9000])
-def test_a_disk_that_fills_while_writing_is_noticed(path, limit_bytes):
+def test_a_disk_that_fills_up_while_writing_is_reported(path, limit_bytes):
     # ITK alone leaves a cut file without a word.
     before, geometry = path.read_bytes(), read_geometry(path)
     volume = np.random.default_rng(1).integers(0, 30000, geometry.shape).astype(np.int16)

@@ -1,4 +1,4 @@
-"""Resampling is SimpleITK's; masks come back to the grid that they were resampled from."""
+"""Resampling equals SimpleITK's; masks are restored on their original grid."""
 
 import math
 from dataclasses import replace
@@ -106,7 +106,7 @@ def test_arguments_are_unchanged():
     assert np.array_equal(label_map, kept)
 
 
-def test_a_mask_on_its_own_grid_comes_back_as_it_is():
+def test_a_mask_on_its_own_grid_is_unchanged():
     mask = np.random.default_rng(2).random((6, 9, 8)) > 0.6
     geometry = oblique(mask.shape, (5.0, 1.7, 1.9))
     assert np.array_equal(restore_on_grid(mask, geometry, geometry), mask)
@@ -134,7 +134,7 @@ def test_the_original_s_last_slices_take_the_nearest_sample():
     assert restore_on_grid(mask, column(2, 2.0), column(4, 1.0)).ravel().tolist() == [False, True, True, True]
 
 
-def test_what_was_cut_off_is_outside():
+def test_cropped_regions_are_outside():
     mask = np.ones((1, 1, 3), bool)
     restored = restore_on_grid(mask, line(3, origin_mm=4.0), line(10))
     assert np.flatnonzero(restored).tolist() == [4, 5, 6]
@@ -160,12 +160,14 @@ def test_axes_in_another_order_and_direction_are_followed():
     restored = restore_on_grid(mask, geometry, original)
     index = np.argwhere(restored)
     assert index.tolist() == [[0, 1, 1]]
-    assert original.place_mm(index[0]).tolist() == geometry.place_mm((1, 0, 2)).tolist() == [2, 0, 3]
+    assert original.position_mm(index[0]).tolist() == geometry.position_mm((1, 0, 2)).tolist() == [2, 0, 3]
 
 
-def test_grids_that_are_turned_against_each_other_are_refused():
+def test_grids_rotated_relative_to_each_other_are_refused():
     mask = np.ones((3, 4, 5), bool)
-    with pytest.raises(UserError, match="turned against the original grid; give the geometry of the scan"):
+    with pytest.raises(
+        UserError, match="rotated relative to the original grid; give the geometry of the scan"
+    ):
         restore_on_grid(
             mask, oblique(mask.shape, (1.0, 1.0, 1.0)), Geometry((3, 4, 5), (1.0, 1.0, 1.0), (0, 0, 0), AXIAL)
         )

@@ -1,4 +1,4 @@
-"""Files of tensors are loaded only where every byte is as it was written."""
+"""Tensor files are loaded only if every byte is as written."""
 
 import io
 import pickle
@@ -34,15 +34,15 @@ def _write(path, members, compression=zipfile.ZIP_STORED):
             archive.writestr(name, member)
 
 
-def _refused(path, told):
+def _refused(path, message):
     with pytest.raises(
-        UserError, match=rf"a\.pt: is damaged or not a snapshot \(.*{told}.*; use another"
+        UserError, match=rf"a\.pt: is damaged or not a snapshot \(.*{message}.*; use another"
     ) as one:
         read_tensors(path, what="snapshot")
     assert "\n" not in str(one.value)
 
 
-def test_what_was_written_is_read(path):
+def test_written_tensors_are_read_back(path):
     write_tensors(path, CONTENT)
     found = read_tensors(path, what="snapshot")
     assert torch.equal(found["w"], CONTENT["w"])
@@ -50,7 +50,7 @@ def test_what_was_written_is_read(path):
     assert found["plain"] == CONTENT["plain"]
 
 
-def test_a_file_may_be_called_what_its_content_is(tmp_path):
+def test_a_file_may_have_the_name_of_its_content(tmp_path):
     path = tmp_path / "data.pkl.pth"
     torch.save(CONTENT, path)  # which names the members after the file
     assert torch.equal(read_tensors(path, what="snapshot")["w"], CONTENT["w"])
@@ -69,14 +69,14 @@ def test_every_flipped_bit_of_a_number_is_noticed(path):
 
 def test_compressed_members_are_refused(path):
     _write(path, _members(path), zipfile.ZIP_DEFLATED)
-    _refused(path, "compressed parts")
+    _refused(path, "compressed members")
 
 
-def test_a_name_that_stands_twice_is_refused(path):
+def test_a_duplicate_member_is_refused(path):
     members = _members(path)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a/data/0", members["a/data/0"][::-1])
-    _refused(path, "two parts of one name")
+    _refused(path, "duplicate members")
 
 
 def test_members_that_claim_more_than_the_file_are_refused(path):
@@ -84,21 +84,21 @@ def test_members_that_claim_more_than_the_file_are_refused(path):
     place = content.rindex(b"PK\1\2")
     content[place + 20 : place + 28] = (1 << 30).to_bytes(4, "little") * 2
     path.write_bytes(content)
-    _refused(path, "claim more than the file holds")
+    _refused(path, "members larger than the file")
 
 
-def test_numbers_shorter_than_the_pickle_says_are_refused(path):
+def test_a_storage_shorter_than_the_pickle_claims_is_refused(path):
     members = _members(path)
     members["a/data/0"] = members["a/data/0"][:-4]
     _write(path, members)
-    _refused(path, "its numbers 0 do not have the length")
+    _refused(path, "storage 0 has a wrong length")
 
 
-def test_numbers_that_are_not_there_are_refused(path):
+def test_a_missing_storage_is_refused(path):
     members = _members(path)
     del members["a/data/1"]
     _write(path, members)
-    _refused(path, "its numbers 1 do not have the length")
+    _refused(path, "storage 1 has a wrong length")
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_a_pickle_that_names_anything_else_is_refused(path, code):
     _refused(path, "more than plain tensors")
 
 
-def test_a_pickle_whose_places_are_numbered_far_apart_is_refused(path):
+def test_a_pickle_with_huge_memo_indices_is_refused(path):
     members = _members(path)
     members["a/data.pkl"] = b"\x80\x02}r\xff\xff\xff\x7f."
     _write(path, members)
-    _refused(path, "numbered wrongly")
+    _refused(path, "invalid memo index")
 
 
-def test_the_old_form_is_taken_only_where_it_is_allowed(path):
+def test_the_legacy_format_is_read_only_if_allowed(path):
     torch.save(CONTENT, path, _use_new_zipfile_serialization=False)
     check_archive(path, what="snapshot", legacy=True)
-    _refused(path, "not of PyTorch 1.6 or later")
+    _refused(path, "older than PyTorch 1.6")
 
 
-def test_code_in_the_old_form_is_refused(path):
+def test_code_in_the_legacy_format_is_refused(path):
     file = io.BytesIO()
     torch.save({"w": print}, file, _use_new_zipfile_serialization=False)
     path.write_bytes(file.getvalue())

@@ -1,4 +1,4 @@
-"""Ranks exchange values and buffers, and agree on mistakes; a single rank is left alone."""
+"""Ranks exchange values and buffers, and raise errors together; a single rank exchanges nothing."""
 
 import time
 from pathlib import Path
@@ -56,7 +56,7 @@ def _exchange():
         "broadcast": broadcast_value({"seed": ranks.rank + 40, "of": (1, None)}),
         "gathered": gather_values([ranks.rank] * (2 - ranks.rank)),
         "large": [len(value) for value in gather_values(bytes(LARGE + ranks.rank))],
-        "agreed": run_on_all_ranks(lambda: ranks.rank * 10),
+        "result": run_on_all_ranks(lambda: ranks.rank * 10),
         "buffers": {name: buffer.tolist() for name, buffer in module.named_buffers()},
     }
 
@@ -84,7 +84,7 @@ def test_values_of_any_size_reach_every_rank_in_rank_order(exchanged):
 
 
 def test_each_rank_gets_the_result_of_its_own_step(exchanged):
-    assert [result["agreed"] for result in exchanged] == [0, 10]
+    assert [result["result"] for result in exchanged] == [0, 10]
 
 
 def test_running_statistics_become_their_means_and_constants_stay(exchanged):
@@ -95,24 +95,24 @@ def test_running_statistics_become_their_means_and_constants_stay(exchanged):
         assert result["buffers"]["count"] == [7]
 
 
-def _agree_on(mistaken):
-    """Agree where some ranks are mistaken, then exchange once more: nobody may have been left behind."""
+def _fail_on(failing):
+    """Agree where some ranks are failing, then exchange once more: nobody may have been left behind."""
     rank = find_ranks().rank
-    told = None
+    message = None
     try:
-        run_on_all_ranks(lambda: _refuse(f"scan {rank}: is bad") if rank in mistaken else None)
+        run_on_all_ranks(lambda: _refuse(f"scan {rank}: is bad") if rank in failing else None)
     except UserError as error:
-        told = str(error)
-    return told, gather_values(rank)
+        message = str(error)
+    return message, gather_values(rank)
 
 
 @pytest.mark.parametrize(
-    ("mistaken", "told"),
+    ("failing", "message"),
     [((1,), "rank 1: scan 1: is bad"), ((0, 1), "scan 0: is bad"), ((), None)],
 )
-def test_an_error_of_some_ranks_is_raised_on_all(tmp_path, mistaken, told):
-    outcomes = run_job(_agree_on, tmp_path, mistaken)
-    assert [outcome.result for outcome in outcomes] == [(told, [0, 1])] * 2
+def test_an_error_of_some_ranks_is_raised_on_all(tmp_path, failing, message):
+    outcomes = run_job(_fail_on, tmp_path, failing)
+    assert [outcome.result for outcome in outcomes] == [(message, [0, 1])] * 2
 
 
 def _prepare(folder):
@@ -139,20 +139,20 @@ def _fail_to_prepare(refusing):
     local_main_first(lambda: _refuse("no scans") if find_ranks().rank == refusing else None)
 
 
-@pytest.mark.parametrize(("refusing", "told"), [(0, "no scans"), (1, "rank 1: no scans")])
-def test_a_failed_preparation_fails_on_all_ranks(tmp_path, refusing, told):
+@pytest.mark.parametrize(("refusing", "message"), [(0, "no scans"), (1, "rank 1: no scans")])
+def test_a_failed_preparation_fails_on_all_ranks(tmp_path, refusing, message):
     outcomes = run_job(_fail_to_prepare, tmp_path, refusing)
-    assert [str(outcome.result) for outcome in outcomes] == [told] * 2
+    assert [str(outcome.result) for outcome in outcomes] == [message] * 2
 
 
 def test_a_device_that_ranks_cannot_have_is_refused_on_all(tmp_path):
     name = f"cuda:{torch.cuda.device_count() + 1}"
     outcomes = run_job(start_ranks, tmp_path, name)
-    told = [str(outcome.result) for outcome in outcomes]
-    assert told[0].startswith(
+    message = [str(outcome.result) for outcome in outcomes]
+    assert message[0].startswith(
         f"device={name}: 2 ranks cannot share it; use device=cuda, which gives each one"
     )
-    assert told[1] == told[0]
+    assert message[1] == message[0]
 
 
 def _sum_on_gpu():

@@ -1,4 +1,4 @@
-"""A device is chosen only where it is there."""
+"""Only available devices are chosen."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Kernels and number formats follow the configuration; memory is told in the same unit everywhere."""
+"""Kernels and number formats follow the configuration; memory has the same unit everywhere."""
 
 import os
 import sys

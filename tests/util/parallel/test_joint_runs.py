@@ -1,4 +1,4 @@
-"""A program on two ranks behaves as one: one run, one line for a mistake, one exit code."""
+"""A program on two ranks behaves as one process: one run, one error line, one exit code."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from util.errors import UserError
 from util.parallel.collectives import run_on_all_ranks, start_ranks
 
 # A seed says what goes wrong in the tiny program; other seeds go well.
-AGREED, ONE_ALONE, ALL, MAIN_ALONE, DEFECT_OF_ONE, DEFECT_OF_MAIN, INTERRUPTED, KILLED, AFTERWARDS = range(
-    1, 10
+ON_ALL_RANKS, ONE_ALONE, ALL, MAIN_ALONE, DEFECT_OF_ONE, DEFECT_OF_MAIN, INTERRUPTED, KILLED, AFTERWARDS = (
+    range(1, 10)
 )
 
 PROGRAM = """
@@ -59,7 +59,7 @@ def _work(config, run_dir):
 
 
 def _go_wrong(seed, ranks):
-    if seed == AGREED:
+    if seed == ON_ALL_RANKS:
         run_on_all_ranks(lambda: None if ranks.is_main else _refuse())
     elif seed == ALL or (seed == ONE_ALONE and not ranks.is_main) or (seed == MAIN_ALONE and ranks.is_main):
         _refuse()
@@ -112,7 +112,7 @@ def test_rank_0_records_the_run_and_the_others_use_its_configuration_and_folder(
 @pytest.mark.parametrize(
     ("word", "line", "status"),
     [
-        (f"seed={AGREED}", "error: rank 1: scan 7: is bad\n", "FAILED"),
+        (f"seed={ON_ALL_RANKS}", "error: rank 1: scan 7: is bad\n", "FAILED"),
         (f"seed={ALL}", "error: scan 7: is bad\n", "FAILED"),
         (f"seed={ONE_ALONE}", "error: rank 1: scan 7: is bad\n", "FAILED"),
         (f"seed={MAIN_ALONE}", "error: scan 7: is bad\n", "FAILED"),
@@ -125,9 +125,9 @@ def test_rank_0_records_the_run_and_the_others_use_its_configuration_and_folder(
 def test_a_user_error_prints_one_line_and_gives_code_2_on_every_rank(run, tmp_path, word, line, status):
     outcomes = run(word)
     assert [(outcome.result, outcome.code) for outcome in outcomes] == [(2, 0), (2, 0)]
-    told = "".join(outcome.stderr for outcome in outcomes)
-    assert told.startswith(line)
-    assert told.count("\n") == 1
+    message = "".join(outcome.stderr for outcome in outcomes)
+    assert message.startswith(line)
+    assert message.count("\n") == 1
     assert _status(tmp_path) == status
 
 
@@ -155,11 +155,12 @@ def test_a_rank_that_is_killed_does_not_leave_the_others_waiting(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [("--help", "print_config"), ("print_config", "n_steps = "), ("summarise", "summed up")]
+    ("word", "message"),
+    [("--help", "print_config"), ("print_config", "n_steps = "), ("summarise", "summed up")],
 )
-def test_only_rank_0_runs_other_commands(run, word, told):
+def test_only_rank_0_runs_other_commands(run, word, message):
     outcomes = run(word)
-    assert told in outcomes[0].stdout
+    assert message in outcomes[0].stdout
     assert [(outcome.result, outcome.stderr) for outcome in outcomes] == [(0, ""), (0, "")]
     assert outcomes[1].stdout == ""
 

@@ -1,4 +1,4 @@
-"""A process finds its place in the environment, or is told what is wrong with it."""
+"""A process reads its rank from the environment, or reports what is wrong with it."""
 
 import pytest
 
