@@ -149,7 +149,7 @@ def increasing_pair(rule: Rule) -> Rule:
 
 
 def key(default: Any, rule: Rule, meaning: str, *, formerly: str | None = None) -> Any:
-    """Declare a key of a configuration dataclass: its default, rule and meaning, and a former name."""
+    """Declare a configuration key; `formerly` is its name in earlier versions."""
     return field(default=default, metadata={"rule": rule, "meaning": meaning, "formerly": formerly})
 
 
@@ -206,18 +206,16 @@ def with_present_names(
         The nested values under the present names, and a text for each renamed key, such as
         "optim.average_decay: now optim.ema_decay".
     """
-    renamed, groups = (
-        renamed_keys(of),
-        {e.name: e.metadata["group"] for e in fields(of) if "group" in e.metadata},
-    )
+    renamed = renamed_keys(of)
+    groups = {entry.name: entry.metadata["group"] for entry in fields(of) if "group" in entry.metadata}
     result, notes = {}, []
     for name, value in values.items():
         present = renamed.get(name, name)
         if present != name:
             notes.append(f"{prefix}{name}: now {prefix}{present}")
         if present in groups and isinstance(value, Mapping):
-            value, of_group = with_present_names(groups[present], value, prefix=f"{prefix}{present}.")
-            notes += of_group
+            value, group_notes = with_present_names(groups[present], value, prefix=f"{prefix}{present}.")
+            notes += group_notes
         result[present] = value
     return result, notes
 

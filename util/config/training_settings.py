@@ -1,4 +1,4 @@
-"""Configuration keys of the optimiser, and which keys a resumed training may change."""
+"""Configuration keys of the optimiser, and keys that may change on resume."""
 
 from dataclasses import dataclass
 

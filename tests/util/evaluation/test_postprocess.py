@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from util.evaluation.postprocess import largest_component
+from util.evaluation.postprocess import keep_largest_component, largest_component
 
 
 def _probabilities(*slices):
@@ -132,7 +132,7 @@ def _flood(mask, start, steps):
     return reached
 
 
-def _postprocess_literally(probabilities):
+def _literally(probabilities):
     predicted = probabilities > 0.5
     cube = list(itertools.product((-1, 0, 1), repeat=3))
     pieces = []
@@ -166,6 +166,4 @@ def test_random_predictions_equal_plain_loops(seed, share):
     probabilities = np.where(
         generator.random((4, 9, 8)) < share, generator.uniform(0.51, 1, (4, 9, 8)), generator.uniform(0, 0.5)
     ).astype(np.float32)
-    np.testing.assert_array_equal(
-        keep_largest_component(probabilities), _postprocess_literally(probabilities)
-    )
+    np.testing.assert_array_equal(keep_largest_component(probabilities), _literally(probabilities))
