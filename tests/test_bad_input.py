@@ -256,7 +256,7 @@ def in_place(place, name, path):
     [
         ("note", ": must be a folder, found a file at "),
         ("note/below", ": must be a folder, found a file at "),
-        ("link", "not mounted, which does not exist; mount or make that, or choose another folder"),
+        ("link", "not mounted, which does not exist; mount or create that, or choose another folder"),
         ("x" * 300, ": not a valid folder ([Errno 36] File name too long"),
     ],
     ids=["file", "below a file", "link to nowhere", "long name"],

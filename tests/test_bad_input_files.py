@@ -209,7 +209,7 @@ RESUMPTIONS = {
     "a file": (
         "{root}/runs/PHANTOM/fold_0/training/1/run.json",
         lambda place: None,
-        "is a file, no run folder",
+        "is a file, not a run folder",
     ),
     "checkpoints cut off": (
         "latest",
@@ -238,7 +238,7 @@ RESUMPTIONS = {
 
 
 @pytest.mark.parametrize(("resume", "damage", "told"), RESUMPTIONS.values(), ids=RESUMPTIONS)
-def test_a_run_that_cannot_be_gone_on_with(place, capsys, resume, damage, told):
+def test_a_run_that_cannot_be_resumed(place, capsys, resume, damage, told):
     damage(place)
     word = f"resume={resume.format(root=place.root)}"
     line = refusal(lambda: train(*place.words, word), capsys, place.root)
@@ -246,7 +246,7 @@ def test_a_run_that_cannot_be_gone_on_with(place, capsys, resume, damage, told):
     assert not (place.runs / "2" / "checkpoints" / "ran").exists()
 
 
-def test_a_run_of_another_dataset_or_fold_is_not_gone_on_with(place, capsys):
+def test_a_run_of_another_dataset_or_fold_is_not_resumed(place, capsys):
     word = f"resume={place.runs / '2'}"
     line = refusal(lambda: train(*place.words, "eval_fold=1", word), capsys, place.root)
     assert f"{place.runs / '2'}: was trained with eval_fold: 0, now 1; leave that out" in line

@@ -45,7 +45,7 @@ CONFIGS = {
         "optim.lrr: unknown configuration key; did you mean",
     ),
     "key of dots": ("c.json", '{"optim.lr": 3}', "c.json: 'optim.lr' is not a key; nest the keys of a group"),
-    "no key": ("c.json", '{"": 3}', "c.json: '' is no key"),
+    "no key": ("c.json", '{"": 3}', "c.json: '' is not a key"),
     "key twice": (
         "c.json",
         '{"seed": 3, "seed": 4}',
