@@ -53,15 +53,15 @@ class DatasetLayout:
             check_folder(folder, key=f"{self.key}.supervoxel_dir")
 
     def image_path(self, scan_id: int) -> Path:
-        """The image file of a scan."""
+        """Return the image file of a scan."""
         return self.volumes_dir / f"image_{scan_id}.nii.gz"
 
     def label_path(self, scan_id: int) -> Path:
-        """The label file of a scan."""
+        """Return the label file of a scan."""
         return self.volumes_dir / f"label_{scan_id}.nii.gz"
 
     def supervoxel_path(self, scan_id: int) -> Path:
-        """The supervoxel file of a scan."""
+        """Return the supervoxel file of a scan."""
         return self.supervoxels_dir / f"superpix-MIDDLE_{scan_id}.nii.gz"
 
     def scan_ids(self) -> list[int]:

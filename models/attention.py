@@ -159,6 +159,7 @@ class AttentionLogits:
         self.keys, self.columns = keys, keys.transpose(1, 2).contiguous()
 
     def __call__(self, queries: Tensor) -> Tensor:
+        """Multiply queries `(N, l, D)` with the keys to logits `(N, l, S)`."""
         logits = queries @ self.columns
         if self.common is None:
             return logits
