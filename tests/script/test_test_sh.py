@@ -1,11 +1,24 @@
-"""`test.sh` and `.ci/run`: style and tests, and an exit code that tells of either."""
+"""`test.sh` and `.ci/run`: style, imports and tests, and an exit code that tells of each."""
 
 import pytest
+
+IMPORT_CONTRACT = """
+[importlinter]
+root_packages =
+    lower
+    upper
+[importlinter:contract:layers]
+name = Upper imports lower
+type = layers
+layers =
+    upper
+    lower
+"""
 
 
 @pytest.fixture
 def tested_clone(clone):
-    """A clone with two tests, one of them failing, and clean style."""
+    """A clone with two tests, one of them failing, clean style, and a package that may not import another."""
     (clone.root / "test_two.py").write_text(
         "def test_passes():\n    pass\n\n\ndef test_fails():\n    raise ValueError\n"
     )
@@ -17,6 +30,11 @@ def tested_clone(clone):
         'shutil.copyfile("data/supervoxels/felzenszwalb_3d_cy.pyx", NAME)\n'
     )
     (clone.root / "ruff.toml").write_text("line-length = 110\n")
+    (clone.root / ".importlinter").write_text(IMPORT_CONTRACT)
+    for name in ("lower", "upper"):
+        (clone.root / name).mkdir()
+        (clone.root / name / "__init__.py").touch()
+    clone.variables = clone.variables | {"PYTEST_XDIST_AUTO_NUM_WORKERS": "1"}  # two tests are soon done
     return clone
 
 
@@ -40,6 +58,17 @@ def test_bad_style_fails_although_the_tests_pass_and_run(tested_clone, text):
     assert result.returncode == 1
     assert "1 passed" in result.stdout
     assert "ruff found something" in result.stderr
+
+
+def test_a_forbidden_import_fails_although_the_tests_pass_and_run(tested_clone):
+    (tested_clone.root / "lower/__init__.py").write_text("import upper  # noqa: F401\n")
+    result = tested_clone.run("script/test.sh", "-k", "passes")
+    assert result.returncode == 1
+    assert "1 passed" in result.stdout
+    assert "Upper imports lower BROKEN" in result.stdout
+    assert result.stderr.endswith(
+        "imports what it may not, see above; the contracts stand in pyproject.toml\n"
+    )
 
 
 def test_ci_runs_the_same_from_any_folder(tested_clone, tmp_path):
