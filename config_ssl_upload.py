@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from data.data_settings import DATASET_NAME, PathConfig, PhantomConfig
-from data.described import find_dataset
+from data.dataset_lookup import find_dataset
+from data.datasets import DATASETS, default_data_dir, path_group
 from data.layout import DatasetLayout
-from data.specs import DATASETS, DatasetSpec
+from data.specs import DatasetSpec
 from dataloaders.episode_settings import TaskConfig
 from dataloaders.splits import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
 from models.encoder import BACKBONES, NORMS
@@ -240,8 +241,8 @@ class Config:
     @property
     def layout(self) -> DatasetLayout:
         """Where the dataset's files lie."""
-        paths = getattr(self.path, self.dataset if self.dataset in DATASETS else "OWN")
-        data_dir = Path(paths.data_dir or f"data/{self.dataset}")
+        paths = getattr(self.path, path_group(self.dataset))
+        data_dir = Path(paths.data_dir or default_data_dir(self.dataset))
         spec = find_dataset(self.dataset, data_dir)
         return DatasetLayout(
             spec=spec,
@@ -278,20 +279,6 @@ class Config:
         """The folder of all runs of this fold."""
         return self.runs_dir / f"fold_{self.eval_fold}"
 
-
-# What a dataset changes of the defaults. PHANTOM is sized for two CPU cores.
-DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
-    "PHANTOM": {
-        "n_steps": 2000,
-        "max_iters_per_load": 1600,
-        "lr_step_gamma": 0.1,
-        "save_snapshot_every": 1000,
-        "num_workers": 0,
-        "optim": {"lr": 3e-3},
-        "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 64},
-        "evaluation": {"baselines": True},
-    },
-}
 
 # What a recipe changes of the defaults, the dataset's among them; see bench/study/RESULTS.md.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -413,7 +400,8 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
 
 def dataset_defaults(dataset: str, recipe: str = Config.recipe) -> dict[str, Any]:
     """Return all defaults of a dataset and a recipe as a nested dict of plain values."""
-    of_dataset = {"dataset": dataset, "recipe": recipe, **DATASET_DEFAULTS.get(dataset, {})}
+    own_defaults = DATASETS[dataset].config_defaults if dataset in DATASETS else {}
+    of_dataset = {"dataset": dataset, "recipe": recipe, **own_defaults}
     return merge_values(merge_values(default_values(Config), of_dataset), RECIPES.get(recipe, {}))
 
 

@@ -24,8 +24,8 @@ from bench.sections import (
     format_seconds,
     write_section,
 )
+from data.datasets import DATASETS, find_spec
 from data.layout import DatasetLayout
-from data.specs import DATASETS, find_spec
 from dataloaders.prepared_scans import PreparedScan, load_scans
 
 N_SYNTHETIC_SCANS = 5

@@ -132,8 +132,8 @@ def time_command(words: list[str]) -> dict[str, object]:
 
 def time_stages(data_dir: str, n_scans: int) -> dict[str, object]:
     """Time the stages from prepared files to the first episode."""
+    from data.datasets import find_spec
     from data.layout import DatasetLayout
-    from data.specs import find_spec
     from data.supervoxels.generation import generate_supervoxels
     from dataloaders.episodes import EpisodeConfig, EpisodeDataset
     from dataloaders.prepared_scans import load_scans

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.specs import find_spec
 from dataloaders.prepared_scans import PreparedScan
 from util.io.image_io import Geometry, write_volume
 

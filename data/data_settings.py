@@ -1,13 +1,14 @@
 """Configuration keys of folders and of the synthetic scans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
+from data.datasets import DATASETS, RAW_DATASETS, default_data_dir
 from data.layout import DatasetLayout
-from data.own_rules import dataset_name
+from data.own_rules import own_dataset_name
 from data.phantom.scans import PhantomSettings
-from data.specs import DATASETS, DatasetSpec
+from data.specs import DatasetSpec
 from util.config.settings import Rule, flag, group, key, optional, text, whole
 
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
@@ -28,53 +29,46 @@ class PhantomConfig:
 
 
 def _dataset_paths(name: str) -> type:
-    @dataclass(frozen=True)
-    class DatasetPaths:
-        """Where one dataset lies."""
-
-        data_dir: str = key(f"data/{name}", text(), f"folder of the prepared {name} volumes")
-        supervoxel_dir: str | None = key(
-            None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same"
-        )
-
-    return DatasetPaths
+    data_dir = key(default_data_dir(name), text(), f"folder of the prepared {name} volumes")
+    return _path_keys("DatasetPaths", str, data_dir)
 
 
-@dataclass(frozen=True)
-class _OwnPaths:
-    """Where own data lie."""
+def _path_keys(class_name: str, data_dir_type: Any, data_dir: Any) -> type:
+    supervoxel_dir = key(None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same")
+    keys = [("data_dir", data_dir_type, data_dir), ("supervoxel_dir", str | None, supervoxel_dir)]
+    return make_dataclass(class_name, keys, frozen=True)
 
-    data_dir: str | None = key(
+
+_OwnPaths = _path_keys(
+    "OwnPaths",
+    str | None,
+    key(
         None,
         optional(text()),
         "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`",
-    )
-    supervoxel_dir: str | None = key(None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same")
+    ),
+)
 
-
-@dataclass(frozen=True)
-class PathConfig:
-    """Folders; relative ones start at the current folder.
-
-    The scripts start at the repository.
-    """
-
-    log_dir: str = key("runs", text(), "folder of all runs")
-    CHAOST2: Any = group(_dataset_paths("CHAOST2"))
-    SABS: Any = group(_dataset_paths("SABS"))
-    CMR: Any = group(_dataset_paths("CMR"))
-    PHANTOM: Any = group(_dataset_paths("PHANTOM"))
-    OWN: Any = group(_OwnPaths)
+# Folders; relative ones start at the current folder. The scripts start at the repository.
+PathConfig = make_dataclass(
+    "PathConfig",
+    [
+        ("log_dir", str, key("runs", text(), "folder of all runs")),
+        *((name, Any, group(_dataset_paths(name))) for name in DATASETS),
+        ("OWN", Any, group(_OwnPaths)),
+    ],
+    frozen=True,
+)
 
 
 def _raw_dataset_name() -> Rule:
-    """Ask for a published dataset's name, or one that own data may have."""
-    own = dataset_name()
+    """Require a named dataset, or a name that own data may have."""
+    own = own_dataset_name()
 
     def parse(value: Any) -> str:
         return value if value in DATASETS else own.parse(value)
 
-    return Rule(f"CHAOST2, SABS, CMR, or {own.text}", parse)
+    return Rule(f"{', '.join(RAW_DATASETS)}, or {own.text}", parse)
 
 
 @dataclass(frozen=True)
@@ -82,9 +76,7 @@ class PrepareConfig:
     """What `script/prepare.sh` does."""
 
     dataset: str | None = key(
-        None,
-        _raw_dataset_name(),
-        "CHAOST2, SABS, CMR, or the name of your own data",
+        None, _raw_dataset_name(), f"{', '.join(RAW_DATASETS)}, or the name of your own data"
     )
     raw: str | None = key(None, text(), "the download: a folder, or its zip file")
     data_dir: str | None = key(
@@ -103,7 +95,7 @@ class PrepareConfig:
     @property
     def folder(self) -> Path:
         """The folder that holds the volumes folder."""
-        return Path(self.data_dir or f"data/{self.dataset}")
+        return Path(self.data_dir or default_data_dir(self.dataset))
 
     def volumes_dir_of(self, spec: DatasetSpec) -> Path:
         """Return the folder that the dataset's volumes go to."""

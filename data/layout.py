@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.specs import DATASETS, DatasetSpec
+from data.datasets import path_group
+from data.specs import DatasetSpec
 from util.errors import UserError
 from util.io.folders import check_folder
 
@@ -43,7 +44,7 @@ class DatasetLayout:
     @property
     def key(self) -> str:
         """The group of configuration keys that say where the folders are."""
-        return f"path.{self.spec.name if self.spec.name in DATASETS else 'OWN'}"
+        return f"path.{path_group(self.spec.name)}"
 
     def check_folders(self) -> None:
         """Raise `UserError` where a file or a link to nowhere is in a folder's place."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from data.specs import DATASETS
+from data.datasets import DATASETS
 from util.config.settings import Rule, real, several, text
 from util.io.grids import is_orientation
 
@@ -16,7 +16,7 @@ _LONGEST_ORGAN = 60
 _FORBIDDEN = '/\\:*?"<>|'  # in file names, on one system or another
 
 
-def dataset_name() -> Rule:
+def own_dataset_name() -> Rule:
     """Ask for a name that does for a folder and a key, and is not taken."""
     taken = {name.lower() for name in DATASETS}
 

@@ -23,12 +23,11 @@ stay as they are.
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.own_rules import clip, dataset_name, groups_of, label_fault, orientation, some_of
-from data.specs import DatasetSpec
+from data.own_rules import clip, groups_of, label_fault, orientation, own_dataset_name, some_of
+from data.specs import DatasetSpec, OwnDataset
 from data.transforms import Preparation
 from util.config.settings import Rule, one_of, optional, real, several, whole
 from util.errors import UserError
@@ -36,6 +35,7 @@ from util.io.files import write_text
 from util.io.json_files import read_json_object
 from util.remarks import remark
 
+DATASET_JSON = "dataset.json"
 VOLUMES_FOLDER = "volumes"
 _OURS = (
     "spacing_mm",
@@ -48,23 +48,6 @@ _OURS = (
     "organ_groups",
 )
 _NNUNETS = ("name", "labels", "channel_names", "file_ending")
-
-
-@dataclass(frozen=True)
-class OwnDataset:
-    """What a `dataset.json` says.
-
-    Attributes:
-        spec: name, labels and supervoxel size.
-        preparation: what is done to the volumes.
-        file_ending: of the raw files, `.nii.gz` or `.nii`.
-        channel: what the images show, for people and nnU-Net.
-    """
-
-    spec: DatasetSpec
-    preparation: Preparation
-    file_ending: str = ".nii.gz"
-    channel: str = "image"
 
 
 def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
@@ -168,7 +151,7 @@ class _Reading:
 
     def _dataset_name(self) -> str | None:
         if self._name is None:
-            return self._take("name", dataset_name(), required=True)
+            return self._take("name", own_dataset_name(), required=True)
         if self._values.get("name", self._name) != self._name:
             found = json.dumps(self._values["name"], ensure_ascii=False)
             remark(f"{self._path}: its name {found} is passed over, the dataset is called {self._name}")

@@ -81,15 +81,6 @@ class Preparation:
                 raise ValueError(f"preparation: {demand}, got {self}")
 
 
-PREPARATIONS = {
-    "CHAOST2": Preparation(
-        orientation="LPS", clip_percentile=99.5, spacing_mm=(7.70, 1.25, 1.25), size_px=(256, 256)
-    ),
-    "SABS": Preparation(window=(-125.0, 275.0), rescale_to=(0.0, 255.0), border_px=32, in_plane_factor=1.75),
-    "CMR": Preparation(clip_percentile=99.5, spacing_mm=(7.99, 1.25, 1.25), size_px=(256, 256)),
-}
-
-
 def prepare_volume(
     image: np.ndarray,
     label_map: np.ndarray | None,

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.phantom.anatomy import draw_patient
 from data.phantom.space import Axes, Space, smooth_field
-from data.specs import find_spec
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.image_io import Geometry, write_volume

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.data_settings import PrepareConfig
-from data.described import DESCRIPTION
 from data.layout import DatasetLayout
-from data.own_spec import OwnDataset, read_dataset_json, write_dataset_json
+from data.own_spec import DATASET_JSON, read_dataset_json, write_dataset_json
 from data.prepared_files import CASES_NAME
 from data.raw.raw_scans import RawDataset
+from data.specs import OwnDataset
 from util.errors import UserError
 from util.io.files import write_text
 
@@ -45,7 +45,7 @@ def refuse_taken_folder(dataset: RawDataset, folder: Path, *, force: bool) -> No
             f"data_dir={folder}: must not lie in the folder of the raw data, {raw_folder}; "
             "choose another data_dir"
         )
-    path = folder / DESCRIPTION
+    path = folder / DATASET_JSON
     is_ours = any(folder.glob("*/scan_*.record.json"))
     if path.exists() and not force and not is_ours and not _says(path, dataset.own):
         raise UserError(
@@ -67,8 +67,8 @@ def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
     text = json.dumps(cases, indent=2, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
-    if dataset.own is not None and not _says(layout.data_dir / DESCRIPTION, dataset.own):
-        write_dataset_json(layout.data_dir / DESCRIPTION, dataset.own)
+    if dataset.own is not None and not _says(layout.data_dir / DATASET_JSON, dataset.own):
+        write_dataset_json(layout.data_dir / DATASET_JSON, dataset.own)
 
 
 def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDataset:
@@ -81,7 +81,7 @@ def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDatase
         return dataset
     known = config.n_sv
     with suppress(UserError):
-        earlier = read_dataset_json(config.folder / DESCRIPTION)
+        earlier = read_dataset_json(config.folder / DATASET_JSON)
         if known is None and earlier.preparation == dataset.preparation:
             known = earlier.spec.supervoxel_min_vox
     return dataset if known is None else with_min_size(dataset, known)

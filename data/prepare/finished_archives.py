@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.data_settings import PrepareConfig
-from data.described import DESCRIPTION
+from data.datasets import DATASETS
 from data.file_states import FileState, confirm_state
 from data.layout import DatasetLayout
-from data.own_spec import read_dataset_json
+from data.own_spec import DATASET_JSON, read_dataset_json
 from data.prepare.volume_records import is_current, read_record, record_path, recorded_ids, scan_recipe
-from data.specs import DatasetSpec, find_spec
-from data.transforms import PREPARATIONS, Preparation
+from data.specs import DatasetSpec
+from data.transforms import Preparation
 from util.errors import UserError
 from util.io.files import remove_file, write_text
 from util.io.grids import is_orientation
@@ -69,12 +69,13 @@ def forget_archive(layout: DatasetLayout) -> None:
 
 
 def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
-    if config.dataset in PREPARATIONS:
-        return find_spec(config.dataset), PREPARATIONS[config.dataset]
-    own = read_dataset_json(config.folder / DESCRIPTION)
+    named = DATASETS.get(config.dataset)
+    if named is not None and named.preparation is not None:
+        return named.spec, named.preparation
+    own = read_dataset_json(config.folder / DATASET_JSON)
     min_vox = own.spec.supervoxel_min_vox
     if own.spec.name != config.dataset or min_vox is None or config.n_sv not in (None, min_vox):
-        raise UserError(f"{config.folder / DESCRIPTION}: is not of {config.dataset} as prepared here")
+        raise UserError(f"{config.folder / DATASET_JSON}: is not of {config.dataset} as prepared here")
     return own.spec, own.preparation
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.described import DESCRIPTION
+from data.own_spec import DATASET_JSON
 from data.raw.unpacking import unpack
 from util.errors import UserError
 from util.io.files import try_lock
@@ -40,7 +40,7 @@ class Source:
 
 def archive_of(raw: Path) -> Path | None:
     """Return what must be unpacked: any file but a folder's `dataset.json`."""
-    return raw if raw.is_file() and raw.name != DESCRIPTION else None
+    return raw if raw.is_file() and raw.name != DATASET_JSON else None
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from data.label_maps import join_some, unknown_values_line
 from data.raw.dicom import SliceHeader, read_header, read_series, series_problems, sort_slices
 from data.raw.listing import by_number, list_files
 from data.raw.png import read_grey_levels
-from data.raw.raw_scans import FoundDataset, Inspection, RawScan, RawVolume
+from data.raw.raw_scans import Inspection, RawDataset, RawScan, RawVolume
 from data.raw.scan_checks import fold_remarks, image_problems, organ_problems
-from data.specs import DatasetSpec, find_spec
-from data.transforms import PREPARATIONS
+from data.specs import DatasetSpec
+from data.transforms import Preparation
 from util.errors import UserError
 
 _SEQUENCE, _IMAGES, _GROUND_TRUTH = "t2spir", "dicom_anon", "ground"  # folders, in lower case
@@ -34,7 +34,7 @@ class _Case(NamedTuple):
     labels: list[Path]
 
 
-def find_chaos(root: Path) -> FoundDataset:
+def find_chaos(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDataset:
     """Find the scans `<id>/T2SPIR/{DICOM_anon/*.dcm,Ground/*.png}` below a folder.
 
     A scan's id is its case folder's number. Where folders of cases hold no ground truth at all (the
@@ -59,9 +59,9 @@ def find_chaos(root: Path) -> FoundDataset:
     ]
     left_out = [str(folder) for folder in cases if folder.parent not in labelled]
     remarks = [f"left out, without any ground truth: {join_some(left_out)}"] if left_out else []
-    return FoundDataset(
-        spec=find_spec("CHAOST2"),
-        preparation=PREPARATIONS["CHAOST2"],
+    return RawDataset(
+        spec=spec,
+        preparation=preparation,
         scans=tuple(scans[scan_id] for scan_id in sorted(scans)),
         inspect_scan=inspect_chaos_scan,
         problems=tuple(problems),

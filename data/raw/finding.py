@@ -1,58 +1,51 @@
-"""Find a dataset's raw scans below a folder that a person points at."""
+"""Find a dataset's raw scans below a folder that the user names."""
 
 from pathlib import Path
 
-from data.raw.chaos import find_chaos
-from data.raw.mscmrseg import find_mscmrseg
+from data.datasets import DATASETS
+from data.own_spec import DATASET_JSON
 from data.raw.own import find_own
-from data.raw.raw_scans import FoundDataset
-from data.raw.synapse import find_synapse
-from data.specs import DATASETS
+from data.raw.raw_scans import RawDataset
 from util.errors import UserError
 
-_FINDERS = {"CHAOST2": find_chaos, "SABS": find_synapse, "CMR": find_mscmrseg}
-# Folders inside of a dataset's form: who points at one of them means what it belongs to.
-_INNER = {
-    "CHAOST2": {"dicom_anon", "ground", "t2spir"},
-    "SABS": {"img", "label"},
-    "CMR": set(),
-}
-_OWN_INNER = {"imagestr", "labelstr", "imagests"}
+_OWN_INNER_FOLDERS = ("imagestr", "labelstr", "imagests")
 
 
-def find_raw(dataset: str, raw: Path) -> FoundDataset:
+def find_raw(name: str, raw: Path) -> RawDataset:
     """Find the scans of a download, or of own data.
 
     Args:
-        dataset: CHAOST2, SABS or CMR; any other name is given to own data.
-        raw: the folder, at any level above the files (or one of the form's inner folders, such as `img`).
+        name: of a named dataset; any other name means own data.
+        raw: the folder, at any level above the files, or one of the download's inner folders, such as `img`.
 
     Returns:
-        The scans with their problems, of which none is looked into yet.
+        The scans, none of them read yet, and the problems found so far.
 
     Raises:
-        UserError: `raw` is no folder, holds no scan of this form, or `dataset.json` is missing or wrong.
+        UserError: the dataset is synthetic, `raw` is not a folder or holds no scan in the expected form, or
+            `dataset.json` is missing or invalid.
     """
-    folder = _existing_folder(dataset, Path(raw))
-    if dataset in _FINDERS:
-        return _FINDERS[dataset](_climb(folder, _INNER[dataset]))
-    if dataset in DATASETS:
-        raise UserError(f"dataset={dataset}: is made by the program and has no raw scans; choose another")
-    return find_own(_climb(folder, _OWN_INNER), dataset)
+    dataset = DATASETS.get(name)
+    if dataset is None:
+        return find_own(_strip_inner_folders(_existing_folder(raw, is_own=True), _OWN_INNER_FOLDERS), name)
+    if dataset.find_scans is None:
+        raise UserError(f"dataset={name}: is synthetic and has no raw scans; choose another dataset")
+    folder = _strip_inner_folders(_existing_folder(raw, is_own=False), dataset.inner_folders)
+    return dataset.find_scans(folder, dataset.spec, dataset.preparation)
 
 
-def _existing_folder(dataset: str, raw: Path) -> Path:
-    if raw.name == "dataset.json" and raw.is_file() and dataset not in _FINDERS:
+def _existing_folder(raw: Path, *, is_own: bool) -> Path:
+    if is_own and raw.name == DATASET_JSON and raw.is_file():
         return raw.absolute().parent
     if not raw.is_dir():
         kind = "a file" if raw.exists() else "nothing"
         raise UserError(
-            f"raw={raw}: must be a folder (or a .zip file), got {kind}; give the download's folder"
+            f"raw={raw}: must be a folder (or a .zip file), got {kind}; pass the download's folder"
         )
     return raw.absolute()
 
 
-def _climb(folder: Path, inner: set[str]) -> Path:
-    while folder.name.lower() in inner:
+def _strip_inner_folders(folder: Path, inner_folders: tuple[str, ...]) -> Path:
+    while folder.name.lower() in inner_folders:
         folder = folder.parent
     return folder

@@ -9,10 +9,10 @@ from pathlib import Path
 from data.label_maps import join_some
 from data.raw.listing import list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
-from data.raw.raw_scans import FoundDataset
+from data.raw.raw_scans import RawDataset
 from data.raw.scan_checks import fold_remarks
-from data.specs import find_spec
-from data.transforms import PREPARATIONS
+from data.specs import DatasetSpec
+from data.transforms import Preparation
 from util.errors import UserError
 from util.io.grids import orient_like_majority
 
@@ -20,7 +20,7 @@ _IMAGE = re.compile(r"patient(\d+)_C0\.nii(\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"patient(\d+)_C0_manual\.nii(\.gz)?", re.IGNORECASE)
 
 
-def find_mscmrseg(root: Path) -> FoundDataset:
+def find_mscmrseg(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDataset:
     """Find the bSSFP scans below a folder.
 
     Images and labels may lie in different ones. A scan's id is the patient's number. The challenge keeps the
@@ -48,9 +48,9 @@ def find_mscmrseg(root: Path) -> FoundDataset:
         for patient in sorted(images)
         if patient <= last
     )
-    return FoundDataset(
-        spec=find_spec("CMR"),
-        preparation=PREPARATIONS["CMR"],
+    return RawDataset(
+        spec=spec,
+        preparation=preparation,
         scans=orient_scans(scans, orient_like_majority),
         inspect_scan=inspect_pair,
         problems=(*image_faults, *label_faults, *without_image(images, labels)),

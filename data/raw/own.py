@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from data.label_maps import join_some
-from data.own_spec import OwnDataset, read_dataset_json
+from data.own_spec import DATASET_JSON, read_dataset_json
 from data.raw.listing import by_number, list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
-from data.raw.raw_scans import FoundDataset, RawScan
+from data.raw.raw_scans import RawDataset, RawScan
 from data.raw.scan_checks import fold_remarks
+from data.specs import OwnDataset
 from util.errors import UserError
 from util.io.grids import orient_slices
 
-SPEC_FILE = "dataset.json"
 _ENDINGS = (".nii.gz", ".nii")
 # Files of other programs that hold scans, to say that they are not read.
 _OTHER_ENDINGS = (
@@ -75,7 +75,7 @@ class _Files:
     unused: list[Path] = field(default_factory=list)
 
 
-def find_own(root: Path, name: str) -> FoundDataset:
+def find_own(root: Path, name: str) -> RawDataset:
     """Find the scans of a folder that holds a `dataset.json`.
 
     In nnU-Net's folders (`imagesTr/<case>_0000.nii.gz`, `labelsTr/<case>.nii.gz`) ids count the cases from 0,
@@ -122,7 +122,7 @@ def find_own(root: Path, name: str) -> FoundDataset:
         scans = orient_scans(
             scans, lambda grids: {scan_id: orient_slices(grid) for scan_id, grid in grids.items()}, **reading
         )
-    return FoundDataset(
+    return RawDataset(
         spec=own.spec,
         preparation=own.preparation,
         scans=tuple(scans),
@@ -136,13 +136,13 @@ def find_own(root: Path, name: str) -> FoundDataset:
 
 def _spec_path(root: Path) -> Path:
     """Find `dataset.json` in a folder, or the only one below it, as in an archive's top folder."""
-    if (root / SPEC_FILE).is_file():
-        return root / SPEC_FILE
-    below = [path for path in list_files(root) if path.name == SPEC_FILE]
+    if (root / DATASET_JSON).is_file():
+        return root / DATASET_JSON
+    below = [path for path in list_files(root) if path.name == DATASET_JSON]
     if len(below) != 1:
         found = f"{len(below)} below it" if below else "none"
         raise UserError(
-            f"{root}: own data must come with a {SPEC_FILE}, got {found}; write one (see docs/data.md) or "
+            f"{root}: own data must come with a {DATASET_JSON}, got {found}; write one (see docs/data.md) or "
             "give the folder that holds it"
         )
     return below[0]
@@ -168,7 +168,7 @@ def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
     counts = ", ".join(f"{n_scans} {plane}" for plane, n_scans in counted)
     return [
         f"slices of {counts} scans in one set: support and query slices will not correspond; set orientation "
-        f"in {SPEC_FILE}, or take the others out"
+        f"in {DATASET_JSON}, or take the others out"
     ]
 
 
@@ -244,7 +244,7 @@ def _scans_in(folder: Path, files: _Files, own: OwnDataset) -> list[Path]:
 
 def _wrong_endings(files: list[Path], own: OwnDataset) -> list[str]:
     return [
-        f"{path}: must end with {own.file_ending}, which file_ending of {SPEC_FILE} says; rename it or "
+        f"{path}: must end with {own.file_ending}, which file_ending of {DATASET_JSON} says; rename it or "
         "change file_ending"
         for path in files
         if _ending(path) != own.file_ending

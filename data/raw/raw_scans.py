@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from data.own_spec import OwnDataset
-from data.specs import DatasetSpec
+from data.specs import DatasetSpec, OwnDataset
 from data.transforms import Preparation
 from util.errors import UserError
 from util.io.image_io import Geometry
@@ -52,45 +50,19 @@ class RawVolume:
 Inspection = tuple[RawVolume | None, list[str]]  # what was read, None if nothing could be, and all problems
 
 
-class RawDataset(Protocol):
+@dataclass(frozen=True)
+class RawDataset:
     """A download of one dataset that was found on disk.
 
     Attributes:
         spec: the dataset.
-        preparation: what is done to its volumes.
-        scans: all of them, in the order of their ids.
-        problems: what is wrong with the files as a whole, one line each; empty if nothing is.
-        remarks: what a person should know and nobody needs to mend, one line each.
-        own, own_folder: see `FoundDataset`.
-    """
-
-    spec: DatasetSpec
-    preparation: Preparation
-    scans: tuple[RawScan, ...]
-    problems: tuple[str, ...]
-    remarks: tuple[str, ...]
-    own: OwnDataset | None
-    own_folder: Path | None
-
-    def inspect(self, scan: RawScan) -> Inspection:
-        """Read one scan and list everything that is wrong with it, one line each."""
-
-    def preparation_of(self, scan: RawScan) -> Preparation:
-        """Return what is done to one scan, its own orientation included."""
-
-    def read(self, scan: RawScan) -> RawVolume:
-        """Read and check one scan; raises `UserError` in one line that names the file."""
-
-
-@dataclass(frozen=True)
-class FoundDataset:
-    """The `RawDataset` of every form; how a scan is read sets the forms apart.
-
-    Attributes:
-        spec, preparation, scans, problems, remarks: see `RawDataset`.
-        inspect_scan: reads and checks one scan; picklable, since other processes call it.
-        own: what the `dataset.json` of own data says; None for a published dataset.
-        own_folder: the folder that holds it.
+        preparation: from raw to prepared volumes.
+        scans: all of them, ordered by id.
+        inspect_scan: reads and checks one scan; picklable, since worker processes call it.
+        problems: faults of the files as a whole, one line each; empty if there are none.
+        remarks: what the user should know but need not fix, one line each.
+        own: content of own data's `dataset.json`; None for a named dataset.
+        own_folder: the folder of that file.
     """
 
     spec: DatasetSpec
@@ -103,23 +75,17 @@ class FoundDataset:
     own_folder: Path | None = None
 
     def inspect(self, scan: RawScan) -> Inspection:
-        """Read one scan and list everything that is wrong with it, one line each."""
+        """Read one scan and list all its problems, one line each."""
         return self.inspect_scan(scan, self.spec)
 
     def preparation_of(self, scan: RawScan) -> Preparation:
-        """Return what is done to one scan, its own orientation included."""
-        return (
-            self.preparation
-            if scan.orientation is None
-            else replace(self.preparation, orientation=scan.orientation)
-        )
+        """Return the preparation of one scan, including its own orientation."""
+        if scan.orientation is None:
+            return self.preparation
+        return replace(self.preparation, orientation=scan.orientation)
 
     def read(self, scan: RawScan) -> RawVolume:
-        """Read one scan.
-
-        Raises:
-            UserError: something is wrong with it; the first line of `inspect`.
-        """
+        """Read one scan; raises the first problem that `inspect` lists as `UserError`."""
         volume, problems = self.inspect(scan)
         if problems:
             raise UserError(problems[0])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from data.raw.listing import list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
-from data.raw.raw_scans import FoundDataset
+from data.raw.raw_scans import RawDataset
 from data.raw.scan_checks import fold_remarks
-from data.specs import find_spec
-from data.transforms import PREPARATIONS
+from data.specs import DatasetSpec
+from data.transforms import Preparation
 from util.errors import UserError
 from util.io.grids import orient_like_majority
 
@@ -19,7 +19,7 @@ _IMAGE = re.compile(r"img(\d+)\.nii(\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"label(\d+)\.nii(\.gz)?", re.IGNORECASE)
 
 
-def find_synapse(root: Path) -> FoundDataset:
+def find_synapse(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDataset:
     """Find the Synapse scans below a folder.
 
     A scan's id is its position among the names (`img0001` is 0), as the family's published folds count.
@@ -48,9 +48,9 @@ def find_synapse(root: Path) -> FoundDataset:
         "are left out"
         for folder in sorted({path.parent for path in unlabelled})
     ]
-    return FoundDataset(
-        spec=find_spec("SABS"),
-        preparation=PREPARATIONS["SABS"],
+    return RawDataset(
+        spec=spec,
+        preparation=preparation,
         scans=orient_scans(scans, orient_like_majority),
         inspect_scan=inspect_pair,
         problems=(*image_faults, *label_faults, *without_image(images, labels)),

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from data.described import find_dataset
+from data.dataset_lookup import find_dataset
+from data.datasets import DATASETS, default_data_dir
 from data.layout import DatasetLayout
-from data.specs import DATASETS
 from data.supervoxels.generation import GenerationSummary, generate_supervoxels
 from util.errors import UserError
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        data_dir = options.data_dir or Path("data", options.dataset)
+        data_dir = options.data_dir or Path(default_data_dir(options.dataset))
         spec = find_dataset(options.dataset, data_dir)
         layout = DatasetLayout(
             spec=spec,

@@ -3,9 +3,9 @@
 import numpy as np
 
 from data.data_settings import PrepareConfig
+from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepare.dataset import prepare_dataset
-from data.specs import find_spec
 from util.io.image_io import read_volume, write_volume
 
 IDS = (2, 3, 10)

@@ -7,9 +7,9 @@ import pytest
 
 from data.contact_sheet import draw_contact_sheet
 from data.contact_tiles import SUPERVOXEL_COLOUR, draw_tile, rgb
+from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles
-from data.specs import DATASETS
 from util.errors import UserError
 from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry, write_volume
@@ -99,7 +99,7 @@ def test_a_scan_without_labels_shows_its_middle_slice():
 
 
 def write_dataset(folder, n_scans):
-    layout = DatasetLayout(DATASETS["CHAOST2"], folder, folder, 5000)
+    layout = DatasetLayout(find_spec("CHAOST2"), folder, folder, 5000)
     files = make_files(with_supervoxels=True)
     rng = np.random.default_rng(0)
     for scan_id in range(n_scans):

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from data.datasets import find_spec
 from data.fingerprint import (
     Fingerprint,
     OrganExtent,
@@ -20,7 +21,6 @@ from data.fingerprint import (
     write_fingerprint,
 )
 from data.layout import DatasetLayout
-from data.specs import DATASETS
 from util.errors import UserError
 from util.io.image_io import Geometry, read_volume, write_volume
 
@@ -41,7 +41,7 @@ def write_scan(layout, scan_id, *, dtype=np.int16, label_dtype=np.uint8):
 
 
 def make_dataset(folder, **options):
-    layout = DatasetLayout(DATASETS["CHAOST2"], folder, folder, 5000)
+    layout = DatasetLayout(find_spec("CHAOST2"), folder, folder, 5000)
     for scan_id in (10, 3):
         write_scan(layout, scan_id, **options)
     return layout
@@ -191,7 +191,7 @@ def test_a_fingerprint_is_read_as_it_was_written(layout):
 
 def test_a_fingerprint_of_another_dataset_or_version_is_none(layout):
     write_fingerprint(layout)
-    assert read_fingerprint(replace(layout, spec=DATASETS["SABS"])) is None
+    assert read_fingerprint(replace(layout, spec=find_spec("SABS"))) is None
     path = layout.data_dir / "fingerprint.json"
     fields = json.loads(path.read_text())
     path.write_text(json.dumps({**fields, "fingerprint_version": 0}))

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.datasets import find_spec
 from data.label_maps import format_value, join_some, to_label_ids
-from data.specs import find_spec
 from util.errors import UserError
 from util.remarks import Remark
 

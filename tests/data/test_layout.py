@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.specs import find_spec
 from util.errors import UserError
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data.datasets import find_spec
 from data.fingerprint import FINGERPRINT_NAME, write_fingerprint
 from data.layout import DatasetLayout
 from data.phantom.scans import PhantomSettings
 from data.preparation import describe_change, ensure_volumes, hash_volumes
-from data.specs import find_spec
 from util.errors import UserError
 from util.io.image_io import Geometry, read_geometry, write_volume
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
-from data.specs import DATASETS
 from util.errors import UserError
 from util.io.image_io import Geometry, write_volume
 
@@ -18,7 +18,7 @@ GEOMETRY = Geometry(SHAPE, (7.7, 1.25, 1.25), (-10.0, 20.0, 5.0), (1.0, 0, 0, 0,
 
 @pytest.fixture(name="layout")
 def _layout(tmp_path):
-    layout = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path / "supervoxels", 5000)
+    layout = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path / "supervoxels", 5000)
     write_volume(layout.image_path(7), np.arange(24, dtype=np.int16).reshape(SHAPE), GEOMETRY)
     write_volume(layout.label_path(7), np.full(SHAPE, 2, np.float32), GEOMETRY)
     # Others write supervoxels without a place.

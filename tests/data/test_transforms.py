@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from data.transforms import PREPARATIONS, Preparation, prepare_volume, resampled_grid, restore_mask
+from data.datasets import DATASETS
+from data.transforms import Preparation, prepare_volume, resampled_grid, restore_mask
 from util.errors import UserError
 from util.io.image_io import Geometry
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+PREPARATIONS = {name: dataset.preparation for name, dataset in DATASETS.items() if dataset.preparation}
 
 
 def turned(angle_deg, tilt_deg):

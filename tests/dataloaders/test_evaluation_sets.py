@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.specs import find_spec
 from dataloaders.evaluation_sets import (
     EvaluationScan,
     assign_by_height,

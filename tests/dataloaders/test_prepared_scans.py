@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.specs import DATASETS
 from data.supervoxels.supervoxel_records import record_path
 from dataloaders.prepared_scans import load_scan, load_scans, resize_in_plane
 from util.errors import UserError
@@ -19,7 +19,7 @@ GEOMETRY = Geometry(SHAPE, (7.7, 1.25, 1.5), (-10.0, 20.0, 5.0), (1.0, 0, 0, 0, 
 @pytest.fixture
 def layout(tmp_path):
     """Two scans with labels and supervoxels on disk."""
-    made = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path / "elsewhere", 5000)
+    made = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path / "elsewhere", 5000)
     for scan_id in (3, 7):
         generator = np.random.default_rng(scan_id)
         image = generator.integers(0, 900, SHAPE).astype(np.int16)
@@ -134,7 +134,7 @@ def _boxes(least_vox):
 
 @pytest.mark.parametrize("factor", [1, 1_000_000])
 def test_supervoxels_of_a_smaller_least_size_are_refused(tmp_path, factor):
-    layout = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path, 48)
+    layout = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path, 48)
     geometry = replace(GEOMETRY, shape=(8, 12, 12))
     write_volume(layout.image_path(7), np.arange(1152, dtype=np.int16).reshape(8, 12, 12), geometry)
     write_volume(layout.supervoxel_path(7), factor * _boxes(48), geometry)
@@ -149,7 +149,7 @@ def test_supervoxels_of_a_smaller_least_size_are_refused(tmp_path, factor):
 
 
 def test_supervoxels_that_lost_slices_after_they_were_made_are_taken(tmp_path):
-    layout = DatasetLayout(DATASETS["CHAOST2"], tmp_path, tmp_path, 48)
+    layout = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path, 48)
     geometry = replace(GEOMETRY, shape=(5, 12, 12))
     write_volume(layout.image_path(7), np.arange(720, dtype=np.int16).reshape(5, 12, 12), geometry)
     write_volume(layout.supervoxel_path(7), _boxes(48)[3:], geometry)

@@ -10,11 +10,11 @@ import torch
 import training
 import validation
 from config_ssl_upload import ModelConfig, dataset_defaults, parse_config
+from data.datasets import find_spec
 from data.fingerprint import write_fingerprint
 from data.layout import DatasetLayout
 from data.preparation import ensure_volumes, hash_volumes
 from data.prepared_files import read_prepared_files
-from data.specs import find_spec
 from data.supervoxels.__main__ import main as make_supervoxels
 from data.supervoxels.supervoxel_records import record_path
 from dataloaders.prepared_scans import load_scan

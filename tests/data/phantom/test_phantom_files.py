@@ -6,10 +6,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from data.datasets import find_spec
 from data.phantom import scans
 from data.phantom.__main__ import main
 from data.phantom.scans import PhantomSettings, make_phantom, render_scan
-from data.specs import find_spec
 from util.errors import UserError
 from util.io.image_io import read_volume
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from data.datasets import find_spec
 from data.phantom.anatomy import LEFT_KIDNEY, LIVER, RIGHT_KIDNEY, SPLEEN
 from data.phantom.scans import PhantomSettings, render_scan
-from data.specs import find_spec
 
 SMALL = PhantomSettings(image_size_px=48, min_slices=18, max_slices=22)
 TINY = PhantomSettings(image_size_px=32, min_slices=18, max_slices=18)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from data.data_settings import PrepareConfig
+from data.datasets import find_spec
 from data.prepare import __main__ as command
 from data.prepare.__main__ import main, parse_words
-from data.specs import find_spec
 from tests.data.raw.raw_sets import write_json, write_own_numbered
 from util.config.settings import describe_keys
 from util.errors import UserError

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from data import file_states
+from data.datasets import find_spec
 from data.file_states import file_state
 from data.layout import DatasetLayout
 from data.prepare import volume_records
@@ -20,7 +21,6 @@ from data.prepare.volume_records import (
     write_record,
 )
 from data.raw.raw_scans import RawScan
-from data.specs import find_spec
 from data.transforms import Preparation
 from util.errors import UserError
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import SimpleITK as sitk
 
-from data.specs import find_spec
+from data.datasets import find_spec
 from util.io.image_io import Geometry
 
 CHAOS_CASES = (1, 2, 3, 5, 8)

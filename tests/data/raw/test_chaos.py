@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from data.raw.chaos import find_chaos
-from data.specs import find_spec
-from data.transforms import PREPARATIONS
+from data.datasets import DATASETS
+from data.raw.finding import find_raw
 from tests.data.raw.raw_sets import MARK, write_chaos, write_chaos_case, write_png
 from util.errors import UserError
 
@@ -16,13 +15,14 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 @pytest.fixture(scope="module", name="train_set")
 def _train_set(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chaos")
-    return write_chaos(folder), find_chaos(folder)
+    return write_chaos(folder), find_raw("CHAOST2", folder)
 
 
 def test_scans_are_numbered_by_their_case_folders(train_set):
     _, found = train_set
     assert [scan.scan_id for scan in found.scans] == [1, 2, 3, 5, 8]
-    assert (found.spec, found.preparation) == (find_spec("CHAOST2"), PREPARATIONS["CHAOST2"])
+    named = DATASETS["CHAOST2"]
+    assert (found.spec, found.preparation) == (named.spec, named.preparation)
     assert found.problems == found.remarks == ()
 
 
@@ -97,7 +97,7 @@ def test_grey_levels_are_ranges_with_both_ends(tmp_path):
     levels = np.zeros((36, 44), np.uint8)
     levels[0, :8] = (55, 70, 110, 135, 175, 200, 240, 255)
     write_png(written.label_files[3], levels)
-    found = find_chaos(tmp_path)
+    found = find_raw("CHAOST2", tmp_path)
     assert found.read(found.scans[0]).label_map[3, 0, :9].tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 0]
     levels[0, :8] = (54, 71, 109, 136, 174, 201, 239, 1)
     write_png(written.label_files[3], levels)
@@ -111,7 +111,7 @@ def test_macs_hidden_files_and_other_sequences_are_passed_over(train_set, tmp_pa
     first.with_name(f"._{first.name}").write_bytes(b"Mac OS X")
     (tmp_path / "__MACOSX" / "4" / "T2SPIR" / "Ground").mkdir(parents=True)
     (tmp_path / "__MACOSX" / "4" / "T2SPIR" / "Ground" / "a.png").write_bytes(b"x")
-    found = find_chaos(tmp_path)
+    found = find_raw("CHAOST2", tmp_path)
     assert len(found.scans) == 1
     assert found.problems == ()
     assert found.read(found.scans[0]).image.shape == (6, 36, 44)
@@ -123,7 +123,7 @@ def test_cases_of_the_test_part_are_left_out_and_named(tmp_path):
     unlabelled = write_chaos_case(tmp_path / "Test_Sets" / "MR" / "3", labels=(1,))
     for path in unlabelled.label_files:
         path.unlink()
-    found = find_chaos(tmp_path)
+    found = find_raw("CHAOST2", tmp_path)
     assert [scan.scan_id for scan in found.scans] == [1]
     assert found.problems == ()
     assert any("left out" in remark and "Test_Sets/MR/3" in remark for remark in found.remarks)
@@ -131,6 +131,6 @@ def test_cases_of_the_test_part_are_left_out_and_named(tmp_path):
 
 def test_too_few_scans_for_the_folds_are_remarked_and_no_problem(tmp_path):
     write_chaos(tmp_path, n_scans=2)
-    found = find_chaos(tmp_path)
+    found = find_raw("CHAOST2", tmp_path)
     assert found.problems == ()
     assert found.remarks[0].startswith("2 scan(s) with labels can be prepared, but evaluation's 5 folds need")

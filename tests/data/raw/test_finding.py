@@ -76,7 +76,7 @@ def test_what_is_no_folder_is_refused(tmp_path):
 
 
 def test_the_phantom_has_no_raw_scans(tmp_path):
-    with pytest.raises(UserError, match="dataset=PHANTOM: is made by the program"):
+    with pytest.raises(UserError, match="dataset=PHANTOM: is synthetic"):
         find_raw("PHANTOM", tmp_path)
 
 

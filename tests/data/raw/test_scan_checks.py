@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data.datasets import find_spec
 from data.raw.scan_checks import (
     fold_remarks,
     grid_problems,
     image_problems,
     organ_problems,
 )
-from data.specs import find_spec
 from tests.data.raw.raw_sets import nifti_geometry
 
 PLACE = Path("scan.nii.gz")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data import file_states, processes
+from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.specs import find_spec
 from data.supervoxels import __main__ as command
 from data.supervoxels import generation, supervoxel_records
 from data.supervoxels.generation import generate_supervoxels
@@ -325,7 +325,7 @@ def test_workers_give_the_same_files_and_import_no_main_module(layout, tmp_path)
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from data.layout import DatasetLayout\n"
-        "from data.specs import find_spec\n"
+        "from data.datasets import find_spec\n"
         "from data.supervoxels.generation import generate_supervoxels\n"
         "print('main ran')\n"
         f"layout = DatasetLayout(find_spec('PHANTOM'), Path({str(layout.data_dir)!r}),\n"

@@ -1,15 +1,15 @@
-"""Find what a dataset is, published or described by itself."""
+"""Look up a dataset by name: a named one, or own data that its folder describes."""
 
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from data.own_spec import read_dataset_json
-from data.specs import DATASETS, DatasetSpec
+from data.datasets import DATASETS
+from data.own_spec import DATASET_JSON, read_dataset_json
+from data.specs import DatasetSpec
 from util.errors import UserError
 from util.remarks import remark
 
-DESCRIPTION = "dataset.json"
 FALLBACK_SUPERVOXEL_MIN_VOX = 5000
 
 
@@ -17,15 +17,15 @@ def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
     """Return the spec of a dataset.
 
     Args:
-        name: of a published dataset or PHANTOM, or any other for own data.
-        data_dir: the folder of the prepared volumes; own data's holds a `dataset.json`.
+        name: of a named dataset, or any other for own data.
+        data_dir: the folder of the prepared volumes; that of own data holds a `dataset.json`.
 
     Raises:
-        UserError: there is no such dataset, or its description is damaged.
+        UserError: the dataset is unknown, or its description is damaged.
     """
     if name in DATASETS:
-        return DATASETS[name]
-    path = data_dir / DESCRIPTION
+        return DATASETS[name].spec
+    path = data_dir / DATASET_JSON
     if not path.is_file():
         raise UserError(
             f"dataset={name}: must be {', '.join(DATASETS)}, or own data that {path} describes (no such "
@@ -44,8 +44,8 @@ def _read_spec(path: Path, _modified_ns: int) -> DatasetSpec:
     spec = read_dataset_json(path).spec
     if spec.supervoxel_min_vox is None:
         remark(
-            f"{path}: supervoxel_min_size_vox is not given, {FALLBACK_SUPERVOXEL_MIN_VOX} assumed; "
-            "preparation by script/prepare.sh chooses it by the size of the bodies"
+            f"{path}: supervoxel_min_size_vox is missing, {FALLBACK_SUPERVOXEL_MIN_VOX} assumed; "
+            "preparation by script/prepare.sh derives it from the size of the bodies"
         )
         spec = replace(spec, supervoxel_min_vox=FALLBACK_SUPERVOXEL_MIN_VOX)
     return spec

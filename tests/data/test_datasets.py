@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.specs import DATASETS, find_spec
+from data.datasets import DATASETS, RAW_DATASETS, find_spec, path_group
 from util.errors import UserError
 
 
@@ -59,3 +59,14 @@ def test_tested_and_grouped_labels_are_known_ones(name):
 def test_an_unknown_dataset_is_refused_with_the_known_ones(name):
     with pytest.raises(UserError, match=rf"^dataset={name}: must be one of CHAOST2, SABS, CMR, PHANTOM$"):
         find_spec(name)
+
+
+def test_each_dataset_with_raw_scans_has_a_finder_and_a_preparation():
+    assert RAW_DATASETS == ("CHAOST2", "SABS", "CMR")
+    for name, dataset in DATASETS.items():
+        assert (dataset.find_scans is not None) == (dataset.preparation is not None) == (name in RAW_DATASETS)
+        assert all(folder == folder.lower() for folder in dataset.inner_folders)
+
+
+def test_own_data_share_one_group_of_path_keys():
+    assert [path_group(name) for name in ("CMR", "PHANTOM", "Hips")] == ["CMR", "PHANTOM", "OWN"]
