@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from data.layout import DatasetLayout
-from data.prepare.volume_records import read_record, record_path
 from data.prepared_files import PreparedFiles, map_scans, read_case_names, read_prepared_files
+from data.volume_records import read_record, record_path
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.volume_hash import HASH_BYTES, hash_volume

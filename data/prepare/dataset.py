@@ -28,11 +28,11 @@ from data.prepare.finished_archives import find_finished, forget_archive, rememb
 from data.prepare.sources import archive_of, opened_source
 from data.prepare.summary import describe_scans, remove_summaries, update_summaries
 from data.prepare.volume_preparation import locked_folder, outdated_scans, prepare_scans, remove_dropped
-from data.prepare.volume_records import recorded_ids
 from data.raw.finding import find_raw
 from data.raw.raw_scans import RawDataset, RawScan
 from data.supervoxels.body import MIN_SIZE_SHARE, suggest_min_size
 from data.supervoxels.generation import generate_supervoxels
+from data.volume_records import recorded_ids
 from util.errors import UserError
 from util.io.files import remove_file, remove_leftovers
 from util.io.image_io import Geometry, read_geometry

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from data.layout import DatasetLayout
-from data.prepare.volume_records import recorded_ids
 from data.processes import run_in_processes
 from data.raw.raw_scans import RawDataset, RawScan, RawVolume
 from data.specs import DatasetSpec
@@ -19,6 +18,7 @@ from data.supervoxels.body import find_body, scale_intensities
 from data.supervoxels.neighbours import weight_factors
 from data.supervoxels.supervoxel_records import record_path as supervoxel_record_path
 from data.transforms import Preparation, change_intensities, prepare_label_map, prepared_grid
+from data.volume_records import recorded_ids
 from util.errors import UserError
 from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry

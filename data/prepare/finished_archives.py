@@ -12,9 +12,9 @@ from data.datasets import DATASETS
 from data.file_states import FileState, confirm_state
 from data.layout import DatasetLayout
 from data.own_spec import DATASET_JSON, read_dataset_json
-from data.prepare.volume_records import is_current, read_record, record_path, recorded_ids, scan_recipe
 from data.specs import DatasetSpec
 from data.transforms import Preparation
+from data.volume_records import is_current, read_record, record_path, recorded_ids, scan_recipe
 from util.errors import UserError
 from util.io.files import remove_file, write_text
 from util.io.grids import is_orientation

@@ -7,7 +7,7 @@ from pathlib import Path
 from data.contact_sheet import draw_contact_sheet
 from data.fingerprint import FINGERPRINT_NAME, ScanFingerprint, read_fingerprint, write_fingerprint
 from data.layout import DatasetLayout
-from data.prepare.volume_records import PREPARATION_VERSION
+from data.volume_records import PREPARATION_VERSION
 from util.io.files import remove_file, write_text
 from util.remarks import remark
 

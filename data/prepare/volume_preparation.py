@@ -10,7 +10,10 @@ import numpy as np
 
 from data.file_states import file_state
 from data.layout import DatasetLayout
-from data.prepare.volume_records import (
+from data.processes import run_in_processes
+from data.raw.raw_scans import RawDataset, RawScan
+from data.transforms import prepare_volume
+from data.volume_records import (
     ScanRecord,
     is_current,
     raw_states,
@@ -19,9 +22,6 @@ from data.prepare.volume_records import (
     scan_recipe,
     write_record,
 )
-from data.processes import run_in_processes
-from data.raw.raw_scans import RawDataset, RawScan
-from data.transforms import prepare_volume
 from util.errors import UserError
 from util.io.files import atomic_write, make_folder, remove_file, try_lock
 from util.io.image_io import Geometry, write_volume

@@ -84,7 +84,7 @@ BAD_WORDS = {
     "lone word": ([*NEEDED, "scans"], "cannot understand 'scans'; write key=value, or --help for the keys"),
     "with at the end": ([*NEEDED, "with"], "cannot understand 'with'"),
     "no key": ([*NEEDED, "=3"], "cannot understand '=3'"),
-    "made by the program": (["dataset=PHANTOM", "raw=."], "dataset=PHANTOM: is made by the program"),
+    "synthetic": (["dataset=PHANTOM", "raw=."], "dataset=PHANTOM: is synthetic"),
     "nothing there": (["dataset=CMR", "raw=gone"], "raw=gone: no such file or folder ("),
     "another dataset": (["dataset=CMR", "raw=scans"], ""),
     "no archive": (["dataset=CMR", "raw=note.txt"], "note.txt: must be a whole zip file"),

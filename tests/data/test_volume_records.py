@@ -10,7 +10,9 @@ from data.datasets import find_spec
 from data.file_states import file_state
 from data.layout import DatasetLayout
 from data.prepare import volume_records
-from data.prepare.volume_records import (
+from data.raw.raw_scans import RawScan
+from data.transforms import Preparation
+from data.volume_records import (
     ScanRecord,
     is_current,
     raw_states,
@@ -20,8 +22,6 @@ from data.prepare.volume_records import (
     scan_recipe,
     write_record,
 )
-from data.raw.raw_scans import RawScan
-from data.transforms import Preparation
 from util.errors import UserError
 
 SPEC = find_spec("CMR")
