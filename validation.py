@@ -29,7 +29,7 @@ from config_ssl_upload import (
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from dataloaders.evaluation_sets import (
     Job,
-    find_left_out,
+    describe_missing_organs,
     load_fold,
     plan_jobs,
     score_job,
@@ -149,7 +149,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         all_slices=config.evaluation.all_slices,
         every_support=config.evaluation.every_support,
     )
-    remarks += find_left_out(scans, config.test_organs, support=scans[position])
+    remarks += describe_missing_organs(scans, config.test_organs, support=scans[position])
     scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
     if not ranks.is_main:
         return scores

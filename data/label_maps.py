@@ -41,7 +41,7 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
     raw_ids = [value for value in values if value in spec.raw_labels]
     label_ids = [value for value in values if value in spec.labels and value not in spec.raw_labels]
     if raw_ids and label_ids:
-        found = join_some(list(map(format_value, values)))
+        found = shorten_list(list(map(format_value, values)))
         raise UserError(
             f"{path}: must hold either label ids or raw ids, got both ({found}); restore the file"
         )
@@ -58,12 +58,12 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
 def unknown_values_line(path: Path, unknown: Sequence[str], known: Collection[object]) -> str:
     """Say, in one line, that a file holds values that mean no label."""
     return (
-        f"{path}: label values must be among {', '.join(map(str, known))}, got {join_some(unknown)}; "
+        f"{path}: label values must be among {', '.join(map(str, known))}, got {shorten_list(unknown)}; "
         "correct these voxels, or list their labels in dataset.json if the data are your own"
     )
 
 
-def join_some(names: Sequence[str], *, n_max: int = _MAX_LISTED) -> str:
+def shorten_list(names: Sequence[str], *, n_max: int = _MAX_LISTED) -> str:
     """Join names for a message, and count those that would make it too long."""
     if len(names) <= n_max:
         return ", ".join(names)

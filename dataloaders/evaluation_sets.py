@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from data.layout import DatasetLayout
-from data.prepared_files import read_label_map
-from dataloaders.prepared_scans import load_scan, resize_in_plane
+from dataloaders.prepared_scans import load_scan
 from dataloaders.slice_assignment import (
     Assignment,
     assign_by_height,
@@ -20,21 +19,21 @@ from dataloaders.slice_assignment import (
 )
 from dataloaders.splits import check_support_position, choose_support_position
 from util.errors import UserError
-from util.evaluation.metrics import VolumeScore, dice_and_iou
-from util.io.image_io import Geometry, read_geometry
+from util.evaluation.metrics import VolumeScore, overlap
+from util.io.image_io import Geometry
 
 
 @dataclass(frozen=True)
 class EvaluationScan:
-    """A held-out scan, at the network's slice size and at its own.
+    """A held-out scan, at the network's slice size and at full size.
 
     Attributes:
         scan_id: its id.
         images: `(Z, 1, h, w)` float32, z-scored, at the network's slice size.
-        support_labels: `(Z, h, w)`, labels at that size, for when the scan is the support.
-        label_map: `(Z, H, W)`, labels at the scan's own size, for scores.
-        geometry: of the scan's own grid.
-        label_path: the labels' file, for messages; None where they come from none.
+        support_labels: `(Z, h, w)`, labels at that size, for use as support.
+        label_map: `(Z, H, W)`, labels at full size, for scores.
+        geometry: of the full-size grid.
+        label_path: the labels' file, for messages; None if they were not read from one.
     """
 
     scan_id: int
@@ -46,21 +45,15 @@ class EvaluationScan:
 
 
 def load_evaluation_scan(
-    layout: DatasetLayout, scan_id: int, *, image_size_px: tuple[int, int] | None
+    layout: DatasetLayout, scan_id: int, *, image_size_px: tuple[int, int] | None, with_image: bool = True
 ) -> EvaluationScan:
-    """Load a scan with its labels.
-
-    See `dataloaders.prepared_scans.load_scan` for what is raised.
-    """
-    scan = load_scan(layout, scan_id, with_labels=True, image_size_px=image_size_px)
-    own = scan
-    if image_size_px is not None:
-        own = load_scan(layout, scan_id, with_labels=True)
+    """Load a scan with its labels; arguments and errors are those of `load_scan`."""
+    scan = load_scan(layout, scan_id, with_image=with_image, with_labels=True, image_size_px=image_size_px)
     return EvaluationScan(
         scan_id=scan_id,
         images=torch.from_numpy(scan.image)[:, None],
         support_labels=scan.label_map,
-        label_map=own.label_map,
+        label_map=scan.full_size_label_map,
         geometry=scan.geometry,
         label_path=layout.label_path(scan_id),
     )
@@ -75,15 +68,15 @@ def load_fold(
 
 @dataclass(frozen=True)
 class Job:
-    """One organ to segment in one query after one support.
+    """One organ to segment in one query with one support.
 
     Attributes:
         protocol: `chunks` or `all_slices`.
         support, query: the scans.
         label: the organ.
         support_slices: the support's slices, one per part.
-        assignment: which query slices, and the part that serves each.
-        main_support: whether the support is the one that the protocol names.
+        assignment: the query slices, and the part that serves each.
+        main_support: whether the support is the protocol's.
     """
 
     protocol: str
@@ -106,9 +99,8 @@ def plan_jobs(
 ) -> list[Job]:
     """Plan the evaluation of a fold.
 
-    A query without an organ gets no job for it. With `every_support` the other scans take the support's role
-    in turn, for the published protocol; of those, scans that have an organ in fewer than `n_part` slices are
-    passed over for it.
+    A query without an organ gets no job for it. With `every_support` the other scans serve as support in
+    turn, for the published protocol; a scan with an organ in fewer than `n_part` slices is skipped for it.
 
     Args:
         scans: the fold's, in order.
@@ -132,23 +124,23 @@ def plan_jobs(
         in_support = organ_slices(support.support_labels, label)
         if len(in_support) < n_part:
             continue
-        chosen = choose_support_slices(in_support, n_part)
+        support_slices = choose_support_slices(in_support, n_part)
         for query in scans:
             in_query = organ_slices(query.label_map, label)
             if query is support or len(in_query) == 0:
                 continue
             plans = {"chunks": assign_chunks(in_query, n_part)}
             if all_slices and support is main:
-                plans["all_slices"] = assign_by_height(len(query.images), chosen, len(support.images))
+                plans["all_slices"] = assign_by_height(len(query.images), support_slices, len(support.images))
             jobs += [
-                Job(name, support, query, label, chosen, plan, support is main)
+                Job(name, support, query, label, support_slices, plan, support is main)
                 for name, plan in plans.items()
             ]
     if not any(job.main_support for job in jobs):
-        queries = ", ".join(_place(scan) for scan in scans if scan is not main)
+        queries = ", ".join(_name(scan) for scan in scans if scan is not main)
         raise UserError(
-            f"{queries}: must hold an organ of test_label ({', '.join(organs.values())}) in one of them at "
-            "least; choose another fold or other organs"
+            f"{queries}: at least one must hold an organ of test_label ({', '.join(organs.values())}); "
+            "choose another fold or other organs"
         )
     return jobs
 
@@ -162,36 +154,27 @@ def check_fold(
     n_part: int,
     image_size_px: tuple[int, int] | None,
 ) -> None:
-    """Make sure, from label maps alone, that a fold can be evaluated.
+    """Check, from label maps alone, that a fold can be evaluated.
 
     Args:
-        layout: where the files lie.
-        scan_ids: of the fold; if there are none, nothing is checked.
+        layout: paths of the files.
+        scan_ids: of the fold; if empty, nothing is checked.
         organs, n_part: see `plan_jobs`.
         supp_idx: see `choose_support_position`.
-        image_size_px: see `load_evaluation_scan`.
+        image_size_px: see `load_scan`.
 
     Raises:
         UserError: a label file is missing or damaged; otherwise as `plan_jobs` does.
     """
-    if scan_ids:
-        position = choose_support_position(supp_idx, len(scan_ids))
-    if not scan_ids or layout.spec.name == "PHANTOM":  # which has all organs, and may have to be made yet
+    if not scan_ids:
         return
-    scans = []
-    for scan_id in scan_ids:
-        geometry = read_geometry(layout.image_path(scan_id))
-        label_map = read_label_map(layout, scan_id, geometry)
-        scans.append(
-            EvaluationScan(
-                scan_id=scan_id,
-                images=torch.empty(len(label_map), 0),
-                support_labels=resize_in_plane(label_map, image_size_px),
-                label_map=label_map,
-                geometry=geometry,
-                label_path=layout.label_path(scan_id),
-            )
-        )
+    position = choose_support_position(supp_idx, len(scan_ids))
+    if layout.spec.name == "PHANTOM":  # has all organs, and may not exist yet
+        return
+    scans = [
+        load_evaluation_scan(layout, scan_id, image_size_px=image_size_px, with_image=False)
+        for scan_id in scan_ids
+    ]
     plan_jobs(scans, organs, support_position=position, n_part=n_part, all_slices=False, every_support=False)
 
 
@@ -214,10 +197,10 @@ def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, or
     )
 
 
-def find_left_out(
+def describe_missing_organs(
     scans: Sequence[EvaluationScan], organs: Mapping[int, str], *, support: EvaluationScan
 ) -> list[str]:
-    """Name the queries that lack an organ and so are left out of its mean."""
+    """Name the queries that lack an organ and are therefore excluded from its mean."""
     lines = []
     for label, organ in organs.items():
         lacking = [s.scan_id for s in scans if s is not support and not (s.label_map == label).any()]
@@ -238,16 +221,16 @@ def _require_organ(
         for position, scan in enumerate(scans)
         if len(organ_slices(scan.support_labels, label)) >= n_part
     ]
-    way_out = f"leave {label} out of test_label"
+    hint = f"leave {label} out of test_label"
     if others:
-        way_out = f"choose supp_idx={' or '.join(map(str, others))}, or {way_out}"
+        hint = f"choose supp_idx={' or '.join(map(str, others))}, or {hint}"
     if found:
-        way_out = f"set n_part={found}, or {way_out}"
+        hint = f"set n_part={found}, or {hint}"
     raise UserError(
-        f"{_place(support)}: scan {support.scan_id}, as support, must show label {label} ({organ}) in at "
-        f"least {n_part} slices, got {found}; {way_out}"
+        f"{_name(support)}: scan {support.scan_id}, as support, must show label {label} ({organ}) in at "
+        f"least {n_part} slices, got {found}; {hint}"
     )
 
 
-def _place(scan: EvaluationScan) -> str:
+def _name(scan: EvaluationScan) -> str:
     return f"scan {scan.scan_id}" if scan.label_path is None else str(scan.label_path)

@@ -1,21 +1,19 @@
-"""Load prepared scans.
-
-A scan is a z-scored image with its labels and supervoxels on one checked grid.
-"""
+"""Load prepared scans as network input: a z-scored image with labels and supervoxels on one grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from data.layout import DatasetLayout
-from data.prepared_files import read_label_map, read_supervoxels
+from data.prepared_files import read_prepared_files, read_supervoxels
 from data.supervoxels.supervoxel_records import record_path
 from util.errors import UserError
-from util.io.image_io import Geometry, read_volume
+from util.io.image_io import Geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +22,14 @@ class PreparedScan:
 
     Attributes:
         scan_id: the number in the file names.
-        image: `(Z, H, W)` float32, mean 0 and standard deviation 1 over this very array.
-        label_map: `(Z, H, W)` int16 label ids, 0 = background; None when not asked for.
-        supervoxels: `(Z, H, W)` int32, 0 = outside the body; None when not asked for.
-        geometry: the image file's own grid, also after an in-plane resize: predictions go back to it.
-        more_supervoxels: further sets, such as those of another least size, each as `supervoxels`; every set
-            costs 4 bytes a voxel, 9 MB for 36 x 256 x 256.
+        image: `(Z, H, W)` float32, mean 0 and standard deviation 1 over this array; `(Z, 0, 0)` if not
+            requested.
+        label_map: `(Z, H, W)` int16 label ids, 0 = background; None if not requested.
+        supervoxels: `(Z, H, W)` int32, 0 = outside the body; None if not requested.
+        geometry: the image file's grid, also after an in-plane resize: predictions are restored to it.
+        more_supervoxels: additional sets, such as those of another minimum size, each as `supervoxels`; a
+            set costs 4 bytes per voxel, 9 MB for 36 x 256 x 256.
+        full_size_label_map: the label map on the file's grid; `label_map` itself without a resize.
     """
 
     scan_id: int
@@ -38,12 +38,14 @@ class PreparedScan:
     supervoxels: np.ndarray | None
     geometry: Geometry
     more_supervoxels: tuple[np.ndarray, ...] = ()
+    full_size_label_map: np.ndarray | None = None
 
 
 def load_scan(
     layout: DatasetLayout,
     scan_id: int,
     *,
+    with_image: bool = True,
     with_labels: bool = False,
     with_supervoxels: bool = False,
     more_supervoxels: Sequence[DatasetLayout] = (),
@@ -51,43 +53,47 @@ def load_scan(
 ) -> PreparedScan:
     """Load one scan and check that its volumes belong together.
 
-    Labels must lie on the image's grid in the patient too; supervoxels must only have its shape, because some
-    tools write them without spacing and origin.
-
     Args:
-        layout: where the files lie.
-        scan_id: which scan.
+        layout: paths of the files.
+        scan_id: the scan.
+        with_image: read the image's voxels, not just its header.
         with_labels: read the label map.
-        with_supervoxels: read the supervoxels, and further sets with them.
-        more_supervoxels: where further sets lie, such as `replace(layout, supervoxel_min_vox=1000)`; of these
-            layouts only the supervoxel files are read.
+        with_supervoxels: read the supervoxels and the additional sets.
+        more_supervoxels: layouts of additional sets, such as `replace(layout, supervoxel_min_vox=1000)`; only
+            their supervoxel files are read.
         image_size_px: `(H, W)` to resize every slice to (see `resize_in_plane`); None keeps the file's size.
-            The image is z-scored after that, so what is returned has mean 0 and standard deviation 1.
+            The image is z-scored afterwards, so that the result has mean 0 and standard deviation 1.
 
     Raises:
-        UserError: a file is missing or damaged, grids differ, the image is constant or not finite, labels
-            or supervoxels are not whole numbers in range, or supervoxels are not of the least size wanted.
+        UserError: a file is missing or damaged, grids differ, the image is constant or not finite, labels or
+            supervoxels are not whole numbers in range, or supervoxels are below the minimum size.
     """
     image_path = layout.image_path(scan_id)
-    voxels, geometry = read_volume(image_path)
-    image = resize_in_plane(_finite_float32(voxels, image_path), image_size_px)
-    label_map = None
+    files = read_prepared_files(
+        layout, scan_id, with_image=with_image, with_labels=with_labels, with_supervoxels=False
+    )
+    image = np.empty((files.geometry.shape[0], 0, 0), np.float32)
+    if with_image:
+        image = _z_score(resize_in_plane(_finite_float32(files.image, image_path), image_size_px), image_path)
+    label_map = full_size_label_map = None
     if with_labels:
-        path = layout.label_path(scan_id)
-        if not path.is_file():
+        if files.label_map is None:
+            path = layout.label_path(scan_id)
             raise UserError(f"{path}: no such label file; evaluation, setting 2 and use_gt need labels")
-        label_map = resize_in_plane(read_label_map(layout, scan_id, geometry).astype(np.int16), image_size_px)
+        full_size_label_map = files.label_map.astype(np.int16)
+        label_map = resize_in_plane(full_size_label_map, image_size_px)
     sets = [
-        resize_in_plane(_read_supervoxels(one, scan_id, geometry), image_size_px)
-        for one in ((layout, *more_supervoxels) if with_supervoxels else ())
+        resize_in_plane(_read_supervoxels(each, scan_id, files.geometry), image_size_px)
+        for each in ((layout, *more_supervoxels) if with_supervoxels else ())
     ]
     return PreparedScan(
         scan_id,
-        _z_score(image, image_path),
+        image,
         label_map,
         supervoxels=sets[0] if sets else None,
-        geometry=geometry,
+        geometry=files.geometry,
         more_supervoxels=tuple(sets[1:]),
+        full_size_label_map=full_size_label_map,
     )
 
 
@@ -95,44 +101,27 @@ def load_scans(
     layout: DatasetLayout,
     scan_ids: Sequence[int],
     *,
-    with_labels: bool = False,
-    with_supervoxels: bool = False,
-    more_supervoxels: Sequence[DatasetLayout] = (),
-    image_size_px: tuple[int, int] | None = None,
     progress: bool = True,
+    **options: Any,
 ) -> list[PreparedScan]:
-    """Load several scans in the given order.
-
-    See `load_scan` for arguments and what is raised.
-    """
+    """Load several scans in the given order; `options` and errors are those of `load_scan`."""
     desc = f"load {layout.spec.name}"
-    # Closed by `with`, so that an error's line begins where the bar was.
+    # Closed by `with`, so that an error message starts on a clean line.
     with tqdm(scan_ids, desc=desc, unit="scan", disable=not progress, leave=False) as bar:
-        return [
-            load_scan(
-                layout,
-                scan_id,
-                with_labels=with_labels,
-                with_supervoxels=with_supervoxels,
-                more_supervoxels=more_supervoxels,
-                image_size_px=image_size_px,
-            )
-            for scan_id in bar
-        ]
+        return [load_scan(layout, scan_id, **options) for scan_id in bar]
 
 
 def resize_in_plane(volume: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:
-    """Resize every slice.
+    """Resize every slice, images by area or linearly, integers by the nearest pixel.
 
-    Floating point goes by area or linearly, whole numbers by the nearest pixel. Both conventions align pixel
-    areas (not corner pixels), so an image and its labels stay registered.
+    Both conventions align pixel areas (not corner pixels), so that an image and its labels stay registered.
 
     Args:
         volume: `(Z, H, W)`, float32 or an integer type.
-        size_px: the new `(H, W)`; None, or the size it has, returns `volume` itself.
+        size_px: the new `(H, W)`; None, or the present size, returns `volume` itself.
 
     Returns:
-        `(Z, *size_px)` of the same dtype. Floating point values are averaged over pixel areas where neither
+        `(Z, *size_px)` of the same dtype. Floating point values are averaged over pixel areas if neither
         axis grows, and interpolated linearly otherwise.
 
     Raises:
@@ -179,7 +168,7 @@ def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
     if deviation <= 1e-6 * abs(mean):
         raise UserError(f"{path}: image must vary, got {mean:g} everywhere; prepare it again")
     scored = np.empty_like(image)
-    # By slice: a float64 volume for a moment would leave a hole in the heap for every scan that is loaded.
+    # By slice: a temporary float64 volume would fragment the heap with every scan loaded.
     for target, source in zip(scored, image, strict=True):
         target[...] = (source - mean) / deviation
     return scored
@@ -195,17 +184,16 @@ def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -
     supervoxels = read_supervoxels(layout, scan_id, geometry)
     if not supervoxels.any():
         raise UserError(f"{path}: must hold supervoxels, got 0 everywhere; delete it and run `{command}`")
-    if not record_path(path).exists():  # of our own files the record tells
-        _require_least_size(supervoxels, layout.supervoxel_min_vox, path=path, command=command)
+    if not record_path(path).exists():  # our own files have a record of their minimum size
+        _check_min_size(supervoxels, layout.supervoxel_min_vox, path=path, command=command)
     return supervoxels
 
 
-def _require_least_size(supervoxels: np.ndarray, least_vox: int, *, path: Path, command: str) -> None:
-    """Refuse supervoxels that were made with a smaller least size than is wanted.
+def _check_min_size(supervoxels: np.ndarray, min_vox: int, *, path: Path, command: str) -> None:
+    """Refuse supervoxels that were made with a smaller minimum size.
 
-    Cutting to the body, or to fewer slices, leaves some of any size, but those that do not touch what was cut
-    off are as they were made. (26-connected, as they are, they touch it with a neighbour.) A larger least
-    size shows in no file.
+    Masking by the body or dropping slices leaves supervoxels of any size, but those that do not touch the
+    removed voxels (they are 26-connected) are as they were made. A larger minimum size cannot be detected.
     """
     near_cut = supervoxels == 0
     for axis in range(3):
@@ -219,11 +207,11 @@ def _require_least_size(supervoxels: np.ndarray, least_vox: int, *, path: Path, 
         supervoxels = np.unique(supervoxels, return_inverse=True)[1].reshape(supervoxels.shape)
     sizes_vox = np.bincount(supervoxels.ravel())
     sizes_vox[supervoxels[near_cut]] = 0
-    least_vox = min(least_vox, supervoxels.size)
-    smallest = sizes_vox[sizes_vox > 0].min(initial=least_vox)
-    if smallest < least_vox:
+    min_vox = min(min_vox, supervoxels.size)
+    smallest = sizes_vox[sizes_vox > 0].min(initial=min_vox)
+    if smallest < min_vox:
         raise UserError(
-            f"{path}: supervoxels within the body must have at least {least_vox} voxels, got one of "
-            f"{smallest}, made with another least size; move the file to that size's folder and set n_sv, "
+            f"{path}: supervoxels within the body must have at least {min_vox} voxels, got one of "
+            f"{smallest}, made with another minimum size; move the file to that size's folder and set n_sv, "
             f"or delete it and run `{command}`"
         )

@@ -65,7 +65,7 @@ SUPERVOXELS = {
     ),
     "negative": (
         lambda place: foreign(place, 5, by=lambda voxels: voxels.astype(np.int32) - 1),
-        ["superpix-MIDDLE_5.nii.gz: ids must lie in 0..2147483647, got -1..", "; make the file again"],
+        ["superpix-MIDDLE_5.nii.gz: ids must lie in 0..2147483647, got -1..", "; rebuild the file"],
     ),
     "none": (
         lambda place: foreign(place, 5, by=np.zeros_like),
@@ -163,7 +163,7 @@ SCANS = {
         lambda place: place.change("label", 0, 1, by=without(1)),
         [
             "label_0.nii.gz, ",
-            "label_1.nii.gz: must hold an organ of test_label (liver) in one of them at least",
+            "label_1.nii.gz: at least one must hold an organ of test_label (liver)",
         ],
     ),
 }

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from data.label_maps import join_some, unknown_values_line
+from data.label_maps import shorten_list, unknown_values_line
 from data.raw.dicom import SliceHeader, read_header, read_series, series_problems, sort_slices
 from data.raw.listing import by_number, list_files
 from data.raw.png import read_grey_levels
@@ -58,7 +58,7 @@ def find_chaos(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDa
         if folder.name.isdecimal() and folder.is_dir() and folder not in cases
     ]
     left_out = [str(folder) for folder in cases if folder.parent not in labelled]
-    remarks = [f"left out, without any ground truth: {join_some(left_out)}"] if left_out else []
+    remarks = [f"left out, without any ground truth: {shorten_list(left_out)}"] if left_out else []
     return RawDataset(
         spec=spec,
         preparation=preparation,
@@ -155,12 +155,12 @@ def _unpaired(scan: RawScan, folder: Path) -> list[str]:
     if without_labels:
         problems.append(
             f"{folder}: each DICOM file must have a PNG of the same stem in Ground, found none for "
-            f"{join_some(without_labels)}; restore the ground truth"
+            f"{shorten_list(without_labels)}; restore the ground truth"
         )
     if without_image:
         problems.append(
             f"{folder}: each PNG must have a DICOM file of the same stem in DICOM_anon, found none for "
-            f"{join_some(without_image)}; restore the DICOM files"
+            f"{shorten_list(without_image)}; restore the DICOM files"
         )
     return problems
 

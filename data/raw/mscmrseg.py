@@ -6,7 +6,7 @@ They are called `patient<N>_C0.nii.gz`, their labels `patient<N>_C0_manual.nii.g
 import re
 from pathlib import Path
 
-from data.label_maps import join_some
+from data.label_maps import shorten_list
 from data.raw.listing import list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
 from data.raw.raw_scans import RawDataset
@@ -41,7 +41,7 @@ def find_mscmrseg(root: Path, spec: DatasetSpec, preparation: Preparation) -> Ra
     last = max(labels)
     unlabelled = [path.name for patient, path in sorted(images.items()) if patient > last]
     remarks = (
-        [f"left out, without labels behind patient {last}: {join_some(unlabelled)}"] if unlabelled else []
+        [f"left out, without labels behind patient {last}: {shorten_list(unlabelled)}"] if unlabelled else []
     )
     scans = tuple(
         as_scan(patient, f"patient{patient}", image=images[patient], label=labels.get(patient))

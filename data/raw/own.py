@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data.label_maps import join_some
+from data.label_maps import shorten_list
 from data.own_spec import DATASET_JSON, read_dataset_json
 from data.raw.listing import by_number, list_files
 from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
@@ -152,10 +152,10 @@ def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]
     unlabelled = [scan.name for scan in scans if not scan.label_files]
     remarks = _plane_remarks(scans) + fold_remarks(len(scans) - len(unlabelled), n_unlabelled=len(unlabelled))
     if unlabelled:
-        names = join_some(unlabelled, n_max=_N_NAMED)
+        names = shorten_list(unlabelled, n_max=_N_NAMED)
         remarks.append(f"{len(unlabelled)} scan(s) without labels, for training alone: {names}")
     if files.unused:
-        names = join_some([str(path.relative_to(folder)) for path in files.unused], n_max=_N_NAMED)
+        names = shorten_list([str(path.relative_to(folder)) for path in files.unused], n_max=_N_NAMED)
         remarks.append(f"{folder}: not used, although it may be a scan: {names}")
     return remarks
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.datasets import find_spec
-from data.label_maps import format_value, join_some, to_label_ids
+from data.label_maps import format_value, shorten_list, to_label_ids
 from util.errors import UserError
 from util.remarks import Remark
 
@@ -63,9 +63,9 @@ def test_a_value_is_written_so_that_it_can_be_told_from_its_neighbours(value, te
 
 
 def test_many_names_make_no_long_message():
-    assert join_some(["a"]) == "a"
-    assert join_some(list("abcde")) == "a, b, c, d, e"
-    assert join_some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert shorten_list(["a"]) == "a"
+    assert shorten_list(list("abcde")) == "a, b, c, d, e"
+    assert shorten_list(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 def test_label_ids_and_raw_ids_in_one_file_are_refused():

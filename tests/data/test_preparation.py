@@ -80,7 +80,7 @@ def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, directio
     for scan_id in (8, 13):
         _write_image(layout, scan_id, direction=direction)
     with pytest.raises(
-        UserError, match=rf"image_8\.nii\.gz: axes must run to LPS .* got {found} \(and scans 13 lik"
+        UserError, match=rf"image_8\.nii\.gz: orientation must be LPS .* got {found} \(also scans 13\)"
     ):
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 
@@ -93,7 +93,7 @@ def test_own_data_may_have_an_orientation_for_each_slice_axis(tmp_path):
     assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [0, 1, 2, 3]
     _write_image(layout, 4, direction=(1.0, 0, 0, 0, 0, 1.0, 0, -1.0, 0))
     with pytest.raises(
-        UserError, match=r"image_4\.nii\.gz: axes must run to LSP as those of most scans, got LIP"
+        UserError, match=r"image_4\.nii\.gz: orientation must be LSP as of most scans, got LIP"
     ):
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 
