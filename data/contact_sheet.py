@@ -19,11 +19,11 @@ _COLOURS = ("#ff4a4a", "#52e052", "#ffe63b", "#4da6ff", "#ff9632", "#d07bff", "#
 _COLOURS += ("#ff5fd7", "#bfff4a", "#ffb3c6", "#2fb7a0", "#c9a3ff", "#d98c3f", "#fff3b0")
 _EXPLANATION = "below each: scan, slice, ends of the patient that the file's axes (x, y, z) run to"
 _BACKGROUND, _TEXT_COLOUR = 0.08, "#e8e8e8"
-_TILE_PX, _SMALLEST_TILE_PX, _LARGEST_WIDTH_PX = 320, 160, 3000
+_MAX_TILE_PX, _MIN_TILE_PX, _MAX_WIDTH_PX = 320, 160, 3000
 _GAP_PX, _CAPTION_PX, _LINE_PX, _MARGIN_PX = 10, 20, 26, 14
 _LETTER_PX, _SWATCH_PX = 9, 40
 _DPI = 100
-_LONGEST_NAME = 20
+_MAX_NAME_LENGTH = 20
 # Matplotlib's points, 72 of which are an inch.
 _TITLE_PT, _LEGEND_PT, _CAPTION_PT, _MARK_PT = 13, 10.5, 8.5, 10
 
@@ -51,7 +51,7 @@ def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | No
     colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(layout.spec.labels)}
 
     def draw(scan_id: int) -> Tile:
-        name = names.get(scan_id, "")[:_LONGEST_NAME]
+        name = names.get(scan_id, "")[:_MAX_NAME_LENGTH]
         called = f"{scan_id} ({name})" if name not in ("", str(scan_id)) else f"{scan_id}"
         files = read_prepared_files(layout, scan_id)
         return draw_tile(files, called, colours=colours, tile_px=tile_px)
@@ -70,8 +70,8 @@ def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | No
 def _choose_tiles(n_scans: int) -> tuple[int, int]:
     """Return the tiles' side in pixels and how many stand in a row."""
     n_columns = max(3, round((1.5 * n_scans) ** 0.5))
-    fitting = _LARGEST_WIDTH_PX // n_columns - _GAP_PX
-    return max(_SMALLEST_TILE_PX, min(_TILE_PX, fitting)), n_columns
+    fitting = _MAX_WIDTH_PX // n_columns - _GAP_PX
+    return max(_MIN_TILE_PX, min(_MAX_TILE_PX, fitting)), n_columns
 
 
 class _Sheet:

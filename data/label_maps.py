@@ -35,7 +35,7 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
     values = distinct_values(stored)
     unknown = [value for value in values if value not in ids]
     if unknown:
-        line = unknown_values_line(path, list(map(format_value, unknown)), ids)
+        line = describe_unknown_values(path, list(map(format_value, unknown)), ids)
         is_interpolated = any(not float(value).is_integer() for value in unknown)
         raise UserError(f"{line}, or resample it to the nearest voxel" if is_interpolated else line)
     raw_ids = [value for value in values if value in spec.raw_labels]
@@ -55,7 +55,7 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
     return label_map
 
 
-def unknown_values_line(path: Path, unknown: Sequence[str], known: Collection[object]) -> str:
+def describe_unknown_values(path: Path, unknown: Sequence[str], known: Collection[object]) -> str:
     """Say, in one line, that a file holds values that mean no label."""
     return (
         f"{path}: label values must be among {', '.join(map(str, known))}, got {shorten_list(unknown)}; "

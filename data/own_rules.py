@@ -11,8 +11,8 @@ from util.config.settings import Rule, real, several, text
 from util.io.grids import is_orientation
 
 _NAME = re.compile(r"[A-Za-z0-9]\w{0,39}", re.ASCII)
-_LARGEST_LABEL = 254  # 255 is ignored by the losses
-_LONGEST_ORGAN = 60
+_MAX_LABEL = 254  # 255 is ignored by the losses
+_MAX_NAME_LENGTH = 60
 _FORBIDDEN = '/\\:*?"<>|'  # in file names, on one system or another
 
 
@@ -73,10 +73,10 @@ def orientation() -> Rule:
     return Rule('three letters, one of each of L/R, P/A and S/I, such as "LPS"', parse)
 
 
-def some_of(labels: Mapping[int, str]) -> Rule:
+def subset_of(labels: Mapping[int, str]) -> Rule:
     """Ask for a list of label ids or organ names, which become ids."""
     ids = {organ: label for label, organ in labels.items()}
-    choices = _set_of(labels)
+    choices = _distinct_ids(labels)
 
     def parse(value: Any) -> tuple[int, ...]:
         if not isinstance(value, list):
@@ -86,9 +86,9 @@ def some_of(labels: Mapping[int, str]) -> Rule:
     return Rule(choices.text, parse)
 
 
-def groups_of(test_labels: tuple[int, ...]) -> Rule:
+def disjoint_groups_of(test_labels: tuple[int, ...]) -> Rule:
     """Ask for disjoint groups of the organs to test, which become tuples of ids."""
-    group = _set_of(test_labels)
+    group = _distinct_ids(test_labels)
 
     def parse(value: Any) -> tuple[tuple[int, ...], ...]:
         groups = several(group, minimum=1).parse(value)
@@ -100,7 +100,7 @@ def groups_of(test_labels: tuple[int, ...]) -> Rule:
     return Rule(f"a list of groups without common members, each {group.text}", parse)
 
 
-def _set_of(choices: Collection[int]) -> Rule:
+def _distinct_ids(choices: Collection[int]) -> Rule:
     """Ask for some of a few ids, each at most once, which become a tuple."""
 
     def parse(value: Any) -> tuple[int, ...]:
@@ -123,8 +123,8 @@ def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None
     """
     if isinstance(label, list):
         return f"{organ!r} must be one id, got nnU-Net's region {label}, which is not supported"
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= _LARGEST_LABEL:
-        return f"{organ!r} must be a whole number of 0 to {_LARGEST_LABEL}, got {json.dumps(label)}"
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= _MAX_LABEL:
+        return f"{organ!r} must be a whole number of 0 to {_MAX_LABEL}, got {json.dumps(label)}"
     if organ == "ignore":
         return f"nnU-Net's 'ignore' (got {label}) is not supported, every voxel must have a label"
     if (organ == "background") != (label == 0):
@@ -134,9 +134,9 @@ def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None
     if _as_file_name(organ) in map(_as_file_name, others.values()):
         return f"names must differ in file names, got {organ!r} twice (case and spaces apart)"
     usable = not any(sign in _FORBIDDEN or not sign.isprintable() for sign in organ)
-    if not (usable and 0 < len(organ) <= _LONGEST_ORGAN and organ == organ.strip(" .")):
+    if not (usable and 0 < len(organ) <= _MAX_NAME_LENGTH and organ == organ.strip(" .")):
         return (
-            f"names must do for file names (1 to {_LONGEST_ORGAN} signs, none of {_FORBIDDEN}, no space or "
+            f"names must do for file names (1 to {_MAX_NAME_LENGTH} signs, none of {_FORBIDDEN}, no space or "
             f"dot at an end), got {organ!r}"
         )
     return None

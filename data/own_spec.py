@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.own_rules import clip, groups_of, label_fault, orientation, own_dataset_name, some_of
+from data.own_rules import clip, disjoint_groups_of, label_fault, orientation, own_dataset_name, subset_of
 from data.specs import DatasetSpec, OwnDataset
 from data.transforms import Preparation
 from util.config.settings import Rule, one_of, optional, real, several, whole
@@ -116,8 +116,12 @@ class _Reading:
         min_vox = self._take("supervoxel_min_size_vox", optional(whole(1)))
         assumed = self._take("assume_orientation", optional(orientation()))
         ending = self._take("file_ending", one_of(".nii.gz", ".nii"), default=".nii.gz")
-        test_labels = self._take("test_labels", some_of(labels), default=tuple(labels)) if labels else ()
-        groups = self._take("organ_groups", groups_of(test_labels), default=(test_labels,)) if labels else ()
+        test_labels = self._take("test_labels", subset_of(labels), default=tuple(labels)) if labels else ()
+        groups = (
+            self._take("organ_groups", disjoint_groups_of(test_labels), default=(test_labels,))
+            if labels
+            else ()
+        )
         if self._problems:
             raise UserError("\n".join(self._problems))
         return OwnDataset(

@@ -110,7 +110,7 @@ def prepare_volume(
     """
     labels = tuple(labels)
     _check_arrays(image, label_map, geometry, labels)
-    image, grid = _bring(change_intensities(image, preparation), geometry, preparation, resample_linear)
+    image, grid = _bring(transform_intensities(image, preparation), geometry, preparation, resample_linear)
     if label_map is None:
         return image, None, grid
     return image, prepare_label_map(label_map, geometry, preparation, labels=labels), grid
@@ -222,7 +222,7 @@ def _check_arrays(
             raise ValueError(f"label map holds {unknown}, which must be among the labels {sorted(labels)}")
 
 
-def change_intensities(image: np.ndarray, preparation: Preparation) -> np.ndarray:
+def transform_intensities(image: np.ndarray, preparation: Preparation) -> np.ndarray:
     """Window, clip and rescale an image as a preparation says; float32."""
     changed = image
     if preparation.window is not None:

@@ -32,7 +32,7 @@ class ScanRecord:
     """What one scan's volumes were made from.
 
     Attributes:
-        recipe: all but the raw files that they depend on; see `scan_recipe`.
+        recipe: all but the raw files that they depend on; see `make_recipe`.
         name: what the download calls the scan.
         raw: (role, name, state) of each raw file; not its folder, so that a download may move.
         image: the written image.
@@ -46,7 +46,7 @@ class ScanRecord:
     label_map: FileState | None
 
 
-def scan_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
+def make_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
     """Put all parameters that voxels depend on into plain values.
 
     They are as JSON gives them back.
@@ -60,7 +60,7 @@ def scan_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
     return json.loads(json.dumps(recipe))
 
 
-def raw_states(scan: RawScan) -> tuple[tuple[str, str, FileState], ...]:
+def hash_raw_files(scan: RawScan) -> tuple[tuple[str, str, FileState], ...]:
     """Hash a scan's raw files.
 
     Raises:
@@ -74,7 +74,7 @@ def record_path(layout: DatasetLayout, scan_id: int) -> Path:
     return layout.volumes_dir / f"scan_{scan_id}.record.json"
 
 
-def recorded_ids(layout: DatasetLayout) -> list[int]:
+def list_recorded_ids(layout: DatasetLayout) -> list[int]:
     """List the ids of the scans that have a record, in increasing order.
 
     It may be damaged.

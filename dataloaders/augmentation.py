@@ -1,4 +1,4 @@
-"""Augment an episode: each change goes to one side, the support or the query."""
+"""Augment an episode: each transform applies to one side, the support or the query."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from dataloaders.intensities import (
 )
 from dataloaders.warps import sample_warp, warp_image_and_mask
 
-# A few tries nearly always keep the target in view; a target of a pixel or two may have no such warp.
+# A few attempts nearly always keep the target in view; a target of a pixel or two may have no such warp.
 _MAX_WARP_TRIES = 4
 
 
@@ -24,20 +24,20 @@ def augment_episode(
     ranges: AugmentationRanges,
     generator: np.random.Generator,
 ) -> None:
-    """Change intensities and geometry of an episode's slices, in place.
+    """Augment intensities and geometry of an episode's slices, in place.
 
-    Gamma, contrast, brightness, bias field, warp and noise, in this order, each change either the support or
-    the query, chosen anew with probability 1/2. What is drawn holds for all shots alike, only noise differs
-    from pixel to pixel. A change of intensities that is switched off draws nothing (gamma is always drawn).
+    Gamma, contrast, brightness, bias field, warp and noise, in this order; each applies to the support or to
+    the query, with probability 1/2. Its parameters are shared by all shots; noise differs per pixel. A
+    disabled intensity transform consumes no random number (gamma always does).
 
-    A warp that would push the target out of a slice is drawn again, up to four times in all; after that the
+    A warp that would push the target out of a slice is resampled, up to four times in all; after that the
     slices keep their geometry, so that no mask is ever empty.
 
     Args:
         images: `(n_shots + 1, H, W)` float32, the support's slices first.
         masks: `(n_shots + 1, H, W)` float32 of 0 and 1, none empty.
         n_shots: support slices.
-        ranges: what to draw from.
+        ranges: of the sampled parameters.
         generator: the only source of randomness.
     """
     _change_intensities(images, n_shots, ranges=ranges, generator=generator)
@@ -75,10 +75,7 @@ def _draw_side(n_shots: int, generator: np.random.Generator) -> slice:
 def _warp_in_view(
     images: np.ndarray, masks: np.ndarray, generator: np.random.Generator, ranges: AugmentationRanges
 ) -> None:
-    """Warp all slices by one map that empties no mask, in place.
-
-    Leaves them as they are where no try found such a map.
-    """
+    """Warp all slices in place by one map that empties no mask; unchanged if none was found."""
     for _ in range(_MAX_WARP_TRIES):
         source_map = sample_warp(generator, images.shape[1:], ranges)
         pairs = [warp_image_and_mask(*pair, source_map) for pair in zip(images, masks, strict=True)]

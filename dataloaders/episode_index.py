@@ -1,8 +1,8 @@
-"""Find, once, every window of slices that an episode may be played on.
+"""Index every window of slices that an episode may be sampled from.
 
-A target is a supervoxel, or an organ when training uses manual labels. A scan may have several sets of
-targets that overlap, such as supervoxels of several sizes. A window is a few slices in equal steps; the step
-is its gap.
+A target is a supervoxel, or an organ when training uses manual labels. A scan may have several overlapping
+sets of targets, such as supervoxels of several sizes. A window is a few slices in equal steps; the step is
+its gap.
 """
 
 import itertools
@@ -16,8 +16,8 @@ _MAX_DIRECT_ID = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnWindow:
-    """What one episode is played on.
+class EpisodeWindow:
+    """The target and slices of one episode.
 
     Attributes:
         scan_position: the scan's position in the list of scans.
@@ -36,17 +36,18 @@ class DrawnWindow:
 class EpisodeIndex:
     """All eligible windows as flat arrays.
 
-    Scans own sets, sets own targets, targets own gaps, gaps own windows; what owns no window is left out.
+    Nested like compressed sparse rows: scans own sets, sets own targets, targets own gaps, gaps own windows.
+    An owner without any window is omitted.
 
     Attributes:
         scan_positions: `(S,)` the scans' positions in the list of scans.
-        set_offsets: `(S + 1,)` where each of these scans' sets begin.
+        set_offsets: `(S + 1,)` offsets of each scan's sets.
         set_positions: `(V,)` the sets' positions among all sets of their scans.
-        target_offsets: `(V + 1,)` where each of these sets' targets begin.
+        target_offsets: `(V + 1,)` offsets of each set's targets.
         target_ids: `(T,)` the targets' values in their volumes.
-        gap_offsets: `(T + 1,)` where each target's gaps begin.
+        gap_offsets: `(T + 1,)` offsets of each target's gaps.
         gaps: `(G,)` steps between neighbouring slices of a window.
-        window_offsets: `(G + 1,)` where the windows of each target's gap begin.
+        window_offsets: `(G + 1,)` offsets of each gap's windows.
         window_starts: `(N,)` first slice of each window.
         window_length: slices per window.
     """
@@ -62,12 +63,12 @@ class EpisodeIndex:
     window_starts: np.ndarray
     window_length: int
 
-    def draw(self, generator: np.random.Generator) -> DrawnWindow:
-        """Draw a scan, one of its sets, a target in it, one of its gaps and a window.
+    def draw(self, generator: np.random.Generator) -> EpisodeWindow:
+        """Sample a scan, one of its sets, a target in it, one of its gaps and a window.
 
-        Each is drawn uniformly among those of its owner: many small supervoxels do not crowd out a set of few
-        large ones, nor large gaps a target that has windows of small ones only. A single one needs no random
-        number. The slices come in reversed order half of the time.
+        Each is uniform among those of its owner, so that many small supervoxels do not crowd out a set of few
+        large ones, nor large gaps a target with small gaps only. A single candidate consumes no random
+        number. The slices are reversed with probability 1/2.
         """
         scan = int(generator.integers(len(self.scan_positions)))
         target_set = _draw_owned(self.set_offsets, scan, generator)
@@ -78,7 +79,7 @@ class EpisodeIndex:
         slices = np.arange(start, start + step * self.window_length, step)
         if generator.random() < 0.5:
             slices = slices[::-1]
-        return DrawnWindow(
+        return EpisodeWindow(
             scan_position=int(self.scan_positions[scan]),
             set_position=int(self.set_positions[target_set]),
             target_id=int(self.target_ids[target]),
@@ -94,23 +95,23 @@ def build_index(
     min_size_px: float,
     max_gap: int = 1,
 ) -> EpisodeIndex:
-    """Build the index over scans; see `eligible_windows` for what counts.
+    """Build the index over scans; see `find_windows` for what counts.
 
     Args:
         target_volumes: per scan its sets, each `(Z, H, W)` integers, 0 = no target.
         excluded_slices: per scan `(Z,)` bool, slices never to use.
         window_length: slices per window.
-        min_size_px: least area that a target must have in one of a window's slices.
-        max_gap: largest step between neighbouring slices of a window; 1: consecutive slices.
+        min_size_px: minimum area of the target in at least one of a window's slices.
+        max_gap: maximum step between neighbouring slices of a window; 1: consecutive slices.
 
     Returns:
-        The index; empty (no scans) where nothing is eligible.
+        The index; empty (no scans) if nothing is eligible.
     """
-    # Rows: scan, set, target, gap, first slice. Columns: the windows, ordered by row after row.
+    # Rows: scan, set, target, gap, first slice. Columns: the windows in lexicographic order of the rows.
     parts = [np.empty((5, 0), dtype=np.int64)]
     for scan_position, (volumes, excluded) in enumerate(zip(target_volumes, excluded_slices, strict=True)):
         for set_position, volume in enumerate(volumes):
-            found = eligible_windows(
+            found = find_windows(
                 volume, excluded, window_length=window_length, min_size_px=min_size_px, max_gap=max_gap
             )
             owners = (np.full(found[0].shape, position) for position in (scan_position, set_position))
@@ -118,20 +119,19 @@ def build_index(
     return _index_windows(np.concatenate(parts, axis=1), window_length)
 
 
-def eligible_windows(
+def find_windows(
     targets: np.ndarray, excluded: np.ndarray, *, window_length: int, min_size_px: float, max_gap: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """List the windows of one set of targets that an episode may use.
+    """List the eligible windows of one set of targets.
 
     A window is `window_length` slices in equal steps of 1 to `max_gap`, none excluded, all holding the
-    target, at least one of them with `min_size_px` pixels of it. Slices that a step leaves out may be
-    anything.
+    target, at least one of them with `min_size_px` pixels of it. Skipped slices do not matter.
 
     Args:
         targets: `(Z, H, W)` integers, 0 = no target.
         excluded: `(Z,)` bool.
         window_length: at least 2.
-        min_size_px: least area in pixels.
+        min_size_px: minimum area in pixels.
         max_gap: at least 1.
 
     Returns:
@@ -141,7 +141,7 @@ def eligible_windows(
     max_gap = min(max_gap, (len(targets) - 1) // n_steps)
     if max_gap < 1:
         return (np.empty(0, np.int64),) * 3
-    ids, areas_px = slice_areas(targets)
+    ids, areas_px = count_slice_areas(targets)
     areas_px[excluded] = 0
     eligible = np.zeros((max_gap, *areas_px.shape), dtype=bool)
     for gap in range(1, max_gap + 1):
@@ -153,20 +153,20 @@ def eligible_windows(
             held &= areas > 0
             large |= areas >= min_size_px
         eligible[gap - 1, :n_windows] = held & large
-    # The targets first, so that the windows of one lie side by side.
+    # The target axis first, so that the windows of one target are contiguous.
     columns, gaps, starts = np.nonzero(eligible.transpose(2, 0, 1))
     return ids[columns], gaps + 1, starts
 
 
-def slice_areas(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_slice_areas(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Count the pixels of every target in every slice.
 
     Args:
         targets: `(Z, H, W)` integers of at least 0; 0 = no target and not counted.
 
     Returns:
-        The ids `(K,)` int64, increasing (those up to the largest that do not occur may be listed with zero
-        areas), and the areas `(Z, K)` int64 in pixels.
+        The ids `(K,)` int64, increasing (ids that do not occur may be included with zero areas), and the
+        areas `(Z, K)` int64 in pixels.
     """
     largest = int(targets.max(initial=0))
     if largest <= _MAX_DIRECT_ID:
@@ -180,12 +180,12 @@ def slice_areas(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ids[is_target].astype(np.int64), areas[:, is_target]
 
 
-def excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str) -> np.ndarray:
-    """Tell which slices hold test organs; training must not see them (setting II).
+def find_excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str) -> np.ndarray:
+    """Find the slices with test organs, which training must not see (setting II).
 
     Args:
         label_map: `(Z, H, W)` integers.
-        labels: the test organs' labels; none excludes nothing.
+        labels: the test organs' labels; if empty, nothing is excluded.
         rule: "any": a slice with at least one of them is excluded; "all": only a slice with every one.
 
     Returns:
@@ -198,7 +198,7 @@ def excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str) -> 
 
 
 def _index_windows(windows: np.ndarray, window_length: int) -> EpisodeIndex:
-    """Index windows `(5, N)`: scans, sets, targets, gaps and first slices, an owner's side by side."""
+    """Index windows `(5, N)`: scans, sets, targets, gaps and first slices, each owner's contiguous."""
     firsts = _first_windows(windows[:4])
     scans, sets, targets, gaps = (row[first] for row, first in zip(windows[:4], firsts, strict=True))
     set_offsets, target_offsets, gap_offsets = (
@@ -219,13 +219,13 @@ def _index_windows(windows: np.ndarray, window_length: int) -> EpisodeIndex:
 
 
 def _first_windows(owners: np.ndarray) -> list[np.ndarray]:
-    """Find where each owner's windows begin.
+    """Find the first window of each owner.
 
     Args:
         owners: `(K, N)` the windows' owners in K rows, from the outermost to the innermost.
 
     Returns:
-        Per row the positions, increasing, where its owner or one further out is another than before.
+        Per row the increasing positions at which its owner, or an outer one, changes.
     """
     changed = np.ones(owners.shape, dtype=bool)
     changed[:, 1:] = owners[:, 1:] != owners[:, :-1]
@@ -233,11 +233,11 @@ def _first_windows(owners: np.ndarray) -> list[np.ndarray]:
 
 
 def _offsets(first_of_owners: np.ndarray, first_of_owned: np.ndarray) -> np.ndarray:
-    """Tell where each owner's own begin, and where the last one's end, from their first windows."""
+    """Compute each owner's offset, and the end of the last one, from their first windows."""
     return np.append(np.searchsorted(first_of_owned, first_of_owners), len(first_of_owned))
 
 
 def _draw_owned(offsets: np.ndarray, owner: int, generator: np.random.Generator) -> int:
-    # Python's integers: several times as fast here as NumPy's.
+    # Python integers are several times as fast here as NumPy's.
     first, end = offsets[owner : owner + 2].tolist()
     return first if end - first == 1 else int(generator.integers(first, end))

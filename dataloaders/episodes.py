@@ -1,7 +1,4 @@
-"""Play training episodes.
-
-Neighbouring slices of one target become support and query.
-"""
+"""Sample training episodes: neighbouring slices of one target become support and query."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,13 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.layout import DatasetLayout
 from dataloaders.augmentation import augment_episode
-from dataloaders.episode_index import EpisodeIndex, build_index, excluded_slices
+from dataloaders.episode_index import EpisodeIndex, build_index, find_excluded_slices
 from dataloaders.episode_settings import EpisodeConfig
 from dataloaders.prepared_scans import PreparedScan, load_scans
 from dataloaders.sharding import episodes_of_rank
 from dataloaders.splits import Split, describe_split
 from dataloaders.warps import REFERENCE_SIZE_PX
-from dataloaders.worker_batches import BatchLoader, PackedBatch, measure_patience_s, start_worker
+from dataloaders.worker_batches import BatchLoader, PackedBatch, init_worker, measure_timeout_s
 from util.errors import UserError
 from util.remarks import remark
 
@@ -26,20 +23,20 @@ from util.remarks import remark
 class EpisodeDataset(Dataset):
     """Episodes over prepared scans; episode i is a function of (seed, i) alone.
 
-    What is played on is drawn as `EpisodeIndex.draw` says and augmented as `augment_episode` says.
+    Windows are sampled by `EpisodeIndex.draw` and augmented by `augment_episode`.
 
     Args:
-        scans: loaded with what `config.needs_labels` and `config.needs_supervoxels` ask for, and with all the
-            sets of supervoxels to draw from; not changed and not copied.
-        config: what episodes are made of.
+        scans: loaded with labels and supervoxels as `config.needs_labels` and `config.needs_supervoxels`
+            require, and with all sets of supervoxels to sample from; neither changed nor copied.
+        config: content of the episodes.
 
     Attributes:
-        config: as given.
+        config: as passed.
         scan_ids: of the scans, in their order.
-        index: every window that may be drawn, built here once.
+        index: every eligible window, built once.
 
     Raises:
-        UserError: no scans, slices of different sizes, or no window that an episode could be played on.
+        UserError: no scans, slices of different sizes, or no eligible window.
         ValueError: a scan lacks the labels or supervoxels that the configuration needs.
     """
 
@@ -55,10 +52,7 @@ class EpisodeDataset(Dataset):
         return self.config.n_episodes
 
     def content_hash(self) -> str:
-        """Hash the images and targets that episodes are made of.
-
-        Reads all of them, at about a gigabyte a second.
-        """
+        """Hash the images and targets that episodes are made of, at about 1 GB/s."""
         digest = hashlib.blake2b(digest_size=16)
         for scan_id, image, targets in zip(self.scan_ids, self._images, self._targets, strict=True):
             digest.update(str((scan_id, image.shape, len(targets))).encode())
@@ -109,14 +103,14 @@ def load_episodes(
     further: Sequence[DatasetLayout] = (),
     image_size_px: tuple[int, int] | None = None,
 ) -> EpisodeDataset:
-    """Load a fold's training scans and make their episodes.
+    """Load a fold's training scans as an `EpisodeDataset`.
 
-    Scans without labels are left out, with a remark, where labels decide what may train.
+    If episodes need labels, scans without labels are excluded with a remark.
 
     Args:
-        layout: where the files lie.
+        layout: paths of the files.
         split: of the fold.
-        config: what episodes are made of.
+        config: content of the episodes.
         further: see `load_scan`'s `more_supervoxels`.
         image_size_px: see `load_scan`.
 
@@ -132,7 +126,7 @@ def load_episodes(
             missing = layout.label_path(split.unlabelled[0])
             raise UserError(f"{missing}: no such label file; evaluation, setting 2 and use_gt need labels")
         remark(
-            f"{len(split.unlabelled)} scans without labels do not train: what to exclude or draw is unknown"
+            f"{len(split.unlabelled)} scans without labels are not used for training, which needs labels here"
         )
     scans = load_scans(
         layout,
@@ -155,18 +149,18 @@ def make_episode_loader(
     rank: int = 0,
     n_ranks: int = 1,
 ) -> BatchLoader:
-    """Make a loader that gives the episodes in order, from any of them on.
+    """Make a loader that yields the episodes in order, starting at any of them.
 
-    Leaves the global random states alone: the same training follows with any number of workers. In each step
-    the ranks together play the episodes that one rank with `n_ranks * batch_size` a step would.
+    Global random states are untouched, so that training does not depend on the number of workers. In each
+    step the ranks together process the episodes of a single rank with a batch of `n_ranks * batch_size`.
 
     Args:
         dataset: the episodes, of all ranks.
         batch_size: episodes per batch of one rank; the last batch may hold fewer.
-        num_workers: processes that make episodes ahead; 0 makes them in this one.
-        start_episode: first episode over all ranks, for a training that goes on; where a step begins.
-        pin_memory: put batches where a GPU can fetch them.
-        rank: which of the ranks this loader is for.
+        num_workers: worker processes that prefetch episodes; 0 makes them in this process.
+        start_episode: first episode over all ranks, to resume a training; the first of a step.
+        pin_memory: pin batches for transfer to a GPU.
+        rank: the rank that this loader serves.
         n_ranks: processes that train together; the episodes must fill all their steps.
 
     Returns:
@@ -181,7 +175,7 @@ def make_episode_loader(
             f"batch_size={batch_size}, num_workers={num_workers}: must be at least 1 and at least 0"
         )
     if not 0 <= start_episode <= len(dataset):
-        raise UserError(f"cannot go on at episode {start_episode}: there are {len(dataset)}; raise n_steps")
+        raise UserError(f"cannot resume at episode {start_episode} of {len(dataset)}; raise n_steps")
     episodes = range(start_episode, len(dataset))
     has_workers = num_workers > 0 and len(episodes) > 0
     loader = DataLoader(
@@ -192,10 +186,10 @@ def make_episode_loader(
         collate_fn=PackedBatch,
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers > 0 else None,
-        worker_init_fn=start_worker,
-        timeout=measure_patience_s(dataset, batch_size) if has_workers else 0,
+        worker_init_fn=init_worker,
+        timeout=measure_timeout_s(dataset, batch_size) if has_workers else 0,
         pin_memory=pin_memory,
-        # Its own generator: the loader would otherwise draw worker seeds from PyTorch's global state.
+        # A separate generator: the loader would otherwise draw worker seeds from PyTorch's global state.
         generator=torch.Generator(),
     )
     return BatchLoader(loader)
@@ -221,7 +215,7 @@ def _target_volumes(scan: PreparedScan, config: EpisodeConfig) -> tuple[np.ndarr
         raise ValueError(f"scan {scan.scan_id}: must be loaded with supervoxels for {config}")
     if not config.use_gt:
         return scan.supervoxels, *scan.more_supervoxels
-    # Test organs are removed here, not just never drawn: they cannot leak into an episode.
+    # Test organs are removed here, not just never sampled: they cannot leak into an episode.
     return (np.where(np.isin(scan.label_map, config.train_labels), scan.label_map, 0),)
 
 
@@ -231,7 +225,7 @@ def _build_checked_index(
     height, width = scans[0].image.shape[1:]
     min_size_px = config.min_size_px * (height * width) / REFERENCE_SIZE_PX**2
     excluded = [
-        excluded_slices(scan.label_map, config.exclude_labels, config.exclude_rule)
+        find_excluded_slices(scan.label_map, config.exclude_labels, config.exclude_rule)
         if config.exclude_labels
         else np.zeros(len(scan.image), dtype=bool)
         for scan in scans
@@ -250,25 +244,25 @@ def _build_checked_index(
         max_gap=config.max_gap,
     )
     if len(index.scan_positions) == 0:
-        raise UserError(_nothing_eligible(config, len(scans), min_size_px))
+        raise UserError(_describe_empty_index(config, len(scans), min_size_px))
     return index
 
 
-def _nothing_eligible(config: EpisodeConfig, n_scans: int, min_size_px: float) -> str:
+def _describe_empty_index(config: EpisodeConfig, n_scans: int, min_size_px: float) -> str:
     kind = "an organ of train_labels" if config.use_gt else "a supervoxel"
-    ways_out = ["lower min_size"]
+    hints = ["lower min_size"]
     if not config.use_gt:
-        ways_out.append("lower n_sv and build the supervoxels again")
+        hints.append("lower n_sv and build the supervoxels again")
     if config.n_shots > 1:
-        ways_out.append("lower n_shot")
+        hints.append("lower n_shot")
     if config.exclude_labels:
-        ways_out.append(f"exclude fewer slices (exclude_label={list(config.exclude_labels)})")
+        hints.append(f"exclude fewer slices (exclude_label={list(config.exclude_labels)})")
     n_slices = config.n_shots + 1
     window = f"{n_slices} consecutive slices"
     if config.max_gap > 1:
         window = f"{n_slices} slices in equal steps of 1 to {config.max_gap}"
     return (
-        f"no episode can be played: none of {n_scans} training scans has {kind} in "
+        f"no episode can be sampled: none of {n_scans} training scans has {kind} in "
         f"{window}, one of them with {min_size_px:g} px of it "
-        f"(min_size at this slice size); {', or '.join(ways_out)}"
+        f"(min_size at this slice size); {', or '.join(hints)}"
     )

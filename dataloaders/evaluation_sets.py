@@ -15,7 +15,7 @@ from dataloaders.slice_assignment import (
     assign_by_height,
     assign_chunks,
     choose_support_slices,
-    organ_slices,
+    find_organ_slices,
 )
 from dataloaders.splits import check_support_position, choose_support_position
 from util.errors import UserError
@@ -121,12 +121,12 @@ def plan_jobs(
     supports = [main, *(scan for scan in scans if scan is not main and every_support)]
     jobs = []
     for support, label in itertools.product(supports, organs):
-        in_support = organ_slices(support.support_labels, label)
+        in_support = find_organ_slices(support.support_labels, label)
         if len(in_support) < n_part:
             continue
         support_slices = choose_support_slices(in_support, n_part)
         for query in scans:
-            in_query = organ_slices(query.label_map, label)
+            in_query = find_organ_slices(query.label_map, label)
             if query is support or len(in_query) == 0:
                 continue
             plans = {"chunks": assign_chunks(in_query, n_part)}
@@ -213,13 +213,13 @@ def describe_missing_organs(
 def _require_organ(
     scans: Sequence[EvaluationScan], support: EvaluationScan, label: int, *, organ: str, n_part: int
 ) -> None:
-    found = len(organ_slices(support.support_labels, label))
+    found = len(find_organ_slices(support.support_labels, label))
     if found >= n_part:
         return
     others = [
         position
         for position, scan in enumerate(scans)
-        if len(organ_slices(scan.support_labels, label)) >= n_part
+        if len(find_organ_slices(scan.support_labels, label)) >= n_part
     ]
     hint = f"leave {label} out of test_label"
     if others:

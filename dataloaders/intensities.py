@@ -1,7 +1,7 @@
 """Augment the intensities of slices: gamma, contrast, bias field and noise.
 
-Slices come as float32, z-scored over their scan. What takes several slices changes them in place: new arrays
-of this size cost as much as the arithmetic.
+Slices are float32, z-scored over their scan. Functions of several slices work in place: allocating arrays of
+this size costs as much as the arithmetic.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ _MAX_HALF_WAVES = 2
 
 
 def apply_gamma(image: np.ndarray, gamma: float) -> np.ndarray:
-    """Bend a slice's intensities between its own minimum and maximum, which stay.
+    """Apply a gamma curve between a slice's minimum and maximum, which are preserved.
 
     Args:
         image: `(H, W)` float32.
         gamma: exponent on intensities mapped to 0..1; below 1 brightens.
 
     Returns:
-        A new `(H, W)` float32 array; a constant slice is returned as it is.
+        A new `(H, W)` float32 array; a copy of a constant slice.
     """
     low, high = image.min(), image.max()
     if low == high:
@@ -43,19 +43,19 @@ def change_contrast(images: np.ndarray, factor: float) -> None:
 
 
 def sample_bias_field(generator: np.random.Generator, shape: tuple[int, int], amplitude: float) -> np.ndarray:
-    """Draw a smooth field of factors, as the coils of an MRI scanner cause it.
+    """Sample a smooth multiplicative bias field, as caused by MRI receive coils.
 
-    Its logarithm is a sum of `cos(pi i v) cos(pi j u)` with `i`, `j` in 0..2 but not both 0 (that would be
-    one factor for all), `v` and `u` the pixel centres' rows and columns between 0 and 1, and standard normal
+    Its logarithm is a sum of `cos(pi i v) cos(pi j u)` with `i`, `j` in 0..2 but not both 0 (a constant
+    factor), `v` and `u` the pixel centres' rows and columns between 0 and 1, and standard normal
     coefficients; it is then scaled to the amplitude.
 
-    Source: Ashburner and Friston, "Unified segmentation", NeuroImage 2005, which models the logarithm by the
-    lowest cosines too.
+    Source: Ashburner and Friston, "Unified segmentation", NeuroImage 2005, which also models the logarithm by
+    low-frequency cosines.
 
     Args:
         generator: the only source of randomness.
         shape: `(H, W)` of the slice.
-        amplitude: largest magnitude of the logarithm over the slice, which is attained; above 0.
+        amplitude: maximum magnitude of the logarithm over the slice, which is attained; above 0.
 
     Returns:
         `(H, W)` float32 in `exp(-amplitude)` to `exp(amplitude)`.
@@ -63,7 +63,7 @@ def sample_bias_field(generator: np.random.Generator, shape: tuple[int, int], am
     height, width = shape
     coefficients = generator.standard_normal((_MAX_HALF_WAVES + 1, _MAX_HALF_WAVES + 1), dtype=np.float32)
     coefficients[0, 0] = 0
-    # Sums instead of matrix products, whose rounding may depend on the number of threads.
+    # Sums instead of matrix products, the rounding of which may depend on the number of threads.
     rows = (coefficients[:, :, None] * _half_waves(width)).sum(axis=1)
     field = np.broadcast_to(rows[0], shape).copy()
     for column, row in zip(_half_waves(height)[1:], rows[1:], strict=True):
@@ -75,8 +75,8 @@ def sample_bias_field(generator: np.random.Generator, shape: tuple[int, int], am
 def apply_bias_field(images: np.ndarray, field: np.ndarray) -> None:
     """Multiply all slices by one field, in place.
 
-    Each slice's minimum stands for no signal: z-scored images lost their zero, and multiplying about their
-    mean would darken dark tissue where the field brightens.
+    Each slice's minimum represents zero signal: z-scored images have lost their zero, and multiplying about
+    the mean would darken dark tissue where the field brightens.
 
     Args:
         images: `(N, H, W)` float32.
@@ -94,7 +94,7 @@ def add_noise(images: np.ndarray, deviation: float, generator: np.random.Generat
 
     Args:
         images: `(N, H, W)` float32.
-        deviation: standard deviation, in the images' unit; at least 0.
+        deviation: standard deviation, in units of the images; at least 0.
         generator: the only source of randomness.
     """
     noise = generator.standard_normal(images.shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Split work among the ranks of a job."""
+"""Shard episodes and evaluation jobs over the ranks of a distributed run."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ from dataloaders.evaluation_sets import Job
 
 
 def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: int) -> Sequence[int]:
-    """Return the episodes that one rank plays.
+    """Return the episodes of one rank.
 
-    A step's `n_ranks * batch_size` episodes are dealt out in blocks of `batch_size`, in rank order, so that
-    all ranks together play in each step what one rank with that large a batch would.
+    A step's `n_ranks * batch_size` episodes are assigned in blocks of `batch_size`, in rank order, so that
+    each step covers the episodes of a single rank with that batch size.
 
     Args:
-        episodes: those of all ranks, one step after the other.
-        batch_size: episodes that one rank plays in a step.
+        episodes: those of all ranks, step by step.
+        batch_size: episodes per rank and step.
         rank: 0 to `n_ranks - 1`.
-        n_ranks: a single one plays all.
+        n_ranks: with one rank, it gets all.
 
     Raises:
-        ValueError: there is no such rank, or several ranks begin or end within a step.
+        ValueError: there is no such rank, or the episodes start or stop within a step of several ranks.
     """
     if not 0 <= rank < n_ranks:
         raise ValueError(f"rank must be 0 to {n_ranks - 1}, got {rank}")
@@ -27,29 +27,25 @@ def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: in
     per_step = n_ranks * batch_size
     if episodes.start % per_step or len(episodes) % per_step:
         raise ValueError(
-            f"{n_ranks} ranks with batches of {batch_size} must begin and end at multiples of {per_step}, "
+            f"{n_ranks} ranks with batches of {batch_size} must start and stop at multiples of {per_step}, "
             f"got episodes {episodes.start} to {episodes.stop}"
         )
     return [index for index in episodes if index % per_step // batch_size == rank]
 
 
 def episodes_of_step(step: int, batch_size: int, *, rank: int, n_ranks: int) -> range:
-    """Return the episodes that one rank plays in a step.
-
-    Steps count from 1; see `episodes_of_rank`.
-    """
+    """Return the episodes of one rank in a step, counted from 1; see `episodes_of_rank`."""
     start = ((step - 1) * n_ranks + rank) * batch_size
     return range(start, start + batch_size)
 
 
 def jobs_of_rank(jobs: Sequence[Job], *, rank: int, n_ranks: int) -> list[Job]:
-    """Deal out the jobs among ranks, a query scan at a time.
+    """Assign jobs to ranks by query scan, the largest first, each to the least loaded rank.
 
-    The largest go first, each to who has least to do. A query's jobs stay together, because they share the
-    encoding of its slices.
+    A query's jobs stay together, because they share the encoding of its slices.
 
     Returns:
-        The rank's jobs, in their order; none where there are more ranks than queries.
+        The rank's jobs, in order; may be empty with more ranks than queries.
     """
     n_slices: dict[int, int] = {}
     for job in jobs:

@@ -1,8 +1,9 @@
-"""Split scans into the published folds, of which neighbours share one scan."""
+"""Split scans into the published folds, neighbours of which share one scan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.label_maps import shorten_list
 from data.layout import DatasetLayout
 from util.errors import NothingToDo, UserError
 from util.remarks import remark
@@ -16,8 +17,8 @@ def fold_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[
     """List the scans that fold `fold` evaluates, in id order.
 
     With `step = n // n_folds`, the fold holds positions `fold * step` to `(fold + 1) * step` inclusive; the
-    last one holds all that is left and the first scan. Source: the protocol that this family of methods
-    shares (CHAOST2 0-4, 4-8, 8-12, 12-16, 16-19+0).
+    last one holds the rest and the first scan. Source: the protocol that this family of methods shares
+    (CHAOST2 0-4, 4-8, 8-12, 12-16, 16-19+0).
 
     Args:
         scan_ids: all scans of the dataset, in any order, each once.
@@ -62,7 +63,7 @@ class Split:
     """The ids of the scans that a fold evaluates and trains on, in increasing order.
 
     Attributes:
-        held_out: labelled scans; empty where they are too few to make folds.
+        held_out: labelled scans; empty if they are too few for folds.
         training: all others, with labels or without.
         unlabelled: those of `training` without labels.
     """
@@ -78,19 +79,19 @@ def split_scans(
     fold: int,
     n_folds: int = N_FOLDS,
     *,
-    place: object = "data",
+    source: object = "data",
 ) -> Split:
     """Split a dataset's scans for one fold.
 
-    Folds count labelled scans, as `fold_scan_ids` says; scans without labels train in every fold. Fewer
-    labelled scans than folds hold none out: fold 0 then trains on all scans, if some have no labels.
+    Folds are made of labelled scans (`fold_scan_ids`); scans without labels train in every fold. With fewer
+    labelled scans than folds none is held out: fold 0 then trains on all scans, if some have no labels.
 
     Args:
         scan_ids: all scans, in any order, each once.
         labelled_ids: those with labels.
         fold: 0 to `n_folds - 1`.
         n_folds: at least 2.
-        place: where the scans lie, for messages.
+        source: of the scans, for messages.
 
     Raises:
         UserError: as `fold_scan_ids` and `training_scan_ids` do.
@@ -106,7 +107,7 @@ def split_scans(
         return Split(tuple(held_out), tuple(sorted(training)), unlabelled)
     if not unlabelled:
         raise UserError(
-            f"{place}: {n_folds} folds need at least {n_folds} scans, got {len(labelled)}; add scans"
+            f"{source}: {n_folds} folds need at least {n_folds} scans, got {len(labelled)}; add scans"
         )
     if fold > 0:
         raise NothingToDo(
@@ -121,10 +122,10 @@ def find_split(
     """Split a prepared dataset for one fold.
 
     Args:
-        layout: where its files lie.
+        layout: paths of its files.
         fold: 0 to 4.
-        n_phantom_scans: PHANTOM's scans, all of which have labels, may have to be made yet.
-        scan_ids: all scans if they are known.
+        n_phantom_scans: number of PHANTOM's scans, all labelled, whose files may not exist yet.
+        scan_ids: all scans, if known.
 
     Raises:
         UserError, NothingToDo: as `split_scans`, `DatasetLayout.scan_ids` and `check_labels` do.
@@ -132,19 +133,17 @@ def find_split(
     is_phantom = layout.spec.name == "PHANTOM"
     scan_ids = scan_ids or (range(n_phantom_scans) if is_phantom else layout.scan_ids())
     labelled_ids = scan_ids if is_phantom else set(layout.labelled_ids()).intersection(scan_ids)
-    split = split_scans(scan_ids, sorted(labelled_ids), fold, place=layout.volumes_dir)
+    split = split_scans(scan_ids, sorted(labelled_ids), fold, source=layout.volumes_dir)
     if not is_phantom:
         layout.check_labels()
     return split
 
 
 def describe_split(split: Split) -> list[str]:
-    """Say in a line each what is unusual about a split."""
+    """Describe what is unusual about a split, one line each."""
     lines = []
     if split.unlabelled:
-        names = ", ".join(map(str, split.unlabelled[:_MAX_NAMED])) + ", ..." * (
-            len(split.unlabelled) > _MAX_NAMED
-        )
+        names = shorten_list(list(map(str, split.unlabelled)), n_max=_MAX_NAMED)
         lines.append(f"{len(split.unlabelled)} scan(s) without labels, which no fold evaluates: {names}")
     if not split.held_out:
         lines.append(f"no scan is held out, as fewer than {N_FOLDS} have labels; evaluation needs more")
@@ -154,7 +153,7 @@ def describe_split(split: Split) -> list[str]:
 def choose_support_position(supp_idx: int, n_scans: int) -> int:
     """Return the support's position in a fold of `n_scans` scans.
 
-    The default, 2, stands for the last scan of a fold of fewer than three, as 5 to 9 scans make them.
+    In a fold of fewer than three scans, as 5 to 9 scans give, the default of 2 means the last one.
 
     Raises:
         UserError: the fold has no such position.

@@ -1,8 +1,8 @@
 """Augment the geometry of slices: one combined affine and elastic warp.
 
 Lengths of the ranges are stated for slices of 256 x 256 and scale with `sqrt(H * W) / 256`, so that a
-resized slice is deformed as the full one would be. A map gives every output pixel the place in the input
-that it is taken from.
+resized slice is deformed like the full one. A map holds, for every output pixel, the input position that it
+is sampled from.
 """
 
 import math
@@ -14,19 +14,19 @@ from dataloaders.episode_settings import AugmentationRanges
 
 REFERENCE_SIZE_PX = 256
 
-# scipy.ndimage.gaussian_filter's default reach; what is cut off is below 1e-4 of the weight.
+# scipy.ndimage.gaussian_filter's default truncation; the weight beyond it is below 1e-4.
 _KERNEL_REACH_SIGMA = 4.0
 
 
 def sample_warp(
     generator: np.random.Generator, shape: tuple[int, int], ranges: AugmentationRanges
 ) -> np.ndarray:
-    """Draw one map that deforms affinely, then elastically.
+    """Sample one map of an affine followed by an elastic deformation.
 
     Args:
         generator: the only source of randomness.
         shape: `(H, W)` of the slice.
-        ranges: what to draw from.
+        ranges: of the sampled parameters.
 
     Returns:
         `(2, H, W)` float32: for every output pixel the input's column (x) and row (y), in pixels.
@@ -60,9 +60,9 @@ def affine_source(
     shear_deg: float,
     scale: float,
 ) -> np.ndarray:
-    """Compute the affine that gives each output pixel its place in the input.
+    """Compute the inverse affine, from output to input coordinates.
 
-    The input is scaled and sheared, then rotated about the slice's centre, then shifted; this is the inverse.
+    The forward transform scales and shears, then rotates about the slice's centre, then shifts.
 
     Args:
         shape: `(H, W)` of the slice; its centre is `((W - 1) / 2, (H - 1) / 2)`.
@@ -87,16 +87,16 @@ def affine_source(
 def sample_displacement(
     generator: np.random.Generator, shape: tuple[int, int], *, sigma_px: float, amplitude: float
 ) -> np.ndarray:
-    """Draw a smooth random displacement field.
+    """Sample a smooth random displacement field.
 
     Source: Simard et al., "Best practices for convolutional neural networks applied to visual document
-    analysis", ICDAR 2003. Outside the slice the noise counts as 0.
+    analysis", ICDAR 2003. The noise is 0 outside the slice.
 
     Returns:
         `(2, H, W)` float32 in pixels: noise in -1..1, smoothed with `sigma_px`, times `amplitude`.
     """
     noise = generator.random((2, *shape), dtype=np.float32)
-    # In place from here on: new arrays of this size cost as much as the arithmetic.
+    # In place from here: allocating arrays of this size costs as much as the arithmetic.
     noise *= 2
     noise -= 1
     side = 2 * int(_KERNEL_REACH_SIGMA * sigma_px + 0.5) + 1
@@ -109,15 +109,15 @@ def sample_displacement(
 def compose_map(
     matrix: np.ndarray, shape: tuple[int, int], displacement_px: np.ndarray | None = None
 ) -> np.ndarray:
-    """Join an affine and the displacement that follows it into one map.
+    """Compose an affine and the displacement that follows it into one map.
 
     Args:
-        matrix: `(2, 3)`, as `affine_source` gives it.
+        matrix: `(2, 3)` from `affine_source`.
         shape: `(H, W)` of the slice.
         displacement_px: `(2, H, W)` in the output's frame, x then y; None for none.
 
     Returns:
-        `(2, H, W)` float32, as `sample_warp` gives it: `matrix @ (x + dx, y + dy, 1)`.
+        `(2, H, W)` float32 like `sample_warp`'s: `matrix @ (x + dx, y + dy, 1)`.
     """
     height, width = shape
     a = matrix.astype(np.float32)
@@ -134,12 +134,12 @@ def compose_map(
 def warp_image_and_mask(
     image: np.ndarray, mask: np.ndarray, source_map: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take image and mask from the places that the map names.
+    """Sample image and mask at the positions of a map.
 
     Args:
-        image: `(H, W)` float32; interpolated linearly, outside it is its minimum.
-        mask: `(H, W)` float32 of 0 and 1; interpolated linearly, then 1 where at least 0.5; outside 0.
-        source_map: `(2, H, W)` float32, as `sample_warp` gives it.
+        image: `(H, W)` float32; interpolated linearly and padded with its minimum.
+        mask: `(H, W)` float32 of 0 and 1; interpolated linearly, padded with 0, then 1 where at least 0.5.
+        source_map: `(2, H, W)` float32 from `sample_warp`.
 
     Returns:
         New arrays, image and mask, each `(H, W)` float32. The mask may be empty.

@@ -1,8 +1,8 @@
-"""Bring batches from worker processes to the training, or say why that fails.
+"""Transfer batches from worker processes as NumPy arrays, and report why a worker fails.
 
-PyTorch sends tensors by shared memory, and the handles by a socket in TMPDIR. Where /dev/shm is small (64 MB
-in a container) or TMPDIR is longer than a socket's path may be, the worker drops the batch and lives on, and
-the training waits for ever. NumPy arrays go through the pipe as they are, and need neither.
+PyTorch sends tensors through shared memory, and their handles through a socket in TMPDIR. If /dev/shm is
+small (64 MB in a container) or TMPDIR exceeds the length of a socket path, the worker drops the batch and
+stays alive, and training hangs. NumPy arrays travel through the pipe and need neither.
 """
 
 import multiprocessing
@@ -18,15 +18,15 @@ from torch.utils.data import DataLoader
 from util.engine.signals import SIGNALS
 from util.errors import UserError
 
-MIN_PATIENCE_S = 60.0
-_PATIENCE = 50  # batches' time in this process; workers share busy cores
+MIN_TIMEOUT_S = 60.0
+_TIMEOUT_BATCHES = 50  # in batches timed in this process; workers share busy cores
 
 
 class PackedBatch:
-    """A batch of arrays on its way between processes.
+    """A collated batch of arrays that travels between processes.
 
     Args:
-        samples: what a data set returns, dictionaries of tensors of the same shapes.
+        samples: dictionaries of tensors of the same shapes.
     """
 
     def __init__(self, samples: Sequence[dict[str, torch.Tensor]]) -> None:
@@ -37,15 +37,15 @@ class PackedBatch:
         return {name: torch.from_numpy(array) for name, array in self._arrays.items()}
 
     def pin_memory(self) -> dict[str, torch.Tensor]:
-        """Return the tensors where a GPU can fetch them; PyTorch's loader calls it."""
+        """Return the tensors in pinned memory; called by PyTorch's loader."""
         return {name: tensor.pin_memory() for name, tensor in self.unpack().items()}
 
 
 class BatchLoader:
     """The batches of a loader that collates by `PackedBatch`, as tensors.
 
-    Iterating raises `UserError` if workers cannot start, die, or give nothing for long. An iteration that is
-    not brought to its end is the last one.
+    Iterating raises `UserError` if workers cannot start, die, or time out. After an unfinished iteration the
+    loader cannot be used again.
 
     Args:
         loader: made with a timeout if it has workers.
@@ -61,53 +61,52 @@ class BatchLoader:
         others = set(multiprocessing.active_children())
         try:
             if self._loader.num_workers:
-                torch.multiprocessing.Queue().close()  # first: PyTorch leaves a half-made iterator behind
+                torch.multiprocessing.Queue().close()  # fails before PyTorch half builds an iterator
             batches = iter(self._loader)
         except OSError as error:
-            raise _no_delivery(f"cannot start ({error.strerror or error})") from error
+            raise _worker_error(f"cannot start ({error.strerror or error})") from error
         workers = set(multiprocessing.active_children()) - others
         try:
             while True:
                 try:
                     batch = next(batches)
                 except StopIteration:
-                    workers = set()  # they end by themselves
+                    workers = set()  # they exit by themselves
                     return
                 except RuntimeError as error:
-                    if not str(error).startswith("DataLoader"):  # a defect in a worker keeps its traceback
+                    if not str(error).startswith("DataLoader"):  # a bug in a worker keeps its traceback
                         raise
-                    raise _no_delivery(" ".join(str(error).split())) from error
+                    raise _worker_error(" ".join(str(error).split())) from error
                 yield batch.unpack() if isinstance(batch, PackedBatch) else batch
         finally:
             if workers:
-                # What PyTorch does when nobody holds the iterator any more, as the traceback of an error
-                # would. It asks the workers to end, waits for some seconds, and stops watching them.
+                # PyTorch calls this once the iterator is unreferenced, which a traceback would delay. It asks
+                # the workers to exit, waits for some seconds, and stops monitoring them.
                 batches._shutdown_workers()
                 for worker in workers:
-                    if worker.is_alive():  # stuck, and deaf to other signals
+                    if worker.is_alive():  # stuck, and ignores other signals
                         worker.kill()
 
 
-def measure_patience_s(dataset: Sequence, batch_size: int) -> float:
-    """Return for how many seconds to wait for a batch before it counts as lost."""
+def measure_timeout_s(dataset: Sequence, batch_size: int) -> float:
+    """Return a timeout for one batch, measured on the first sample."""
     started = time.perf_counter()
     _ = dataset[0]
-    return max(MIN_PATIENCE_S, _PATIENCE * batch_size * (time.perf_counter() - started))
+    return max(MIN_TIMEOUT_S, _TIMEOUT_BATCHES * batch_size * (time.perf_counter() - started))
 
 
-def start_worker(_worker_id: int) -> None:
-    """Keep a worker process to one thread, and let the main process say when to stop.
+def init_worker(_worker_id: int) -> None:
+    """Limit a worker process to one thread, and leave stopping to the main process.
 
-    Workers are many already, and slices small. Signals that reach the whole process group would end workers
-    before the main process has kept what there is.
+    Signals to the whole process group would end workers before the main process has written its checkpoint.
     """
     cv2.setNumThreads(0)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _no_delivery(reason: str) -> UserError:
+def _worker_error(reason: str) -> UserError:
     return UserError(
-        f"num_workers: the processes that make episodes deliver nothing ({reason}); look at the space in "
-        "/dev/shm and TMPDIR and at the memory, or set num_workers=0"
+        f"num_workers: the worker processes deliver no episodes ({reason}); check the free space of /dev/shm "
+        "and TMPDIR and the memory, or set num_workers=0"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.evaluation_sets import EvaluationScan, organ_slices, plan_jobs
+from dataloaders.evaluation_sets import EvaluationScan, find_organ_slices, plan_jobs
 from models.few_shot_seg import FewShotSeg
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices
@@ -110,7 +110,7 @@ def test_several_support_slices_are_joined_as_plain_loops_join_them(network, job
     segmenter = NetworkSegmenter(network)
 
     def expected_of(job):
-        with_organ = organ_slices(job.support.support_labels, job.label).tolist()
+        with_organ = find_organ_slices(job.support.support_labels, job.label).tolist()
 
         def supports_of(chosen):
             near = nearest_slices(with_organ, chosen, 3)

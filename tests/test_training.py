@@ -163,7 +163,7 @@ def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):
     [
         ("device=cuda:99", "device=cuda:99: this machine has"),
         ("device=tpu", "device=tpu: must be"),
-        ("min_size=200000", "no episode can be played"),
+        ("min_size=200000", "no episode can be sampled"),
         ("model.encoder_weights=/gone.pth", "/gone.pth"),
         ("n_steps=many", "n_steps='many': must be a whole number"),
     ],
@@ -189,7 +189,7 @@ def test_workers_that_cannot_deliver_end_a_training_that_is_marked_failed(
     assert run_command_line(training.experiment, [*tiny_overrides, "num_workers=2"]) == 2
     error = capsys.readouterr().err
     assert (
-        "deliver nothing (cannot start (No space left on device)); look at the space in /dev/shm and TM"
+        "deliver no episodes (cannot start (No space left on device)); check the free space of /dev/shm"
         in error
     )
     run = json.loads((tmp_path / "runs/PHANTOM/fold_0/training/1/run.json").read_text())

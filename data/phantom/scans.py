@@ -31,7 +31,7 @@ _THIN_PER_SLICE = 2
 # Lower end of the kidneys and top of the liver, nominal millimetres above the kidneys' middle.
 _ORGANS_FROM_MM, _ORGANS_TO_MM = -56.0, 112.0
 # Fewer slices or pixels cannot hold four organs.
-_LEAST_SLICES, _LEAST_SIZE_PX = 18, 32
+_MIN_SLICES, _MIN_SIZE_PX = 18, 32
 _CLIP_PERCENTILE = 99.5
 _RECORD_NAME = "phantom.json"
 _MADE_BY = "data.phantom"
@@ -56,13 +56,13 @@ class PhantomSettings:
     seed: int = 2025
 
     def __post_init__(self):
-        if self.image_size_px < _LEAST_SIZE_PX:
+        if self.image_size_px < _MIN_SIZE_PX:
             raise UserError(
-                f"phantom: image_size_px must be at least {_LEAST_SIZE_PX}, got {self.image_size_px}"
+                f"phantom: image_size_px must be at least {_MIN_SIZE_PX}, got {self.image_size_px}"
             )
-        if not _LEAST_SLICES <= self.min_slices <= self.max_slices:
+        if not _MIN_SLICES <= self.min_slices <= self.max_slices:
             raise UserError(
-                f"phantom: slices must satisfy {_LEAST_SLICES} <= min_slices <= max_slices, "
+                f"phantom: slices must satisfy {_MIN_SLICES} <= min_slices <= max_slices, "
                 f"got {self.min_slices} and {self.max_slices}"
             )
         if self.seed < 0:

@@ -10,29 +10,34 @@ from statistics import median
 from data.data_settings import PrepareConfig
 from data.file_states import file_state
 from data.layout import DatasetLayout
+from data.prepare.archive_records import find_finished, record_archive, remove_archive_record
 from data.prepare.dataset_checks import (
     ScanReport,
     check_scans,
+    check_supervoxels_replaceable,
+    check_volumes_replaceable,
     find_problems,
     foreign_supervoxels,
-    refuse_overwriting,
-    refuse_overwriting_supervoxels,
 )
 from data.prepare.descriptions import (
-    refuse_taken_folder,
+    check_target_folder,
     with_known_min_size,
     with_min_size,
     write_descriptions,
 )
-from data.prepare.finished_archives import find_finished, forget_archive, remember_archive
-from data.prepare.sources import archive_of, opened_source
+from data.prepare.sources import find_archive, open_source
 from data.prepare.summary import describe_scans, remove_summaries, update_summaries
-from data.prepare.volume_preparation import locked_folder, outdated_scans, prepare_scans, remove_dropped
+from data.prepare.volume_preparation import (
+    find_outdated_scans,
+    lock_folder,
+    prepare_scans,
+    remove_stale_volumes,
+)
 from data.raw.finding import find_raw
 from data.raw.raw_scans import RawDataset, RawScan
 from data.supervoxels.body import MIN_SIZE_SHARE, suggest_min_size
 from data.supervoxels.generation import generate_supervoxels
-from data.volume_records import recorded_ids
+from data.volume_records import list_recorded_ids
 from util.errors import UserError
 from util.io.files import remove_file, remove_leftovers
 from util.io.image_io import Geometry, read_geometry
@@ -73,7 +78,7 @@ def prepare_dataset(config: PrepareConfig, *, progress: bool = True) -> None:
 
 def _find_finished(config: PrepareConfig, lock: ExitStack) -> _Volumes | None:
     """Spare an archive's unpacking where nothing has changed since."""
-    archive = archive_of(Path(config.raw))
+    archive = find_archive(Path(config.raw))
     if config.check or config.force or archive is None:
         return None
     layout = find_finished(config, archive)
@@ -81,7 +86,7 @@ def _find_finished(config: PrepareConfig, lock: ExitStack) -> _Volumes | None:
         return None
     _enter(layout, lock)
     print(f"{config.dataset}: {archive} -> {layout.volumes_dir}, unchanged since all was prepared")
-    return _Volumes(layout, made=(), up_to_date=tuple(recorded_ids(layout)), removed=())
+    return _Volumes(layout, made=(), up_to_date=tuple(list_recorded_ids(layout)), removed=())
 
 
 def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -> _Volumes | None:
@@ -89,9 +94,9 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
 
     Returns None after a mere check.
     """
-    archive = archive_of(Path(config.raw))
+    archive = find_archive(Path(config.raw))
     archive_state = None if archive is None else file_state(archive)  # first: a change must show later
-    with opened_source(Path(config.raw), beside=config.folder) as source:
+    with open_source(Path(config.raw), beside=config.folder) as source:
         try:
             dataset = with_known_min_size(find_raw(config.dataset, source.folder), config)
             print(
@@ -112,7 +117,7 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
         except UserError as error:
             raise UserError(source.told(str(error))) from error
     if archive_state is not None:
-        remember_archive(layout, archive_state)
+        record_archive(layout, archive_state)
     return volumes
 
 
@@ -121,7 +126,7 @@ def _enter(layout: DatasetLayout, lock: ExitStack) -> None:
 
     There are some from processes that were killed, of this call or of an earlier one.
     """
-    lock.enter_context(locked_folder(layout.data_dir))
+    lock.enter_context(lock_folder(layout.data_dir))
     lock.callback(_remove_leftovers, layout)
     _remove_leftovers(layout)
 
@@ -130,10 +135,10 @@ def _outdated(config: PrepareConfig, dataset: RawDataset) -> Sequence[RawScan]:
     """List the scans to check, once it is sure that nobody's volumes would be lost."""
     if config.check:
         return dataset.scans
-    refuse_taken_folder(dataset, config.folder, force=config.force)
+    check_target_folder(dataset, config.folder, force=config.force)
     volumes = config.layout_of(dataset.spec)
-    outdated = dataset.scans if config.force else outdated_scans(dataset, volumes)
-    refuse_overwriting(dataset, volumes, outdated=outdated, force=config.force)
+    outdated = dataset.scans if config.force else find_outdated_scans(dataset, volumes)
+    check_volumes_replaceable(dataset, volumes, outdated=outdated, force=config.force)
     return outdated if dataset.spec.supervoxel_min_vox else dataset.scans
 
 
@@ -163,7 +168,7 @@ def _check(
         dataset = with_min_size(dataset, min_size)
     if not config.check:
         layout = config.layout_of(dataset.spec)
-        refuse_overwriting_supervoxels(layout, scans, force=config.force)
+        check_supervoxels_replaceable(layout, scans, force=config.force)
     return dataset
 
 
@@ -186,10 +191,10 @@ def _make(
     n_workers: int | None,
     progress: bool,
 ) -> _Volumes:
-    if outdated or set(recorded_ids(layout)) - {scan.scan_id for scan in dataset.scans}:
-        forget_archive(layout)
+    if outdated or set(list_recorded_ids(layout)) - {scan.scan_id for scan in dataset.scans}:
+        remove_archive_record(layout)
         remove_summaries(layout)
-    removed = remove_dropped(dataset, layout)
+    removed = remove_stale_volumes(dataset, layout)
     for path in foreign_supervoxels(layout, outdated):
         remove_file(path)
     write_descriptions(dataset, layout)

@@ -17,8 +17,8 @@ from data.specs import DatasetSpec
 from data.supervoxels.body import find_body, scale_intensities
 from data.supervoxels.neighbours import weight_factors
 from data.supervoxels.supervoxel_records import record_path as supervoxel_record_path
-from data.transforms import Preparation, change_intensities, prepare_label_map, prepared_grid
-from data.volume_records import recorded_ids
+from data.transforms import Preparation, prepare_label_map, prepared_grid, transform_intensities
+from data.volume_records import list_recorded_ids
 from util.errors import UserError
 from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry
@@ -166,7 +166,7 @@ def _intensity_problems(
     place: object, image: np.ndarray, preparation: Preparation, *, is_own: bool
 ) -> list[str]:
     """Say if clipping leaves nothing of an image."""
-    clipped = change_intensities(image, preparation)
+    clipped = transform_intensities(image, preparation)
     if clipped.min() < clipped.max() or image.min() == image.max():  # the latter is said of the raw image
         return []
     hint = "correct clip in dataset.json" if is_own else "is this the original scan?"
@@ -223,12 +223,12 @@ def _body_voxels(volume: RawVolume, preparation: Preparation, grid: Geometry) ->
         turn = find_reorientation(raw, preparation.orientation)
         image, raw = reorient_volume(image, turn), reorient_grid(raw, turn)
     stride = max(1, min(image.shape[1:]) // _BODY_SIDE_PX)
-    image = change_intensities(image[:, ::stride, ::stride], preparation)
+    image = transform_intensities(image[:, ::stride, ::stride], preparation)
     ratio = stride**2 * math.prod(raw.spacing_mm) / math.prod(grid.spacing_mm)
     return min(float(find_body(scale_intensities(image)).sum()) * ratio, float(math.prod(grid.shape)))
 
 
-def refuse_overwriting(
+def check_volumes_replaceable(
     dataset: RawDataset, layout: DatasetLayout, *, outdated: Sequence[RawScan], force: bool
 ) -> None:
     """Make sure that nobody's files would be lost, or mixed with ours.
@@ -244,7 +244,7 @@ def refuse_overwriting(
         UserError: a file is in the way; the first one is named.
     """
     raw_files = {path.resolve() for scan in dataset.scans for path in (*scan.image_files, *scan.label_files)}
-    ids, ours = {scan.scan_id for scan in dataset.scans}, set(recorded_ids(layout))
+    ids, ours = {scan.scan_id for scan in dataset.scans}, set(list_recorded_ids(layout))
     for path, scan_id in _present_volumes(layout):
         if path.resolve() in raw_files:
             raise UserError(f"{path}: is a raw file, which would be overwritten; choose another data_dir")
@@ -260,9 +260,7 @@ def refuse_overwriting(
             )
 
 
-def refuse_overwriting_supervoxels(
-    layout: DatasetLayout, outdated: Iterable[RawScan], *, force: bool
-) -> None:
+def check_supervoxels_replaceable(layout: DatasetLayout, outdated: Iterable[RawScan], *, force: bool) -> None:
     """Make sure that supervoxels of others do not outlive their image.
 
     Raises:

@@ -18,7 +18,7 @@ from util.errors import UserError
 from util.io.files import write_text
 
 
-def refuse_taken_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
+def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
     """Make sure that a dataset's files get a separate folder.
 
     Args:

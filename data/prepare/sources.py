@@ -38,13 +38,13 @@ class Source:
         return message if self.archive is None else message.replace(str(self.folder), str(self.archive))
 
 
-def archive_of(raw: Path) -> Path | None:
+def find_archive(raw: Path) -> Path | None:
     """Return what must be unpacked: any file but a folder's `dataset.json`."""
     return raw if raw.is_file() and raw.name != DATASET_JSON else None
 
 
 @contextmanager
-def opened_source(raw: Path, *, beside: Path) -> Iterator[Source]:
+def open_source(raw: Path, *, beside: Path) -> Iterator[Source]:
     """Give access to a download.
 
     What was unpacked is removed at the end, and on failure.
@@ -65,7 +65,7 @@ def opened_source(raw: Path, *, beside: Path) -> Iterator[Source]:
         _remove_unless_held(abandoned)
     if not raw.exists():
         raise UserError(f"raw={raw}: no such file or folder ({raw.absolute()}); give the download's place")
-    if archive_of(raw) is None:
+    if find_archive(raw) is None:
         yield Source(raw)
         return
     with _temporary_folder(first_missing.parent, prefix) as folder:

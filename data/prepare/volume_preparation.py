@@ -15,11 +15,11 @@ from data.raw.raw_scans import RawDataset, RawScan
 from data.transforms import prepare_volume
 from data.volume_records import (
     ScanRecord,
+    hash_raw_files,
     is_current,
-    raw_states,
+    list_recorded_ids,
+    make_recipe,
     record_path,
-    recorded_ids,
-    scan_recipe,
     write_record,
 )
 from util.errors import UserError
@@ -36,7 +36,7 @@ class _Task:
     layout: DatasetLayout
 
 
-def outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawScan]:
+def find_outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawScan]:
     """List the scans whose volumes are missing or are not what would be made now."""
     return [
         scan
@@ -46,7 +46,7 @@ def outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawScan]:
 
 
 @contextmanager
-def locked_folder(data_dir: Path) -> Iterator[None]:
+def lock_folder(data_dir: Path) -> Iterator[None]:
     """Make the data folder if need be, and keep other preparations out of it.
 
     Where the file system knows no locks nobody is kept out.
@@ -65,12 +65,12 @@ def locked_folder(data_dir: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_dropped(dataset: RawDataset, layout: DatasetLayout) -> list[int]:
+def remove_stale_volumes(dataset: RawDataset, layout: DatasetLayout) -> list[int]:
     """Remove the volumes that we made of scans that the download no longer holds.
 
     Returns their ids.
     """
-    dropped = sorted(set(recorded_ids(layout)) - {scan.scan_id for scan in dataset.scans})
+    dropped = sorted(set(list_recorded_ids(layout)) - {scan.scan_id for scan in dataset.scans})
     for scan_id in dropped:
         remove_file(layout.image_path(scan_id))  # first: it is what makes a scan
         remove_file(layout.label_path(scan_id))
@@ -108,7 +108,7 @@ def _prepare_one(task: _Task) -> None:
     scan, dataset = task.scan, task.dataset
     place = scan.image_files[0]
     try:
-        raw = raw_states(scan)  # first: a change while we read must show later
+        raw = hash_raw_files(scan)  # first: a change while we read must show later
         volume = dataset.read(scan)
         image, label_map, geometry = prepare_volume(
             volume.image,
@@ -133,7 +133,7 @@ def _prepare_one(task: _Task) -> None:
 
 
 def _recipe_of(dataset: RawDataset, scan: RawScan) -> dict:
-    return scan_recipe(dataset.spec, dataset.preparation_of(scan))
+    return make_recipe(dataset.spec, dataset.preparation_of(scan))
 
 
 def _write(

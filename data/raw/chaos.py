@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from data.label_maps import shorten_list, unknown_values_line
+from data.label_maps import describe_unknown_values, shorten_list
 from data.raw.dicom import SliceHeader, read_header, read_series, series_problems, sort_slices
-from data.raw.listing import by_number, list_files
+from data.raw.listing import list_files, natural_sort_key
 from data.raw.png import read_grey_levels
 from data.raw.raw_scans import Inspection, RawDataset, RawScan, RawVolume
 from data.raw.scan_checks import fold_remarks, image_problems, organ_problems
@@ -115,7 +115,7 @@ def _number_cases(cases: Mapping[Path, _Case]) -> tuple[dict[int, RawScan], list
     scans: dict[int, RawScan] = {}
     folders: dict[int, Path] = {}
     problems = []
-    for folder in sorted(cases, key=lambda folder: by_number(folder.name)):
+    for folder in sorted(cases, key=lambda folder: natural_sort_key(folder.name)):
         if not folder.name.isdecimal():
             problems.append(f"{folder}: the case folder's name must be a number, the scan's id; rename it")
             continue
@@ -150,17 +150,17 @@ def _unpaired(scan: RawScan, folder: Path) -> list[str]:
     images = {path.stem: path.name for path in scan.image_files}
     labels = {path.stem: path.name for path in scan.label_files}
     without_labels = [name for stem, name in images.items() if stem not in labels]
-    without_image = [name for stem, name in labels.items() if stem not in images]
+    labels_without_image = [name for stem, name in labels.items() if stem not in images]
     problems = []
     if without_labels:
         problems.append(
             f"{folder}: each DICOM file must have a PNG of the same stem in Ground, found none for "
             f"{shorten_list(without_labels)}; restore the ground truth"
         )
-    if without_image:
+    if labels_without_image:
         problems.append(
             f"{folder}: each PNG must have a DICOM file of the same stem in DICOM_anon, found none for "
-            f"{shorten_list(without_image)}; restore the DICOM files"
+            f"{shorten_list(labels_without_image)}; restore the DICOM files"
         )
     return problems
 
@@ -189,5 +189,7 @@ def _unknown_levels(levels: Mapping[Path, np.ndarray]) -> list[str]:
     known = ["0", *(f"{first}-{last}" for first, last in GREY_RANGES.values())]
     unknown = {path: np.unique(grey[table[grey] == _NO_LABEL]).tolist() for path, grey in levels.items()}
     return [
-        unknown_values_line(path, list(map(str, values)), known) for path, values in unknown.items() if values
+        describe_unknown_values(path, list(map(str, values)), known)
+        for path, values in unknown.items()
+        if values
     ]

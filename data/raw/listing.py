@@ -28,10 +28,10 @@ def list_files(root: Path) -> list[Path]:
         entered.add(place)
         below[:] = sorted(name for name in below if _visible(name))
         found += [Path(folder, name) for name in names if _visible(name)]
-    return sorted(found, key=lambda path: [by_number(part) for part in path.parts])
+    return sorted(found, key=lambda path: [natural_sort_key(part) for part in path.parts])
 
 
-def by_number(name: str) -> list[tuple[int, int, str]]:
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
     """Give the key that sorts `case_2` before `case_10`."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]

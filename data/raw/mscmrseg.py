@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.label_maps import shorten_list
 from data.raw.listing import list_files
-from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
+from data.raw.pairs import group_files, inspect_pair, labels_without_image, make_scan, orient_scans
 from data.raw.raw_scans import RawDataset
 from data.raw.scan_checks import fold_remarks
 from data.specs import DatasetSpec
@@ -44,7 +44,7 @@ def find_mscmrseg(root: Path, spec: DatasetSpec, preparation: Preparation) -> Ra
         [f"left out, without labels behind patient {last}: {shorten_list(unlabelled)}"] if unlabelled else []
     )
     scans = tuple(
-        as_scan(patient, f"patient{patient}", image=images[patient], label=labels.get(patient))
+        make_scan(patient, f"patient{patient}", image=images[patient], label=labels.get(patient))
         for patient in sorted(images)
         if patient <= last
     )
@@ -53,7 +53,7 @@ def find_mscmrseg(root: Path, spec: DatasetSpec, preparation: Preparation) -> Ra
         preparation=preparation,
         scans=orient_scans(scans, orient_like_majority),
         inspect_scan=inspect_pair,
-        problems=(*image_faults, *label_faults, *without_image(images, labels)),
+        problems=(*image_faults, *label_faults, *labels_without_image(images, labels)),
         remarks=(*remarks, *fold_remarks(len(scans))),
     )
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from data.label_maps import shorten_list
 from data.own_spec import DATASET_JSON, read_dataset_json
-from data.raw.listing import by_number, list_files
-from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
+from data.raw.listing import list_files, natural_sort_key
+from data.raw.pairs import group_files, inspect_pair, labels_without_image, make_scan, orient_scans
 from data.raw.raw_scans import RawDataset, RawScan
 from data.raw.scan_checks import fold_remarks
 from data.specs import OwnDataset
@@ -59,7 +59,7 @@ class _Case:
     name: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "order", by_number(self.name))
+        object.__setattr__(self, "order", natural_sort_key(self.name))
 
     def __str__(self) -> str:
         return self.name
@@ -173,7 +173,7 @@ def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
 
 
 def _scan(files: _Files, key: object, *, scan_id: int, name: str) -> RawScan:
-    return as_scan(scan_id, name, image=files.images[key], label=files.labels.get(key))
+    return make_scan(scan_id, name, image=files.images[key], label=files.labels.get(key))
 
 
 def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
@@ -201,7 +201,7 @@ def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
         files.problems += faults
     labels = _scans_in(folder / "labelsTr", files, own)
     files.labels, faults = group_files(labels, lambda path: _Case(0, _stem(path)))
-    files.problems += faults + without_image(files.images, files.labels)
+    files.problems += faults + labels_without_image(files.images, files.labels)
     if (folder / "labelsTs").is_dir():
         files.unused += filter(_looks_like_scan, sorted((folder / "labelsTs").iterdir()))
     twice = {case.name for case in files.images if case.place == 1} & {
@@ -228,13 +228,15 @@ def _numbered_files(paths: Iterable[Path], own: OwnDataset) -> _Files:
         grouped, faults = group_files(right, lambda path: int(_stem(path).partition("_")[2]))
         setattr(files, f"{kind}s", grouped)
         files.problems += faults
-    files.problems += without_image(files.images, files.labels)
+    files.problems += labels_without_image(files.images, files.labels)
     return files
 
 
 def _scans_in(folder: Path, files: _Files, own: OwnDataset) -> list[Path]:
     """List a folder's NIfTI files of the right ending, and note the other ones in `files`."""
-    entries = sorted(folder.iterdir(), key=lambda path: by_number(path.name)) if folder.is_dir() else []
+    entries = (
+        sorted(folder.iterdir(), key=lambda path: natural_sort_key(path.name)) if folder.is_dir() else []
+    )
     scans = [path for path in entries if _looks_like_scan(path)]
     files.unused += [path for path in scans if _ending(path) is None]
     found = [path for path in scans if _ending(path)]

@@ -43,7 +43,7 @@ def group_files(
     return grouped, problems
 
 
-def without_image(images: Mapping[_Key, Path], labels: Mapping[_Key, Path]) -> list[str]:
+def labels_without_image(images: Mapping[_Key, Path], labels: Mapping[_Key, Path]) -> list[str]:
     """List the label maps that have no image, one problem each."""
     return [
         f"{path}: must have an image of scan {key}, found none; add the image or take the labels out"
@@ -52,7 +52,7 @@ def without_image(images: Mapping[_Key, Path], labels: Mapping[_Key, Path]) -> l
     ]
 
 
-def as_scan(scan_id: int, name: str, *, image: Path, label: Path | None) -> RawScan:
+def make_scan(scan_id: int, name: str, *, image: Path, label: Path | None) -> RawScan:
     """Make a scan of an image and its label map."""
     return RawScan(scan_id, name, (image,), () if label is None else (label,))
 

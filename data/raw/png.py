@@ -9,9 +9,9 @@ import numpy as np
 
 from util.errors import UserError
 
-_MOST_UNPACKED_PER_BYTE = 1032  # what deflate can make of a byte at most
-_SIZE_PLACE = 16  # of width and height, in the first chunk
-_DEPTH_PLACE, _PALETTE = 24, 3  # bit depth, then colour type
+_MAX_DEFLATE_RATIO = 1032  # what deflate can make of a byte at most
+_SIZE_OFFSET = 16  # of width and height, in the first chunk
+_DEPTH_OFFSET, _PALETTE = 24, 3  # bit depth, then colour type
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -31,7 +31,7 @@ def read_grey_levels(path: Path) -> np.ndarray:
     fault = _fault(content) or _size_fault(content)
     if fault:
         raise UserError(f"{path}: must be a whole PNG file, {fault}; restore the file")
-    n_bits, colour_type = content[_DEPTH_PLACE], content[_DEPTH_PLACE + 1]
+    n_bits, colour_type = content[_DEPTH_OFFSET], content[_DEPTH_OFFSET + 1]
     if n_bits != 8 and colour_type != _PALETTE:  # decoders stretch fewer bits to 0..255
         raise UserError(f"{path}: must have 8 bits a pixel, got {n_bits} by its header; export it with 8")
     try:
@@ -71,10 +71,10 @@ def _fault(content: bytes) -> str | None:
 
 def _size_fault(content: bytes) -> str | None:
     """Tell of a size that the file cannot hold, before a decoder asks for that much memory."""
-    if len(content) < _DEPTH_PLACE + 2:
+    if len(content) < _DEPTH_OFFSET + 2:
         return "it is cut off"
-    width, height = struct.unpack_from(">II", content, _SIZE_PLACE)
+    width, height = struct.unpack_from(">II", content, _SIZE_OFFSET)
     # The least is one bit a pixel.
-    if width * height > 8 * _MOST_UNPACKED_PER_BYTE * len(content) or not width * height:
+    if width * height > 8 * _MAX_DEFLATE_RATIO * len(content) or not width * height:
         return f"it claims {width} x {height} pixels"
     return None

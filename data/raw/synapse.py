@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from data.raw.listing import list_files
-from data.raw.pairs import as_scan, group_files, inspect_pair, orient_scans, without_image
+from data.raw.pairs import group_files, inspect_pair, labels_without_image, make_scan, orient_scans
 from data.raw.raw_scans import RawDataset
 from data.raw.scan_checks import fold_remarks
 from data.specs import DatasetSpec
@@ -40,7 +40,7 @@ def find_synapse(root: Path, spec: DatasetSpec, preparation: Preparation) -> Raw
     unlabelled = [path for path in images.values() if path.parent not in training]
     numbers = sorted(number for number, path in images.items() if path.parent in training)
     scans = tuple(
-        as_scan(position, f"img{number:04d}", image=images[number], label=labels.get(number))
+        make_scan(position, f"img{number:04d}", image=images[number], label=labels.get(number))
         for position, number in enumerate(numbers)
     )
     remarks = [
@@ -53,7 +53,7 @@ def find_synapse(root: Path, spec: DatasetSpec, preparation: Preparation) -> Raw
         preparation=preparation,
         scans=orient_scans(scans, orient_like_majority),
         inspect_scan=inspect_pair,
-        problems=(*image_faults, *label_faults, *without_image(images, labels)),
+        problems=(*image_faults, *label_faults, *labels_without_image(images, labels)),
         remarks=(*remarks, *fold_remarks(len(scans))),
     )
 

@@ -27,7 +27,7 @@ from util.io.folders import check_folder
 from util.io.image_io import read_geometry, read_volume, write_volume
 from util.remarks import remark
 
-FEW_SUPERVOXELS = 10  # in a scan: with fewer, the same episodes come again and again
+MIN_SUPERVOXELS = 10  # in a scan: with fewer, the same episodes come again and again
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ def generate_supervoxels(
     if tasks:  # before the work rather than after it
         check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
     counts |= _make_all(tasks, n_workers, progress=progress)
-    few = {scan_id: count for scan_id, count in counts.items() if count < FEW_SUPERVOXELS}
+    few = {scan_id: count for scan_id, count in counts.items() if count < MIN_SUPERVOXELS}
     if few:
         named = ", ".join(f"scan {scan_id}: {count}" for scan_id, count in sorted(few.items()))
         remark(
-            f"{layout.supervoxels_dir}: fewer than {FEW_SUPERVOXELS} supervoxels in {len(few)} scans "
+            f"{layout.supervoxels_dir}: fewer than {MIN_SUPERVOXELS} supervoxels in {len(few)} scans "
             f"({named}); episodes will hardly vary, lower n_sv (supervoxel_min_size_vox in dataset.json)"
         )
     return GenerationSummary(

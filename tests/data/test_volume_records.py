@@ -5,28 +5,27 @@ from dataclasses import replace
 
 import pytest
 
-from data import file_states
+from data import file_states, volume_records
 from data.datasets import find_spec
 from data.file_states import file_state
 from data.layout import DatasetLayout
-from data.prepare import volume_records
 from data.raw.raw_scans import RawScan
 from data.transforms import Preparation
 from data.volume_records import (
     ScanRecord,
+    hash_raw_files,
     is_current,
-    raw_states,
+    list_recorded_ids,
+    make_recipe,
     read_record,
     record_path,
-    recorded_ids,
-    scan_recipe,
     write_record,
 )
 from util.errors import UserError
 
 SPEC = find_spec("CMR")
 PREPARATION = Preparation(clip_percentile=99.5, spacing_mm=(8.0, 1.0, 1.0), size_px=(64, 64))
-RECIPE = scan_recipe(SPEC, PREPARATION)
+RECIPE = make_recipe(SPEC, PREPARATION)
 
 
 @pytest.fixture(name="layout")
@@ -46,7 +45,7 @@ def _scan(tmp_path, layout):
     layout.label_path(7).write_bytes(b"prepared label")
     scan = RawScan(7, "patient7", (files["image"],), (files["label"],))
     states = [file_state(path) for path in (layout.image_path(7), layout.label_path(7))]
-    write_record(record_path(layout, 7), ScanRecord(RECIPE, scan.name, raw_states(scan), *states))
+    write_record(record_path(layout, 7), ScanRecord(RECIPE, scan.name, hash_raw_files(scan), *states))
     return scan
 
 
@@ -131,7 +130,7 @@ def test_other_raw_files_mean_making_anew(layout, scan, changes):
 def test_a_scan_without_labels_is_current_as_long_as_there_is_no_label_map(layout, scan):
     path = record_path(layout, 7)
     unlabelled = replace(scan, label_files=())
-    write_record(path, replace(read_record(path), raw=raw_states(unlabelled), label_map=None))
+    write_record(path, replace(read_record(path), raw=hash_raw_files(unlabelled), label_map=None))
     assert not current(layout, unlabelled)
     layout.label_path(7).unlink()
     assert current(layout, unlabelled)
@@ -147,21 +146,21 @@ def test_a_scan_without_labels_is_current_as_long_as_there_is_no_label_map(layou
     ],
 )
 def test_other_parameters_mean_making_anew(layout, scan, spec, preparation):
-    assert not current(layout, scan, scan_recipe(spec, preparation))
+    assert not current(layout, scan, make_recipe(spec, preparation))
 
 
 def test_organs_of_other_names_do_not(layout, scan):
     renamed = replace(SPEC, labels=dict.fromkeys(SPEC.labels, "organ"))
-    assert current(layout, scan, scan_recipe(renamed, PREPARATION))
+    assert current(layout, scan, make_recipe(renamed, PREPARATION))
 
 
 def test_another_version_of_the_code_means_making_anew(layout, scan, monkeypatch):
     monkeypatch.setattr(volume_records, "PREPARATION_VERSION", volume_records.PREPARATION_VERSION + 1)
-    assert not current(layout, scan, scan_recipe(SPEC, PREPARATION))
+    assert not current(layout, scan, make_recipe(SPEC, PREPARATION))
 
 
 def test_recorded_ids_are_listed_in_order(layout, scan):
     for name in ("scan_12.record.json", "scan_2.record.json", "scan_x.record.json", "summary.record.json"):
         (layout.volumes_dir / name).touch()
-    assert recorded_ids(layout) == [2, 7, 12]
-    assert recorded_ids(replace(layout, data_dir=layout.data_dir / "gone")) == []
+    assert list_recorded_ids(layout) == [2, 7, 12]
+    assert list_recorded_ids(replace(layout, data_dir=layout.data_dir / "gone")) == []

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from dataloaders.episode_index import build_index, eligible_windows, excluded_slices, slice_areas
+from dataloaders.episode_index import build_index, count_slice_areas, find_excluded_slices, find_windows
 
 
 def column(*areas_px):
@@ -34,7 +34,7 @@ def search(targets, excluded, *, window_length, min_size_px, max_gap):
 def windows(targets, excluded=None, **criteria):
     """List the eligible windows as (target, gap, first slice)."""
     excluded = np.zeros(len(targets), bool) if excluded is None else np.asarray(excluded)
-    found = eligible_windows(targets, excluded, **{"window_length": 2, "min_size_px": 3, **criteria})
+    found = find_windows(targets, excluded, **{"window_length": 2, "min_size_px": 3, **criteria})
     return list(zip(*(values.tolist() for values in found), strict=True))
 
 
@@ -102,14 +102,14 @@ def test_the_index_is_what_a_literal_search_finds(window_length, max_gap, offset
 
 def test_areas_are_counted_per_slice_and_background_is_not():
     targets = np.array([[[0, 2, 2]], [[3, 2, 0]]], dtype=np.int32)
-    ids, areas_px = slice_areas(targets)
+    ids, areas_px = count_slice_areas(targets)
     np.testing.assert_array_equal(ids, [1, 2, 3])
     np.testing.assert_array_equal(areas_px, [[0, 2, 0], [0, 1, 1]])
 
 
 def test_sparse_large_ids_are_counted_without_a_row_for_each():
     targets = np.array([[[0, 2**30, 7]], [[7, 7, 7]]], dtype=np.int32)
-    ids, areas_px = slice_areas(targets)
+    ids, areas_px = count_slice_areas(targets)
     np.testing.assert_array_equal(ids, [7, 2**30])
     np.testing.assert_array_equal(areas_px, [[1, 1], [3, 0]])
 
@@ -119,10 +119,10 @@ def test_any_and_all_exclude_different_slices():
     label_map[0, 0, 0] = 1
     label_map[1, 0, :2] = (1, 4)
     label_map[2, 0, 0] = 2
-    np.testing.assert_array_equal(excluded_slices(label_map, (1, 4), "any"), [True, True, False, False])
-    np.testing.assert_array_equal(excluded_slices(label_map, (1, 4), "all"), [False, True, False, False])
-    assert not excluded_slices(label_map, (), "any").any()
-    assert not excluded_slices(label_map, (), "all").any()
+    np.testing.assert_array_equal(find_excluded_slices(label_map, (1, 4), "any"), [True, True, False, False])
+    np.testing.assert_array_equal(find_excluded_slices(label_map, (1, 4), "all"), [False, True, False, False])
+    assert not find_excluded_slices(label_map, (), "any").any()
+    assert not find_excluded_slices(label_map, (), "all").any()
 
 
 def test_scans_without_a_window_are_left_out_and_positions_stay():

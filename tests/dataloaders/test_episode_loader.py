@@ -71,7 +71,7 @@ def test_ranks_together_play_what_one_with_their_batches_joined_would(scans, num
 
 def test_ranks_that_would_take_unequal_shares_are_a_defect(scans):
     dataset = EpisodeDataset(scans, replace(CONFIG, n_episodes=10))
-    with pytest.raises(ValueError, match="must begin and end at multiples of 4, got episodes 0 to 10"):
+    with pytest.raises(ValueError, match="must start and stop at multiples of 4, got episodes 0 to 10"):
         make_episode_loader(dataset, batch_size=2, num_workers=0, rank=0, n_ranks=2)
 
 
@@ -103,7 +103,7 @@ def test_importing_or_building_sets_no_thread_count(scans):
     [
         ({"batch_size": 0}, "batch_size=0"),
         ({"num_workers": -1}, "num_workers=-1"),
-        ({"start_episode": 61}, "cannot go on at episode 61: there are 60"),
+        ({"start_episode": 61}, "cannot resume at episode 61 of 60"),
     ],
 )
 def test_an_impossible_loader_is_refused(scans, setting, message):

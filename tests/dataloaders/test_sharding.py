@@ -69,7 +69,7 @@ def test_all_shares_together_are_all_episodes_once(n_ranks, batch_size):
 @pytest.mark.parametrize(
     ("episodes", "rank", "message"),
     [
-        (range(6), 0, "2 ranks with batches of 2 must begin and end at multiples of 4, got episodes 0 to 6"),
+        (range(6), 0, "2 ranks with batches of 2 must start and stop at multiples of 4, got episodes 0 to 6"),
         (range(2, 6), 0, "got episodes 2 to 6"),
         (range(8), 2, "rank must be 0 to 1, got 2"),
         (range(8), -1, "rank must be 0 to 1, got -1"),

@@ -117,7 +117,7 @@ def test_fewer_labelled_scans_than_folds_hold_none_out_and_train_once():
 @pytest.mark.parametrize(("labelled", "message"), [(range(4), "need at least 5 scans, got 4"), ([], "got 0")])
 def test_too_few_scans_are_refused_if_none_is_without_labels(labelled, message):
     with pytest.raises(UserError, match=rf"^here: 5 folds .*{message}"):
-        split_scans(labelled, labelled, 0, place="here")
+        split_scans(labelled, labelled, 0, source="here")
 
 
 @pytest.mark.parametrize(

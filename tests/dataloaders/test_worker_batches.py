@@ -11,8 +11,8 @@ import torch
 from dataloaders import worker_batches
 from dataloaders.episode_settings import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
-from dataloaders.worker_batches import PackedBatch, measure_patience_s
-from util.engine.signals import SignalHandler
+from dataloaders.worker_batches import PackedBatch, measure_timeout_s
+from util.engine.signals import StopRequests
 from util.errors import UserError
 
 CONFIG = EpisodeConfig(seed=11, n_episodes=8)
@@ -82,7 +82,7 @@ def test_workers_that_cannot_start_end_in_one_line(scans, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.multiprocessing.Queue", refuse)
-    with pytest.raises(UserError, match=r"deliver nothing \(cannot start \(No space left on device\)\)"):
+    with pytest.raises(UserError, match=r"deliver no episodes \(cannot start \(No space left on device\)\)"):
         next(iter(loader))
 
 
@@ -91,8 +91,8 @@ def test_patience_grows_with_the_time_that_a_batch_takes():
         def __getitem__(self, index):
             time.sleep(0.05)
 
-    assert measure_patience_s(Slow(), 1) == worker_batches.MIN_PATIENCE_S
-    assert 500 < measure_patience_s(Slow(), 200) < 2000
+    assert measure_timeout_s(Slow(), 1) == worker_batches.MIN_TIMEOUT_S
+    assert 500 < measure_timeout_s(Slow(), 200) < 2000
 
 
 def test_a_batch_is_packed_and_unpacked_without_a_change():

@@ -10,7 +10,7 @@ from pathlib import Path
 import training
 from data.own_spec import read_dataset_json
 from data.prepare.__main__ import main as prepare
-from data.prepare.sources import opened_source
+from data.prepare.sources import open_source
 from data.raw.finding import find_raw
 from tests.data.raw.raw_sets import OWN_JSON, write_chaos, write_mscmrseg, write_own_nnunet
 from tests.fuzzing.text_damages import digest_of
@@ -59,7 +59,7 @@ def _check_and_read(dataset, raw, inputs):
     found = []
 
     def read():
-        with opened_source(raw, beside=inputs.parent / "prepared") as source:
+        with open_source(raw, beside=inputs.parent / "prepared") as source:
             dataset_found = find_raw(dataset, source.folder)
             for scan in dataset_found.scans:
                 volume = dataset_found.read(scan)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data import volume_records
 from data.prepare import dataset as preparation
-from data.prepare import volume_records
 from tests.data.preparations import (
     IDS,
     change_image,

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data.prepare import volume_records
+from data import volume_records
 from tests.data.preparations import (
     IDS,
     change_image,
@@ -54,7 +54,7 @@ def test_scans_that_the_download_lost_stop_the_call_or_are_removed_by_force(plac
     prepare(place, force=True)
     assert "volumes: 2 made, 0 up to date, 1 removed" in capsys.readouterr().out
     assert layout_of(place).scan_ids() == [2, 10]
-    assert volume_records.recorded_ids(layout_of(place)) == [2, 10]
+    assert volume_records.list_recorded_ids(layout_of(place)) == [2, 10]
 
 
 def test_supervoxels_of_others_are_kept_while_their_images_are(place, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.prepare.sources import Source, opened_source
+from data.prepare.sources import Source, open_source
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,14 +27,14 @@ def _archive(tmp_path):
 @pytest.mark.parametrize("name", ["", "dataset.json"])
 def test_a_folder_is_taken_as_it_is(tmp_path, name):
     (tmp_path / "dataset.json").touch()
-    with opened_source(tmp_path / name, beside=tmp_path / "out") as source:
+    with open_source(tmp_path / name, beside=tmp_path / "out") as source:
         assert source == Source(tmp_path / name)
         assert source.told(f"{tmp_path}/a: bad") == f"{tmp_path}/a: bad"
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
 
 
 def test_an_archive_is_unpacked_beside_the_prepared_folder_and_removed_at_the_end(archive, tmp_path):
-    with opened_source(archive, beside=tmp_path / "CHAOST2") as source:
+    with open_source(archive, beside=tmp_path / "CHAOST2") as source:
         assert (source.folder / "MR/1/a.txt").read_text() == "one"
         hidden = source.folder.relative_to(tmp_path).parts[0]
         assert hidden.startswith(".CHAOST2.unpacked.")
@@ -43,14 +43,14 @@ def test_an_archive_is_unpacked_beside_the_prepared_folder_and_removed_at_the_en
 
 
 def test_folders_that_are_missing_are_not_made(archive, tmp_path):
-    with opened_source(archive, beside=tmp_path / "a" / "b" / "CHAOST2") as source:
+    with open_source(archive, beside=tmp_path / "a" / "b" / "CHAOST2") as source:
         assert source.folder.relative_to(tmp_path).parts[0].startswith(".a.unpacked.")
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
 
 
 @pytest.mark.parametrize("error", [UserError("bad scan"), KeyboardInterrupt(), ZeroDivisionError()])
 def test_nothing_stays_after_a_failure(archive, tmp_path, error):
-    with pytest.raises(type(error)), opened_source(archive, beside=tmp_path / "CHAOST2"):
+    with pytest.raises(type(error)), open_source(archive, beside=tmp_path / "CHAOST2"):
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
 
@@ -58,17 +58,17 @@ def test_nothing_stays_after_a_failure(archive, tmp_path, error):
 def test_what_a_killed_process_unpacked_is_removed_and_what_is_in_use_is_kept(archive, tmp_path):
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from data.prepare.sources import opened_source\n"
-        "with opened_source(Path(sys.argv[1]), beside=Path(sys.argv[2])):\n"
+        "from data.prepare.sources import open_source\n"
+        "with open_source(Path(sys.argv[1]), beside=Path(sys.argv[2])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     words = [sys.executable, "-c", code, archive, tmp_path / "CHAOST2"]
     killed = subprocess.run(words, cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
     (left,) = tmp_path.glob(".CHAOST2.unpacked.*")
-    with opened_source(archive, beside=tmp_path / "CHAOST2") as first:
+    with open_source(archive, beside=tmp_path / "CHAOST2") as first:
         assert not left.exists()
-        with opened_source(archive, beside=tmp_path / "CHAOST2") as second:
+        with open_source(archive, beside=tmp_path / "CHAOST2") as second:
             assert first.folder != second.folder
             assert (first.folder / "MR/1/a.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
@@ -77,14 +77,14 @@ def test_what_a_killed_process_unpacked_is_removed_and_what_is_in_use_is_kept(ar
 def test_a_download_that_is_not_there_is_told_with_its_full_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = rf"^raw=gone\.zip: no such file or folder \({tmp_path}/gone\.zip\)"
-    with pytest.raises(UserError, match=message), opened_source(Path("gone.zip"), beside=tmp_path):
+    with pytest.raises(UserError, match=message), open_source(Path("gone.zip"), beside=tmp_path):
         pass
 
 
 def test_a_damaged_archive_is_named_and_leaves_nothing(archive, tmp_path):
     archive.write_bytes(archive.read_bytes()[:-30])
     message = r"scans\.zip: must be a whole zip"
-    with pytest.raises(UserError, match=message) as caught, opened_source(archive, beside=tmp_path / "out"):
+    with pytest.raises(UserError, match=message) as caught, open_source(archive, beside=tmp_path / "out"):
         pass
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
@@ -94,5 +94,5 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(archive, tmp_path):
 def test_a_place_that_cannot_be_written_is_told_with_the_way_out(archive, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     message = r"locked: nothing can be unpacked there .* choose another data_dir"
-    with pytest.raises(UserError, match=message), opened_source(archive, beside=tmp_path / "locked" / "out"):
+    with pytest.raises(UserError, match=message), open_source(archive, beside=tmp_path / "locked" / "out"):
         pass

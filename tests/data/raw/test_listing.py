@@ -1,11 +1,11 @@
 """Files are listed in the order in which people count."""
 
-from data.raw.listing import by_number, list_files
+from data.raw.listing import list_files, natural_sort_key
 
 
 def test_numbers_in_names_count_by_value():
     names = ["case_10", "case_2", "case_02", "b1", "10", "9", "case"]
-    assert sorted(names, key=by_number) == ["9", "10", "b1", "case", "case_02", "case_2", "case_10"]
+    assert sorted(names, key=natural_sort_key) == ["9", "10", "b1", "case", "case_02", "case_2", "case_10"]
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path):

@@ -14,7 +14,7 @@ from data.layout import DatasetLayout
 from data.own_spec import DATASET_JSON, read_dataset_json
 from data.specs import DatasetSpec
 from data.transforms import Preparation
-from data.volume_records import is_current, read_record, record_path, recorded_ids, scan_recipe
+from data.volume_records import is_current, list_recorded_ids, make_recipe, read_record, record_path
 from util.errors import UserError
 from util.io.files import remove_file, write_text
 from util.io.grids import is_orientation
@@ -33,7 +33,7 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
     except UserError:  # own data that were never prepared, or whose description was changed
         return None
     layout = config.layout_of(spec)
-    scan_ids = recorded_ids(layout)
+    scan_ids = list_recorded_ids(layout)
     state = _read_record(layout.volumes_dir / _RECORD_NAME, scan_ids)
     if state is None or confirm_state(state, archive) is None:
         return None
@@ -51,19 +51,19 @@ def _recipe_of(layout: DatasetLayout, scan_id: int, preparation: Preparation) ->
     letters = found.get("orientation") if isinstance(found, dict) else None
     if not (isinstance(letters, str) and is_orientation(letters)):
         letters = preparation.orientation
-    return scan_recipe(layout.spec, replace(preparation, orientation=letters))
+    return make_recipe(layout.spec, replace(preparation, orientation=letters))
 
 
-def remember_archive(layout: DatasetLayout, state: FileState) -> None:
+def record_archive(layout: DatasetLayout, state: FileState) -> None:
     """Note that all volumes were made from an archive.
 
     Raises `UserError` when that fails.
     """
-    record = {"archive": asdict(state), "scan_ids": recorded_ids(layout)}
+    record = {"archive": asdict(state), "scan_ids": list_recorded_ids(layout)}
     write_text(layout.volumes_dir / _RECORD_NAME, json.dumps(record, indent=1) + "\n")
 
 
-def forget_archive(layout: DatasetLayout) -> None:
+def remove_archive_record(layout: DatasetLayout) -> None:
     """Take the note back, because volumes are about to change."""
     remove_file(layout.volumes_dir / _RECORD_NAME)
 

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+from data import volume_records
 from data.prepare import dataset as preparation
-from data.prepare import volume_records
 from tests.data.preparations import config_of, layout_of, raw_file, times_of
 from util.errors import UserError
 from util.io.image_io import read_volume
