@@ -1,7 +1,4 @@
-"""CHAOST2: T2-SPIR scans of the CHAOS train set.
-
-Each slice is a DICOM file and a PNG of ground truth.
-"""
+"""CHAOST2: T2-SPIR scans of the CHAOS train set, a DICOM and a ground-truth PNG per slice."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -37,11 +34,11 @@ class _Case(NamedTuple):
 def find_chaos(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDataset:
     """Find the scans `<id>/T2SPIR/{DICOM_anon/*.dcm,Ground/*.png}` below a folder.
 
-    A scan's id is its case folder's number. Where folders of cases hold no ground truth at all (the
-    challenge's test part), they are left out; among labelled cases one that lacks it is a problem.
+    A scan's id is its case folder's number. A parent folder without any ground truth (the challenge's test
+    part) is skipped; among labelled cases, missing ground truth is a problem.
 
     Raises:
-        UserError: there is no such folder, or none with ground truth.
+        UserError: there is no case with ground truth.
     """
     cases = _find_cases(root)
     labelled = {folder.parent for folder, case in cases.items() if case.labels}
@@ -57,8 +54,8 @@ def find_chaos(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDa
         for folder in sorted(parent.iterdir())
         if folder.name.isdecimal() and folder.is_dir() and folder not in cases
     ]
-    left_out = [str(folder) for folder in cases if folder.parent not in labelled]
-    remarks = [f"left out, without any ground truth: {shorten_list(left_out)}"] if left_out else []
+    skipped = [str(folder) for folder in cases if folder.parent not in labelled]
+    remarks = [f"left out, without any ground truth: {shorten_list(skipped)}"] if skipped else []
     return RawDataset(
         spec=spec,
         preparation=preparation,
@@ -70,18 +67,18 @@ def find_chaos(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDa
 
 
 def inspect_chaos_scan(scan: RawScan, spec: DatasetSpec) -> Inspection:
-    """Read a scan's DICOM and PNG files, and list all that is wrong with them.
+    """Read a scan's DICOM and PNG files, and list their problems.
 
-    A slice's labels are the PNG of its DICOM file's stem; their rows and columns are the DICOM's.
+    A PNG has the stem of its DICOM file, and the same rows and columns.
 
     Returns:
-        The volume, or None where a file cannot be used; and the problems, one line each.
+        The volume, or None if a file is unusable; and the problems, one line each.
     """
     folder = scan.image_files[0].parents[1]
     headers, image_faults = _read_each(read_header, scan.image_files)
     levels, label_faults = _read_each(read_grey_levels, scan.label_files)
     problems = [*image_faults, *label_faults, *_unpaired(scan, folder)]
-    if not problems:  # a file that is missing would make slices uneven too
+    if not problems:  # a missing file would make slices uneven, too
         problems += series_problems(list(headers.values()), folder) or _unlike_images(headers, levels)
     problems += _unknown_levels(levels)
     if problems:
@@ -149,20 +146,15 @@ def _read_each(read: Callable[[Path], _Read], files: Iterable[Path]) -> tuple[di
 def _unpaired(scan: RawScan, folder: Path) -> list[str]:
     images = {path.stem: path.name for path in scan.image_files}
     labels = {path.stem: path.name for path in scan.label_files}
-    without_labels = [name for stem, name in images.items() if stem not in labels]
-    labels_without_image = [name for stem, name in labels.items() if stem not in images]
-    problems = []
-    if without_labels:
-        problems.append(
-            f"{folder}: each DICOM file must have a PNG of the same stem in Ground, found none for "
-            f"{shorten_list(without_labels)}; restore the ground truth"
-        )
-    if labels_without_image:
-        problems.append(
-            f"{folder}: each PNG must have a DICOM file of the same stem in DICOM_anon, found none for "
-            f"{shorten_list(labels_without_image)}; restore the DICOM files"
-        )
-    return problems
+    checks = (
+        (images, labels, "DICOM file must have a PNG of the same stem in Ground", "ground truth"),
+        (labels, images, "PNG must have a DICOM file of the same stem in DICOM_anon", "DICOM files"),
+    )
+    return [
+        f"{folder}: each {demand}, found none for {shorten_list(unpaired)}; restore the {partner}"
+        for files, partners, demand, partner in checks
+        if (unpaired := [name for stem, name in files.items() if stem not in partners])
+    ]
 
 
 def _unlike_images(headers: Mapping[Path, SliceHeader], levels: Mapping[Path, np.ndarray]) -> list[str]:
@@ -176,7 +168,7 @@ def _unlike_images(headers: Mapping[Path, SliceHeader], levels: Mapping[Path, np
 
 
 def _label_table() -> np.ndarray:
-    """Give the label id of each of the 256 grey levels."""
+    """Return the label id of each of the 256 grey levels."""
     table = np.full(256, _NO_LABEL, dtype=np.uint8)
     table[0] = 0
     for label, (first, last) in GREY_RANGES.items():

@@ -1,4 +1,4 @@
-"""Slices of a DICOM series, in the order of their places, not of their names."""
+"""Read the slices of a DICOM series, sorted by position."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,22 +19,22 @@ _NAMES = {
     _ORIENTATION: "ImageOrientationPatient",
     _SPACING: "PixelSpacing",
 }
-# Positions are often written with two decimals; a missing slice is off by the whole distance.
+# Positions are often rounded to two decimals; a missing slice shows as a whole extra step.
 UNEVEN_SHARE = 0.02
-SAME_PLACE_MM = 0.01
-_DECIMALS = 3  # to which cosines and pixel spacings of one series agree
+SAME_POSITION_MM = 0.01
+_DECIMALS = 3  # to which direction cosines and pixel spacings of one series agree
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What one DICOM file says of its slice.
+    """Header of one DICOM slice.
 
     Attributes:
         path: the file.
-        series: SeriesInstanceUID; empty where the file has none.
+        series: SeriesInstanceUID; empty if missing.
         size_px: rows and columns.
         spacing_mm: distance of neighbouring rows, and of neighbouring columns.
-        position_mm: the first pixel's place, patient `(x, y, z)`.
+        position_mm: of the first pixel, patient `(x, y, z)`.
         orientation: direction cosines along a row, then along a column.
     """
 
@@ -47,16 +47,16 @@ class SliceHeader:
 
     @property
     def normal(self) -> np.ndarray:
-        """The direction that slices are stacked along, `(3,)`."""
+        """Slice normal, along which slices are stacked, `(3,)`."""
         return np.cross(self.orientation[:3], self.orientation[3:])
 
 
 def read_header(path: Path) -> SliceHeader:
-    """Read where a DICOM file's slice lies.
+    """Read the header of a single-frame DICOM file.
 
     Raises:
-        UserError: the file is empty, no DICOM, damaged, holds several frames, or lacks a tag of its place,
-            for which SimpleITK would silently put the origin or 1 mm.
+        UserError: the file is empty, not DICOM, damaged, multi-frame, or lacks a tag of position, orientation
+            or spacing, for which SimpleITK would silently assume the origin or 1 mm.
     """
     if path.stat().st_size == 0:
         raise UserError(f"{path}: must be a DICOM file, got an empty one; restore the file")
@@ -84,14 +84,14 @@ def read_header(path: Path) -> SliceHeader:
 
 
 def series_problems(headers: Sequence[SliceHeader], folder: Path) -> list[str]:
-    """Tell, in one line, why slices make up no volume; no line where they do.
+    """Report, in one line, why slices do not form a volume; empty if they do.
 
-    A volume is one series of at least two slices of one size, spacing and orientation, at equal distances
-    along their normal.
+    A volume is one series of at least two slices of one size, spacing and orientation, evenly spaced along
+    their normal.
     """
     if len(headers) < 2:
         return [f"{folder}: must hold at least 2 DICOM slices, got {len(headers)}; restore the series"]
-    # The first that fails is told alone: the others would only say again that slices do not belong together.
+    # Only the first fault is reported; later checks would repeat that slices do not belong together.
     return (
         _unlike(headers, "series", lambda header: header.series)
         or _unlike(headers, "size", lambda header: header.size_px)
@@ -104,13 +104,13 @@ def series_problems(headers: Sequence[SliceHeader], folder: Path) -> list[str]:
 
 
 def sort_slices(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
-    """Sort slices of one orientation by their places along their normal."""
+    """Sort slices of one orientation by position along their normal."""
     normal = headers[0].normal
     return sorted(headers, key=lambda header: float(np.dot(header.position_mm, normal)))
 
 
 def read_series(headers: Sequence[SliceHeader]) -> tuple[np.ndarray, Geometry]:
-    """Read slices that `series_problems` has nothing against.
+    """Read the slices of a series without `series_problems`.
 
     Returns:
         The voxels `(Z, H, W)` float32, slices in the order of `sort_slices`, and their geometry.
@@ -130,7 +130,7 @@ def _numbers(reader: sitk.ImageFileReader, tag: str, *, path: Path, length: int)
     if len(numbers) != length or not np.isfinite(numbers).all():
         raise UserError(
             f"{path}: tag {_NAMES[tag]} must hold {length} numbers, got '{text}'; "
-            "without it the slice has no place, so restore the file"
+            "the slice's position is unknown without it, so restore the file"
         )
     return numbers
 
@@ -139,16 +139,17 @@ def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(number, _DECIMALS) + 0.0 for number in numbers)  # + 0.0 turns -0.0 into 0.0
 
 
-def _unlike(headers: Sequence[SliceHeader], what: str, trait: Callable[[SliceHeader], object]) -> list[str]:
-    """Tell of the slices that lack the trait which most of them share."""
-    common = Counter(map(trait, headers)).most_common(1)[0][0]
-    odd = sorted((header for header in headers if trait(header) != common), key=lambda header: header.path)
-    if not odd:
+def _unlike(headers: Sequence[SliceHeader], what: str, value: Callable[[SliceHeader], object]) -> list[str]:
+    """Report slices whose attribute differs from that of most."""
+    common = Counter(map(value, headers)).most_common(1)[0][0]
+    deviating = [header for header in headers if value(header) != common]
+    if not deviating:
         return []
-    more = f" (and {len(odd) - 1} more such files)" if len(odd) > 1 else ""
+    first = min(deviating, key=lambda header: header.path)
+    more = f" (and {len(deviating) - 1} more such files)" if len(deviating) > 1 else ""
     return [
-        f"{odd[0].path}: all slices must be of the same {what}, {common} for most, "
-        f"got {trait(odd[0])}{more}; keep one series in the folder"
+        f"{first.path}: all slices must have the same {what}, {common} for most, "
+        f"got {value(first)}{more}; keep one series in the folder"
     ]
 
 
@@ -173,20 +174,18 @@ def _uneven_distances(ordered: Sequence[SliceHeader]) -> list[str]:
     offsets = np.diff([header.position_mm for header in ordered], axis=0)
     steps = offsets @ normal
     pairs = [f"{low.path} and {high.path.name}" for low, high in pairwise(ordered)]
-    if steps.min() < SAME_PLACE_MM:
-        return [
-            f"{pairs[steps.argmin()]}: slices must lie at different places, got the same; keep one of them"
-        ]
+    if steps.min() < SAME_POSITION_MM:
+        return [f"{pairs[steps.argmin()]}: slices must have different positions; keep one of them"]
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: a missing slice widens steps
     uneven = np.flatnonzero(np.abs(steps - usual) > UNEVEN_SHARE * usual)
     if len(uneven):
         at = int(uneven[0])
-        more = f" (and {len(uneven) - 1} more such places)" if len(uneven) > 1 else ""
+        more = f" (and {len(uneven) - 1} more such gaps)" if len(uneven) > 1 else ""
         is_gap = steps[at] > 1.5 * usual
-        way_out = "restore the slices between them" if is_gap else "resample the series evenly first"
+        hint = "restore the slices between them" if is_gap else "resample the series evenly first"
         return [
             f"{pairs[at]}: neighbouring slices must be {usual:.2f} mm apart as most are, "
-            f"got {steps[at]:.2f} mm{more}; {way_out}"
+            f"got {steps[at]:.2f} mm{more}; {hint}"
         ]
     sideways = np.linalg.norm(offsets - steps[:, None] * normal, axis=1)
     if sideways.max() > UNEVEN_SHARE * usual:

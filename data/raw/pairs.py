@@ -1,5 +1,6 @@
-"""Scans that are a NIfTI image and a NIfTI label map each: pair, read, check."""
+"""Pair, read and check scans that consist of a NIfTI image and a NIfTI label map."""
 
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data.label_maps import to_label_ids
+from data.raw.listing import list_files
 from data.raw.raw_scans import Inspection, RawScan, RawVolume
 from data.raw.scan_checks import grid_problems, image_problems, organ_problems
 from data.specs import DatasetSpec
@@ -19,17 +21,49 @@ from util.io.image_io import Geometry, read_raw_geometry, read_raw_volume
 _Key = TypeVar("_Key", bound=Hashable)
 
 
+def find_pairs(
+    root: Path, image: str, label: str, *, expected: str
+) -> tuple[dict[int, Path], dict[int, Path], list[str]]:
+    """Find numbered images and label maps below a folder.
+
+    Args:
+        root: the folder.
+        image, label: patterns of file names without extension; their group is the scan's number.
+        expected: the files that should be there, for the message.
+
+    Returns:
+        The image of each number, the label map of each number, and the problems, one line each.
+
+    Raises:
+        UserError: there are no images, or no labels.
+    """
+    files = list_files(root)
+    images, image_problems = group_files(files, lambda path: _number(image, path))
+    labels, label_problems = group_files(files, lambda path: _number(label, path))
+    if not images or not labels:
+        raise UserError(
+            f"{root}: must hold {expected}, got {len(images)} image(s) and {len(labels)} label file(s); give "
+            "the folder above both"
+        )
+    return images, labels, [*image_problems, *label_problems, *labels_without_image(images, labels)]
+
+
+def _number(pattern: str, path: Path) -> int | None:
+    match = re.fullmatch(rf"{pattern}\.nii(\.gz)?", path.name, re.IGNORECASE)
+    return int(match[1]) if match else None
+
+
 def group_files(
     files: Iterable[Path], key_of: Callable[[Path], _Key | None]
 ) -> tuple[dict[_Key, Path], list[str]]:
-    """Give each key its file.
+    """Map each scan's key to its file.
 
     Args:
         files: all that were found.
-        key_of: what a file's scan is called; None for a file that is something else.
+        key_of: the key of a file's scan; None for an unrelated file.
 
     Returns:
-        The first file of each key, and one problem for every other.
+        The first file of each key, and one problem for each duplicate.
     """
     grouped: dict[_Key, Path] = {}
     problems = []
@@ -44,7 +78,7 @@ def group_files(
 
 
 def labels_without_image(images: Mapping[_Key, Path], labels: Mapping[_Key, Path]) -> list[str]:
-    """List the label maps that have no image, one problem each."""
+    """List label maps without an image, one problem each."""
     return [
         f"{path}: must have an image of scan {key}, found none; add the image or take the labels out"
         for key, path in labels.items()
@@ -53,22 +87,22 @@ def labels_without_image(images: Mapping[_Key, Path], labels: Mapping[_Key, Path
 
 
 def make_scan(scan_id: int, name: str, *, image: Path, label: Path | None) -> RawScan:
-    """Make a scan of an image and its label map."""
+    """Make a scan of an image and its label map, if any."""
     return RawScan(scan_id, name, (image,), () if label is None else (label,))
 
 
 def orient_scans(
     scans: Iterable[RawScan], choose: Callable[[dict[int, Geometry]], Mapping[int, str]], **reading: Any
 ) -> tuple[RawScan, ...]:
-    """Give each scan the orientation that its axes are turned to.
+    """Set the orientation that each scan is transformed to.
 
     Args:
-        scans: one image file each.
-        choose: takes the images' geometries and returns orientations, both by scan id.
+        scans: with one image file each.
+        choose: maps the images' geometries to orientations, both by scan id.
         reading: see `read_raw_geometry`.
 
     Returns:
-        The scans; without an orientation where the image's header cannot be read, which inspection reports.
+        The scans; without an orientation if the image's header is unreadable, which inspection reports.
     """
     scans, geometries = tuple(scans), {}
     for scan in scans:
@@ -81,16 +115,16 @@ def orient_scans(
 def inspect_pair(
     scan: RawScan, spec: DatasetSpec, *, needs_labels: bool = True, assume_orientation: str | None = None
 ) -> Inspection:
-    """Read a scan's image and label map, and list all that is wrong with them.
+    """Read a scan's image and label map, and list their problems.
 
     Args:
-        scan: one image file, and one label file or none.
+        scan: with one image file and at most one label file.
         spec: the dataset.
-        needs_labels: a scan without labels is a problem.
+        needs_labels: report a scan without labels.
         assume_orientation: see `read_raw_volume`.
 
     Returns:
-        The volume, or None where a file cannot be used; and the problems, one line each.
+        The volume, or None if a file is unusable; and the problems, one line each.
     """
     (image_file,), problems = scan.image_files, []
     read = partial(_read, assume_orientation=assume_orientation, problems=problems)

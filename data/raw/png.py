@@ -1,4 +1,4 @@
-"""Read PNG slices of a ground truth, and notice what decoders pass over."""
+"""Defensive PNG reader for ground truth, stricter than image decoders."""
 
 import struct
 import zlib
@@ -9,23 +9,23 @@ import numpy as np
 
 from util.errors import UserError
 
-_MAX_DEFLATE_RATIO = 1032  # what deflate can make of a byte at most
-_SIZE_OFFSET = 16  # of width and height, in the first chunk
+_MAX_DEFLATE_RATIO = 1032  # bytes out per byte in
+_SIZE_OFFSET = 16  # of width and height in the first chunk
 _DEPTH_OFFSET, _PALETTE = 24, 3  # bit depth, then colour type
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_grey_levels(path: Path) -> np.ndarray:
-    """Read a PNG of one grey level a pixel.
+    """Read an 8-bit grey PNG.
 
-    Colour images whose channels are equal count as grey; transparency is ignored. Palettes may have fewer
-    bits, since their colours have 8.
+    Colour images with equal channels count as grey; transparency is ignored. Palettes may use fewer bits,
+    since their colours have 8.
 
     Returns:
         `(H, W)` uint8.
 
     Raises:
-        UserError: the file is empty, no PNG, cut off or damaged, coloured, or not of 8 bits.
+        UserError: the file is empty, not a PNG, truncated, damaged, coloured, or not 8-bit.
     """
     content = path.read_bytes()
     fault = _fault(content) or _size_fault(content)
@@ -48,33 +48,33 @@ def read_grey_levels(path: Path) -> np.ndarray:
 
 
 def _fault(content: bytes) -> str | None:
-    """Walk through a PNG's chunks; each has its length, name, content and checksum."""
+    """Verify a PNG's chunks, each of length, name, content and checksum."""
     if not content:
         return "it is empty"
     if not content.startswith(_SIGNATURE):
         return f"it begins with {content[:8]!r}"
-    place = len(_SIGNATURE)
-    while place + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, place)
-        end = place + 12 + length
+    start = len(_SIGNATURE)
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        end = start + 12 + length
         if end > len(content):
             break
-        name = content[place + 4 : place + 8]
+        name = content[start + 4 : start + 8]
         (checksum,) = struct.unpack_from(">I", content, end - 4)
-        if zlib.crc32(content[place + 4 : end - 4]) != checksum:
+        if zlib.crc32(content[start + 4 : end - 4]) != checksum:
             return "a checksum is wrong"
         if name == b"IEND":
             return None
-        place = end
+        start = end
     return "it is cut off"
 
 
 def _size_fault(content: bytes) -> str | None:
-    """Tell of a size that the file cannot hold, before a decoder asks for that much memory."""
+    """Detect a size that the file cannot hold, before a decoder allocates the memory."""
     if len(content) < _DEPTH_OFFSET + 2:
         return "it is cut off"
     width, height = struct.unpack_from(">II", content, _SIZE_OFFSET)
-    # The least is one bit a pixel.
+    # A pixel takes at least one bit.
     if width * height > 8 * _MAX_DEFLATE_RATIO * len(content) or not width * height:
         return f"it claims {width} x {height} pixels"
     return None

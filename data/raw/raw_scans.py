@@ -1,4 +1,4 @@
-"""What a raw download holds, before anything is done to it."""
+"""Raw scans and datasets, as found in a download."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,12 +17,11 @@ class RawScan:
     """One scan's files.
 
     Attributes:
-        scan_id: the id that the prepared volumes carry; unique in its dataset.
-        name: what the download calls it, for messages.
-        image_files: what the image is read from, in the order of their names.
-        label_files: what the label map is read from; empty for a scan without labels.
-        orientation: the ends of the patient that its axes (x, y, z) are turned to, such as "LPS"; None leaves
-            that to the dataset's preparation.
+        scan_id: id of the prepared volumes; unique in its dataset.
+        name: in the download, for messages.
+        image_files: files of the image, ordered by name.
+        label_files: files of the label map; empty for a scan without labels.
+        orientation: target orientation of its axes (x, y, z), such as "LPS"; None: the dataset's.
     """
 
     scan_id: int
@@ -38,7 +37,7 @@ class RawVolume:
 
     Attributes:
         image: `(Z, H, W)` float32 or an integer type.
-        label_map: `(Z, H, W)` uint8, with the dataset's own label ids; None for a scan without labels.
+        label_map: `(Z, H, W)` uint8 label ids of the dataset; None for a scan without labels.
         geometry: of both.
     """
 
@@ -47,7 +46,7 @@ class RawVolume:
     geometry: Geometry
 
 
-Inspection = tuple[RawVolume | None, list[str]]  # what was read, None if nothing could be, and all problems
+Inspection = tuple[RawVolume | None, list[str]]  # the volume, None if unusable, and all problems
 
 
 @dataclass(frozen=True)

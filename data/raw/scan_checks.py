@@ -1,6 +1,6 @@
-"""What must hold of raw scans before any work is done on them.
+"""Check raw scans before any work is done on them.
 
-A problem is one line: the file, what must hold, what was found; the way out.
+A problem is one line: the file, what must hold, what was found; what to do.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _MIN_FOR_FOLDS = 5
 
 
 def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
-    """Remark, in a line, that labelled scans are too few for the protocol's folds."""
+    """Remark, in one line, that there are too few labelled scans for the protocol's folds."""
     if n_labelled >= _MIN_FOR_FOLDS:
         return []
     hint = "annotate more before evaluating" if n_unlabelled else "add scans before training"
@@ -26,60 +26,60 @@ def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
     ]
 
 
-def image_problems(place: Path, image: np.ndarray) -> list[str]:
-    """List what is wrong with an image's voxels.
+def image_problems(source: Path, image: np.ndarray) -> list[str]:
+    """List problems of an image's voxels.
 
     Args:
-        place: the file or folder that it was read from.
+        source: the file or folder that it was read from.
         image: `(Z, H, W)`.
     """
     if image.shape[0] < 2:
-        return [f"{place}: must have at least 2 slices, got shape {image.shape}; leave the scan out"]
+        return [f"{source}: must have at least 2 slices, got shape {image.shape}; leave the scan out"]
     if image.dtype.kind == "f":
         n_unusable = image.size - int(np.isfinite(image).sum())
         if n_unusable:
             return [
-                f"{place}: voxels must be finite numbers, got {n_unusable} NaN or infinite; replace them, "
-                "by the background's value for example"
+                f"{source}: voxels must be finite numbers, got {n_unusable} NaN or infinite; replace them, "
+                "for example by the background's value"
             ]
     if image.min() == image.max():
-        return [f"{place}: voxels must differ, all are {image.flat[0]:g}; restore the file"]
+        return [f"{source}: voxels must differ, all are {image.flat[0]:g}; restore the file"]
     return []
 
 
 def grid_problems(label_file: Path, label: Geometry, *, image_file: Path, image: Geometry) -> list[str]:
-    """Tell, in one line, where a label map's grid differs from its image's."""
+    """Describe, in one line, how a label map's grid differs from its image's."""
     if label.same_grid(image):
         return []
     differences = [
-        f"{what} {found} differs from {wanted}"
-        for what, found, wanted in (
+        f"{what} {found} differs from {expected}"
+        for what, found, expected in (
             ("shape", label.shape, image.shape),
             ("spacing (z, y, x) mm", _short(label.spacing_mm), _short(image.spacing_mm)),
             ("origin (x, y, z) mm", _short(label.origin_mm), _short(image.origin_mm)),
             ("direction", _short(label.direction), _short(image.direction)),
         )
-        if not _alike(found, wanted)
+        if not _is_close(found, expected)
     ]
     return [
         f"{label_file}: must lie on the grid of {image_file.name}, {' and '.join(differences)}; "
-        "resample the labels, or mend the header if they were drawn on this image"
+        "resample the labels, or fix the header if they were drawn on this image"
     ]
 
 
-def organ_problems(place: Path, label_map: np.ndarray, spec: DatasetSpec) -> list[str]:
-    """Tell, in one line, that a scan has none of the organs to test."""
+def organ_problems(source: Path, label_map: np.ndarray, spec: DatasetSpec) -> list[str]:
+    """Report, in one line, that a scan has none of the test organs."""
     if np.isin(label_map, spec.test_labels).any():
         return []
     organs = ", ".join(f"{label} {spec.labels[label]}" for label in spec.test_labels)
     found = ", ".join(str(label) for label in distinct_values(label_map) if label) or "background only"
     return [
-        f"{place}: must hold at least one of {organs}, got {found}; check the labels or leave the scan out"
+        f"{source}: must hold at least one of {organs}, got {found}; check the labels or leave the scan out"
     ]
 
 
-def _alike(found: tuple[float, ...], wanted: tuple[float, ...]) -> bool:
-    return len(found) == len(wanted) and np.allclose(found, wanted, rtol=0, atol=1e-3)
+def _is_close(found: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+    return len(found) == len(expected) and np.allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def _short(numbers: Sequence[float]) -> tuple[float, ...]:

@@ -186,9 +186,7 @@ def test_a_support_with_fewer_slices_than_parts_is_refused():
 
 def test_an_evaluation_of_nothing_is_refused():
     scans = [_scan(5, label_1=range(3)), _scan(6), _scan(8)]
-    with pytest.raises(
-        UserError, match=r"scan 6, scan 8: at least one must hold .* test_label \(liver\)"
-    ):
+    with pytest.raises(UserError, match=r"scan 6, scan 8: at least one must hold .* test_label \(liver\)"):
         _plan(scans, {1: "liver"}, all_slices=True, every_support=True)
 
 

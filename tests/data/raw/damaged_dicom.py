@@ -225,7 +225,7 @@ DICOM = [
         "slice of another scan",
         "CHAOST2",
         _slice_of_other_scan,
-        r"other\.dcm: all slices must be of the same series",
+        r"other\.dcm: all slices must have the same series",
     ),
     (
         "slice of another series",

@@ -59,8 +59,8 @@ def test_even_distances_are_fine_within_rounding(heights):
             "restore the slices",
         ),
         ((40, 32, 16, 8, 0), "2.dcm and 1.dcm", "got 16.00 mm", "restore the slices"),
-        ((0, 8, 24, 32, 48), "1.dcm and 2.dcm", "got 16.00 mm (and 1 more such places)", "restore"),
-        ((0, 8, 16.3, 24, 32), "1.dcm and 2.dcm", "got 8.30 mm (and 1 more such places)", "evenly"),
+        ((0, 8, 24, 32, 48), "1.dcm and 2.dcm", "got 16.00 mm (and 1 more such gaps)", "restore"),
+        ((0, 8, 16.3, 24, 32), "1.dcm and 2.dcm", "got 8.30 mm (and 1 more such gaps)", "evenly"),
         ((0, 8, 16, 16, 24), "2.dcm and 3.dcm", "different places, got the same", "keep one of them"),
         ((0, 5, 15), "1.dcm and 2.dcm", "5.00 mm apart as most are, got 10.00 mm", "restore the slices"),
         ((3, 3, 3), "0.dcm and 1.dcm", "got the same", "keep one of them"),
@@ -78,7 +78,7 @@ def test_the_slices_that_differ_from_most_are_told():
     headers[2] = replace(headers[2], size_px=(4, 6))
     (line,) = series_problems(headers, FOLDER)
     assert line.startswith(
-        f"{FOLDER}/2.dcm: all slices must be of the same size, (4, 5) for most, got (4, 6);"
+        f"{FOLDER}/2.dcm: all slices must have the same size, (4, 5) for most, got (4, 6);"
     )
     headers[3] = replace(headers[3], size_px=(4, 7))
     assert "(and 1 more such files)" in series_problems(headers, FOLDER)[0]
