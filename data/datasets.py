@@ -1,4 +1,4 @@
-"""Registry of the named datasets: each has one record, which everything else reads."""
+"""Registry of the named datasets, one record each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -121,14 +121,14 @@ RAW_DATASETS = tuple(name for name, dataset in DATASETS.items() if dataset.find_
 
 
 def find_spec(name: str) -> DatasetSpec:
-    """Return the spec of dataset `name`; raises `UserError` with the known names for any other."""
+    """Return the spec of dataset `name`; raises `UserError` if it is unknown."""
     if name not in DATASETS:
         raise UserError(f"dataset={name}: must be one of {', '.join(DATASETS)}")
     return DATASETS[name].spec
 
 
 def path_group(name: str) -> str:
-    """Return the group of keys below `path` that locates a dataset; own data share one."""
+    """Return the dataset's group of keys below `path`; own data share one."""
     return name if name in DATASETS else "OWN"
 
 

@@ -1,4 +1,4 @@
-"""Tell whether a file is still what it was."""
+"""Detect whether a file has changed."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,13 +11,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class FileState:
-    """A file's content, and the cheap signs that it is unchanged.
-
-    Attributes:
-        size_bytes: its length.
-        modified_ns: its modification time.
-        sha256: hash of its bytes, in hexadecimal.
-    """
+    """A file's size, modification time and hash (hexadecimal)."""
 
     size_bytes: int
     modified_ns: int
@@ -25,14 +19,10 @@ class FileState:
 
 
 def file_state(path: Path) -> FileState:
-    """Read a file's state; the whole file is hashed.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Hash a file; raises `UserError` if it cannot be read."""
     digest = hashlib.sha256()
     try:
-        status = path.stat()  # first: a change while we read must not get the later time
+        status = path.stat()  # first: a change during reading must not get the later time
         with path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
@@ -44,8 +34,7 @@ def file_state(path: Path) -> FileState:
 def confirm_state(known: FileState, path: Path) -> FileState | None:
     """Return the file's present state if its content is the known one, else None.
 
-    Size and modification time decide where they agree with what is known; only where the time alone differs
-    (a copied folder) is the file hashed.
+    The file is hashed only if its size is the known one but its time differs (a copied folder).
     """
     try:
         status = path.stat()

@@ -1,4 +1,4 @@
-"""Turn what label files store into a dataset's label ids."""
+"""Map the values of label files to a dataset's label ids."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -16,19 +16,18 @@ _MAX_TABLE = 1 << 20
 def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: bool = False) -> np.ndarray:
     """Map the values of a label file to label ids.
 
-    A file may hold the ids themselves, or the raw ids that the challenge's files have for them.
-
     Args:
-        stored: `(Z, H, W)`, integers, or floating point numbers that are whole.
+        stored: `(Z, H, W)`, integers, or integral floating point numbers: label ids, or the challenge's raw
+            ids.
         spec: the dataset, with its labels and raw ids.
         path: the file, for messages.
-        is_raw: it comes from the challenge, so that it holds raw ids if the dataset has such.
+        is_raw: it is the challenge's, so that only raw ids are valid if the dataset has them.
 
     Returns:
         `(Z, H, W)` uint8, 0 = background.
 
     Raises:
-        UserError: the file holds a value that is neither, or ids of both kinds.
+        UserError: the file holds an unknown value, or ids of both kinds.
     """
     identity = {} if is_raw and spec.raw_labels else {label: label for label in spec.labels}
     ids = {0: 0, **identity, **spec.raw_labels}
@@ -56,7 +55,7 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
 
 
 def describe_unknown_values(path: Path, unknown: Sequence[str], known: Collection[object]) -> str:
-    """Say, in one line, that a file holds values that mean no label."""
+    """Report, in one line, values of a file that are no label."""
     return (
         f"{path}: label values must be among {', '.join(map(str, known))}, got {shorten_list(unknown)}; "
         "correct these voxels, or list their labels in dataset.json if the data are your own"
@@ -64,14 +63,14 @@ def describe_unknown_values(path: Path, unknown: Sequence[str], known: Collectio
 
 
 def shorten_list(names: Sequence[str], *, n_max: int = _MAX_LISTED) -> str:
-    """Join names for a message, and count those that would make it too long."""
+    """Join names for a message, and count those beyond `n_max`."""
     if len(names) <= n_max:
         return ", ".join(names)
     return f"{', '.join(names[:n_max])} and {len(names) - n_max} more"
 
 
 def format_value(value: float | np.number) -> str:
-    """Write a value with as many digits as it needs: 0.9999999 is not 1."""
+    """Format a value with as many digits as needed: 0.9999999 is not 1."""
     short = f"{value:g}"
     return short if float(short) == float(value) else str(value)
 

@@ -1,4 +1,4 @@
-"""Make sure that a dataset's prepared volumes are there."""
+"""Ensure that a dataset's prepared volumes exist and have not changed."""
 
 from data.fingerprint import FINGERPRINT_NAME, hash_dataset, read_fingerprint
 from data.layout import DatasetLayout
@@ -8,21 +8,20 @@ from util.errors import UserError
 
 
 def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom_scans: int) -> list[int]:
-    """Return the ids of a dataset's scans, after making PHANTOM's that are missing.
+    """Return the ids of a dataset's scans, after making missing ones of PHANTOM.
 
     Raises:
-        UserError: the volumes of a real dataset are not there or not all there, or PHANTOM's cannot be
-            written.
+        UserError: volumes of a real dataset are missing, or PHANTOM's cannot be written.
     """
     if layout.spec.name == "PHANTOM":
         make_phantom(layout.data_dir, phantom, n_scans=n_phantom_scans)
     scan_ids = layout.scan_ids()
     layout.check_labels()
-    lacking = sorted(set(read_case_names(layout)) - set(scan_ids))
-    if lacking:
+    missing = sorted(set(read_case_names(layout)) - set(scan_ids))
+    if missing:
         raise UserError(
-            f"{layout.volumes_dir}: lacks {len(lacking)} scans that {CASES_NAME} lists, {lacking[0]} the "
-            "first; run script/prepare.sh again, which goes on where it was interrupted"
+            f"{layout.volumes_dir}: lacks {len(missing)} scans that {CASES_NAME} lists, {missing[0]} the "
+            "first; run script/prepare.sh again, which resumes where it was interrupted"
         )
     check_axes(layout, scan_ids)
     return scan_ids
@@ -31,7 +30,7 @@ def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom
 def hash_volumes(layout: DatasetLayout) -> str:
     """Return the hash of a dataset's fingerprint.
 
-    It is read where it was written after the volumes, and otherwise made anew, which reads them all.
+    It is recomputed from all volumes unless the fingerprint was written after them.
 
     Raises:
         UserError: a volume or the fingerprint is damaged.
@@ -49,10 +48,7 @@ def hash_volumes(layout: DatasetLayout) -> str:
 
 
 def describe_change(hash_before: str | None, hash_now: str | None) -> list[str]:
-    """Say in a line if volumes are not those of before.
-
-    A hash that is None is not compared.
-    """
+    """Warn, in one line, of a changed hash of the volumes; None means unknown."""
     if None in (hash_before, hash_now) or hash_before == hash_now:
         return []
     return [f"warning: the volumes changed since the training (fingerprint {hash_before}, now {hash_now})"]

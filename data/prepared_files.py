@@ -173,7 +173,7 @@ def map_scans(
 
 
 def read_case_names(layout: DatasetLayout) -> dict[int, str]:
-    """Read scan id -> name in the download; empty without a `cases.json` of this dataset."""
+    """Read scan id -> name in the download; empty if unknown."""
     try:
         cases = json.loads((layout.data_dir / CASES_NAME).read_text(encoding="utf-8"))
         names = cases["scans"] if cases["dataset"] == layout.spec.name else {}

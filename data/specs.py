@@ -1,4 +1,4 @@
-"""Records of what a dataset is: labels, organ groups, supervoxel size, preparation."""
+"""Records of a dataset's labels, organ groups and preparation."""
 
 from dataclasses import dataclass, field
 

@@ -147,7 +147,7 @@ def _bring(
     *,
     fill: float | None = None,
 ) -> tuple[np.ndarray, Geometry]:
-    """Turn, cut, resample and crop a volume; what lies outside it becomes `fill`, or its minimum."""
+    """Reorient, cut, resample and crop; pads with `fill`, or with the minimum."""
     if preparation.orientation is not None:
         turn = find_reorientation(geometry, preparation.orientation)
         volume, geometry = reorient_volume(volume, turn), reorient_grid(geometry, turn)
@@ -249,7 +249,7 @@ def _within_border(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, 
 
 
 def _around_middle(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
-    """Return start and shape of a box around the slices' middle, rounded towards the volume's first voxel."""
+    """Return start and shape of a centred box, rounded towards the first voxel."""
     surplus = (shape[1] - size_px[0], shape[2] - size_px[1])
     start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in surplus)
     return (0, *start), (shape[0], *size_px)

@@ -1,8 +1,8 @@
-"""Remember what each prepared volume was made from.
+"""Record the inputs of each prepared volume, to rebuild it when they change.
 
-The record of scan 7 is `scan_7.record.json` beside `image_7.nii.gz` and `label_7.nii.gz`. The scan is made
-anew exactly when the content of its raw files, its parameters or the code's version changed, or when a volume
-is no longer what was written. A volume without a record is somebody else's.
+The record of scan 7 is `scan_7.record.json` beside `image_7.nii.gz` and `label_7.nii.gz`. Inputs are the
+content of the raw files, the parameters and the code's version; a modified volume is rebuilt, too. A volume
+without a record was made elsewhere.
 """
 
 import json
@@ -20,8 +20,8 @@ from data.transforms import Preparation
 from util.errors import UserError
 from util.io.files import write_text
 
-# Raise it with every change of readers or transforms that alters a prepared voxel or its place: volumes made
-# by an older version are then made anew.
+# Increase it with every change of readers or transforms that alters a prepared voxel or its position: volumes
+# of an older version are then rebuilt.
 PREPARATION_VERSION = 2
 
 _RECORD_NAME = re.compile(r"scan_(\d+)\.record\.json")
@@ -29,11 +29,11 @@ _RECORD_NAME = re.compile(r"scan_(\d+)\.record\.json")
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What one scan's volumes were made from.
+    """Inputs and state of one scan's volumes.
 
     Attributes:
-        recipe: all but the raw files that they depend on; see `make_recipe`.
-        name: what the download calls the scan.
+        recipe: everything that they depend on except raw files; see `make_recipe`.
+        name: the scan's name in the download.
         raw: (role, name, state) of each raw file; not its folder, so that a download may move.
         image: the written image.
         label_map: the written label map; None for a scan without labels.
@@ -47,10 +47,7 @@ class ScanRecord:
 
 
 def make_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
-    """Put all parameters that voxels depend on into plain values.
-
-    They are as JSON gives them back.
-    """
+    """Return all parameters that voxels depend on, as plain values that survive JSON."""
     recipe = {
         "preparation_version": PREPARATION_VERSION,
         "dataset": spec.name,
@@ -61,35 +58,28 @@ def make_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
 
 
 def hash_raw_files(scan: RawScan) -> tuple[tuple[str, str, FileState], ...]:
-    """Hash a scan's raw files.
-
-    Raises:
-        UserError: one cannot be read.
-    """
+    """Hash a scan's raw files; raises `UserError` if one cannot be read."""
     return tuple((role, path.name, file_state(path)) for role, path in _raw_files(scan))
 
 
 def record_path(layout: DatasetLayout, scan_id: int) -> Path:
-    """Return where the record of a scan lies."""
+    """Return the path of a scan's record."""
     return layout.volumes_dir / f"scan_{scan_id}.record.json"
 
 
 def list_recorded_ids(layout: DatasetLayout) -> list[int]:
-    """List the ids of the scans that have a record, in increasing order.
-
-    It may be damaged.
-    """
+    """List the ids of scans with a record, intact or damaged, in increasing order."""
     entries = layout.volumes_dir.iterdir() if layout.volumes_dir.is_dir() else ()
     return sorted(int(match[1]) for entry in entries if (match := _RECORD_NAME.fullmatch(entry.name)))
 
 
 def write_record(path: Path, record: ScanRecord) -> None:
-    """Write a record as JSON in one step; raises `UserError` when that fails."""
+    """Write a record as JSON atomically; raises `UserError` if that fails."""
     write_text(path, json.dumps(asdict(record), indent=1) + "\n")
 
 
 def read_record(path: Path) -> ScanRecord | None:
-    """Read a record; None when it is missing, damaged or not one of ours."""
+    """Read a record; None if it is missing, damaged or not one of ours."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         label_map = fields["label_map"]
@@ -105,16 +95,15 @@ def read_record(path: Path) -> ScanRecord | None:
 
 
 def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawScan | None) -> bool:
-    """Tell whether a scan's volumes are what its files and the recipe would give.
+    """Tell whether a scan's volumes match its raw files and the recipe.
 
-    Files are hashed only where their times differ from the record, which is then refreshed, so that the next
-    look is quick again.
+    Files are hashed only if their times differ from the record, which is then refreshed.
 
     Args:
-        layout: where the volumes lie.
+        layout: paths of the volumes.
         scan_id: the scan's id.
         recipe: the present one.
-        scan: its raw files; None where they are known to be unchanged.
+        scan: its raw files; None if they are known to be unchanged.
     """
     path = record_path(layout, scan_id)
     record = read_record(path)
@@ -127,13 +116,13 @@ def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawSc
         return False
     confirmed = replace(record, raw=raw, image=image, label_map=label_map)
     if confirmed != record:
-        with suppress(UserError):  # in a read-only folder nothing is lost but time
+        with suppress(UserError):  # a read-only folder costs only time
             write_record(path, confirmed)
     return True
 
 
 def _confirm_label(known: FileState | None, path: Path) -> tuple[bool, FileState | None]:
-    """Tell whether a label map is as known, or still missing; with its state now."""
+    """Tell whether a label map is unchanged or still missing, with its state."""
     if known is None:
         return not path.exists(), None
     present = confirm_state(known, path)
@@ -148,7 +137,7 @@ def _raw_files(scan: RawScan) -> Iterable[tuple[str, Path]]:
 def _confirm_raw(
     known: tuple[tuple[str, str, FileState], ...], scan: RawScan
 ) -> tuple[tuple[str, str, FileState], ...] | None:
-    """Return the raw files' present states if they are the known ones, else None."""
+    """Return the raw files' states if their contents are unchanged, else None."""
     files = list(_raw_files(scan))
     if [(role, path.name) for role, path in files] != [(role, name) for role, name, _ in known]:
         return None

@@ -1,4 +1,4 @@
-"""Augment an episode: each transform applies to one side, the support or the query."""
+"""Augment an episode, each transform on one side: the support or the query."""
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _draw_side(n_shots: int, generator: np.random.Generator) -> slice:
 def _warp_in_view(
     images: np.ndarray, masks: np.ndarray, generator: np.random.Generator, ranges: AugmentationRanges
 ) -> None:
-    """Warp all slices in place by one map that empties no mask; unchanged if none was found."""
+    """Warp all slices in place by one map that empties no mask, if one is found."""
     for _ in range(_MAX_WARP_TRIES):
         source_map = sample_warp(generator, images.shape[1:], ranges)
         pairs = [warp_image_and_mask(*pair, source_map) for pair in zip(images, masks, strict=True)]

@@ -198,7 +198,7 @@ def find_excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str
 
 
 def _index_windows(windows: np.ndarray, window_length: int) -> EpisodeIndex:
-    """Index windows `(5, N)`: scans, sets, targets, gaps and first slices, each owner's contiguous."""
+    """Index windows `(5, N)`, the rows as in `build_index`."""
     firsts = _first_windows(windows[:4])
     scans, sets, targets, gaps = (row[first] for row, first in zip(windows[:4], firsts, strict=True))
     set_offsets, target_offsets, gap_offsets = (
@@ -233,7 +233,7 @@ def _first_windows(owners: np.ndarray) -> list[np.ndarray]:
 
 
 def _offsets(first_of_owners: np.ndarray, first_of_owned: np.ndarray) -> np.ndarray:
-    """Compute each owner's offset, and the end of the last one, from their first windows."""
+    """Compute the owners' offsets, `(K + 1,)`, from their first windows."""
     return np.append(np.searchsorted(first_of_owned, first_of_owners), len(first_of_owned))
 
 

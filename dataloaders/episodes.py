@@ -1,4 +1,4 @@
-"""Sample training episodes: neighbouring slices of one target become support and query."""
+"""Sample training episodes: support and query are slices of one target."""
 
 import hashlib
 from collections.abc import Sequence

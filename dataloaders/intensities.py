@@ -103,6 +103,6 @@ def add_noise(images: np.ndarray, deviation: float, generator: np.random.Generat
 
 
 def _half_waves(length: int) -> np.ndarray:
-    """Return `cos(pi i u)` for i in 0.._MAX_HALF_WAVES at pixel centres, `(_MAX_HALF_WAVES + 1, length)`."""
+    """Return `cos(pi i u)` for i up to _MAX_HALF_WAVES at `length` pixel centres."""
     places = (np.arange(length) + 0.5) / length
     return np.cos(np.pi * np.arange(_MAX_HALF_WAVES + 1)[:, None] * places).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Load prepared scans as network input: a z-scored image with labels and supervoxels on one grid."""
+"""Load prepared scans as network input, on one checked grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def load_scans(
     progress: bool = True,
     **options: Any,
 ) -> list[PreparedScan]:
-    """Load several scans in the given order; `options` and errors are those of `load_scan`."""
+    """Load several scans in order; options and errors are those of `load_scan`."""
     desc = f"load {layout.spec.name}"
     # Closed by `with`, so that an error message starts on a clean line.
     with tqdm(scan_ids, desc=desc, unit="scan", disable=not progress, leave=False) as bar:

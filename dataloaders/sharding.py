@@ -34,13 +34,13 @@ def episodes_of_rank(episodes: range, batch_size: int, *, rank: int, n_ranks: in
 
 
 def episodes_of_step(step: int, batch_size: int, *, rank: int, n_ranks: int) -> range:
-    """Return the episodes of one rank in a step, counted from 1; see `episodes_of_rank`."""
+    """Return one rank's episodes in a step, counted from 1."""
     start = ((step - 1) * n_ranks + rank) * batch_size
     return range(start, start + batch_size)
 
 
 def jobs_of_rank(jobs: Sequence[Job], *, rank: int, n_ranks: int) -> list[Job]:
-    """Assign jobs to ranks by query scan, the largest first, each to the least loaded rank.
+    """Assign jobs to ranks by query, largest first, to the least loaded rank.
 
     A query's jobs stay together, because they share the encoding of its slices.
 

@@ -42,7 +42,7 @@ def choose_support_slices(slices: np.ndarray, n_part: int) -> np.ndarray:
 
 
 def assign_chunks(slices: np.ndarray, n_part: int) -> Assignment:
-    """Split a query's organ slices into `n_part` chunks; support slice i serves chunk i.
+    """Split a query's organ slices into chunks, one per support slice.
 
     The boundaries are `linspace(0, n, n_part + 1)`, truncated to integers.
     """

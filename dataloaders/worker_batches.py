@@ -1,4 +1,4 @@
-"""Transfer batches from worker processes as NumPy arrays, and report why a worker fails.
+"""Transfer batches from worker processes, and report why a worker fails.
 
 PyTorch sends tensors through shared memory, and their handles through a socket in TMPDIR. If /dev/shm is
 small (64 MB in a container) or TMPDIR exceeds the length of a socket path, the worker drops the batch and

@@ -100,8 +100,8 @@ def test_supervoxels_that_cannot_be_used(place, capsys, damage, told):
 def test_our_own_supervoxels_of_another_least_size(place, capsys):
     rename_supervoxels(place, 20)
     line = refusal(lambda: train(*place.words, "n_sv=20"), capsys, place.root)
-    assert "supervoxels_20/superpix-MIDDLE_0.nii.gz: holds supervoxels of at least 60 voxels" in line
-    assert "wanted are 20; move it to a folder supervoxels_60 for n_sv=60, or delete it" in line
+    assert "supervoxels_20/superpix-MIDDLE_0.nii.gz: supervoxels must have at least 20 voxels" in line
+    assert "its record says 60; move it to a folder supervoxels_60 for n_sv=60, or delete it" in line
 
 
 def test_supervoxels_of_others_of_a_third_of_the_least_size(place, capsys):

@@ -229,7 +229,7 @@ def _refuse_foreign_volumes(layout: DatasetLayout, *, n_own: int) -> None:
 
 
 def _remove_scans(layout: DatasetLayout, scan_ids: range) -> None:
-    """Remove the files that are there; a damaged record may claim any number of scans."""
+    """Remove existing files; a damaged record may claim any number of scans."""
     entries = list(layout.volumes_dir.iterdir()) if layout.volumes_dir.is_dir() else []
     for entry in entries:
         match = re.fullmatch(r"(?:image|label)_(\d+)\.nii\.gz", entry.name)

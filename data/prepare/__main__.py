@@ -1,8 +1,8 @@
 """Prepare a dataset from its download.
 
 `python -m data.prepare dataset=CHAOST2 raw=<folder or zip>`; `script/prepare.sh` prepares Python first.
-Everything is checked before anything is written. Then volumes, supervoxels, fingerprint and contact sheet are
-brought up to date; what is there already is left alone.
+Everything is checked before anything is written. Then outdated volumes, supervoxels, fingerprint and contact
+sheet are made.
 """
 
 import ast
@@ -20,15 +20,14 @@ from util.errors import EXIT_USER_ERROR, UserError
 
 _FLAGS = ("--check", "--force")
 _EXAMPLES = {"dataset": "CHAOST2", "raw": "downloads/CHAOS_Train_Sets.zip"}
-# Their values are names and folders, and a folder may be called 2019.
+# Their values are names and folders, and a folder may be named 2019.
 _TEXTS = {entry.name for entry in fields(PrepareConfig) if entry.type in (str, str | None)}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
+    """Run the command and return its exit code: 0, 2, 130 or 143.
 
-    That is 0, 2 for bad input (one line on stderr for each problem), 130 when interrupted, 143 when
-    terminated.
+    2: bad input, with one line on stderr per problem; 130: interrupted; 143: terminated.
     """
     words = list(sys.argv[1:] if words is None else words)
     if "-h" in words or "--help" in words:
@@ -54,12 +53,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse_words(words: Sequence[str]) -> PrepareConfig:
-    """Turn the command line's words into a configuration.
-
-    They are `key=value`, after a first `with` or none; `--check` means `check=True`, and `--force` likewise.
+    """Parse `key=value` words, `--check` and `--force`, optionally after `with`.
 
     Raises:
-        UserError: a word cannot be understood, a key is unknown or missing, or a value breaks its rule.
+        UserError: a word cannot be parsed, a key is unknown or missing, or a value breaks its rule.
     """
     values: dict[str, Any] = {}
     for word in words[1:] if words[:1] == ["with"] else words:
@@ -77,7 +74,7 @@ def parse_words(words: Sequence[str]) -> PrepareConfig:
 
 
 def _value(name: str, text: str) -> Any:
-    """Read a value as sacred does: a Python literal where it is one, or text."""
+    """Read a value as sacred does: as a Python literal if it is one, or as text."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,7 +1,4 @@
-"""Know a finished preparation again without unpacking its archive.
-
-`archive.record.json` beside the volumes says which archive they came from.
-"""
+"""Record the archive of a finished preparation, to skip unpacking it again."""
 
 import json
 from dataclasses import asdict, replace
@@ -23,14 +20,10 @@ _RECORD_NAME = "archive.record.json"
 
 
 def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
-    """Find volumes that were all made from an archive and are as they were written.
-
-    Returns:
-        Where they lie; None where anything is missing or changed, the archive among it.
-    """
+    """Return the layout of an archive's volumes; None if anything changed since."""
     try:
         spec, preparation = _known_dataset(config)
-    except UserError:  # own data that were never prepared, or whose description was changed
+    except UserError:  # own data never prepared, or with a changed description
         return None
     layout = config.layout_of(spec)
     scan_ids = list_recorded_ids(layout)
@@ -45,7 +38,7 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
 
 
 def _recipe_of(layout: DatasetLayout, scan_id: int, preparation: Preparation) -> dict:
-    """Return the present recipe of a scan, in the orientation that its raw files were found to have."""
+    """Return a scan's present recipe, with the recorded orientation."""
     record = read_record(record_path(layout, scan_id))
     found = record.recipe.get("preparation") if record else None
     letters = found.get("orientation") if isinstance(found, dict) else None
@@ -55,16 +48,13 @@ def _recipe_of(layout: DatasetLayout, scan_id: int, preparation: Preparation) ->
 
 
 def record_archive(layout: DatasetLayout, state: FileState) -> None:
-    """Note that all volumes were made from an archive.
-
-    Raises `UserError` when that fails.
-    """
+    """Record the archive of all volumes; raises `UserError` if that fails."""
     record = {"archive": asdict(state), "scan_ids": list_recorded_ids(layout)}
     write_text(layout.volumes_dir / _RECORD_NAME, json.dumps(record, indent=1) + "\n")
 
 
 def remove_archive_record(layout: DatasetLayout) -> None:
-    """Take the note back, because volumes are about to change."""
+    """Remove the record, because volumes are about to change."""
     remove_file(layout.volumes_dir / _RECORD_NAME)
 
 
@@ -80,7 +70,7 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
 
 
 def _read_record(path: Path, scan_ids: list[int]) -> FileState | None:
-    """Read the archive's state; None where there is none, or not of just these scans."""
+    """Read the archive's state; None if missing, damaged or of other scans."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return FileState(**record["archive"]) if record["scan_ids"] == scan_ids else None

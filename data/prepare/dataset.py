@@ -1,4 +1,4 @@
-"""Make volumes, supervoxels and their description from a download."""
+"""Prepare volumes, supervoxels and summaries from a download."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ from util.remarks import printed_remarks, remark, rewritten_remarks
 
 @dataclass(frozen=True)
 class _Volumes:
-    """What was done to the volumes, by the scans' ids."""
+    """Ids of the scans whose volumes were made, kept or removed."""
 
     layout: DatasetLayout
     made: tuple[int, ...]
@@ -55,18 +55,18 @@ class _Volumes:
 
 
 def prepare_dataset(config: PrepareConfig, *, progress: bool = True) -> None:
-    """Bring a prepared dataset up to date with its download, or only check that.
+    """Update a prepared dataset to match its download, or only check the download.
 
-    Scans to be made are all checked before anything is written. An interrupted call leaves nothing half
-    written, and the next one goes on. What is done is printed.
+    All outdated scans are checked before anything is written. An interrupted call leaves nothing half
+    written, and the next one resumes. Results are printed.
 
     Args:
-        config: what is prepared, and where.
+        config: source, destination and options.
         progress: show progress bars.
 
     Raises:
-        UserError: the download is not found or has problems (one line for each), files are in the way or
-            cannot be written, or a worker died.
+        UserError: the download is missing or has problems (one line each), files are in the way or cannot be
+            written, or a worker died.
     """
     start_s = time.perf_counter()
     with ExitStack() as lock, printed_remarks():
@@ -77,7 +77,7 @@ def prepare_dataset(config: PrepareConfig, *, progress: bool = True) -> None:
 
 
 def _find_finished(config: PrepareConfig, lock: ExitStack) -> _Volumes | None:
-    """Spare an archive's unpacking where nothing has changed since."""
+    """Skip unpacking an archive if nothing has changed since."""
     archive = find_archive(Path(config.raw))
     if config.check or config.force or archive is None:
         return None
@@ -90,12 +90,9 @@ def _find_finished(config: PrepareConfig, lock: ExitStack) -> _Volumes | None:
 
 
 def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -> _Volumes | None:
-    """Check the download and make what is missing or changed.
-
-    Returns None after a mere check.
-    """
+    """Check the download and make outdated volumes; returns None if only checking."""
     archive = find_archive(Path(config.raw))
-    archive_state = None if archive is None else file_state(archive)  # first: a change must show later
+    archive_state = None if archive is None else file_state(archive)  # first: a later change must be detected
     with open_source(Path(config.raw), beside=config.folder) as source:
         try:
             dataset = with_known_min_size(find_raw(config.dataset, source.folder), config)
@@ -104,7 +101,7 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
                 f"{'checking only' if config.check else config.volumes_dir_of(dataset.spec)}",
                 flush=True,
             )
-            with rewritten_remarks(source.told):
+            with rewritten_remarks(source.with_archive_path):
                 for text in dataset.remarks:
                     remark(text)
                 outdated = _outdated(config, dataset)
@@ -115,42 +112,39 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
                 _enter(layout, lock)
                 volumes = _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
         except UserError as error:
-            raise UserError(source.told(str(error))) from error
+            raise UserError(source.with_archive_path(str(error))) from error
     if archive_state is not None:
         record_archive(layout, archive_state)
     return volumes
 
 
 def _enter(layout: DatasetLayout, lock: ExitStack) -> None:
-    """Keep others out of the prepared folder, and leave no temporary file there at the end.
-
-    There are some from processes that were killed, of this call or of an earlier one.
-    """
+    """Lock the prepared folder, and remove leftovers of killed processes."""
     lock.enter_context(lock_folder(layout.data_dir))
     lock.callback(_remove_leftovers, layout)
     _remove_leftovers(layout)
 
 
 def _outdated(config: PrepareConfig, dataset: RawDataset) -> Sequence[RawScan]:
-    """List the scans to check, once it is sure that nobody's volumes would be lost."""
+    """List the scans to check, unless a foreign volume would be lost."""
     if config.check:
         return dataset.scans
     check_target_folder(dataset, config.folder, force=config.force)
     volumes = config.layout_of(dataset.spec)
     outdated = dataset.scans if config.force else find_outdated_scans(dataset, volumes)
-    check_volumes_replaceable(dataset, volumes, outdated=outdated, force=config.force)
+    check_volumes_replaceable(dataset, volumes, force=config.force)
     return outdated if dataset.spec.supervoxel_min_vox else dataset.scans
 
 
 def _check(
     config: PrepareConfig, dataset: RawDataset, scans: Sequence[RawScan], *, progress: bool
 ) -> RawDataset:
-    """Refuse what later steps would refuse; return the dataset with a least size of supervoxels."""
+    """Raise all problems at once; sets the minimum size of supervoxels."""
     measure = dataset.spec.supervoxel_min_vox is None
     options = {"n_workers": config.num_workers, "progress": progress}
     reports = check_scans(dataset, scans=scans, measure_bodies=measure, **options)
     problems = find_problems(dataset, reports, prepared=_prepared_grids(config, dataset, reports))
-    if scans or problems:  # what is up to date was checked when it was made
+    if scans or problems:  # up-to-date volumes were checked when they were made
         print(f"{_count(len(scans), 'scan')} checked, {_count(len(problems), 'problem')}", flush=True)
     for report in reports.values():
         for text in report.remarks:
@@ -161,7 +155,7 @@ def _check(
         n_body_vox = median(report.n_body_vox for report in reports.values())
         min_size = suggest_min_size(n_body_vox)
         print(
-            f"supervoxels: least size {min_size} voxels, {100 * MIN_SIZE_SHARE:.2g} % of the median body's "
+            f"supervoxels: minimum size {min_size} voxels, {100 * MIN_SIZE_SHARE:.2g} % of the median body's "
             f"{n_body_vox:.3g} (supervoxel_min_size_vox in dataset.json sets another)",
             flush=True,
         )
@@ -200,12 +194,12 @@ def _make(
     write_descriptions(dataset, layout)
     prepare_scans(dataset, layout, scans=outdated, n_workers=n_workers, progress=progress)
     made = {scan.scan_id for scan in outdated}
-    kept = [scan.scan_id for scan in dataset.scans if scan.scan_id not in made]
-    return _Volumes(layout, tuple(sorted(made)), tuple(kept), tuple(removed))
+    up_to_date = [scan.scan_id for scan in dataset.scans if scan.scan_id not in made]
+    return _Volumes(layout, tuple(sorted(made)), tuple(up_to_date), tuple(removed))
 
 
 def _finish(volumes: _Volumes, config: PrepareConfig, *, progress: bool) -> None:
-    """Make supervoxels and summaries, and print what is there now."""
+    """Make supervoxels and summaries, and print the state of the dataset."""
     layout = volumes.layout
     supervoxels = generate_supervoxels(layout, n_workers=config.num_workers, progress=progress)
     are_new = update_summaries(layout, n_workers=config.num_workers)

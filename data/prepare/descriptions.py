@@ -1,7 +1,4 @@
-"""What a prepared folder says of itself.
-
-That is `cases.json` and, for own data, `dataset.json`.
-"""
+"""Write a prepared folder's `cases.json` and, for own data, `dataset.json`."""
 
 import json
 from contextlib import suppress
@@ -19,23 +16,22 @@ from util.io.files import write_text
 
 
 def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
-    """Make sure that a dataset's files get a separate folder.
+    """Check that the folder of the prepared volumes belongs to no other dataset.
 
     Args:
         dataset: the raw scans.
-        folder: where the prepared folder would be.
-        force: another dataset, and somebody else's `dataset.json`, may be replaced.
+        folder: of the prepared volumes.
+        force: allow to replace another dataset, and a foreign `dataset.json`.
 
     Raises:
-        UserError: the prepared folder would lie in the raw one, whose files would then be mixed up with ours,
-            or is another dataset's.
+        UserError: the folder lies in the raw one, or holds another dataset.
     """
     cases = folder / CASES_NAME
-    other = None if force else _dataset_of(cases)
+    other = None if force else _read_dataset_name(cases)
     if other not in (None, dataset.spec.name):
         raise UserError(
-            f"{cases}: the folder holds the prepared dataset {other}; choose another data_dir, or let "
-            "force=True replace it"
+            f"{cases}: the folder holds the prepared dataset {other}; choose another data_dir, or set "
+            "force=True to replace it"
         )
     if dataset.own is None:
         return
@@ -47,17 +43,15 @@ def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> No
         )
     path = folder / DATASET_JSON
     is_ours = any(folder.glob("*/scan_*.record.json"))
-    if path.exists() and not force and not is_ours and not _says(path, dataset.own):
+    if path.exists() and not force and not is_ours and not _describes(path, dataset.own):
         raise UserError(
-            f"{path}: was not made by this command; move it away, choose another data_dir, or let force=True "
-            "replace it"
+            f"{path}: was not made by this command; move it away, choose another data_dir, or set force=True "
+            "to replace it"
         )
 
 
 def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
-    """Write which scan is which of the download, and own data's `dataset.json`.
-
-    Files that say the same already are left alone.
+    """Update the scans' names and own data's `dataset.json`.
 
     Raises:
         UserError: a file cannot be written.
@@ -67,15 +61,14 @@ def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
     text = json.dumps(cases, indent=2, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
-    if dataset.own is not None and not _says(layout.data_dir / DATASET_JSON, dataset.own):
+    if dataset.own is not None and not _describes(layout.data_dir / DATASET_JSON, dataset.own):
         write_dataset_json(layout.data_dir / DATASET_JSON, dataset.own)
 
 
 def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDataset:
-    """Return a dataset with its least size of supervoxels, if that is known.
+    """Set the minimum size of supervoxels if it is known before the scans are read.
 
-    `dataset.json` or `n_sv` says it, or an earlier preparation to the same grid chose it; otherwise it stays
-    None, until the scans are read.
+    It comes from `dataset.json`, from `n_sv`, or from an earlier preparation with the same parameters.
     """
     if dataset.spec.supervoxel_min_vox is not None:
         return dataset
@@ -88,12 +81,12 @@ def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDatase
 
 
 def with_min_size(dataset: RawDataset, min_vox: int) -> RawDataset:
-    """Return own data with a least size of supervoxels, in voxels."""
+    """Return own data with a minimum size of supervoxels, in voxels."""
     spec = replace(dataset.spec, supervoxel_min_vox=min_vox)
     return replace(dataset, spec=spec, own=replace(dataset.own, spec=spec))
 
 
-def _dataset_of(cases: Path) -> str | None:
+def _read_dataset_name(cases: Path) -> str | None:
     try:
         name = json.loads(cases.read_text(encoding="utf-8"))["dataset"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -101,7 +94,7 @@ def _dataset_of(cases: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _says(path: Path, own: OwnDataset) -> bool:
+def _describes(path: Path, own: OwnDataset) -> bool:
     try:
         return read_dataset_json(path) == own
     except UserError:

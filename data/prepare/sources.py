@@ -1,7 +1,4 @@
-"""Open what a user downloaded: a folder, or an archive.
-
-An archive is unpacked for the time of the work.
-"""
+"""Open a download: a folder, or an archive that is unpacked temporarily."""
 
 import glob
 import os
@@ -20,39 +17,34 @@ from util.io.files import try_lock
 
 @dataclass(frozen=True)
 class Source:
-    """A download that can be read.
+    """A readable download.
 
     Attributes:
-        folder: where its files lie.
-        archive: what they were unpacked from; None for a folder that the user has.
+        folder: of its files.
+        archive: that they were unpacked from; None for a folder.
     """
 
     folder: Path
     archive: Path | None = None
 
-    def told(self, message: str) -> str:
-        """Name files by the archive that the user knows.
-
-        The folder that they were unpacked into is gone soon.
-        """
+    def with_archive_path(self, message: str) -> str:
+        """Replace the temporary folder in a message by the archive's path."""
         return message if self.archive is None else message.replace(str(self.folder), str(self.archive))
 
 
 def find_archive(raw: Path) -> Path | None:
-    """Return what must be unpacked: any file but a folder's `dataset.json`."""
+    """Return the archive to unpack: any file except a folder's `dataset.json`."""
     return raw if raw.is_file() and raw.name != DATASET_JSON else None
 
 
 @contextmanager
 def open_source(raw: Path, *, beside: Path) -> Iterator[Source]:
-    """Give access to a download.
-
-    What was unpacked is removed at the end, and on failure.
+    """Open a download; unpacked files are removed at the end, also on failure.
 
     Args:
         raw: a folder (or the `dataset.json` in it), or a zip file.
-        beside: an archive is unpacked into a hidden folder beside this one, or beside the first folder above
-            it that is missing. Such folders of killed processes are removed.
+        beside: an archive is unpacked into a hidden folder beside this one, or beside its first missing
+            parent. Such folders of killed processes are removed.
 
     Raises:
         UserError: there is no such file or folder, or the archive cannot be unpacked.
@@ -64,7 +56,7 @@ def open_source(raw: Path, *, beside: Path) -> Iterator[Source]:
     for abandoned in first_missing.parent.glob(f"{glob.escape(prefix)}*"):
         _remove_unless_held(abandoned)
     if not raw.exists():
-        raise UserError(f"raw={raw}: no such file or folder ({raw.absolute()}); give the download's place")
+        raise UserError(f"raw={raw}: no such file or folder ({raw.absolute()}); give its path")
     if find_archive(raw) is None:
         yield Source(raw)
         return
@@ -77,12 +69,12 @@ def open_source(raw: Path, *, beside: Path) -> Iterator[Source]:
 
 
 @contextmanager
-def _temporary_folder(place: Path, prefix: str) -> Iterator[Path]:
+def _temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     try:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
         raise UserError(
-            f"{place}: nothing can be unpacked there ({error.strerror}); choose another data_dir, "
+            f"{parent}: nothing can be unpacked there ({error.strerror}); choose another data_dir, "
             "or unpack the archive yourself and give its folder"
         ) from error
     handle = os.open(folder, os.O_RDONLY)

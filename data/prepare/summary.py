@@ -1,4 +1,4 @@
-"""Describe a prepared dataset: its fingerprint, its contact sheet and a table."""
+"""Summarise a prepared dataset: fingerprint, contact sheet and a table."""
 
 import json
 from dataclasses import asdict
@@ -16,21 +16,14 @@ _RECORD_NAME = "summary.record.json"
 
 
 def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> bool:
-    """Write fingerprint and contact sheet if they are missing or of other files.
-
-    Args:
-        layout: where the dataset's files lie.
-        n_workers: see `run_in_processes`.
-
-    Returns:
-        Whether they were written.
+    """Update fingerprint and contact sheet; returns whether they were outdated.
 
     Raises:
         UserError: a volume cannot be read or a file cannot be written.
     """
-    described = _described(layout)
+    inputs = _summary_inputs(layout)
     record_path = layout.volumes_dir / _RECORD_NAME
-    if _read_json(record_path) == {"described": described, "written": _written(layout)}:
+    if _read_json(record_path) == {"described": inputs, "written": _summary_outputs(layout)}:
         return False
     remove_summaries(layout)
     write_fingerprint(layout, n_workers=n_workers)
@@ -38,25 +31,19 @@ def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> 
         draw_contact_sheet(layout, layout.data_dir / CONTACT_SHEET_NAME)
     except ImportError as error:
         remark(f"{layout.data_dir}: no {CONTACT_SHEET_NAME}, as matplotlib cannot be used ({error})")
-    record = {"described": described, "written": _written(layout)}
+    record = {"described": inputs, "written": _summary_outputs(layout)}
     write_text(record_path, json.dumps(record, indent=1) + "\n")
     return True
 
 
 def remove_summaries(layout: DatasetLayout) -> None:
-    """Remove fingerprint and contact sheet, because volumes are about to change.
-
-    They are there again only when the preparation has come to its end.
-    """
+    """Remove fingerprint and contact sheet until the changing volumes are complete."""
     for name in (FINGERPRINT_NAME, CONTACT_SHEET_NAME):
         remove_file(layout.data_dir / name)
 
 
 def describe_scans(layout: DatasetLayout) -> str:
-    """Lay out what the fingerprint says of each scan as a table.
-
-    It is empty without a fingerprint.
-    """
+    """Format the fingerprint of each scan as a table; empty without a fingerprint."""
     fingerprint = read_fingerprint(layout)
     if fingerprint is None:
         return ""
@@ -83,11 +70,8 @@ def _row(scan: ScanFingerprint) -> tuple[str, ...]:
     )
 
 
-def _described(layout: DatasetLayout) -> dict:
-    """Put what the summaries depend on in plain values.
-
-    Times and lengths stand for the files' contents.
-    """
+def _summary_inputs(layout: DatasetLayout) -> dict:
+    """Return what the summaries depend on, files by size and time, as plain values."""
     files = [
         path
         for scan_id in layout.scan_ids()
@@ -97,17 +81,17 @@ def _described(layout: DatasetLayout) -> dict:
         "preparation_version": PREPARATION_VERSION,
         "spec": asdict(layout.spec),
         "supervoxel_min_vox": layout.supervoxel_min_vox,
-        "files": {path.name: _signs(path) for path in files if path.exists()},
+        "files": {path.name: _size_and_time(path) for path in files if path.exists()},
     }
     return json.loads(json.dumps(values))
 
 
-def _written(layout: DatasetLayout) -> dict:
+def _summary_outputs(layout: DatasetLayout) -> dict:
     paths = [layout.data_dir / name for name in (FINGERPRINT_NAME, CONTACT_SHEET_NAME)]
-    return {path.name: _signs(path) for path in paths if path.exists()}
+    return {path.name: _size_and_time(path) for path in paths if path.exists()}
 
 
-def _signs(path: Path) -> list[int]:
+def _size_and_time(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 

@@ -1,4 +1,4 @@
-"""CHAOST2: T2-SPIR scans of the CHAOS train set, a DICOM and a ground-truth PNG per slice."""
+"""CHAOST2: T2-SPIR scans of the CHAOS train set, a DICOM and a PNG per slice."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

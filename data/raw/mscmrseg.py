@@ -17,7 +17,7 @@ _EXPECTED = "MS-CMRSeg's patient1_C0.nii.gz, ... and patient1_C0_manual.nii.gz, 
 
 
 def find_mscmrseg(root: Path, spec: DatasetSpec, preparation: Preparation) -> RawDataset:
-    """Find the bSSFP scans below a folder; images and labels may lie in different ones.
+    """Find the bSSFP scans below a folder.
 
     A scan's id is the patient's number. The challenge withholds the labels of its last patients: images after
     the last labelled patient are skipped, while a missing label before it is a problem.

@@ -52,7 +52,7 @@ _PLANES = {
 
 @dataclass(frozen=True, order=True)
 class _Case:
-    """One of nnU-Net's cases, in order: imagesTr before imagesTs, numbers in names by value."""
+    """An nnU-Net case; imagesTr sorts before imagesTs, names in natural order."""
 
     place: int
     order: list[tuple[int, int, str]] = field(init=False, hash=False, repr=False)
@@ -135,7 +135,7 @@ def find_own(root: Path, name: str) -> RawDataset:
 
 
 def _spec_path(root: Path) -> Path:
-    """Find `dataset.json` in a folder, or the only one below it, as in an archive's top folder."""
+    """Find `dataset.json` in a folder, or the only one below it."""
     if (root / DATASET_JSON).is_file():
         return root / DATASET_JSON
     below = [path for path in list_files(root) if path.name == DATASET_JSON]
@@ -161,7 +161,7 @@ def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]
 
 
 def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
-    """Remark, in a line, that slices of some scans are stacked along another patient axis."""
+    """Remark on scans whose slices are stacked along different patient axes."""
     counted = Counter(_PLANES[scan.orientation[2]] for scan in scans if scan.orientation).most_common()
     if len(counted) < 2:
         return []
@@ -233,7 +233,7 @@ def _numbered_files(paths: Iterable[Path], own: OwnDataset) -> _Files:
 
 
 def _scans_in(folder: Path, files: _Files, own: OwnDataset) -> list[Path]:
-    """List a folder's NIfTI files of the right ending, and note the other ones in `files`."""
+    """List a folder's NIfTI files, and note those of other endings in `files`."""
     entries = (
         sorted(folder.iterdir(), key=lambda path: natural_sort_key(path.name)) if folder.is_dir() else []
     )
@@ -259,7 +259,7 @@ def _looks_like_scan(path: Path) -> bool:
 
 
 def _ending(path: Path) -> str | None:
-    """Return a NIfTI file's ending as it is written: `.NII.GZ` is another one than `.nii.gz`."""
+    """Return a NIfTI file's ending in its own case, such as `.NII.GZ`."""
     known = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
     return path.name[-len(known) :] if known else None
 

@@ -16,7 +16,7 @@ _MIN_FOR_FOLDS = 5
 
 
 def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
-    """Remark, in one line, that there are too few labelled scans for the protocol's folds."""
+    """Remark on too few labelled scans for the protocol's folds."""
     if n_labelled >= _MIN_FOR_FOLDS:
         return []
     hint = "annotate more before evaluating" if n_unlabelled else "add scans before training"

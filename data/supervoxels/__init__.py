@@ -1,9 +1,9 @@
-"""Supervoxels: the pseudo-organs that training cuts out of unlabelled scans.
+"""Supervoxels: pseudo-labels for training on unlabelled scans.
 
 Build the compiled part once: `python data/supervoxels/setup.py build_ext --inplace`.
 """
 
-# Raise it with every change that alters a result: files made by an older version are then made anew.
+# Increase it with every change that alters a result: files of an older version are then rebuilt.
 ALGORITHM_VERSION = 1
 
 BUILD_COMMAND = "python data/supervoxels/setup.py build_ext --inplace"

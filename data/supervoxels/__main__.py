@@ -12,10 +12,7 @@ from util.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code.
-
-    It is 0, or 2 for bad input, or 130 when interrupted.
-    """
+    """Run the command; returns 0, 2 (bad input) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
     try:
         data_dir = options.data_dir or Path(default_data_dir(options.dataset))
@@ -38,14 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        print("interrupted; scans that are done are kept", file=sys.stderr)
+        print("interrupted; finished scans are kept", file=sys.stderr)
         return 130
     print(describe(summary))
     return 0
 
 
 def describe(summary: GenerationSummary) -> str:
-    """Put a summary in a few lines."""
+    """Format a summary in one or two lines."""
     lines = [
         f"{len(summary.made)} made, {len(summary.skipped)} up to date, {len(summary.foreign)} foreign kept "
         f"in {summary.seconds:.1f} s"
@@ -63,10 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or own data")
     parser.add_argument("--data-dir", type=Path, help="prepared volumes; default data/<dataset>")
     parser.add_argument("--supervoxel-dir", type=Path, help="where supervoxels go; default the data folder")
-    parser.add_argument("--min-size", type=int, help="least supervoxel in voxels; default the dataset's")
+    parser.add_argument("--min-size", type=int, help="minimum size in voxels; default the dataset's")
     parser.add_argument("--scale", type=float, default=1.0, help="larger values prefer larger supervoxels")
-    parser.add_argument("--workers", type=int, help="processes; default one for each core")
-    parser.add_argument("--force", action="store_true", help="make files anew that are up to date")
+    parser.add_argument("--workers", type=int, help="processes; default one per core")
+    parser.add_argument("--force", action="store_true", help="rebuild files that are up to date")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -1,4 +1,4 @@
-"""Find the body in a scan, and the least size of supervoxels that suits it."""
+"""Find the body in a scan, and derive the minimum size of supervoxels from it."""
 
 import numpy as np
 from scipy import ndimage
@@ -6,13 +6,13 @@ from scipy import ndimage
 from util.errors import UserError
 
 BODY_THRESHOLD = 10.0  # of intensities scaled to 0..255
-# Share of a scan's body that the published least size, 5000 voxels, is of the median CHAOST2 scan, whose body
-# has 1.32 million voxels. By the same share the 1000 voxels of CMR belong to a body of 264 000.
+# The published minimum size of 5000 voxels, relative to the median CHAOST2 body of 1.32 million voxels. The
+# 1000 voxels of CMR correspond to a body of 264 000.
 MIN_SIZE_SHARE = 1 / 264
 
 
 def suggest_min_size(n_body_vox: float) -> int:
-    """Return the least size of supervoxels for bodies of so many voxels."""
+    """Return the minimum size of supervoxels for a body of `n_body_vox` voxels."""
     return max(1, int(float(f"{MIN_SIZE_SHARE * n_body_vox:.1e}")))
 
 
@@ -41,14 +41,14 @@ def scale_intensities(volume: np.ndarray) -> np.ndarray:
 
 
 def find_body(scaled_volume: np.ndarray) -> np.ndarray:
-    """Find the body in each slice of a volume scaled to 0..255.
+    """Segment the body in each slice of a volume scaled to 0..255.
 
     Args:
         scaled_volume: `(Z, H, W)`, from `scale_intensities`.
 
     Returns:
-        Boolean `(Z, H, W)`: per slice the largest 8-connected region above 10, of equal ones the first in
-        raster order, with its holes filled (4-connected). All False in a slice with nothing above 10.
+        Boolean `(Z, H, W)`: per slice the largest 8-connected region above 10 (ties: the first in raster
+        order), with its holes filled (4-connected). All False in a slice with nothing above 10.
     """
     body = np.zeros(scaled_volume.shape, dtype=bool)
     eight_connected = np.ones((3, 3), dtype=bool)

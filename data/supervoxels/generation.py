@@ -1,7 +1,7 @@
-"""Make the supervoxel files of a whole dataset, several scans at a time.
+"""Make the supervoxel files of a dataset, several scans at a time.
 
-Scans that are done are skipped, those whose image, parameters or algorithm changed are made anew, and
-files without a record (others' prepared data) are checked and kept.
+Up-to-date files are skipped, those whose image, parameters or algorithm changed are rebuilt, and files
+without a record (prepared elsewhere) are checked and kept.
 """
 
 import time
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.file_states import file_state
 from data.layout import DatasetLayout
-from data.processes import run_in_processes
+from data.processes import run_in_processes, scan_errors
 from data.supervoxels import ALGORITHM_VERSION
 from data.supervoxels.supervoxel_records import (
     Recipe,
@@ -27,18 +27,18 @@ from util.io.folders import check_folder
 from util.io.image_io import read_geometry, read_volume, write_volume
 from util.remarks import remark
 
-MIN_SUPERVOXELS = 10  # in a scan: with fewer, the same episodes come again and again
+MIN_SUPERVOXELS = 10  # per scan: with fewer, episodes repeat
 
 
 @dataclass(frozen=True)
 class GenerationSummary:
-    """What `generate_supervoxels` did.
+    """Result of `generate_supervoxels`.
 
     Attributes:
         made: ids of the scans segmented now.
-        skipped: ids of those that were up to date.
-        foreign: ids of those with a file that we did not make, and kept.
-        n_supervoxels: scan id -> supervoxels in its file, for made and skipped scans.
+        skipped: ids of the scans that were up to date.
+        foreign: ids of the scans whose file was made elsewhere and kept.
+        n_supervoxels: scan id -> number of supervoxels, for made and skipped scans.
         seconds: wall time of the whole call.
     """
 
@@ -51,7 +51,7 @@ class GenerationSummary:
 
 @dataclass(frozen=True)
 class _Task:
-    """One scan to segment; travels to a worker process."""
+    """One scan to segment; pickled for a worker process."""
 
     scan_id: int
     image_path: Path
@@ -68,23 +68,22 @@ def generate_supervoxels(
     progress: bool = True,
     force: bool = False,
 ) -> GenerationSummary:
-    """Bring a dataset's supervoxel files up to date.
+    """Update a dataset's supervoxel files.
 
-    The first failure ends the call; scans that are done or in work by then keep their files, and none is ever
-    half written. Worker processes import neither the main module nor torch.
+    The first failure ends the call; scans finished or running by then keep their files, and no file is ever
+    half written.
 
     Args:
-        layout: where images lie and supervoxels go; its `supervoxel_min_vox` is their least size.
-        scan_ids: the scans to look at; all of the dataset by default.
+        layout: paths of images and supervoxels; its `supervoxel_min_vox` is the minimum size.
+        scan_ids: the scans to update; all of the dataset by default.
         scale: see `segmentation.segment_supervoxels`.
-        n_workers: processes; by default one for each usable core, at most one for each scan to make.
-        progress: show a progress bar while scans are made.
-        force: make our own files anew even if they are up to date. Foreign ones are kept all the same.
+        n_workers, progress: see `run_in_processes`.
+        force: rebuild our own files even if they are up to date; foreign ones are kept nevertheless.
 
     Raises:
         UserError: an image is missing, damaged or cannot be segmented; a foreign file's grid differs from the
-            image's; a file of ours was made with another least size; a file cannot be written; the extension
-            is not built although a scan must be made; a worker died. The message names the file.
+            image's; a file of ours has another minimum size; a file cannot be written; the extension is
+            needed but not built; a worker died. The message names the file.
     """
     start = time.perf_counter()
     if n_workers is not None and n_workers < 1:
@@ -94,7 +93,7 @@ def generate_supervoxels(
     tasks, foreign, counts = [], [], {}
     for scan_id in sorted(set(layout.scan_ids() if scan_ids is None else scan_ids)):
         task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
-        _check_place(task)
+        _check_existing(task)
         if _is_foreign(task):
             foreign.append(scan_id)
             continue
@@ -104,7 +103,7 @@ def generate_supervoxels(
         else:
             counts[scan_id] = count
     skipped = tuple(counts)
-    if tasks:  # before the work rather than after it
+    if tasks:  # fail before the work rather than after it
         check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
     counts |= _make_all(tasks, n_workers, progress=progress)
     few = {scan_id: count for scan_id, count in counts.items() if count < MIN_SUPERVOXELS}
@@ -123,27 +122,27 @@ def generate_supervoxels(
     )
 
 
-def _check_place(task: _Task) -> None:
-    """Refuse to replace what was hardly meant to be replaced."""
+def _check_existing(task: _Task) -> None:
+    """Refuse to replace a link, a folder or supervoxels of another minimum size."""
     path = task.supervoxel_path
     if path.is_symlink() and not path.exists():
         raise UserError(
             f"{path}: links to a file that does not exist; mount or restore it, or remove the link"
         )
     if path.exists() and not path.is_file():
-        raise UserError(f"{path}: must be a file; remove what is in its place")
+        raise UserError(f"{path}: must be a file; remove the folder of this name")
     record = read_record(record_path(path)) if path.is_file() else None
-    wanted = task.recipe.min_size_vox
-    if record is not None and record.recipe.min_size_vox != wanted:
+    expected = task.recipe.min_size_vox
+    if record is not None and record.recipe.min_size_vox != expected:
         found = record.recipe.min_size_vox
         raise UserError(
-            f"{path}: holds supervoxels of at least {found} voxels (its record says), wanted are {wanted}; "
-            f"move it to a folder supervoxels_{found} for n_sv={found}, or delete it to have it made anew"
+            f"{path}: supervoxels must have at least {expected} voxels, its record says {found}; "
+            f"move it to a folder supervoxels_{found} for n_sv={found}, or delete it to have it rebuilt"
         )
 
 
 def _is_foreign(task: _Task) -> bool:
-    """Tell whether somebody else made the supervoxel file, and check its grid."""
+    """Tell whether a supervoxel file exists without our record, and check its grid."""
     if not task.image_path.is_file():
         raise UserError(f"{task.image_path}: no such file; scan {task.scan_id} is not in this dataset")
     if not task.supervoxel_path.is_file() or record_path(task.supervoxel_path).exists():
@@ -153,13 +152,13 @@ def _is_foreign(task: _Task) -> bool:
     if found != expected:
         raise UserError(
             f"{task.supervoxel_path}: supervoxel grid {found} differs from image grid {expected}; "
-            "delete the file to have it made anew"
+            "delete the file to have it rebuilt"
         )
     return True
 
 
 def _current_count(task: _Task) -> int | None:
-    """Return how many supervoxels an up-to-date file has, None for one to be made."""
+    """Return the number of supervoxels in an up-to-date file; None if it is outdated."""
     record = read_record(record_path(task.supervoxel_path))
     paths = {"image_path": task.image_path, "supervoxel_path": task.supervoxel_path}
     if record is None or not is_current(record, task.recipe, **paths):
@@ -168,28 +167,27 @@ def _current_count(task: _Task) -> int | None:
 
 
 def _make_all(tasks: list[_Task], n_workers: int | None, *, progress: bool) -> dict[int, int]:
-    """Make the tasks' files; return scan id -> number of supervoxels."""
+    """Make the tasks' files; returns scan id -> number of supervoxels."""
     if not tasks:
         return {}
-    # Late, for it needs the extension: a dataset that is complete must be usable without a C compiler.
-    # Here as well as in the workers, so that a missing one is told before they start.
+    # Imported late: a complete dataset must be usable without the compiled extension. Imported here as well
+    # as in the workers, so that a missing extension is reported before they start.
     from data.supervoxels.segmentation import check_parameters
 
     check_parameters(tasks[0].recipe.min_size_vox, tasks[0].recipe.scale)
-    results = run_in_processes(_make_one, tasks, doing="supervoxels", n_workers=n_workers, progress=progress)
+    results = run_in_processes(
+        _make_one, tasks, description="supervoxels", n_workers=n_workers, progress=progress
+    )
     return dict(results)
 
 
 def _make_one(task: _Task) -> tuple[int, int]:
-    """Segment one scan and write its file and record.
-
-    Returns its id and number of supervoxels.
-    """
+    """Segment one scan and write its files; returns id and number of supervoxels."""
     from data.supervoxels.segmentation import make_supervoxels  # late: see `_make_all`
 
-    recipe = task.recipe
-    try:
-        image_state = file_state(task.image_path)  # first: a change while we read must show later
+    recipe, folders = task.recipe, (task.image_path.parent, task.supervoxel_path.parent)
+    with scan_errors(task.scan_id, task.image_path, "segment", *folders):
+        image_state = file_state(task.image_path)  # first: a change during reading must be detected later
         volume, geometry = read_volume(task.image_path)
         supervoxels = make_supervoxels(
             volume, geometry.spacing_mm, min_size_vox=recipe.min_size_vox, scale=recipe.scale
@@ -197,18 +195,8 @@ def _make_one(task: _Task) -> tuple[int, int]:
         count = int(supervoxels.max())
         with atomic_write(task.supervoxel_path, suffix=".nii.gz") as temporary:
             write_volume(temporary, supervoxels, geometry)
-            # The record goes first: cut off between the two, the scan is made anew instead of
-            # passing for somebody else's.
+            # The record goes first: interrupted between the two, the scan is rebuilt instead of being taken
+            # for a foreign one.
             record = Record(recipe, count, image_state, file_state(temporary))
             write_record(record_path(task.supervoxel_path), record)
-    except UserError as error:
-        if any(str(path.parent) in str(error) for path in (task.image_path, task.supervoxel_path)):
-            raise  # it names the file already
-        raise UserError(f"{task.image_path}: {error}") from error
-    except MemoryError as error:
-        raise UserError(f"{task.image_path}: not enough memory to segment it; use fewer workers") from error
-    except Exception as error:
-        raise RuntimeError(
-            f"supervoxels of scan {task.scan_id} ({task.image_path}) failed: {error}"
-        ) from error
     return task.scan_id, count

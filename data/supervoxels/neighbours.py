@@ -1,4 +1,4 @@
-"""The neighbours of a voxel, and how much the steps to them weigh."""
+"""Neighbour directions of a voxel and the weight factors of their edges."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from util.errors import UserError
 
-# Steps (z, y, x) to half of the 26 neighbours, the later half in raster order. Their order here breaks ties
-# between edges of equal weight, before the raster order of the voxel that the step starts from.
+# Steps (z, y, x) to those of the 26 neighbours that follow in raster order. Their order breaks ties between
+# edges of equal weight, before the raster order of the edge's first voxel.
 DIRECTIONS = (
     (0, 0, 1),
     (0, 1, 0),
@@ -28,10 +28,10 @@ IN_PLANE_TOLERANCE = 0.01
 
 
 def weight_factors(spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Return the factor of each direction's weights, float32 `(13,)`.
+    """Return the weight factor of each direction, float32 `(13,)`.
 
-    A step of m axes of which one is z has `sqrt((m - 1 + s^2) / m)`, s = slice over pixel distance: its
-    length relative to the same step on a cubic grid. In-plane steps have 1.
+    A step along m axes including z has `sqrt((m - 1 + s^2) / m)`, s = slice over pixel distance: its length
+    relative to the same step on a cubic grid. In-plane steps have 1.
 
     Raises:
         UserError: not three positive numbers, y and x differ by more than 1 percent, or z by more than a
@@ -49,7 +49,7 @@ def weight_factors(spacing_mm: tuple[float, float, float]) -> np.ndarray:
     ratio = spacing[0] / pixel_mm
     if not 1e-3 <= ratio <= 1e3:
         raise UserError(
-            f"spacing: slice distance {spacing[0]:g} mm does not fit pixels of {pixel_mm:g} mm; mend the file"
+            f"spacing: slice distance {spacing[0]:g} mm does not fit pixels of {pixel_mm:g} mm; fix the file"
         )
     n_axes = np.abs(DIRECTIONS).sum(axis=1)
     across = np.sqrt((n_axes - 1 + ratio**2) / n_axes)

@@ -1,4 +1,4 @@
-"""Cut one volume into supervoxels: scaling, graph segmentation, body mask.
+"""Segment one volume into supervoxels: scaling, graph segmentation, body mask.
 
 Source: Felzenszwalb and Huttenlocher, Efficient Graph-Based Image Segmentation, IJCV 2004, in 3D with
 anisotropic voxels. The result is the same on every machine: ties have an order, intensities and weights are
@@ -9,6 +9,7 @@ import math
 from numbers import Integral
 
 import numpy as np
+from skimage.segmentation import relabel_sequential
 
 from data.supervoxels import ALGORITHM_VERSION, BUILD_COMMAND
 from data.supervoxels.body import check_volume, find_body, scale_intensities
@@ -29,17 +30,17 @@ if kernel.KERNEL_VERSION != ALGORITHM_VERSION:
 def make_supervoxels(
     volume: np.ndarray, spacing_mm: tuple[float, float, float], *, min_size_vox: int, scale: float = 1.0
 ) -> np.ndarray:
-    """Cut a scan's body into supervoxels.
+    """Segment a scan's body into supervoxels.
 
     Args:
         volume: intensities `(Z, H, W)`, any real dtype and range; not changed.
-        spacing_mm: distance of neighbouring voxels along `(z, y, x)`.
-        min_size_vox: least size of a supervoxel before the body mask cuts into it.
+        spacing_mm: voxel spacing along `(z, y, x)`.
+        min_size_vox: minimum size of a supervoxel before masking by the body.
         scale: preference for larger segments, in units of the intensity range.
 
     Returns:
         Supervoxel ids `(Z, H, W)`, int32: 0 outside the body, 1 to n inside, by first appearance in raster
-        order before masking. The mask may leave a supervoxel small or in pieces.
+        order before masking. Masking may leave a supervoxel small or disconnected.
 
     Raises:
         UserError: see `scale_intensities` and `segment_supervoxels`.
@@ -48,34 +49,30 @@ def make_supervoxels(
     segments = segment_supervoxels(scaled, spacing_mm, min_size_vox=min_size_vox, scale=scale)
     segments += 1
     segments[~find_body(scaled)] = 0
-    used = np.bincount(segments.ravel()) > 0
-    used[0] = True
-    dense = np.cumsum(used, dtype=np.int32) - 1
-    return dense[segments].astype(np.int32, copy=False)
+    return relabel_sequential(segments)[0]
 
 
 def segment_supervoxels(
     volume: np.ndarray, spacing_mm: tuple[float, float, float], *, min_size_vox: int, scale: float = 1.0
 ) -> np.ndarray:
-    """Segment a volume by joining similar neighbours (26-connected).
+    """Segment a volume by merging similar neighbours (26-connected).
 
-    Intensities are taken as they are, as float32: pass a volume from `scale_intensities`. Weights along z
-    grow with the ratio of slice distance to pixel distance.
+    Intensities are used unscaled, as float32: pass a volume from `scale_intensities`. Weights along z grow
+    with the ratio of slice distance to pixel distance.
 
     Args:
         volume: `(Z, H, W)`, any real dtype; not changed.
-        spacing_mm: distance of neighbouring voxels along `(z, y, x)`; y and x may differ by 1 percent,
-            their mean counts.
-        min_size_vox: segments below it are joined with their most similar neighbour.
-        scale: a segment of n voxels tolerates weights of `scale / 255 / n` above its own largest.
+        spacing_mm: voxel spacing along `(z, y, x)`; y and x may differ by 1 percent, their mean is used.
+        min_size_vox: smaller segments are merged with their most similar neighbour.
+        scale: a segment of n voxels tolerates weights of `scale / 255 / n` above its own maximum.
 
     Returns:
         Segment ids `(Z, H, W)`, int32, 0 to n - 1 by first appearance in raster order. Each segment is
         26-connected and has at least `min_size_vox` voxels, unless the volume has fewer.
 
     Raises:
-        UserError: the volume is not 3D, empty, complex, too large, or holds NaN or infinity; the
-            spacing is not plausible (`weight_factors`); `min_size_vox` or `scale` is not positive.
+        UserError: the volume is not 3D, empty, complex, too large, or holds NaN or infinity; the spacing is
+            implausible (`weight_factors`); `min_size_vox` or `scale` is not positive.
     """
     check_volume(volume)
     if volume.size > kernel.MAX_VOXELS:
@@ -96,10 +93,7 @@ def segment_supervoxels(
 
 
 def check_parameters(min_size_vox: int, scale: float) -> None:
-    """Raise `UserError` unless both parameters are usable.
-
-    Both must be positive and finite, and `min_size_vox` an integer.
-    """
+    """Raise `UserError` unless both are positive, finite and of the right type."""
     if not isinstance(min_size_vox, Integral) or min_size_vox < 1:
         raise UserError(f"supervoxel min size: must be a whole number of voxels above 0, got {min_size_vox}")
     if not 0.0 < scale < math.inf:

@@ -1,7 +1,7 @@
-"""Remember what each supervoxel file was made from.
+"""Record the inputs of each supervoxel file, to rebuild it when they change.
 
-A file is redone exactly when that changed. The record of `superpix-MIDDLE_7.nii.gz` is
-`superpix-MIDDLE_7.record.json` beside it. A supervoxel file without a record is somebody else's.
+The record of `superpix-MIDDLE_7.nii.gz` is `superpix-MIDDLE_7.record.json` beside it. A supervoxel file
+without a record was made elsewhere.
 """
 
 import json
@@ -16,7 +16,7 @@ from util.io.files import write_text
 
 @dataclass(frozen=True)
 class Recipe:
-    """All but the image that a supervoxel file depends on."""
+    """Everything that a supervoxel file depends on except the image."""
 
     algorithm_version: int
     min_size_vox: int
@@ -25,7 +25,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Record:
-    """What one supervoxel file was made from."""
+    """Inputs and state of one supervoxel file."""
 
     recipe: Recipe
     n_supervoxels: int
@@ -34,17 +34,17 @@ class Record:
 
 
 def record_path(supervoxel_path: Path) -> Path:
-    """Return where the record of a supervoxel file lies."""
+    """Return the path of a supervoxel file's record."""
     return supervoxel_path.with_name(supervoxel_path.name.removesuffix(".nii.gz") + ".record.json")
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON in one step; raises `UserError` when that fails."""
+    """Write a record as JSON atomically; raises `UserError` if that fails."""
     write_text(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def read_record(path: Path) -> Record | None:
-    """Read a record; None when it is missing, damaged or not one of ours."""
+    """Read a record; None if it is missing, damaged or not one of ours."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         record = Record(
@@ -59,10 +59,10 @@ def read_record(path: Path) -> Record | None:
 
 
 def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:
-    """Tell whether a supervoxel file is what its image and the recipe would give now.
+    """Tell whether a supervoxel file matches its image and the recipe.
 
-    Where times alone differ from the record (a copied folder), it is refreshed, so that the next look is
-    quick again.
+    If only file times differ from the record (a copied folder), it is refreshed, which speeds up the next
+    check.
     """
     if record.recipe != recipe:
         return False
@@ -72,6 +72,6 @@ def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_p
         return False
     confirmed = replace(record, image=image, supervoxels=supervoxels)
     if confirmed != record:
-        with suppress(UserError):  # in a read-only folder nothing is lost but time
+        with suppress(UserError):  # a read-only folder costs only time
             write_record(record_path(supervoxel_path), confirmed)
     return True

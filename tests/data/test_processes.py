@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(function, tasks, **keywords):
-    return run_in_processes(function, tasks, **{"doing": "counting", "progress": False, **keywords})
+    return run_in_processes(function, tasks, **{"description": "counting", "progress": False, **keywords})
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, None])
@@ -69,7 +69,7 @@ import sys
 sys.path.insert(0, {root!r})
 from data.processes import run_in_processes
 from tell import tell_and_wait
-run_in_processes(tell_and_wait, sys.argv[1:], doing="waiting", n_workers=2, progress=False)
+run_in_processes(tell_and_wait, sys.argv[1:], description="waiting", n_workers=2, progress=False)
 """
 TELL = """
 import os, time

@@ -94,7 +94,7 @@ def test_folds_count_labelled_scans_and_all_others_train(fold):
     assert list(split.training) == sorted(split.training)
     [line] = describe_split(split)
     assert line.startswith(
-        "11 scan(s) without labels, which no fold evaluates: 0, 1, 4, 6, 8, 9, 10, 12, 14, 15, "
+        "11 scan(s) without labels, which no fold evaluates: 0, 1, 4, 6, 8, 9, 10, 12, 14, 15 and 1 more"
     )
 
 

@@ -41,9 +41,9 @@ def _fail():
     raise ZeroDivisionError("a defect")
 
 
-def _batches(scans, trouble, monkeypatch, *, patience_s=20.0):
-    monkeypatch.setattr(worker_batches, "MIN_PATIENCE_S", patience_s)
-    monkeypatch.setattr(worker_batches, "_PATIENCE", 0)
+def _batches(scans, trouble, monkeypatch, *, timeout_s=20.0):
+    monkeypatch.setattr(worker_batches, "MIN_TIMEOUT_S", timeout_s)
+    monkeypatch.setattr(worker_batches, "_TIMEOUT_BATCHES", 0)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(_Broken, "trouble", staticmethod(trouble))
     return list(make_episode_loader(_Broken(scans, CONFIG), batch_size=1, num_workers=1))
@@ -55,7 +55,7 @@ def _batches(scans, trouble, monkeypatch, *, patience_s=20.0):
 )
 def test_workers_that_deliver_nothing_end_in_one_line(scans, monkeypatch, trouble, told):
     with pytest.raises(UserError, match=rf"{told}.*/dev/shm and TMPDIR .*, or set num_workers=0") as caught:
-        _batches(scans, trouble, monkeypatch, patience_s=1.0)
+        _batches(scans, trouble, monkeypatch, timeout_s=1.0)
     assert "\n" not in str(caught.value)
 
 
@@ -86,7 +86,7 @@ def test_workers_that_cannot_start_end_in_one_line(scans, monkeypatch):
         next(iter(loader))
 
 
-def test_patience_grows_with_the_time_that_a_batch_takes():
+def test_the_timeout_grows_with_the_time_that_a_batch_takes():
     class Slow:
         def __getitem__(self, index):
             time.sleep(0.05)

@@ -185,7 +185,7 @@ def test_the_least_size_of_supervoxels_is_chosen_by_the_bodies_and_stays(tmp_pat
     expected = suggest_min_size(n_body_vox)
     assert prepare(tmp_path, "--check") == 0
     said = capsys.readouterr().out
-    chosen = int(said.split("supervoxels: least size ")[1].split()[0])
+    chosen = int(said.split("supervoxels: minimum size ")[1].split()[0])
     assert chosen == pytest.approx(expected, rel=0.1)
     assert "0.38 % of the median body's" in said
     assert prepare(tmp_path) == 0
@@ -358,7 +358,7 @@ def test_the_least_size_is_chosen_anew_for_another_spacing(tmp_path, capsys):
     describe(tmp_path / "raw", supervoxel_min_size_vox=..., spacing_mm=[6, 3, 3])
     capsys.readouterr()
     assert prepare(tmp_path) == 0
-    assert "supervoxels: least size " in capsys.readouterr().out
+    assert "supervoxels: minimum size " in capsys.readouterr().out
     assert _min_size(tmp_path) == pytest.approx(4 * coarse, rel=0.1)
 
 

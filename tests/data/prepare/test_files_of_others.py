@@ -23,7 +23,7 @@ def test_volumes_of_others_are_not_overwritten_but_by_force(place, capsys):
         volume_records.record_path(theirs, scan_id).unlink()
     before = files_of(place)
     with pytest.raises(
-        UserError, match=r"image_2\.nii\.gz: was not made by this command.* let force=True replace"
+        UserError, match=r"image_2\.nii\.gz: was not made by this command.* set force=True to replace"
     ):
         prepare(place)
     assert files_of(place) == before
@@ -77,7 +77,7 @@ def test_two_preparations_of_a_folder_do_not_meet(place):
     handle = os.open(place / "CMR", os.O_RDONLY)
     try:
         assert try_lock(handle)
-        with pytest.raises(UserError, match=r"CMR: another preparation is at work there; wait"):
+        with pytest.raises(UserError, match=r"CMR: another preparation is running there; wait"):
             prepare(place)
     finally:
         os.close(handle)

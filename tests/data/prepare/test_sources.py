@@ -29,7 +29,7 @@ def test_a_folder_is_taken_as_it_is(tmp_path, name):
     (tmp_path / "dataset.json").touch()
     with open_source(tmp_path / name, beside=tmp_path / "out") as source:
         assert source == Source(tmp_path / name)
-        assert source.told(f"{tmp_path}/a: bad") == f"{tmp_path}/a: bad"
+        assert source.with_archive_path(f"{tmp_path}/a: bad") == f"{tmp_path}/a: bad"
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
 
 
@@ -38,7 +38,7 @@ def test_an_archive_is_unpacked_beside_the_prepared_folder_and_removed_at_the_en
         assert (source.folder / "MR/1/a.txt").read_text() == "one"
         hidden = source.folder.relative_to(tmp_path).parts[0]
         assert hidden.startswith(".CHAOST2.unpacked.")
-        assert source.told(f"{source.folder}/MR/1/a.txt: bad") == f"{archive}/MR/1/a.txt: bad"
+        assert source.with_archive_path(f"{source.folder}/MR/1/a.txt: bad") == f"{archive}/MR/1/a.txt: bad"
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
 
 

@@ -151,7 +151,7 @@ def test_a_least_size_recorded_otherwise_is_refused_and_kept(layout, force):
     other.supervoxels_dir.rename(layout.supervoxels_dir)
     before = content(layout)
     with pytest.raises(
-        UserError, match=r"_2\.nii\.gz: .* at least 40 voxels .* wanted are 20; .* n_sv=40, or"
+        UserError, match=r"_2\.nii\.gz: .* at least 20 voxels, .* record says 40; .* n_sv=40, or"
     ):
         generate(layout, force=force)
     assert content(layout) == before
@@ -295,7 +295,7 @@ def test_lack_of_memory_is_told_with_a_way_out(layout, monkeypatch):
 
 
 def test_a_worker_that_dies_is_told_with_a_way_out(layout, monkeypatch):
-    monkeypatch.setattr(processes, "_start_worker", os._exit)
+    monkeypatch.setattr(processes, "_init_worker", os._exit)
     with pytest.raises(UserError, match=r"worker died.*fewer than 2 workers"):
         generate(layout, n_workers=2)
 
