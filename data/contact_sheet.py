@@ -1,7 +1,4 @@
-"""Draw a dataset on one sheet.
-
-A person sees at a glance whether labels sit on organs and left is left.
-"""
+"""Draw a contact sheet of a dataset, to check labels and orientation at a glance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +11,10 @@ from data.prepared_files import map_scans, read_case_names, read_prepared_files
 from util.io.figures import plain_matplotlib
 from util.io.files import atomic_write
 
-# Distinct on grey, the first ones most; used again from the front where there are more labels.
+# Distinct on grey, the first ones most; they repeat if there are more labels.
 _COLOURS = ("#ff4a4a", "#52e052", "#ffe63b", "#4da6ff", "#ff9632", "#d07bff", "#3fe0e8")
 _COLOURS += ("#ff5fd7", "#bfff4a", "#ffb3c6", "#2fb7a0", "#c9a3ff", "#d98c3f", "#fff3b0")
-_EXPLANATION = "below each: scan, slice, ends of the patient that the file's axes (x, y, z) run to"
+_EXPLANATION = "below each: scan, slice, orientation of the file's axes (x, y, z)"
 _BACKGROUND, _TEXT_COLOUR = 0.08, "#e8e8e8"
 _MAX_TILE_PX, _MIN_TILE_PX, _MAX_WIDTH_PX = 320, 160, 3000
 _GAP_PX, _CAPTION_PX, _LINE_PX, _MARGIN_PX = 10, 20, 26, 14
@@ -31,13 +28,12 @@ _TITLE_PT, _LEGEND_PT, _CAPTION_PT, _MARK_PT = 13, 10.5, 8.5, 10
 def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | None = None) -> None:
     """Draw a slice of each scan with the outlines of labels and supervoxels.
 
-    The slice is the middle one of those between the first and the last with a label, or of all. It is turned
-    as radiologists look at it, whatever its rows and columns run along in the file: axial slices have the
-    patient's right at the left and the front at the top. Letters at the edges name the patient's ends, the
-    captions the ends that the file's axes (x, y, z) run to.
+    The slice is halfway between the first and the last labelled one, or the middle one of all. It is shown in
+    radiological convention, whatever the file's orientation: axial slices have the patient's right at the
+    left and the front at the top. Letters at the edges name the patient's sides, captions the orientation.
 
     Args:
-        layout: where the files lie; labels and supervoxels may be missing.
+        layout: paths of the files; labels and supervoxels may be missing.
         path: of the PNG.
         n_workers: see `map_scans`.
 
@@ -52,9 +48,9 @@ def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | No
 
     def draw(scan_id: int) -> Tile:
         name = names.get(scan_id, "")[:_MAX_NAME_LENGTH]
-        called = f"{scan_id} ({name})" if name not in ("", str(scan_id)) else f"{scan_id}"
+        title = f"{scan_id} ({name})" if name not in ("", str(scan_id)) else f"{scan_id}"
         files = read_prepared_files(layout, scan_id)
-        return draw_tile(files, called, colours=colours, tile_px=tile_px)
+        return draw_tile(files, title, colours=colours, tile_px=tile_px)
 
     tiles = map_scans(draw, layout, n_workers=n_workers)
     entries = [(colours[label], f"{label} {organ}") for label, organ in layout.spec.labels.items()]
@@ -68,14 +64,14 @@ def draw_contact_sheet(layout: DatasetLayout, path: Path, *, n_workers: int | No
 
 
 def _choose_tiles(n_scans: int) -> tuple[int, int]:
-    """Return the tiles' side in pixels and how many stand in a row."""
+    """Return the tiles' side in pixels and their number per row."""
     n_columns = max(3, round((1.5 * n_scans) ** 0.5))
     fitting = _MAX_WIDTH_PX // n_columns - _GAP_PX
     return max(_MIN_TILE_PX, min(_MAX_TILE_PX, fitting)), n_columns
 
 
 class _Sheet:
-    """A page of tiles below a legend. Places are pixels from the upper left corner."""
+    """A page of tiles below a legend; positions in pixels from the upper left."""
 
     def __init__(
         self, n_tiles: int, *, n_columns: int, tile_px: int, entries: Sequence[tuple[str, str]]
@@ -100,8 +96,8 @@ class _Sheet:
         explanation_x = _MARGIN_PX + 1.5 * _LETTER_PX * len(title)
         self._write(_EXPLANATION, (explanation_x, first_y), size_pt=_CAPTION_PT)
         for i, (colour, text) in enumerate(self._entries):
-            line, place = divmod(i, self._n_entries_in_line)
-            x, y = _MARGIN_PX + place * self._entry_px, _MARGIN_PX + (1.5 + line) * _LINE_PX
+            line, column = divmod(i, self._n_entries_in_line)
+            x, y = _MARGIN_PX + column * self._entry_px, _MARGIN_PX + (1.5 + line) * _LINE_PX
             self._canvas[int(y) - 3 : int(y) + 3, x : x + _SWATCH_PX - 16] = rgb(colour)
             self._write(text, (x + _SWATCH_PX - 8, y), size_pt=_LEGEND_PT)
 
@@ -117,14 +113,14 @@ class _Sheet:
             self._canvas[top : top + side, left : left + side] = 0
             self._canvas[y : y + height, x : x + width] = tile.picture
             middle_x, middle_y, inset = left + side / 2, top + side / 2, 9
-            places = (
+            positions = (
                 (left + inset, middle_y),
                 (left + side - inset, middle_y),
                 (middle_x, top + inset),
                 (middle_x, top + side - inset),
             )
-            for mark, place in zip(tile.marks, places, strict=True):
-                self._write(mark, place, size_pt=_MARK_PT, centred=True, weight="bold")
+            for mark, position in zip(tile.marks, positions, strict=True):
+                self._write(mark, position, size_pt=_MARK_PT, centred=True, weight="bold")
             self._write(tile.caption, (left, top + side + _CAPTION_PX / 2), size_pt=_CAPTION_PT)
 
     def save(self, path: Path) -> None:
@@ -134,15 +130,15 @@ class _Sheet:
             self._figure.savefig(temporary, dpi=_DPI)
 
     def _write(
-        self, text: str, place: tuple[float, float], *, size_pt: float, centred: bool = False, **style
+        self, text: str, position: tuple[float, float], *, size_pt: float, centred: bool = False, **style
     ) -> None:
-        """Write a line whose left end, or middle, is at a place."""
+        """Write a line with its left end, or its middle, at a position."""
         from matplotlib.patheffects import withStroke
 
         self._figure.text(
-            place[0] / self._width,
-            1 - place[1] / self._height,
-            text.replace("$", r"\$"),  # a dollar sign would begin a formula
+            position[0] / self._width,
+            1 - position[1] / self._height,
+            text.replace("$", r"\$"),  # a dollar sign would start a formula
             size=size_pt,
             color=_TEXT_COLOUR,
             ha="center" if centred else "left",

@@ -13,7 +13,7 @@ SUPERVOXEL_COLOUR = "#9fd8ff"
 _SUPERVOXEL_OPACITY = 0.45
 # Intensities of a slice below and above these percentiles are black and white.
 _BLACK, _WHITE = 0.5, 99.5
-# Slices are seen from the feet, from the front or from the left: to which ends columns and rows run.
+# Directions of columns and rows for slices seen from the feet, from the front or from the left.
 _VIEWS = {"IS": "LP", "AP": "LI", "RL": "PI"}
 _OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
 
@@ -24,8 +24,8 @@ class Tile:
 
     Attributes:
         picture: `(H, W, 3)` float32, 0..1.
-        caption: which scan and slice, and the ends that the file's axes (x, y, z) run to.
-        marks: the ends of the patient at the left, right, upper and lower edge.
+        caption: scan, slice and orientation of the file's axes (x, y, z).
+        marks: sides of the patient at the left, right, upper and lower edge.
         has_supervoxels: whether their outlines are drawn.
     """
 
@@ -35,16 +35,14 @@ class Tile:
     has_supervoxels: bool
 
 
-def draw_tile(files: PreparedFiles, called: str, *, colours: dict[int, str], tile_px: int) -> Tile:
-    """Draw the middle one of a scan's labelled slices.
-
-    Where none is labelled it is the middle one of all.
+def draw_tile(files: PreparedFiles, title: str, *, colours: dict[int, str], tile_px: int) -> Tile:
+    """Draw the middle labelled slice of a scan, or its middle slice.
 
     Args:
         files: of the scan.
-        called: what the caption calls it.
+        title: start of the caption.
         colours: label -> "#rrggbb".
-        tile_px: the longer side of the picture.
+        tile_px: longer side of the picture.
     """
     position = _choose_slice(files)
     geometry = crop_grid(files.geometry, (position, 0, 0), (1, *files.geometry.shape[1:]))
@@ -66,7 +64,7 @@ def draw_tile(files: PreparedFiles, called: str, *, colours: dict[int, str], til
         shown = _enlarge(labels, size_px)
         for label in np.unique(labels[labels > 0]).tolist():
             picture[_rim(shown == label)] = rgb(colours[label])
-    caption = f"{called}, slice {position + 1} of {len(files.image)}, {axes}"
+    caption = f"{title}, slice {position + 1} of {len(files.image)}, {axes}"
     if files.label_map is None:
         caption += ", no labels"
     marks = (_OPPOSITE[view[0]], view[0], _OPPOSITE[view[1]], view[1])
@@ -80,7 +78,7 @@ def _choose_slice(files: PreparedFiles) -> int:
 
 
 def _fit(geometry: Geometry, tile_px: int) -> tuple[int, int]:
-    """Return a slice's `(height, width)` on the sheet, in true proportions."""
+    """Return a slice's `(height, width)` on the sheet, at its true aspect ratio."""
     sides_mm = [geometry.shape[axis] * geometry.spacing_mm[axis] for axis in (1, 2)]
     return tuple(max(1, round(tile_px * side / max(sides_mm))) for side in sides_mm)
 
@@ -97,7 +95,7 @@ def _grey(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def _enlarge(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """Resize a slice of whole numbers to the nearest voxel."""
+    """Resize a label slice by nearest-neighbour interpolation."""
     rows, columns = (
         (np.arange(new) + 0.5) * old // new for old, new in zip(labels.shape, size_px, strict=True)
     )
@@ -105,7 +103,7 @@ def _enlarge(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def _outlines(labels: np.ndarray) -> np.ndarray:
-    """Return the pixels whose right or lower neighbour has another number."""
+    """Return the pixels whose right or lower neighbour has another label."""
     edges = np.zeros(labels.shape, bool)
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]

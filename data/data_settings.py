@@ -1,4 +1,4 @@
-"""Configuration keys of folders and of the synthetic scans."""
+"""Configuration keys of dataset folders, preparation and the synthetic scans."""
 
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class PhantomConfig:
 
     @property
     def settings(self) -> PhantomSettings:
-        """What the scans depend on, beside their ids."""
+        """Parameters of the scans."""
         return PhantomSettings(image_size_px=self.image_size_px, seed=self.seed)
 
 
@@ -73,7 +73,7 @@ def _raw_dataset_name() -> Rule:
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What `script/prepare.sh` does."""
+    """Keys of `script/prepare.sh`."""
 
     dataset: str | None = key(
         None, _raw_dataset_name(), f"{', '.join(RAW_DATASETS)}, or the name of your own data"
@@ -94,15 +94,15 @@ class PrepareConfig:
 
     @property
     def folder(self) -> Path:
-        """The folder that holds the volumes folder."""
+        """Folder that holds the volumes folder."""
         return Path(self.data_dir or default_data_dir(self.dataset))
 
     def volumes_dir_of(self, spec: DatasetSpec) -> Path:
-        """Return the folder that the dataset's volumes go to."""
+        """Return the folder of the dataset's volumes."""
         return self.folder / spec.volumes_folder
 
     def layout_of(self, spec: DatasetSpec) -> DatasetLayout:
-        """Tell where the dataset's files go."""
+        """Return the paths of the dataset's files."""
         return DatasetLayout(
             spec=spec,
             data_dir=self.folder,

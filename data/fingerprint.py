@@ -1,10 +1,7 @@
-"""Say in one small file what a prepared dataset holds.
+"""Fingerprint of a prepared dataset: statistics and a content hash.
 
-Two datasets are the same where the hashes of their fingerprints are.
-
-The hash depends on voxels, grids and label ids. Compression, file times, the dtype that equal values are
-stored in and the order of files do not change it, nor does who prepared the data. It is the same on every
-machine.
+The hash depends on voxels, grids and label ids, not on compression, file times, the dtype of equal values,
+the order of files or the machine.
 """
 
 import hashlib
@@ -23,7 +20,7 @@ from util.io.files import write_text
 from util.io.volume_hash import HASH_BYTES, hash_volume
 
 FINGERPRINT_NAME = "fingerprint.json"
-# Raise it when the same data would give another hash or the file has other fields.
+# Increase it when the same data would give another hash, or the file other fields.
 FINGERPRINT_VERSION = 1
 PERCENTILES = (0.5, 50.0, 99.5)
 
@@ -33,55 +30,39 @@ _Entry = tuple[int, str, str | None]
 
 @dataclass(frozen=True)
 class OrganExtent:
-    """How much of a scan an organ fills.
-
-    Attributes:
-        label: its id.
-        name: the organ.
-        n_voxels: of this label.
-        n_slices: that hold at least one of them.
-    """
+    """Extent of an organ in a scan."""
 
     label: int
     name: str
     n_voxels: int
-    n_slices: int
+    n_slices: int  # with at least one voxel
 
 
 @dataclass(frozen=True)
 class SupervoxelSizes:
-    """How a scan is cut into supervoxels.
+    """Statistics of a scan's supervoxels; sizes are 0 if there are none."""
 
-    Attributes:
-        min_size_vox: the least size asked for; it stands in the folder's name.
-        count: how many there are.
-        smallest_vox, median_vox, largest_vox: their sizes, 0 where there is none.
-        covered: share of the voxels that belong to one.
-    """
-
-    min_size_vox: int
+    min_size_vox: int  # requested minimum, part of the folder's name
     count: int
     smallest_vox: int
     median_vox: float
     largest_vox: int
-    covered: float
+    covered: float  # fraction of the voxels that belong to one
 
 
 @dataclass(frozen=True)
 class ScanFingerprint:
-    """What one scan's files hold.
+    """Content of one scan's files.
 
     Attributes:
         scan_id: the number in the file names.
-        name: what the download calls it; None where nothing tells.
-        shape: `(Z, H, W)`.
-        spacing_mm: `(z, y, x)`.
+        name: in the download; None if unknown.
+        shape, spacing_mm: `(Z, H, W)` and `(z, y, x)`.
         percentiles: of the intensities, at PERCENTILES.
-        organs: of the dataset's labels; None for a scan without labels.
+        organs, label_hash: of the labels; None for a scan without labels.
         supervoxels: None for a scan without them.
         image_hash: of voxels and grid, hexadecimal.
-        label_hash: of the labels; None for a scan without.
-        preparation_version: of our code that prepared the scan; None where others did.
+        preparation_version: of the code that prepared the scan; None if prepared elsewhere.
     """
 
     scan_id: int
@@ -98,39 +79,31 @@ class ScanFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a prepared dataset holds.
-
-    Attributes:
-        dataset: its name.
-        hash: of all scans' voxels, grids and labels; see `fingerprint_hash`.
-        scans: in the order of their ids.
-    """
+    """A prepared dataset's name, `fingerprint_hash` and scans, ordered by id."""
 
     dataset: str
     hash: str
     scans: tuple[ScanFingerprint, ...]
 
     def holds(self, scan_ids: Sequence[int], labelled_ids: Sequence[int]) -> bool:
-        """Say whether these are its scans, and those of them with labels."""
+        """Tell whether it describes exactly these scans and these labelled ones."""
         labelled = [scan.scan_id for scan in self.scans if scan.label_hash is not None]
         return [scan.scan_id for scan in self.scans] == sorted(scan_ids) and labelled == sorted(labelled_ids)
 
     def changed_scans(self, other: "Fingerprint") -> list[int]:
-        """List the ids of the scans that differ.
-
-        Only one of the two datasets holds them, or their images or labels are not the same.
-        """
+        """List the ids of scans that differ or that only one dataset holds."""
         mine, others = (
-            {(scan.scan_id, scan.image_hash, scan.label_hash) for scan in one.scans} for one in (self, other)
+            {(scan.scan_id, scan.image_hash, scan.label_hash) for scan in fingerprint.scans}
+            for fingerprint in (self, other)
         )
         return sorted({scan_id for scan_id, *_ in mine ^ others})
 
 
 def make_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) -> Fingerprint:
-    """Read a prepared dataset's files, each once, and say what they hold.
+    """Compute a dataset's fingerprint, reading each file once.
 
     Args:
-        layout: where they lie; anybody may have prepared them.
+        layout: paths of the files, prepared here or elsewhere.
         n_workers: see `map_scans`.
 
     Raises:
@@ -144,10 +117,9 @@ def make_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) -> 
 
 
 def write_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) -> Fingerprint:
-    """Make a dataset's fingerprint and write it to `fingerprint.json`.
+    """Write a dataset's fingerprint to `fingerprint.json` in the data folder.
 
-    That lies in the data folder. See `make_fingerprint` for what is raised; `UserError` also where the file
-    cannot be written.
+    Raises `UserError` as `make_fingerprint` does, or if the file cannot be written.
     """
     made = make_fingerprint(layout, n_workers=n_workers)
     fields = {"fingerprint_version": FINGERPRINT_VERSION, **asdict(made)}
@@ -157,11 +129,7 @@ def write_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) ->
 
 
 def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
-    """Read a dataset's fingerprint, as it was when somebody wrote it.
-
-    Returns:
-        The fingerprint; None where there is no file, or one of another dataset or of another version of this
-        module.
+    """Read a fingerprint; None if missing, or of another dataset or version.
 
     Raises:
         UserError: the file is damaged.
@@ -180,26 +148,20 @@ def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
         if found.hash != fingerprint_hash(found.scans):
             raise ValueError("its hash is not that of its scans")
     except KeyError as error:
-        raise UserError(f"{path}: damaged ({error} is missing); delete it to have it made anew") from error
+        raise UserError(f"{path}: damaged ({error} is missing); delete it to have it rebuilt") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: damaged ({reason}); delete it to have it made anew") from error
+        raise UserError(f"{path}: damaged ({reason}); delete it to have it rebuilt") from error
     return found
 
 
 def fingerprint_hash(scans: Iterable[ScanFingerprint]) -> str:
-    """Hash ids, voxels, grids and labels of some scans, in whatever order.
-
-    Names, supervoxels and what can be computed from the voxels do not count.
-    """
+    """Hash ids, voxels, grids and labels of scans in any order; ignores all else."""
     return _hash_entries((scan.scan_id, scan.image_hash, scan.label_hash) for scan in scans)
 
 
 def hash_dataset(layout: DatasetLayout, *, n_workers: int | None = None) -> str:
-    """Return the hash of a dataset's fingerprint alone, which is faster.
-
-    Supervoxels are not read. See `make_fingerprint` for the arguments and what is raised.
-    """
+    """Return the hash of `make_fingerprint` without reading supervoxels."""
 
     def hash_scan(scan_id: int) -> _Entry:
         files = read_prepared_files(layout, scan_id, with_supervoxels=False)
@@ -210,14 +172,14 @@ def hash_dataset(layout: DatasetLayout, *, n_workers: int | None = None) -> str:
 
 
 def _hash_entries(found: Iterable[_Entry]) -> str:
-    """Hash the hashes of some scans, in whatever order."""
+    """Hash the hashes of scans in any order."""
     entries = sorted((scan_id, of_image, of_labels or "none") for scan_id, of_image, of_labels in found)
     text = f"fingerprint {FINGERPRINT_VERSION}\n" + "".join(f"{i} {a} {b}\n" for i, a, b in entries)
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).hexdigest()
 
 
 def _scan_of(fields: dict) -> ScanFingerprint:
-    """Make a scan's fingerprint of what JSON kept of it."""
+    """Restore a scan's fingerprint from JSON."""
     organs, supervoxels = fields["organs"], fields["supervoxels"]
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     values["organs"] = None if organs is None else tuple(OrganExtent(**organ) for organ in organs)
@@ -228,7 +190,7 @@ def _scan_of(fields: dict) -> ScanFingerprint:
 def _fingerprint_scan(layout: DatasetLayout, scan_id: int, name: str | None) -> ScanFingerprint:
     files = read_prepared_files(layout, scan_id)
     record = read_record(record_path(layout, scan_id))
-    # float64, so that the numbers do not depend on the file's dtype either.
+    # float64, so that the percentiles do not depend on the file's dtype.
     percentiles = np.percentile(files.image.astype(np.float64), PERCENTILES)
     has_labels = files.label_map is not None
     return ScanFingerprint(
@@ -260,7 +222,7 @@ def _measure_organs(label_map: np.ndarray, names: dict[int, str]) -> tuple[Organ
 def _measure_supervoxels(files: PreparedFiles, min_size_vox: int) -> SupervoxelSizes | None:
     if files.supervoxels is None:
         return None
-    # Sorting would take ten times as long, but ids of others' files may be too large to be counted up to.
+    # Sorting takes ten times as long, but foreign ids may be too large for a histogram.
     if files.supervoxels.max() <= files.supervoxels.size:
         sizes = np.bincount(files.supervoxels.ravel())[1:]
         sizes = sizes[sizes > 0]

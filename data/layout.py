@@ -1,8 +1,7 @@
-"""Where the files of a prepared dataset lie.
+"""Paths of a prepared dataset's files, as in publicly shared data.
 
 `<data_dir>/<volumes>/image_<id>.nii.gz`, `label_<id>.nii.gz`;
-`<supervoxel_dir>/supervoxels_<min_size>/superpix-MIDDLE_<id>.nii.gz`. Others' prepared data
-drops in unchanged.
+`<supervoxel_dir>/supervoxels_<min_size>/superpix-MIDDLE_<id>.nii.gz`.
 """
 
 import re
@@ -23,7 +22,7 @@ class DatasetLayout:
         spec: the dataset.
         data_dir: folder that holds the volumes folder.
         supervoxel_dir: folder that holds `supervoxels_<min_size>`; often `data_dir`.
-        supervoxel_min_vox: least supervoxel size, in voxels; part of the folder's name.
+        supervoxel_min_vox: minimum supervoxel size, in voxels; part of the folder's name.
     """
 
     spec: DatasetSpec
@@ -38,16 +37,16 @@ class DatasetLayout:
 
     @property
     def supervoxels_dir(self) -> Path:
-        """The folder of supervoxel files of this least size."""
+        """The folder of supervoxel files of this minimum size."""
         return self.supervoxel_dir / f"supervoxels_{self.supervoxel_min_vox}"
 
     @property
     def key(self) -> str:
-        """The group of configuration keys that say where the folders are."""
+        """The group of configuration keys of these folders."""
         return f"path.{path_group(self.spec.name)}"
 
     def check_folders(self) -> None:
-        """Raise `UserError` where a file or a link to nowhere is in a folder's place."""
+        """Raise `UserError` if a folder's path is a file or a broken link."""
         for folder in (self.data_dir, self.volumes_dir):
             check_folder(folder, key=f"{self.key}.data_dir")
         for folder in (self.supervoxel_dir, self.supervoxels_dir):
@@ -69,13 +68,13 @@ class DatasetLayout:
         """List the scans' ids in increasing order.
 
         Raises:
-            UserError: the folder is missing, holds no image, two files share an id, or an id begins with 0.
+            UserError: the folder is missing or empty, two files share an id, or an id has leading zeros.
         """
         if not self.volumes_dir.is_dir():
-            way_out = f"put the prepared {self.spec.name} volumes there or set {self.key}.data_dir"
+            hint = f"put the prepared {self.spec.name} volumes there or set {self.key}.data_dir"
             if self.data_dir.name == self.spec.volumes_folder:
-                way_out = f"set {self.key}.data_dir to the folder above, {self.data_dir.parent}"
-            raise UserError(f"{self.volumes_dir}: no such folder; {way_out}")
+                hint = f"set {self.key}.data_dir to the folder above, {self.data_dir.parent}"
+            raise UserError(f"{self.volumes_dir}: no such folder; {hint}")
         ids = self._ids_of("image")
         if not ids:
             raise UserError(f"{self.volumes_dir}: holds no image_<id>.nii.gz; prepare {self.spec.name} first")
@@ -85,19 +84,19 @@ class DatasetLayout:
         lost = next((path for path in map(self.image_path, ids) if not path.exists()), None)
         if lost is not None:
             raise UserError(
-                f"{lost}: no such file, though the folder holds one of this id; names have no leading "
-                "zeros, and links must lead somewhere"
+                f"{lost}: no such file, though the folder holds one of this id; rename it without leading "
+                "zeros, or repair the link"
             )
         return ids
 
     def labelled_ids(self) -> list[int]:
-        """List the ids of the label files in increasing order; the folder must be there."""
+        """List the ids of the label files in increasing order; the folder must exist."""
         return self._ids_of("label")
 
     def check_labels(self) -> None:
-        """Raise `UserError` where a label file has no image, or is a link to nowhere."""
+        """Raise `UserError` if a label file has no image, or is a broken link."""
         labelled_ids = self.labelled_ids()
-        # Unnoticed, a lost image would shift all folds.
+        # A lost image would silently shift all folds.
         unpaired = sorted(set(labelled_ids) - set(self._ids_of("image")))
         if unpaired:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What the values of own data's `dataset.json` must be."""
+"""Validation rules for the values of own data's `dataset.json`."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ _FORBIDDEN = '/\\:*?"<>|'  # in file names, on one system or another
 
 
 def own_dataset_name() -> Rule:
-    """Ask for a name that does for a folder and a key, and is not taken."""
+    """Require an unused name that is valid as a folder and on the command line."""
     taken = {name.lower() for name in DATASETS}
 
     def parse(value: Any) -> str:
@@ -34,7 +34,7 @@ def own_dataset_name() -> Rule:
 
 
 def is_literal(name: str) -> bool:
-    """Tell whether sacred reads a name on the command line as other than text."""
+    """Tell whether sacred parses a name on the command line as anything but text."""
     try:
         return not isinstance(ast.literal_eval(name), str)
     except (ValueError, SyntaxError):
@@ -42,7 +42,7 @@ def is_literal(name: str) -> bool:
 
 
 def clip() -> Rule:
-    """Ask for a window or a percentile, which become a dict of that one."""
+    """Require a window or a percentile; parsed to a dict of that one."""
     window, percentile = several(real(-1e9, 1e9), length=2), real(0, 100, open_minimum=True)
 
     def parse(value: Any) -> dict[str, Any]:
@@ -61,12 +61,10 @@ def clip() -> Rule:
 
 
 def orientation() -> Rule:
-    """Ask for three letters such as LPS."""
+    """Require three letters such as LPS."""
 
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or len(value) != 3 or not set(value) <= set("LRPASI"):
-            raise ValueError
-        if not is_orientation(value):
+        if not isinstance(value, str) or not set(value) <= set("LRPASI") or not is_orientation(value):
             raise ValueError
         return value
 
@@ -74,7 +72,7 @@ def orientation() -> Rule:
 
 
 def subset_of(labels: Mapping[int, str]) -> Rule:
-    """Ask for a list of label ids or organ names, which become ids."""
+    """Require a list of label ids or organ names; parsed to ids."""
     ids = {organ: label for label, organ in labels.items()}
     choices = _distinct_ids(labels)
 
@@ -87,7 +85,7 @@ def subset_of(labels: Mapping[int, str]) -> Rule:
 
 
 def disjoint_groups_of(test_labels: tuple[int, ...]) -> Rule:
-    """Ask for disjoint groups of the organs to test, which become tuples of ids."""
+    """Require disjoint groups of test organs; parsed to tuples of ids."""
     group = _distinct_ids(test_labels)
 
     def parse(value: Any) -> tuple[tuple[int, ...], ...]:
@@ -101,7 +99,7 @@ def disjoint_groups_of(test_labels: tuple[int, ...]) -> Rule:
 
 
 def _distinct_ids(choices: Collection[int]) -> Rule:
-    """Ask for some of a few ids, each at most once, which become a tuple."""
+    """Require distinct ids among some choices; parsed to a tuple."""
 
     def parse(value: Any) -> tuple[int, ...]:
         if not isinstance(value, list | tuple):
@@ -115,12 +113,7 @@ def _distinct_ids(choices: Collection[int]) -> Rule:
 
 
 def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None:
-    """Say what is wrong with one label, given those before it; None if nothing is.
-
-    Args:
-        organ, label: what stands in `labels`.
-        others: id -> name of the labels before it.
-    """
+    """Describe the fault of an entry of `labels` after `others`; None if valid."""
     if isinstance(label, list):
         return f"{organ!r} must be one id, got nnU-Net's region {label}, which is not supported"
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= _MAX_LABEL:
@@ -133,11 +126,11 @@ def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None
         return f"ids must differ, {organ!r} and {others[label]!r} have {label}"
     if _as_file_name(organ) in map(_as_file_name, others.values()):
         return f"names must differ in file names, got {organ!r} twice (case and spaces apart)"
-    usable = not any(sign in _FORBIDDEN or not sign.isprintable() for sign in organ)
+    usable = all(character.isprintable() and character not in _FORBIDDEN for character in organ)
     if not (usable and 0 < len(organ) <= _MAX_NAME_LENGTH and organ == organ.strip(" .")):
         return (
-            f"names must do for file names (1 to {_MAX_NAME_LENGTH} signs, none of {_FORBIDDEN}, no space or "
-            f"dot at an end), got {organ!r}"
+            f"names must be valid in file names (1 to {_MAX_NAME_LENGTH} characters, none of {_FORBIDDEN}, "
+            f"no space or dot at an end), got {organ!r}"
         )
     return None
 

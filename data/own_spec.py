@@ -1,23 +1,17 @@
-"""Own data's `dataset.json`: nnU-Net's keys and ours, one file for both.
+"""Read and write own data's `dataset.json`, with nnU-Net's keys and ours.
 
 A complete example (`name`, `labels`, `channel_names` and `file_ending` are nnU-Net's)::
 
     {
-      "name": "Hips",
-      "labels": {"background": 0, "left femur": 1, "right femur": 2},
-      "channel_names": {"0": "T1"},
-      "file_ending": ".nii.gz",
-      "spacing_mm": [3.0, 1.0, 1.0],
-      "size_px": [256, 256],
-      "clip": {"percentile": 99.5},
-      "orientation": "LPS",
-      "supervoxel_min_size_vox": 2000,
-      "test_labels": [1, 2],
-      "organ_groups": [[1], [2]]
+      "name": "Hips", "labels": {"background": 0, "left femur": 1, "right femur": 2},
+      "channel_names": {"0": "T1"}, "file_ending": ".nii.gz",
+      "spacing_mm": [3.0, 1.0, 1.0], "size_px": [256, 256], "clip": {"percentile": 99.5},
+      "orientation": "LPS", "supervoxel_min_size_vox": 2000,
+      "test_labels": [1, 2], "organ_groups": [[1], [2]]
     }
 
-Only `name` and `labels` are needed. Without `spacing_mm`, `size_px` or `clip` spacing, size or intensities
-stay as they are.
+Only `name` and `labels` are required. Without `spacing_mm`, `size_px` or `clip`, spacing, size or intensities
+are kept.
 """
 
 import difflib
@@ -37,43 +31,28 @@ from util.remarks import remark
 
 DATASET_JSON = "dataset.json"
 VOLUMES_FOLDER = "volumes"
-_OURS = (
-    "spacing_mm",
-    "size_px",
-    "clip",
-    "orientation",
-    "assume_orientation",
-    "supervoxel_min_size_vox",
-    "test_labels",
-    "organ_groups",
-)
-_NNUNETS = ("name", "labels", "channel_names", "file_ending")
+_KEYS = ("name", "labels", "channel_names", "file_ending", "spacing_mm", "size_px", "clip", "orientation")
+_KEYS += ("assume_orientation", "supervoxel_min_size_vox", "test_labels", "organ_groups")
 
 
 def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
     """Read a `dataset.json`.
 
+    Unknown keys are ignored, except for those that resemble a known one.
+
     Args:
         path: the file.
-        name: what the dataset is called; another name in the file is remarked on. None: the file says it.
-
-    Keys that are neither nnU-Net's nor ours are passed over, but for those that look like one misspelt.
+        name: of the dataset; a different name in the file is remarked on. None: the file's.
 
     Raises:
-        UserError: the file is missing, no JSON, or holds wrong values: one line for each, all at once.
+        UserError: the file is missing, not JSON, or holds invalid values: one line each, all at once.
     """
     values = read_json_object(path, what="dataset.json")
     return _Reading(path, values, name).finish()
 
 
 def write_dataset_json(path: Path, own: OwnDataset) -> None:
-    """Write what `read_dataset_json` reads back as the same.
-
-    A prepared folder that holds it describes itself.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write the inverse of `read_dataset_json`; raises `UserError` if it fails."""
     spec, preparation = own.spec, own.preparation
     clipped: dict[str, Any] | None = None
     if preparation.window is not None:
@@ -98,7 +77,7 @@ def write_dataset_json(path: Path, own: OwnDataset) -> None:
 
 
 class _Reading:
-    """Collects what is wrong while the values are read, to tell all of it at once."""
+    """Collects the problems of all values, to report them at once."""
 
     def __init__(self, path: Path, values: Mapping[str, Any], name: str | None) -> None:
         self._path, self._values, self._name = path, values, name
@@ -112,7 +91,7 @@ class _Reading:
         spacing_mm = self._take("spacing_mm", optional(several(real(0.01), length=3)))
         size_px = self._take("size_px", optional(several(whole(8, 4096), length=2)))
         clipped = self._take("clip", optional(clip())) or {}
-        turned_to = self._take("orientation", optional(orientation()))
+        letters = self._take("orientation", optional(orientation()))
         min_vox = self._take("supervoxel_min_size_vox", optional(whole(1)))
         assumed = self._take("assume_orientation", optional(orientation()))
         ending = self._take("file_ending", one_of(".nii.gz", ".nii"), default=".nii.gz")
@@ -126,11 +105,17 @@ class _Reading:
             raise UserError("\n".join(self._problems))
         return OwnDataset(
             spec=DatasetSpec(
-                name, VOLUMES_FOLDER, labels, test_labels, groups, min_vox, keeps_slice_axes=turned_to is None
+                name,
+                VOLUMES_FOLDER,
+                labels,
+                test_labels,
+                groups,
+                min_vox,
+                keeps_slice_axes=letters is None,
             ),
             preparation=Preparation(
                 assume_orientation=assumed,
-                orientation=turned_to,
+                orientation=letters,
                 window=clipped.get("window"),
                 clip_percentile=clipped.get("percentile"),
                 spacing_mm=spacing_mm,
@@ -143,7 +128,7 @@ class _Reading:
     def _take(self, key: str, rule: Rule, *, default: Any = None, required: bool = False) -> Any:
         if key not in self._values:
             if required:
-                self._problem(f"{key} must be given, {rule.text}, got none")
+                self._problem(f"{key} is missing, must be {rule.text}")
             return default
         try:
             return rule.parse(self._values[key])
@@ -158,7 +143,7 @@ class _Reading:
             return self._take("name", own_dataset_name(), required=True)
         if self._values.get("name", self._name) != self._name:
             found = json.dumps(self._values["name"], ensure_ascii=False)
-            remark(f"{self._path}: its name {found} is passed over, the dataset is called {self._name}")
+            remark(f"{self._path}: its name {found} is ignored, the dataset is named {self._name}")
         return self._name
 
     def _problem(self, text: str) -> None:
@@ -166,9 +151,9 @@ class _Reading:
 
     def _check_keys(self) -> None:
         for key in self._values:
-            near = difflib.get_close_matches(key, (*_OURS, *_NNUNETS), n=1, cutoff=0.8)
-            if key not in (*_OURS, *_NNUNETS) and near:
-                self._problem(f"{key} is no key, {near[0]} is")
+            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)
+            if key not in _KEYS and near:
+                self._problem(f"unknown key {key}, did you mean {near[0]}?")
         if "regions_class_order" in self._values:
             self._problem("labels must be single ids, got nnU-Net's regions (regions_class_order)")
 
@@ -184,7 +169,7 @@ class _Reading:
         values = self._values.get("labels")
         example = '{"background": 0, "liver": 1}'
         if not isinstance(values, dict) or not values:
-            self._problem(f"labels must be given, as {example}, got {json.dumps(values)}")
+            self._problem(f"labels must be name: id, as {example}, got {json.dumps(values)}")
             return {}
         if all(key.isdecimal() for key in values):
             self._problem(f"labels must be name: id, as {example}, got nnU-Net's old form id: name")
@@ -198,7 +183,7 @@ class _Reading:
             elif label != 0:
                 labels[label] = organ
         if not labels and not faults:
-            faults = [f"must list an organ beside background, as {example}, got {json.dumps(values)}"]
+            faults = [f"must list an organ besides background, as {example}, got {json.dumps(values)}"]
         for fault in faults:
             self._problem(f"labels: {fault}")
         return {} if faults else dict(sorted(labels.items()))

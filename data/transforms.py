@@ -1,7 +1,4 @@
-"""What is done to a raw volume: clip, resample, crop.
-
-Places in the patient are kept.
-"""
+"""Transform raw volumes: clip, reorient, resample, crop, in patient coordinates."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -20,30 +17,30 @@ from util.io.grids import (
 from util.io.image_io import Geometry
 from util.io.resampling import resample_label_map, resample_linear, restore_on_grid
 
-# An axis whose spacing is this near to the wanted one (relatively) is left as it is.
+# Relative difference of spacings below which an axis is not resampled.
 _SAME_SPACING = 1e-3
-# Of a voxel: samples that miss the input's end by rounding alone count as inside.
+# In voxels: tolerance for samples at the input's end.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a dataset's volumes are prepared, in this order.
+    """Preprocessing of a dataset's volumes, applied in this order.
 
     Attributes:
-        assume_orientation: orientation of raw files whose header has none; None refuses them.
-        orientation: three letters such as "LPS", towards which the axes (x, y, z) are turned and swapped
-            without resampling; None keeps them as they are.
-        window: intensities below and above are clipped to these two; None for no window.
-        clip_percentile: intensities above this percentile of the volume are clipped to it; None for none.
-        rescale_to: where the window's ends are mapped to, linearly; None keeps the unit.
-        border_px: cut off each in-plane border.
-        in_plane_factor: pixels become so many times as large, and rows and columns `int(size / factor + 1)`.
-        spacing_mm: `(z, y, x)` to resample to; None keeps the spacing (but for `in_plane_factor`).
-        size_px: `(H, W)` to crop or pad to, around the middle; None keeps the size.
+        assume_orientation: of raw files whose header has none; None refuses them.
+        orientation: target of the axes (x, y, z), such as "LPS", by flips and swaps without resampling; None
+            keeps it.
+        window: intensities are clipped to these two; None for no window.
+        clip_percentile: intensities are clipped at this percentile of the volume; None for none.
+        rescale_to: values that the window's ends are mapped to, linearly; None keeps the unit.
+        border_px: removed at each in-plane border.
+        in_plane_factor: of the pixel size; rows and columns become `int(size / factor + 1)`.
+        spacing_mm: `(z, y, x)` to resample to; None keeps the spacing (except for `in_plane_factor`).
+        size_px: `(H, W)` to crop or pad to, centred; None keeps the size.
 
     Raises:
-        ValueError: two of these contradict each other, or a value has no meaning.
+        ValueError: a value is invalid, or two contradict each other.
     """
 
     assume_orientation: str | None = None
@@ -89,17 +86,17 @@ def prepare_volume(
     *,
     labels: Iterable[int],
 ) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
-    """Prepare a raw volume; its voxels keep their places in the patient.
+    """Prepare a raw volume.
 
-    The image is resampled linearly, the label map one label at a time (see `resample_label_map`). What lies
-    outside the raw volume becomes the image's least value and label 0.
+    The image is resampled linearly, the label map one label at a time (see `resample_label_map`). Voxels
+    outside the raw volume get the image's minimum and label 0.
 
     Args:
         image: `(Z, H, W)`, any real dtype; finite.
-        label_map: `(Z, H, W)` uint8 or another type of whole numbers 0..255, or None.
+        label_map: `(Z, H, W)` of integers 0..255, or None.
         geometry: of both.
-        preparation: what is done.
-        labels: the ids that may occur in the label map; 0 need not be listed.
+        preparation: the transforms.
+        labels: ids that may occur in the label map; 0 need not be listed.
 
     Returns:
         The image float32, the label map uint8 or None, and the geometry of both. The arguments are unchanged.
@@ -110,7 +107,9 @@ def prepare_volume(
     """
     labels = tuple(labels)
     _check_arrays(image, label_map, geometry, labels)
-    image, grid = _bring(transform_intensities(image, preparation), geometry, preparation, resample_linear)
+    image, grid = _transform(
+        transform_intensities(image, preparation), geometry, preparation, resample_linear
+    )
     if label_map is None:
         return image, None, grid
     return image, prepare_label_map(label_map, geometry, preparation, labels=labels), grid
@@ -124,22 +123,22 @@ def prepare_label_map(
     def resample(volume: np.ndarray, source: Geometry, target: Geometry, *, fill: float) -> np.ndarray:
         return resample_label_map(volume, source, target, labels=labels)
 
-    return _bring(label_map, geometry, preparation, resample, fill=0)[0].astype(np.uint8)
+    return _transform(label_map, geometry, preparation, resample, fill=0)[0].astype(np.uint8)
 
 
 def prepared_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
-    """Return the grid of what `prepare_volume` makes; raises as it does."""
+    """Return the grid of `prepare_volume`'s result; raises as it does."""
     if preparation.orientation is not None:
         geometry = reorient_grid(geometry, find_reorientation(geometry, preparation.orientation))
     if preparation.border_px:
-        geometry = crop_grid(geometry, *_within_border(geometry.shape, preparation.border_px))
+        geometry = cut_grid(geometry, *_box_within_border(geometry.shape, preparation.border_px))
     geometry = resampled_grid(geometry, preparation)
     if preparation.size_px is not None:
-        geometry = crop_grid(geometry, *_around_middle(geometry.shape, preparation.size_px))
+        geometry = cut_grid(geometry, *_centred_box(geometry.shape, preparation.size_px))
     return geometry
 
 
-def _bring(
+def _transform(
     volume: np.ndarray,
     geometry: Geometry,
     preparation: Preparation,
@@ -152,36 +151,35 @@ def _bring(
         turn = find_reorientation(geometry, preparation.orientation)
         volume, geometry = reorient_volume(volume, turn), reorient_grid(geometry, turn)
     if preparation.border_px:
-        box = _within_border(geometry.shape, preparation.border_px)
-        volume, geometry = crop_volume(volume, *box, fill=0), crop_grid(geometry, *box)
+        box = _box_within_border(geometry.shape, preparation.border_px)
+        volume, geometry = cut_volume(volume, *box, fill=0), cut_grid(geometry, *box)
     fill = float(volume.min()) if fill is None else fill
     target = resampled_grid(geometry, preparation)
     if target != geometry:
         volume, geometry = resample(volume, geometry, target, fill=fill), target
     if preparation.size_px is not None:
-        box = _around_middle(geometry.shape, preparation.size_px)
-        volume, geometry = crop_volume(volume, *box, fill=fill), crop_grid(geometry, *box)
+        box = _centred_box(geometry.shape, preparation.size_px)
+        volume, geometry = cut_volume(volume, *box, fill=fill), cut_grid(geometry, *box)
     return volume, geometry
 
 
 def resampled_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
     """Return the grid that a volume is resampled to.
 
-    The first voxel keeps its place, and an axis its direction. One with the wanted spacing already, within
-    0.1 %, keeps everything. In-plane there are `int(size / factor + 1)` samples, the usual rule in this
-    field, the last of which may lie outside; along z only those that lie within the volume, to the outer face
-    of its last voxel, so that no slice is made up.
+    The first voxel and the axes' directions are kept, and all of an axis whose spacing is within 0.1 % of the
+    target. In-plane there are `int(size / factor + 1)` samples, the usual rule, the last of which may lie
+    outside; along z only those up to the outer face of the last voxel, so that no slice is extrapolated.
     """
-    wanted = preparation.spacing_mm or geometry.spacing_mm
+    target_mm = preparation.spacing_mm or geometry.spacing_mm
     if preparation.in_plane_factor is not None:
         factor = preparation.in_plane_factor
-        wanted = (wanted[0], wanted[1] * factor, wanted[2] * factor)
+        target_mm = (target_mm[0], target_mm[1] * factor, target_mm[2] * factor)
     shape, spacing_mm = list(geometry.shape), list(geometry.spacing_mm)
     for axis in range(3):
-        factor = wanted[axis] / geometry.spacing_mm[axis]
+        factor = target_mm[axis] / geometry.spacing_mm[axis]
         if abs(factor - 1) <= _SAME_SPACING:
             continue
-        spacing_mm[axis] = float(wanted[axis])
+        spacing_mm[axis] = float(target_mm[axis])
         shape[axis] = int(geometry.shape[axis] / factor + 1)
         if axis == 0:
             last_sample = (geometry.shape[0] - 0.5 - _ROUNDING) / factor
@@ -190,20 +188,19 @@ def resampled_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
 
 
 def restore_mask(mask: np.ndarray, prepared: Geometry, raw: Geometry) -> np.ndarray:
-    """Bring a mask of a prepared scan back to the scan's original grid.
+    """Resample a mask of a prepared scan to the original grid.
 
     Args:
-        mask: `(Z, H, W)` bool or whole numbers (not 0 = inside), or floats, probabilities cut at 1/2.
+        mask: `(Z, H, W)` bool, integers (nonzero = inside), or probabilities, thresholded at 1/2.
         prepared: geometry of the prepared scan.
         raw: geometry of the original scan.
 
     Returns:
-        The mask, bool of the original's shape; False where preparation cut the scan off. See
-        `restore_on_grid` for how.
+        The mask, bool of the original's shape; False where preparation cropped the scan.
 
     Raises:
         ValueError: the mask's shape is not the prepared scan's.
-        UserError: the two grids' axes are not parallel, so one was not made from the other.
+        UserError: the two grids' axes are not parallel.
     """
     if mask.shape != prepared.shape:
         raise ValueError(f"mask {mask.shape} must have the prepared scan's shape {prepared.shape}")
@@ -223,7 +220,7 @@ def _check_arrays(
 
 
 def transform_intensities(image: np.ndarray, preparation: Preparation) -> np.ndarray:
-    """Window, clip and rescale an image as a preparation says; float32."""
+    """Window, clip and rescale an image; returns float32."""
     changed = image
     if preparation.window is not None:
         low, high = preparation.window
@@ -237,19 +234,19 @@ def transform_intensities(image: np.ndarray, preparation: Preparation) -> np.nda
     return changed.astype(np.float32, copy=False)
 
 
-def _within_border(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, tuple]:
-    """Return start and shape of what lies within the in-plane borders."""
+def _box_within_border(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, tuple]:
+    """Return start and shape of the box within the in-plane borders."""
     rest = (shape[1] - 2 * border_px, shape[2] - 2 * border_px)
     if min(rest) < 1:
         raise UserError(
             f"slices of {shape[1]} x {shape[2]} px must be larger than twice the border of {border_px} px "
-            "that is cut off; is this the original scan?"
+            "to remove; is this the original scan?"
         )
     return (0, border_px, border_px), (shape[0], *rest)
 
 
-def _around_middle(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
+def _centred_box(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
     """Return start and shape of a centred box, rounded towards the first voxel."""
-    surplus = (shape[1] - size_px[0], shape[2] - size_px[1])
-    start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in surplus)
+    excess = (shape[1] - size_px[0], shape[2] - size_px[1])
+    start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in excess)
     return (0, *start), (shape[0], *size_px)

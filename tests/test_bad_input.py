@@ -208,7 +208,7 @@ OWN = {
     ),
     "an id that begins with 0": (
         lambda place: place.own_file("image", 1).rename(place.own_file("image", "01")),
-        "image_1.nii.gz: no such file, though the folder holds one of this id; names have no leading zeros",
+        "image_1.nii.gz: no such file, though the folder holds one of this id; rename it without",
     ),
     "a link to nowhere": (
         lambda place: link_nowhere(place.own_file("image", 1)),

@@ -11,7 +11,7 @@ from util.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m data.phantom", description="Make the PHANTOM dataset.")
     defaults = PhantomSettings()
     parser.add_argument(

@@ -1,11 +1,8 @@
-"""The phantom's patient: four labelled organs among their surroundings.
-
-Lengths and signals as in `data.phantom.surroundings`.
-"""
+"""The phantom's patient: four labelled organs in their surroundings."""
 
 import numpy as np
 
-from data.phantom.space import Canvas, Space, ellipsoid, resized, shifted, vessel_tree
+from data.phantom.space import Canvas, Space, ellipsoid, jitter, rescale, vessel_tree
 from data.phantom.surroundings import (
     Tissue,
     draw_tissue,
@@ -18,20 +15,20 @@ from data.phantom.surroundings import (
     paint_upper_gut,
 )
 
-# The labels of the dataset's spec.
+# Labels of the dataset's spec.
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
 
 
 def draw_patient(rng: np.random.Generator, space: Space) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Draw one patient.
+    """Render one patient.
 
     Args:
-        rng: source of all that varies between patients.
-        space: the patient's coordinates at each voxel.
+        rng: source of the variation between patients.
+        space: patient coordinates at each voxel.
 
     Returns:
-        The tissue signal `(Z, H, W)` float32, and per label the share of each voxel that the organ fills,
-        `(Z, H, W)` float32 in 0..1; the shares of one voxel add up to 1 at most, edges aside.
+        The tissue signal `(Z, H, W)` float32, and per label the organ's partial volume in each voxel,
+        `(Z, H, W)` float32 in 0..1; except at edges, those of one voxel sum to at most 1.
     """
     tissue = draw_tissue(rng)
     canvas = Canvas(space)
@@ -51,7 +48,7 @@ def draw_patient(rng: np.random.Generator, space: Space) -> tuple[np.ndarray, di
     liver = np.minimum(liver, -np.maximum(np.maximum(kidneys + 4, bladder), vessels + 1))
     spleen = np.minimum(_spleen(rng, space), in_abdomen)
     spleen = np.minimum(spleen, -np.maximum(np.maximum(kidneys + 5, stomach + 2), liver + 4))
-    # A film of fat parts the organs from the gut; without it, slices this coarse would run them together.
+    # A film of fat separates the organs from the gut; without it they would merge in slices this coarse.
     for organ, film_mm in ((liver, 2.5), (spleen, 4), (kidneys, 5)):
         canvas.paint(np.minimum(organ + film_mm, in_abdomen + 2), tissue.fat)
     canvas.paint(np.minimum(bladder, in_abdomen), tissue.bile)
@@ -65,62 +62,62 @@ def draw_patient(rng: np.random.Generator, space: Space) -> tuple[np.ndarray, di
 
 
 def _kidney(rng: np.random.Generator, space: Space, *, side: int) -> np.ndarray:
-    """Give the depth of one kidney, notched at the hilum.
-
-    `side` is -1 for the right kidney, 1 for the left.
-    """
-    centre = shifted(rng, (side * 65, -36, 0 if side < 0 else 12), 13)
-    radii = resized(rng, (24, 34, 54), 0.16)
+    """Return the depth of one kidney, notched at the hilum; side -1 is the right one."""
+    centre = jitter(rng, (side * 65, -36, 0 if side < 0 else 12), 13)
+    radii = rescale(rng, (24, 34, 54), 0.16)
     roll_deg = side * rng.uniform(20, 60)
     lean = (-side * rng.uniform(0.08, 0.22), -rng.uniform(0.05, 0.2))
     kidney = ellipsoid(space, centre, radii, roll_deg=roll_deg, lean=lean)
-    kidney = space.roughened(kidney, rng, by_mm=1.8, over_mm=28)
+    kidney = space.perturb_surface(kidney, rng, by_mm=1.8, over_mm=28)
     hilum_centre = (centre[0] - side * 0.95 * radii[0], centre[1] + 0.5 * radii[1], centre[2])
     hilum = ellipsoid(space, hilum_centre, (13, 10, 0.3 * radii[2]), roll_deg=-side * 30)
     return np.minimum(kidney, -hilum)
 
 
 def _liver(rng: np.random.Generator, space: Space) -> np.ndarray:
-    """Give the depth of the liver, not yet cut by its neighbours."""
+    """Return the depth of the liver, not yet cut by its neighbours."""
     right = ellipsoid(
         space,
-        shifted(rng, (-80, 4, 38), 10),
-        resized(rng, (64, 92, 86), 0.12),
+        jitter(rng, (-80, 4, 38), 10),
+        rescale(rng, (64, 92, 86), 0.12),
         roll_deg=rng.uniform(-12, 8),
         lean=(0.2, 0.0),
     )
     left = ellipsoid(
         space,
-        shifted(rng, (0, 50, 66), 14),
-        resized(rng, (74, 42, 38), 0.22),
+        jitter(rng, (0, 50, 66), 14),
+        rescale(rng, (74, 42, 38), 0.22),
         roll_deg=rng.uniform(-20, 5),
         lean=(0.1, -0.2),
     )
     # The gut and the porta press into the liver from below and from the middle.
-    porta = ellipsoid(space, shifted(rng, (-14, 28, 6), 10), resized(rng, (44, 40, 40), 0.12))
+    porta = ellipsoid(space, jitter(rng, (-14, 28, 6), 10), rescale(rng, (44, 40, 40), 0.12))
     beside_spine = np.maximum(-28 - space.x, space.y - 10)
     # Behind the liver's lower half lies the fat around the right kidney.
     renal_bed = ellipsoid(space, (-58, -90, -4), (42, 62, 66))
     solid = np.minimum(np.maximum(right, left), -np.maximum(porta, renal_bed))
     solid = np.minimum(solid, beside_spine)
-    return space.roughened(solid, rng, by_mm=3, over_mm=40)
+    return space.perturb_surface(solid, rng, by_mm=3, over_mm=40)
 
 
 def _spleen(rng: np.random.Generator, space: Space) -> np.ndarray:
-    """Give the depth of the spleen, not yet cut by its neighbours."""
+    """Return the depth of the spleen, not yet cut by its neighbours."""
     spleen = ellipsoid(
         space,
-        shifted(rng, (95, -34, 57), 12),
-        resized(rng, (36, 58, 48), 0.25),
+        jitter(rng, (95, -34, 57), 12),
+        rescale(rng, (36, 58, 48), 0.25),
         roll_deg=rng.uniform(-5, 35),
         lean=(-0.25, -0.1),
     )
-    return space.roughened(spleen, rng, by_mm=3, over_mm=32)
+    return space.perturb_surface(spleen, rng, by_mm=3, over_mm=32)
 
 
 def _gallbladder(rng: np.random.Generator, space: Space) -> np.ndarray:
     return ellipsoid(
-        space, shifted(rng, (-52, 60, 2), 10), resized(rng, (13, 18, 22), 0.3), roll_deg=rng.uniform(-50, 0)
+        space,
+        jitter(rng, (-52, 60, 2), 10),
+        rescale(rng, (13, 18, 22), 0.3),
+        roll_deg=rng.uniform(-50, 0),
     )
 
 

@@ -1,7 +1,7 @@
 """PHANTOM: synthetic abdominal T2-like scans with CHAOST2's four organs.
 
-A scan is a function of the settings and its id alone. `python -m data.phantom --data-dir data/PHANTOM` writes
-scans in the layout of the prepared real sets.
+A scan is a function of the settings and its id. `python -m data.phantom --data-dir data/PHANTOM` writes scans
+in the layout of prepared volumes.
 """
 
 import json
@@ -20,13 +20,13 @@ from util.errors import UserError
 from util.io.files import write_text
 from util.io.image_io import Geometry, write_volume
 
-# Bump whenever the same parameters give other scans: data made by another version is made anew.
+# Increase it whenever the same parameters give other scans: data of another version is rebuilt.
 GENERATOR_VERSION = 2
 
 # The grid of CHAOST2's prepared scans: 256 x 256 pixels of 1.25 mm, slices 7.7 mm apart.
 _FIELD_OF_VIEW_MM = 320.0
 _SLICE_STEP_MM = 7.7
-# A slice is thick: it averages this many thin ones.
+# A thick slice averages this many thin ones.
 _THIN_PER_SLICE = 2
 # Lower end of the kidneys and top of the liver, nominal millimetres above the kidneys' middle.
 _ORGANS_FROM_MM, _ORGANS_TO_MM = -56.0, 112.0
@@ -39,15 +39,15 @@ _MADE_BY = "data.phantom"
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """What the scans depend on, beside their ids.
+    """Parameters of the scans.
 
     Attributes:
-        image_size_px: side of the square slices; the field of view is 320 mm whatever it is.
-        min_slices, max_slices: a scan's number of slices, both included; each 7.7 mm.
-        seed: chooses the whole set.
+        image_size_px: side of the square slices; the field of view is always 320 mm.
+        min_slices, max_slices: range of a scan's number of slices, inclusive; each 7.7 mm.
+        seed: of the whole dataset.
 
     Raises:
-        UserError: a value that gives no usable scan.
+        UserError: a value is out of range.
     """
 
     image_size_px: int = 64
@@ -85,13 +85,13 @@ def render_scan(scan_id: int, settings: PhantomSettings) -> tuple[np.ndarray, np
     n_slices = int(rng.integers(settings.min_slices, settings.max_slices + 1))
     space = _draw_space(rng, n_slices=n_slices, image_size_px=settings.image_size_px)
     signal, shares = draw_patient(rng, space)
-    label_map = _label_map({label: _thick(share) for label, share in shares.items()})
-    image = _acquire(rng, _thick(signal), _slices_of(space.axes))
+    label_map = _label_map({label: _average_thin_slices(share) for label, share in shares.items()})
+    image = _acquire(rng, _average_thin_slices(signal), _slices_of(space.axes))
     step_mm = _FIELD_OF_VIEW_MM / settings.image_size_px
     geometry = Geometry(
         shape=image.shape,
         spacing_mm=(_SLICE_STEP_MM, step_mm, step_mm),
-        # The table is rarely quite in the middle of the magnet.
+        # The table is rarely exactly in the isocentre.
         origin_mm=(
             -_FIELD_OF_VIEW_MM / 2 + float(rng.uniform(-20, 20)),
             _FIELD_OF_VIEW_MM / 2 + float(rng.uniform(-20, 20)),
@@ -105,20 +105,19 @@ def render_scan(scan_id: int, settings: PhantomSettings) -> tuple[np.ndarray, np
 def make_phantom(
     data_dir: Path, settings: PhantomSettings = PhantomSettings(), *, n_scans: int = 20, progress: bool = True
 ) -> list[int]:
-    """Write the scans that `data_dir` lacks, and return their ids.
+    """Write the scans that `data_dir` lacks, and return the ids of all.
 
-    The settings are kept in `phantom.json`. Other settings or another version of the generator make all scans
-    anew, a smaller `n_scans` removes those beyond it, an unchanged call returns at once.
+    `phantom.json` records the settings. Other settings or another version of the generator rebuild all scans,
+    a smaller `n_scans` removes the surplus, an unchanged call returns at once.
 
     Args:
-        data_dir: folder that holds the volumes folder; made if missing.
+        data_dir: folder that holds the volumes folder; created if missing.
         settings: grid and seed.
-        n_scans: how many scans; ids are 0 to `n_scans - 1`.
-        progress: show a progress bar while scans are made.
+        n_scans: number of scans; ids are 0 to `n_scans - 1`.
+        progress: show a progress bar.
 
     Raises:
-        UserError: `n_scans` is not positive, or the folder cannot be written or holds volumes that this
-            function did not make.
+        UserError: `n_scans` is not positive, or the folder cannot be written or holds foreign volumes.
     """
     if n_scans < 1:
         raise UserError(f"phantom: n_scans must be at least 1, got {n_scans}")
@@ -128,7 +127,7 @@ def make_phantom(
     recipe = {"made_by": _MADE_BY, "generator_version": GENERATOR_VERSION, **asdict(settings)}
     record = {**recipe, "n_scans": n_scans}
     previous = _read_record(data_dir / _RECORD_NAME)
-    _refuse_foreign_volumes(layout, n_own=previous.get("n_scans", 0))
+    _check_no_foreign_volumes(layout, n_own=previous.get("n_scans", 0))
     # This order survives an interruption: the record always names every scan that the folder holds.
     is_same_recipe = {**previous, "n_scans": n_scans} == record
     _remove_scans(layout, range(n_scans if is_same_recipe else 0, previous.get("n_scans", 0)))
@@ -144,11 +143,11 @@ def make_phantom(
 
 
 def _draw_space(rng: np.random.Generator, *, n_slices: int, image_size_px: int) -> Space:
-    """Lay the grid around a patient of random build, place and posture."""
+    """Position the grid around a patient of random build, position and posture."""
     scale_x, scale_y, scale_z = rng.uniform((0.88, 0.88, 0.92), (1.06, 1.1, 1.08))
     span_mm = n_slices * _SLICE_STEP_MM
     from_mm, to_mm = _ORGANS_FROM_MM * scale_z, _ORGANS_TO_MM * scale_z
-    # A long stack shows more at either end; a short one cuts the organs' ends off.
+    # A long stack shows more at both ends; a short one truncates organs.
     start_mm = from_mm + rng.uniform() * (to_mm - from_mm - span_mm)
     thin = np.arange(n_slices * _THIN_PER_SLICE) + 0.5
     pixels = (np.arange(image_size_px) + 0.5) / image_size_px - 0.5
@@ -166,7 +165,7 @@ def _slices_of(axes: Axes) -> Axes:
     return Axes(z_mm=axes.z_mm.reshape(-1, _THIN_PER_SLICE).mean(1), y_mm=axes.y_mm, x_mm=axes.x_mm)
 
 
-def _thick(volume: np.ndarray) -> np.ndarray:
+def _average_thin_slices(volume: np.ndarray) -> np.ndarray:
     """Average thin slices `(Z * thin, H, W)` to thick ones `(Z, H, W)`."""
     return volume.reshape(-1, _THIN_PER_SLICE, *volume.shape[1:]).mean(1)
 
@@ -179,10 +178,7 @@ def _label_map(shares: dict[int, np.ndarray]) -> np.ndarray:
 
 
 def _acquire(rng: np.random.Generator, signal: np.ndarray, axes: Axes) -> np.ndarray:
-    """Turn tissue signal into an image.
-
-    Adds contrast, coil shading, the noise of magnitude images, and grey levels.
-    """
+    """Simulate the acquisition: contrast, coil shading, Rician noise and grey levels."""
     contrast = np.maximum(signal, 0) ** rng.uniform(0.75, 1.2)
     # The coil is weaker at the ends of the stack, and its shading differs from patient to patient.
     height = (axes.z_mm - axes.z_mm.mean()) / (axes.z_mm[-1] - axes.z_mm[0])
@@ -195,11 +191,7 @@ def _acquire(rng: np.random.Generator, signal: np.ndarray, axes: Axes) -> np.nda
 
 
 def _read_record(path: Path) -> dict:
-    """Read what made the folder's scans; empty where there is no record.
-
-    Raises:
-        UserError: the file is not a record of ours.
-    """
+    """Read a folder's record, `{}` if missing; raises `UserError` if invalid."""
     if not path.exists():
         return {}
     try:
@@ -211,11 +203,8 @@ def _read_record(path: Path) -> dict:
     raise UserError(f"{path}: not a record of the phantom; choose another folder or remove this file")
 
 
-def _refuse_foreign_volumes(layout: DatasetLayout, *, n_own: int) -> None:
-    """Raise `UserError` if the volumes folder holds scans that are not PHANTOM's.
-
-    Those are images or labels with an id of `n_own` or more.
-    """
+def _check_no_foreign_volumes(layout: DatasetLayout, *, n_own: int) -> None:
+    """Raise `UserError` if a scan's id is `n_own` or more."""
     if layout.volumes_dir.exists() and not layout.volumes_dir.is_dir():
         raise UserError(f"{layout.volumes_dir}: must be a folder; choose another one or remove this file")
     entries = sorted(layout.volumes_dir.iterdir()) if layout.volumes_dir.is_dir() else []

@@ -1,33 +1,26 @@
-"""The space that a phantom is drawn in.
+"""The phantom's coordinates, random fields, implicit solids and canvas.
 
-It has warped coordinates, smooth random fields, solids and a canvas. A solid is an array of depths in mm,
-positive inside and 0 on the surface: `np.minimum` intersects two of them, `np.maximum` joins them and a minus
-sign gives the outside.
+A solid is a field of signed depths in mm, positive inside and 0 on the surface: `np.minimum` intersects two
+solids, `np.maximum` unites them and negation gives the complement.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# Deviation, along one axis, of a sum of cubic B-splines whose weights have variance 1: sqrt(151 / 315).
+# RMS, along one axis, of a sum of cubic B-splines with weights of variance 1: sqrt(151 / 315).
 _SPLINE_RMS = 0.6924
-# An edge spreads over this many in-plane steps: what a coil and a scanner's point spread leave.
+# Edges spread over this many in-plane steps, as by the scanner's point spread function.
 _EDGE_STEPS = 1.2
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Places of the voxel centres in the scanner, one array per axis.
+    """Scanner coordinates of the voxel centres, one array per axis."""
 
-    Attributes:
-        z_mm: `(Z,)`, growing towards the head.
-        y_mm: `(H,)`, growing from back to front.
-        x_mm: `(W,)`, growing towards the patient's left.
-    """
-
-    z_mm: np.ndarray
-    y_mm: np.ndarray
-    x_mm: np.ndarray
+    z_mm: np.ndarray  # (Z,), towards the head
+    y_mm: np.ndarray  # (H,), from back to front
+    x_mm: np.ndarray  # (W,), towards the patient's left
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -37,13 +30,11 @@ class Axes:
 
 @dataclass(frozen=True)
 class Space:
-    """A patient's own coordinates at every voxel, in nominal millimetres.
-
-    They are the axes, scaled and bent.
+    """Patient coordinates at every voxel, in nominal millimetres.
 
     Attributes:
-        axes: the voxels' places in the scanner.
-        x, y, z: `(Z, H, W)` float32, the same places in the patient of average build; the origin is the
+        axes: scanner coordinates of the voxels.
+        x, y, z: `(Z, H, W)` float32, scaled and warped to a patient of average build; the origin is the
             middle of the trunk at the height of the kidneys.
     """
 
@@ -54,32 +45,24 @@ class Space:
 
     @property
     def edge_mm(self) -> float:
-        """Width over which a surface fades from inside to outside."""
+        """Width of the transition from inside to outside."""
         return _EDGE_STEPS * float(self.axes.x_mm[1] - self.axes.x_mm[0])
 
     def field(self, rng: np.random.Generator, correlation_mm: float) -> np.ndarray:
-        """Draw a smooth random field `(Z, H, W)`; see `smooth_field`."""
+        """Sample a smooth random field `(Z, H, W)`; see `smooth_field`."""
         return smooth_field(rng, self.axes, correlation_mm)
 
-    def roughened(
+    def perturb_surface(
         self, depth: np.ndarray, rng: np.random.Generator, *, by_mm: float, over_mm: float
     ) -> np.ndarray:
-        """Push a solid's surface in and out by about `by_mm`, smoothly over `over_mm`."""
+        """Perturb a solid's surface by about `by_mm`, smoothly over `over_mm`."""
         return depth + by_mm * self.field(rng, over_mm)
 
 
 def smooth_field(rng: np.random.Generator, axes: Axes, correlation_mm: float) -> np.ndarray:
-    """Draw a Gaussian random field of mean 0 and variance 1 over the axes' grid.
+    """Sample a Gaussian random field `(Z, H, W)` float32 of mean 0 and variance 1.
 
-    Cubic B-splines on a lattice with random weights: cheap for any correlation length.
-
-    Args:
-        rng: source of the weights.
-        axes: the grid.
-        correlation_mm: distance of the lattice's nodes.
-
-    Returns:
-        `(Z, H, W)` float32.
+    Cubic B-splines with random weights on a lattice with steps of `correlation_mm`: cheap for any length.
     """
     basis_z, basis_y, basis_x = (
         _spline_basis(axis, correlation_mm) for axis in (axes.z_mm, axes.y_mm, axes.x_mm)
@@ -90,9 +73,9 @@ def smooth_field(rng: np.random.Generator, axes: Axes, correlation_mm: float) ->
     return np.tensordot(basis_z, planes, axes=1)
 
 
-def _spline_basis(places_mm: np.ndarray, node_step_mm: float) -> np.ndarray:
-    """Give each place's weights `(places, nodes)` on a lattice that covers them all."""
-    in_nodes = (places_mm - places_mm[0]) / node_step_mm + 1
+def _spline_basis(positions_mm: np.ndarray, node_step_mm: float) -> np.ndarray:
+    """Return each position's weights on a lattice, `(positions, nodes)`."""
+    in_nodes = (positions_mm - positions_mm[0]) / node_step_mm + 1
     nodes = np.arange(int(in_nodes[-1]) + 3)
     distance = np.abs(in_nodes[:, None] - nodes)
     near = 2 / 3 - distance**2 + distance**3 / 2
@@ -108,13 +91,13 @@ def ellipsoid(
     roll_deg: float = 0.0,
     lean: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """Give the depth inside an ellipsoid.
+    """Return the depth inside an ellipsoid.
 
     Args:
-        space: where.
+        space: patient coordinates.
         centre_mm: `(x, y, z)`.
-        radii_mm: half axes along `(x, y, z)` before turning.
-        roll_deg: turn in the slice's plane, from x towards y.
+        radii_mm: semi-axes along `(x, y, z)` before rotation.
+        roll_deg: in-plane rotation, from x towards y.
         lean: shift of the centre in x and in y per mm of height.
 
     Returns:
@@ -134,37 +117,34 @@ def ellipsoid(
 
 
 def column(space: Space, centre_mm: tuple[float, float], radii_mm: tuple[float, float]) -> np.ndarray:
-    """Give the depth inside an upright elliptic column, `(Z, H, W)` in mm."""
+    """Return the depth inside an upright elliptic column, `(Z, H, W)` in mm."""
     across = (space.x - centre_mm[0]) / radii_mm[0]
     along = (space.y - centre_mm[1]) / radii_mm[1]
     return (1 - np.sqrt(across**2 + along**2)) * min(radii_mm)
 
 
 def vessel_tree(space: Space, rng: np.random.Generator, *, radius_mm: float, over_mm: float) -> np.ndarray:
-    """Give the depth inside winding tubes about `over_mm` apart.
-
-    They run where two random fields both vanish.
-    """
+    """Return the depth inside winding tubes, the common zeros of two random fields."""
     off_centre = np.hypot(space.field(rng, over_mm), space.field(rng, over_mm))
     return radius_mm - 0.8 * over_mm * off_centre
 
 
-def shifted(rng: np.random.Generator, nominal: tuple[float, ...], spread: float) -> tuple[float, ...]:
-    """Shift each number by up to `spread`, independently."""
+def jitter(rng: np.random.Generator, nominal: tuple[float, ...], spread: float) -> tuple[float, ...]:
+    """Shift each coordinate independently by up to `spread`."""
     return tuple(value + float(rng.uniform(-spread, spread)) for value in nominal)
 
 
-def resized(rng: np.random.Generator, nominal: tuple[float, ...], spread: float) -> tuple[float, ...]:
-    """Scale all numbers together by up to `spread`, and each by up to half of that."""
+def rescale(rng: np.random.Generator, nominal: tuple[float, ...], spread: float) -> tuple[float, ...]:
+    """Scale all lengths jointly by up to `spread`, and each by up to half of that."""
     scale = 1 + rng.uniform(-spread, spread)
     return tuple(value * float(scale * (1 + rng.uniform(-spread / 2, spread / 2))) for value in nominal)
 
 
 class Canvas:
-    """A picture `(Z, H, W)` of tissue signal, painted from back to front.
+    """An image `(Z, H, W)` of tissue signal, painted layer over layer.
 
     Attributes:
-        signal: what was painted so far, float32.
+        signal: painted so far, float32.
     """
 
     def __init__(self, space: Space):
@@ -172,10 +152,7 @@ class Canvas:
         self.signal = np.zeros(space.axes.shape, np.float32)
 
     def paint(self, depth: np.ndarray, signal: float | np.ndarray) -> np.ndarray:
-        """Cover the inside of a solid with `signal`.
-
-        Returns how far each voxel is covered, 0..1.
-        """
+        """Cover the inside of a solid with `signal`; returns each voxel's coverage, 0..1."""
         cover = np.clip(0.5 + depth / self.space.edge_mm, 0, 1).astype(np.float32)
         self.signal += cover * (np.asarray(signal, np.float32) - self.signal)
         return cover

@@ -1,39 +1,17 @@
-"""The phantom's patient without the labelled organs.
+"""The phantom's unlabelled anatomy: trunk, gut, spine, vessels and chest.
 
-That is trunk, gut, spine, vessels and chest. Lengths are those of a patient of average build (see `Space`);
-signals are fractions of the spinal fluid's in a fat-suppressed T2 image. Places and sizes follow what axial
-T2-SPIR slices show. Much here is meant to be mistaken for an organ by anyone who looks at brightness alone.
+Lengths are those of a patient of average build (see `Space`); signals are fractions of the cerebrospinal
+fluid's in a fat-suppressed T2 image. Positions and sizes follow axial T2-SPIR slices. Much of it has an
+organ's intensity, so that intensity alone does not segment organs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 
 import numpy as np
 
-from data.phantom.space import Canvas, Space, column, ellipsoid, resized, shifted, vessel_tree
+from data.phantom.space import Canvas, Space, column, ellipsoid, jitter, rescale, vessel_tree
 
-
-@dataclass(frozen=True)
-class Tissue:
-    """Signals of one patient's tissues.
-
-    Ranges overlap so that no signal belongs to one organ alone.
-    """
-
-    fat: float
-    muscle: float
-    marrow: float
-    lung: float
-    liver: float
-    spleen: float
-    cortex: float
-    medulla: float
-    bowel: float
-    stomach: float
-    pancreas: float
-    vessel: float
-    bile: float
-
-
+# Signal ranges of tissues; they overlap, so that no signal belongs to one organ alone.
 _TISSUE_RANGES = {
     "fat": (0.09, 0.16),
     "muscle": (0.15, 0.27),
@@ -49,32 +27,26 @@ _TISSUE_RANGES = {
     "vessel": (0.55, 0.95),
     "bile": (0.75, 1.10),
 }
+Tissue = make_dataclass("Tissue", [(name, float) for name in _TISSUE_RANGES], frozen=True)  # of one patient
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The body and its hollows, as depths `(Z, H, W)` in mm.
+    """The body and its cavities, as depths `(Z, H, W)` in mm."""
 
-    Attributes:
-        body: everything inside the skin.
-        wall: what lies inside the fat under the skin.
-        cavity: what lies inside the body wall's muscles.
-        abdomen: the cavity below the diaphragm.
-    """
-
-    body: np.ndarray
-    wall: np.ndarray
-    cavity: np.ndarray
-    abdomen: np.ndarray
+    body: np.ndarray  # inside the skin
+    wall: np.ndarray  # inside the subcutaneous fat
+    cavity: np.ndarray  # inside the body wall's muscles
+    abdomen: np.ndarray  # the cavity below the diaphragm
 
 
 def draw_tissue(rng: np.random.Generator) -> Tissue:
-    """Draw one patient's tissue signals."""
+    """Sample one patient's tissue signals."""
     return Tissue(**{name: float(rng.uniform(low, high)) for name, (low, high) in _TISSUE_RANGES.items()})
 
 
 def draw_trunk(rng: np.random.Generator, space: Space) -> Trunk:
-    """Draw the outline of the body, its layers and its diaphragm."""
+    """Sample the outline of the body, its layers and its diaphragm."""
     half_depth = 101 + 0.12 * space.z
     half_width = 144 - 0.06 * space.z
     power = rng.uniform(2.2, 2.7)
@@ -112,15 +84,12 @@ def paint_trunk(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissu
 
 
 def paint_bowel(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissue: Tissue) -> None:
-    """Fill the front and the flanks with loops.
-
-    A loop is wall, and content that is anything from gas to fluid.
-    """
+    """Fill the front and the flanks with bowel loops of gas to fluid."""
     space = canvas.space
     front = space.y - rng.uniform(-8, 12)
     flanks = np.abs(space.x) - rng.uniform(72, 90)
     low = rng.uniform(45, 75) - space.z
-    room = space.roughened(np.minimum(np.maximum(front, flanks), low), rng, by_mm=7, over_mm=26)
+    room = space.perturb_surface(np.minimum(np.maximum(front, flanks), low), rng, by_mm=7, over_mm=26)
     # Two fields' zero surfaces part the room into loops; mesenteric fat lies between them.
     over_mm = rng.uniform(24, 34)
     first, second = space.field(rng, over_mm), space.field(rng, over_mm)
@@ -136,20 +105,23 @@ def paint_upper_gut(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, t
     """Paint pancreas, duodenum and stomach; returns the stomach's depth."""
     space = canvas.space
     pancreas = ellipsoid(
-        space, shifted(rng, (15, 12, 28), 8), resized(rng, (62, 11, 16), 0.2), roll_deg=rng.uniform(-25, -5)
+        space,
+        jitter(rng, (15, 12, 28), 8),
+        rescale(rng, (62, 11, 16), 0.2),
+        roll_deg=rng.uniform(-25, -5),
     )
-    pancreas = space.roughened(pancreas, rng, by_mm=2.5, over_mm=14)
+    pancreas = space.perturb_surface(pancreas, rng, by_mm=2.5, over_mm=14)
     canvas.paint(np.minimum(pancreas, trunk.abdomen), tissue.pancreas * (1 + 0.2 * space.field(rng, 6)))
-    duodenum = ellipsoid(space, shifted(rng, (-32, 18, 5), 8), resized(rng, (13, 15, 34), 0.2))
+    duodenum = ellipsoid(space, jitter(rng, (-32, 18, 5), 8), rescale(rng, (13, 15, 34), 0.2))
     canvas.paint(duodenum, tissue.bowel * (1 + 0.3 * space.field(rng, 8)))
     stomach = ellipsoid(
         space,
-        shifted(rng, (55, 28, 62), 12),
-        resized(rng, (42, 44, 42), 0.22),
+        jitter(rng, (55, 28, 62), 12),
+        rescale(rng, (42, 44, 42), 0.22),
         roll_deg=rng.uniform(-40, 10),
         lean=(0.25, -0.35),
     )
-    stomach = np.minimum(space.roughened(stomach, rng, by_mm=4, over_mm=30), trunk.abdomen - 2)
+    stomach = np.minimum(space.perturb_surface(stomach, rng, by_mm=4, over_mm=30), trunk.abdomen - 2)
     canvas.paint(stomach, 0.85 * tissue.stomach)
     folds = tissue.stomach * (1 + 0.3 * space.field(rng, 9) + 0.35 * space.field(rng, 28))
     # Gas rises to the front of a patient on the back.
@@ -164,7 +136,7 @@ def paint_back(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissue
     muscle = tissue.muscle * (1 + 0.25 * space.field(rng, 6))
     spine_y = rng.uniform(-30, -20)
     for side in (-1, 1):
-        erector = column(space, (side * 35, spine_y - 44), resized(rng, (34, 25), 0.12))
+        erector = column(space, (side * 35, spine_y - 44), rescale(rng, (34, 25), 0.12))
         canvas.paint(np.minimum(erector, trunk.body - 7), muscle)
         psoas_mm = np.clip(19 - 0.16 * space.z, 0, 24)
         psoas = psoas_mm - np.hypot(space.x - side * (36 - 0.12 * space.z), space.y - spine_y - 4)
@@ -172,11 +144,11 @@ def paint_back(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissue
     # Discs come every 36 mm or so between the vertebral bodies.
     disc = np.cos(2 * np.pi * (space.z / rng.uniform(32, 38) + rng.uniform())) > 0.75
     bone = np.where(disc, 0.7 * tissue.marrow, tissue.marrow) * (1 + 0.15 * space.field(rng, 6))
-    canvas.paint(column(space, (0, spine_y), resized(rng, (22, 17), 0.1)), bone)
+    canvas.paint(column(space, (0, spine_y), rescale(rng, (22, 17), 0.1)), bone)
     canvas.paint(column(space, (0, spine_y - 24), (17, 11)), 0.7 * tissue.muscle)
     process = np.minimum(column(space, (0, spine_y - 44), (4, 18)), trunk.body - 8)
     canvas.paint(process, 0.8 * tissue.marrow)
-    canal = column(space, (0, spine_y - 22), resized(rng, (10, 8), 0.1))
+    canal = column(space, (0, spine_y - 22), rescale(rng, (10, 8), 0.1))
     canvas.paint(canal, 1.0)
     canvas.paint(canal - 5, rng.uniform(0.45, 0.8))
 
@@ -184,8 +156,8 @@ def paint_back(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissue
 def paint_great_vessels(canvas: Canvas, rng: np.random.Generator, *, tissue: Tissue) -> np.ndarray:
     """Paint aorta and inferior vena cava; returns the vein's depth."""
     space = canvas.space
-    aorta = column(space, shifted(rng, (9, 3), 6), resized(rng, (10, 10), 0.15))
-    vein = column(space, shifted(rng, (-18, 4), 5), resized(rng, (12, 9), 0.15))
+    aorta = column(space, jitter(rng, (9, 3), 6), rescale(rng, (10, 10), 0.15))
+    vein = column(space, jitter(rng, (-18, 4), 5), rescale(rng, (12, 9), 0.15))
     # Fast blood leaves a void; slow blood shines, more so far from the heart.
     void = np.clip((space.z - rng.uniform(-20, 60)) / 40, 0, 1)
     for vessel in (aorta, vein):
@@ -195,12 +167,12 @@ def paint_great_vessels(canvas: Canvas, rng: np.random.Generator, *, tissue: Tis
 
 
 def paint_chest(canvas: Canvas, rng: np.random.Generator, *, trunk: Trunk, tissue: Tissue) -> None:
-    """Fill the cavity above the diaphragm with lung and heart."""
+    """Paint lung and heart above the diaphragm."""
     space = canvas.space
     chest = np.minimum(trunk.cavity, -trunk.abdomen - 3)
     canvas.paint(chest, tissue.lung)
     bronchi = vessel_tree(space, rng, radius_mm=2, over_mm=18)
     canvas.paint(np.minimum(bronchi, chest - 3), 3 * tissue.lung)
-    heart = ellipsoid(space, shifted(rng, (28, 38, 128), 8), resized(rng, (52, 40, 36), 0.12), roll_deg=-25)
+    heart = ellipsoid(space, jitter(rng, (28, 38, 128), 8), rescale(rng, (52, 40, 36), 0.12), roll_deg=-25)
     blurred = 0.35 * tissue.vessel * (1 + 0.4 * space.field(rng, 16))
     canvas.paint(np.minimum(heart, chest), np.clip(blurred, 0.05, 1))

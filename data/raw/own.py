@@ -1,7 +1,7 @@
 """Own data: NIfTI files and a `dataset.json`.
 
-The files lie in nnU-Net's folders, or are called `image_<id>` and `label_<id>`. Scans without labels are for
-training alone.
+The files lie in nnU-Net's folders, or are named `image_<id>` and `label_<id>`. Scans without labels are used
+for training alone.
 """
 
 import re
@@ -22,39 +22,19 @@ from util.errors import UserError
 from util.io.grids import orient_slices
 
 _ENDINGS = (".nii.gz", ".nii")
-# Files of other programs that hold scans, to say that they are not read.
-_OTHER_ENDINGS = (
-    ".mha",
-    ".mhd",
-    ".nrrd",
-    ".nhdr",
-    ".hdr",
-    ".img",
-    ".dcm",
-    ".mgz",
-    ".nii.bz2",
-    ".nii.zst",
-    ".npy",
-    ".npz",
-)
+# Formats that may hold scans but are not read, which is remarked on.
+_OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".dcm", ".mgz", ".npy", ".npz")
+_OTHER_ENDINGS += (".nii.bz2", ".nii.zst")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _N_NAMED = 20
-# What slices that are stacked towards a patient's side are called.
-_PLANES = {
-    "S": "axial",
-    "I": "axial",
-    "A": "coronal",
-    "P": "coronal",
-    "L": "sagittal",
-    "R": "sagittal",
-}
+_PLANES = dict.fromkeys("SI", "axial") | dict.fromkeys("AP", "coronal") | dict.fromkeys("LR", "sagittal")
 
 
 @dataclass(frozen=True, order=True)
 class _Case:
     """An nnU-Net case; imagesTr sorts before imagesTs, names in natural order."""
 
-    place: int
+    folder_position: int
     order: list[tuple[int, int, str]] = field(init=False, hash=False, repr=False)
     name: str
 
@@ -67,7 +47,7 @@ class _Case:
 
 @dataclass
 class _Files:
-    """The files that were found, by scan, with what is wrong and what is not used."""
+    """Files by scan, with problems and unused files."""
 
     images: dict[object, Path] = field(default_factory=dict)
     labels: dict[object, Path] = field(default_factory=dict)
@@ -78,18 +58,17 @@ class _Files:
 def find_own(root: Path, name: str) -> RawDataset:
     """Find the scans of a folder that holds a `dataset.json`.
 
-    In nnU-Net's folders (`imagesTr/<case>_0000.nii.gz`, `labelsTr/<case>.nii.gz`) ids count the cases from 0,
-    in the order of their names, numbers in these by value; those of `imagesTs`, which train without labels,
-    come last. `image_<id>.nii.gz` and `label_<id>.nii.gz` have theirs; they lie beside `dataset.json` or,
-    where none does, in folders below.
+    In nnU-Net's folders (`imagesTr/<case>_0000.nii.gz`, `labelsTr/<case>.nii.gz`) ids number the cases from 0
+    in natural order of their names; those of `imagesTs`, which train without labels, come last. Files named
+    `image_<id>.nii.gz` and `label_<id>.nii.gz` lie beside `dataset.json` or else in folders below it.
 
     Args:
         root: the folder.
-        name: what the dataset is called.
+        name: of the dataset.
 
     Raises:
-        UserError: `dataset.json` is missing or wrong, or there are no images, or they are in both forms, or
-            none has labels.
+        UserError: `dataset.json` is missing or invalid, there are no images, they are in both forms, or none
+            has labels.
     """
     path = _spec_path(root)
     own, folder = read_dataset_json(path, name=name), path.parent
@@ -98,7 +77,7 @@ def find_own(root: Path, name: str) -> RawDataset:
     if (folder / "imagesTr").is_dir():
         if is_beside:
             raise UserError(
-                f"{folder}: holds both imagesTr and image_<id>{own.file_ending}; take one of them out"
+                f"{folder}: holds both imagesTr and image_<id>{own.file_ending}; remove one of them"
             )
         files = _nnunet_files(folder, own)
         files.unused += filter(_looks_like_scan, beside)
@@ -115,8 +94,8 @@ def find_own(root: Path, name: str) -> RawDataset:
             f"neither; {(files.problems or ['put the images there'])[0]}"
         )
     if not any(scan.label_files for scan in scans):
-        nothing = f"{folder}: must hold the labels of at least one scan, got none; annotate one"
-        raise UserError("\n".join([*files.problems, nothing]))
+        unlabelled = f"{folder}: must hold the labels of at least one scan, got none; annotate one"
+        raise UserError("\n".join([*files.problems, unlabelled]))
     reading = {"assume_orientation": own.preparation.assume_orientation}
     if own.preparation.orientation is None:
         scans = orient_scans(
@@ -179,7 +158,7 @@ def _scan(files: _Files, key: object, *, scan_id: int, name: str) -> RawScan:
 def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
     """Find nnU-Net's cases."""
     files = _Files()
-    for place, images_name in enumerate(("imagesTr", "imagesTs")):
+    for position, images_name in enumerate(("imagesTr", "imagesTs")):
         images = _scans_in(folder / images_name, files, own)
         cases = {
             path: match and match.groups() for path in images for match in [_CHANNEL.fullmatch(_stem(path))]
@@ -190,13 +169,12 @@ def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
             if case is None
         ]
         files.problems += [
-            f"{path}: only one channel is read, the files named _0000; merge the channels or take this file "
-            "out"
+            f"{path}: only the channel _0000 is read; merge the channels or remove this file"
             for path, case in cases.items()
             if case and case[1] != "0000"
         ]
-        good = {path: _Case(place, case[0]) for path, case in cases.items() if case and case[1] == "0000"}
-        grouped, faults = group_files(good, good.get)
+        valid = {path: _Case(position, case[0]) for path, case in cases.items() if case and case[1] == "0000"}
+        grouped, faults = group_files(valid, valid.get)
         files.images |= grouped
         files.problems += faults
     labels = _scans_in(folder / "labelsTr", files, own)
@@ -204,12 +182,10 @@ def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
     files.problems += faults + labels_without_image(files.images, files.labels)
     if (folder / "labelsTs").is_dir():
         files.unused += filter(_looks_like_scan, sorted((folder / "labelsTs").iterdir()))
-    twice = {case.name for case in files.images if case.place == 1} & {
-        case.name for case in files.images if case.place == 0
-    }
+    in_training, in_test = ({case.name for case in files.images if case.folder_position == i} for i in (0, 1))
     files.problems += [
         f"{files.images[_Case(1, name)]}: must not have the name of a case in imagesTr; rename it"
-        for name in sorted(twice)
+        for name in sorted(in_training & in_test)
     ]
     return files
 

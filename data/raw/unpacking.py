@@ -19,24 +19,21 @@ _KEEP_FREE_BYTES = 64 << 20
 
 
 def unpack(archive: Path, into: Path, *, max_bytes: int = MAX_BYTES, max_entries: int = MAX_ENTRIES) -> Path:
-    """Unpack a zip file into a folder that appears when all is there, and not before.
+    """Unpack a zip file atomically into a folder, and return the folder.
 
-    Names, kinds and sizes are checked in the archive's directory before anything is written, and sizes again
-    while writing, since a directory may lie.
+    Names, types and sizes are checked in the central directory before anything is written, and sizes again
+    while writing, since a directory may be wrong.
 
     Args:
         archive: the zip file.
-        into: the folder to make; must not exist, or be empty.
-        max_bytes: most bytes to write, in total.
-        max_entries: most files and folders.
-
-    Returns:
-        `into`.
+        into: the folder to create; must not exist, or be empty.
+        max_bytes: maximum of bytes to write, in total.
+        max_entries: maximum of files and folders.
 
     Raises:
-        UserError: the archive is missing, no zip, cut off, damaged or encrypted, holds links, names that lead
-            out of the folder or collide, or more than is allowed or fits on the disk; or `into` holds
-            something. Nothing is left behind.
+        UserError: the archive is missing, not a zip, truncated, damaged or encrypted, holds links, path
+            traversal or colliding names, exceeds a maximum or the disk; or `into` is not empty. Nothing is
+            left behind.
     """
     archive, into = Path(archive), Path(into)
     if into.exists() and not (into.is_dir() and not any(into.iterdir())):
@@ -77,29 +74,29 @@ def _check_directory(
     total = sum(entry.file_size for entry in entries)
     if total > max_bytes:
         raise UserError(
-            f"{archive}: must unpack to at most {max_bytes / 1e9:.3g} GB, its directory tells of "
+            f"{archive}: must unpack to at most {max_bytes / 1e9:.3g} GB, its directory claims "
             f"{total / 1e9:.3g} GB; unpack it by hand if you trust it"
         )
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = set()
     for entry in entries:
-        place = _place(entry)
+        path = _target_path(entry)
         fault = _entry_fault(entry)
-        if not fault and (place in files or not files.isdisjoint(place.parents)):
+        if not fault and (path in files or not files.isdisjoint(path.parents)):
             fault = "collides with another of the same name"
-        if not fault and not _is_folder(entry) and place in folders:
+        if not fault and not _is_folder(entry) and path in folders:
             fault = "collides with a folder of the same name"
         if fault:
             raise UserError(
                 f"{archive}: entry {entry.filename!r} {fault}; nothing was unpacked, "
                 "get the archive from its source again"
             )
-        (folders if _is_folder(entry) else files).add(place)
-        folders.update(place.parents)
+        (folders if _is_folder(entry) else files).add(path)
+        folders.update(path.parents)
 
 
 def _entry_fault(entry: zipfile.ZipInfo) -> str | None:
-    windows, posix = PureWindowsPath(entry.filename), _place(entry)
+    windows, posix = PureWindowsPath(entry.filename), _target_path(entry)
     if windows.drive or windows.root or posix.is_absolute():
         return "has an absolute name"
     if ".." in posix.parts:
@@ -118,7 +115,7 @@ def _is_folder(entry: zipfile.ZipInfo) -> bool:
     return entry.filename.endswith(("/", "\\"))
 
 
-def _place(entry: zipfile.ZipInfo) -> PurePosixPath:
+def _target_path(entry: zipfile.ZipInfo) -> PurePosixPath:
     return PurePosixPath(entry.filename.replace("\\", "/"))  # some Windows programs write backslashes
 
 
@@ -137,7 +134,7 @@ def _write(
 ) -> None:
     left = max_bytes
     for entry in entries:
-        target = folder / _place(entry)
+        target = folder / _target_path(entry)
         if _is_folder(entry):
             target.mkdir(parents=True, exist_ok=True)
             continue
@@ -146,5 +143,5 @@ def _write(
             while block := packed.read(_BLOCK_BYTES):
                 left -= len(block)
                 if left < 0:
-                    raise zipfile.BadZipFile("it holds more than its directory tells")
+                    raise zipfile.BadZipFile("it holds more than its directory claims")
                 file.write(block)

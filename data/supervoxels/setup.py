@@ -17,12 +17,12 @@ try:
 except ImportError as error:
     sys.exit(f"error: {error.name} is missing; run 'pip install -r requirements.txt' first")
 
-# Identical results on every machine: no fused multiply-add, no reassociation, whatever CFLAGS ask for.
+# Identical results on every machine: no fused multiply-add, no reassociation, whatever CFLAGS says.
 FLAGS = {"unix": ["-O3", "-fno-fast-math", "-ffp-contract=off"], "msvc": ["/O2", "/fp:precise"]}
 
 
 class BuildExtension(build_ext):
-    """Build with our flags, and say plainly what is missing when that fails."""
+    """Build with our flags, and report a missing compiler."""
 
     def build_extensions(self) -> None:
         """Compile; exits with one line when there is no C compiler."""

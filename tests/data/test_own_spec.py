@@ -69,7 +69,7 @@ def test_name_and_labels_are_enough(read):
 def test_the_command_names_the_dataset_and_another_name_inside_is_remarked_on(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"name": "Dataset004 Hips", "labels": FULL["labels"]}))
     with pytest.warns(
-        Remark, match=r"dataset\.json: its name \"Dataset004 Hips\" is passed over, .* called Knees"
+        Remark, match=r"dataset\.json: its name \"Dataset004 Hips\" is ignored, .* named Knees"
     ):
         own = read_dataset_json(tmp_path / "dataset.json", name="Knees")
     assert own.spec.name == "Knees"
@@ -148,7 +148,7 @@ def test_everything_wrong_is_told_at_once_one_line_each(read):
         ({"name": "123"}, r"read as a number or literal, such as 123, 1e5 or True, got \"123\""),
         ({"assume_orientation": "RAR"}, r"assume_orientation must be three letters, one of each of L/R"),
         ({"name": 3}, r"name must be"),
-        ({"labels": {}}, r"labels must be given"),
+        ({"labels": {}}, r"labels must be name: id"),
         ({"labels": {"background": 0}}, r"must list an organ beside background"),
         ({"labels": {"a": 0, "b": 1}}, r"0 must be 'background' and nothing else, got 'a': 0"),
         ({"labels": {"background": 1}}, r"0 must be 'background' and nothing else, got 'background': 1"),
@@ -156,12 +156,12 @@ def test_everything_wrong_is_told_at_once_one_line_each(read):
         ({"labels": {"a": True}}, r"'a' must be a whole number of 0 to 254, got true"),
         ({"labels": {"a": "1"}}, r"'a' must be a whole number of 0 to 254, got \"1\""),
         ({"labels": {"left hip": 1, "Left_Hip": 2}}, r"names must differ in file names"),
-        ({"labels": {"a:b": 1}}, r"names must do for file names"),
-        ({"labels": {".a": 1}}, r"names must do for file names"),
-        ({"labels": {" a": 1}}, r"names must do for file names"),
-        ({"labels": {"": 1}}, r"names must do for file names"),
-        ({"labels": {"a\nb": 1}}, r"names must do for file names"),
-        ({"labels": {"a" * 61: 1}}, r"names must do for file names"),
+        ({"labels": {"a:b": 1}}, r"names must be valid in file names"),
+        ({"labels": {".a": 1}}, r"names must be valid in file names"),
+        ({"labels": {" a": 1}}, r"names must be valid in file names"),
+        ({"labels": {"": 1}}, r"names must be valid in file names"),
+        ({"labels": {"a\nb": 1}}, r"names must be valid in file names"),
+        ({"labels": {"a" * 61: 1}}, r"names must be valid in file names"),
         ({"regions_class_order": [1, 2]}, r"got nnU-Net's regions"),
         ({"channel_names": {}}, r"channel_names must name one channel"),
         ({"file_ending": ".mha"}, r"file_ending must be one of \.nii\.gz, \.nii, got \"\.mha\""),
@@ -191,8 +191,8 @@ def test_everything_wrong_is_told_at_once_one_line_each(read):
         ({"test_labels": [1], "organ_groups": [[1], [3]]}, r"organ_groups must be .* some of 1, each once"),
         ({"organ_groups": [[1], [1, 3]]}, r"organ_groups must be a list of groups without common members"),
         ({"organ_groups": [1, 3]}, r"organ_groups must be"),
-        ({"supervoxel_min_vox": 3}, r"supervoxel_min_vox is no key, supervoxel_min_size_vox is"),
-        ({"testlabels": [1]}, r"testlabels is no key, test_labels is"),
+        ({"supervoxel_min_vox": 3}, r"unknown key supervoxel_min_vox, did you mean supervoxel_min_size_vox"),
+        ({"testlabels": [1]}, r"unknown key testlabels, did you mean test_labels"),
     ],
 )
 def test_wrong_values_are_refused_with_what_they_must_be(read, changes, words):

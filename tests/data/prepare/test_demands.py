@@ -254,7 +254,7 @@ def write_nnunet(folder, cases, *, test_cases=(), **values):
 def test_nnunets_test_images_train_without_labels_and_come_last(tmp_path, capsys):
     write_nnunet(tmp_path / "raw", ["case_10", "case_9"], test_cases=["case_1"], name="Dataset007 Belly")
     assert prepare(tmp_path) == 0
-    assert 'its name "Dataset007 Belly" is passed over, the dataset is called Own' in capsys.readouterr().out
+    assert 'its name "Dataset007 Belly" is ignored, the dataset is named Own' in capsys.readouterr().out
     names = json.loads((tmp_path / "out/cases.json").read_text())["scans"]
     assert names == {"0": "case_9", "1": "case_10", "2": "case_1"}
     labels = (tmp_path / "out/volumes").glob("label_*.nii.gz")

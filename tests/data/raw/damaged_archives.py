@@ -108,7 +108,7 @@ ARCHIVES = [
         "zip: too large",
         "Hips",
         _with_entry("big.bin", bytes(5_000_000)),
-        r"at most 0\.00105 GB, its directory tells of 0\.00502 GB",
+        r"at most 0\.00105 GB, its directory claims 0\.00502 GB",
     ),
     ("zip: size that is a lie", "Hips", _lying_size, r"download\.zip: must be a whole zip file"),
     ("zip: too many entries", "Hips", _many_entries, r"must hold at most 500 entries, got 6\d\d"),

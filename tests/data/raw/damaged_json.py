@@ -20,8 +20,8 @@ JSON = [
     ),
     ("dataset.json no JSON", "Hips", _text('{"name": "Hips",'), r"dataset\.json: must be JSON"),
     ("dataset.json a list", "Hips", _text("[1, 2]"), r"dataset\.json: must be a JSON object"),
-    ("key twice", "Hips", _text('{"name": "Hips", "name": "Hips"}'), r"duplicate keys name"),
-    ("key misspelt", "Hips", _json(spacing_m=[4, 2, 2]), r"spacing_m is no key, spacing_mm is"),
+    ("key twice", "Hips", _text('{"name": "Hips", "name": "Hips"}'), r"keys must stand once, got name"),
+    ("key misspelt", "Hips", _json(spacing_m=[4, 2, 2]), r"unknown key spacing_m, did you mean spacing_mm"),
     (
         "orientation to assume that is none",
         "Hips",
@@ -56,7 +56,7 @@ JSON = [
         "organ name that is a path",
         "Hips",
         _json(labels={"background": 0, "../a": 1, "b": 3}),
-        r"names must do for file names",
+        r"names must be valid in file names",
     ),
     (
         "two organs of one id",

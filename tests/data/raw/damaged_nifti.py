@@ -373,7 +373,7 @@ NIFTI = [
         "second channel",
         "Hips",
         _also_as("image_files", "hip_8_0001.nii.gz"),
-        r"hip_8_0001\.nii\.gz: only one channel is read",
+        r"hip_8_0001\.nii\.gz: only the channel _0000 is read",
     ),
     (
         "image without a channel number",

@@ -64,7 +64,7 @@ def test_nothing_is_written_where_the_directory_tells_of_too_much(tmp_path, monk
 def test_writing_stops_where_more_comes_out_than_was_told(tmp_path, monkeypatch):
     archive = _archive(tmp_path, a=bytes(10))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: io.BytesIO(bytes(5000)))
-    with pytest.raises(UserError, match="holds more than its directory tells"):
+    with pytest.raises(UserError, match="holds more than its directory claims"):
         unpack(archive, tmp_path / "into", max_bytes=4000)
     assert os.listdir(tmp_path) == ["a.zip"]
 
