@@ -64,7 +64,7 @@ def orientation() -> Rule:
     """Require three letters such as LPS."""
 
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or not set(value) <= set("LRPASI") or not is_orientation(value):
+        if not isinstance(value, str) or not is_orientation(value):
             raise ValueError
         return value
 

@@ -175,7 +175,7 @@ def _uneven_distances(ordered: Sequence[SliceHeader]) -> list[str]:
     steps = offsets @ normal
     pairs = [f"{low.path} and {high.path.name}" for low, high in pairwise(ordered)]
     if steps.min() < SAME_POSITION_MM:
-        return [f"{pairs[steps.argmin()]}: slices must have different positions; keep one of them"]
+        return [f"{pairs[steps.argmin()]}: slices must differ in position, got the same; keep one of them"]
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: a missing slice widens steps
     uneven = np.flatnonzero(np.abs(steps - usual) > UNEVEN_SHARE * usual)
     if len(uneven):

@@ -54,7 +54,7 @@ def test_what_was_done_is_told(raw_cmr, tmp_path, capsys):
     preparation.prepare_dataset(config_of(raw_cmr, tmp_path / "CMR"), progress=False)
     told = capsys.readouterr().out
     assert f"CMR: {raw_cmr}, 3 scans -> {tmp_path}/CMR/cmr_MR_normalized" in told
-    assert "remark: left out, without labels behind patient 10: patient36_C0.nii.gz" in told
+    assert "remark: left out, without labels after patient 10: patient36_C0.nii.gz" in told
     assert "3 scans checked, no problem" in told
     assert "volumes: 3 made, 0 up to date\nsupervoxels: 3 made, 0 up to date, 0 of others kept\n" in told
     rows = [line.split() for line in told.splitlines() if line.split()[1:2] and "patient" in line.split()[1]]

@@ -64,7 +64,7 @@ def test_supervoxels_of_others_are_kept_while_their_images_are(place, capsys):
     prepare(place)
     assert "supervoxels: 0 made, 2 up to date, 1 of others kept" in capsys.readouterr().out
     change_image(place, 3)
-    with pytest.raises(UserError, match=r"superpix-MIDDLE_3\.nii\.gz: .* its image is about to be"):
+    with pytest.raises(UserError, match=r"superpix-MIDDLE_3\.nii\.gz: .* its image is about to change"):
         prepare(place)
     assert theirs.read_bytes() == before
     prepare(place, force=True)

@@ -255,7 +255,7 @@ DICOM = [
         "slice copied under another name",
         "CHAOST2",
         _copied_slice,
-        r"lie at different places, got the same; keep one",
+        r"differ in position, got the same; keep one",
     ),
     (
         "slice 1 mm off along the stack",

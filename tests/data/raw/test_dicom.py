@@ -61,7 +61,7 @@ def test_even_distances_are_fine_within_rounding(heights):
         ((40, 32, 16, 8, 0), "2.dcm and 1.dcm", "got 16.00 mm", "restore the slices"),
         ((0, 8, 24, 32, 48), "1.dcm and 2.dcm", "got 16.00 mm (and 1 more such gaps)", "restore"),
         ((0, 8, 16.3, 24, 32), "1.dcm and 2.dcm", "got 8.30 mm (and 1 more such gaps)", "evenly"),
-        ((0, 8, 16, 16, 24), "2.dcm and 3.dcm", "different places, got the same", "keep one of them"),
+        ((0, 8, 16, 16, 24), "2.dcm and 3.dcm", "differ in position, got the same", "keep one of them"),
         ((0, 5, 15), "1.dcm and 2.dcm", "5.00 mm apart as most are, got 10.00 mm", "restore the slices"),
         ((3, 3, 3), "0.dcm and 1.dcm", "got the same", "keep one of them"),
     ],

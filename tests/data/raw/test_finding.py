@@ -102,7 +102,7 @@ def test_cmr_ids_are_the_patients_and_values_become_labels(tmp_path):
     assert (volume.label_map == written[3].label_map).all()
     assert (volume.image == written[3].image).all()
     assert volume.geometry.same_grid(written[3].geometry)
-    assert found.remarks == ("left out, without labels behind patient 30: patient36_C0.nii.gz",)
+    assert found.remarks == ("left out, without labels after patient 30: patient36_C0.nii.gz",)
 
 
 def test_own_ids_count_nnunets_cases_by_the_numbers_in_their_names(tmp_path):
