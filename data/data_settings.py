@@ -39,15 +39,8 @@ def _path_keys(class_name: str, data_dir_type: Any, data_dir: Any) -> type:
     return make_dataclass(class_name, keys, frozen=True)
 
 
-_OwnPaths = _path_keys(
-    "OwnPaths",
-    str | None,
-    key(
-        None,
-        optional(text()),
-        "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`",
-    ),
-)
+_own_data_dir = "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`"
+_OwnPaths = _path_keys("OwnPaths", str | None, key(None, optional(text()), _own_data_dir))
 
 # Folders; relative ones start at the current folder. The scripts start at the repository.
 PathConfig = make_dataclass(
@@ -90,16 +83,12 @@ class PrepareConfig:
         None, optional(whole(1, 256)), "scans processed at once; None: one per core"
     )
     check: bool = key(False, flag(), "only check the download; write nothing")
-    force: bool = key(False, flag(), "make all volumes anew, and replace what others made")
+    force: bool = key(False, flag(), "rebuild all volumes, and replace foreign files")
 
     @property
     def folder(self) -> Path:
         """Folder that holds the volumes folder."""
         return Path(self.data_dir or default_data_dir(self.dataset))
-
-    def volumes_dir_of(self, spec: DatasetSpec) -> Path:
-        """Return the folder of the dataset's volumes."""
-        return self.folder / spec.volumes_folder
 
     def layout_of(self, spec: DatasetSpec) -> DatasetLayout:
         """Return the paths of the dataset's files."""

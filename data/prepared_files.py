@@ -62,11 +62,8 @@ def read_prepared_files(
     Raises:
         UserError: a file is damaged, grids differ, a label is unknown, or supervoxel ids are invalid.
     """
-    image_path, image = layout.image_path(scan_id), None
-    if with_image:
-        image, geometry = read_volume(image_path)
-    else:
-        geometry = read_geometry(image_path)
+    path = layout.image_path(scan_id)
+    image, geometry = read_volume(path) if with_image else (None, read_geometry(path))
     label_map = supervoxels = None
     if with_labels and layout.label_path(scan_id).is_file():
         label_map = _read_label_map(layout, scan_id, geometry)

@@ -54,28 +54,27 @@ class Preparation:
     size_px: tuple[int, int] | None = None
 
     def __post_init__(self):
+        window, percentile, factor = self.window, self.clip_percentile, self.in_plane_factor
+        spacing_mm, size_px = self.spacing_mm, self.size_px
+        letters = [each for each in (self.assume_orientation, self.orientation) if each is not None]
         demands = {
-            "orientations must name each patient axis once": all(
-                letters is None or is_orientation(letters)
-                for letters in (self.assume_orientation, self.orientation)
-            ),
-            "window must be (low, high) with low < high": self.window is None
-            or self.window[0] < self.window[1],
-            "clip_percentile must lie in 0..100": self.clip_percentile is None
-            or 0 < self.clip_percentile <= 100,
-            "rescale_to needs a window": self.rescale_to is None or self.window is not None,
+            "orientations must name each patient axis once": all(map(is_orientation, letters)),
+            "window must be (low, high) with low < high": window is None or window[0] < window[1],
+            "clip_percentile must lie in 0..100": percentile is None or 0 < percentile <= 100,
+            "rescale_to needs a window": self.rescale_to is None or window is not None,
             "border_px must not be negative": self.border_px >= 0,
-            "in_plane_factor must be positive": self.in_plane_factor is None or self.in_plane_factor > 0,
-            "spacing_mm must be three positive numbers": self.spacing_mm is None
-            or (len(self.spacing_mm) == 3 and min(self.spacing_mm) > 0),
-            "in_plane_factor and spacing_mm exclude each other": self.in_plane_factor is None
-            or self.spacing_mm is None,
-            "size_px must be two positive numbers": self.size_px is None
-            or (len(self.size_px) == 2 and min(self.size_px) > 0),
+            "in_plane_factor must be positive": factor is None or factor > 0,
+            "spacing_mm must be three positive numbers": _are_positive(spacing_mm, length=3),
+            "in_plane_factor and spacing_mm exclude each other": factor is None or spacing_mm is None,
+            "size_px must be two positive numbers": _are_positive(size_px, length=2),
         }
         for demand, holds in demands.items():
             if not holds:
                 raise ValueError(f"preparation: {demand}, got {self}")
+
+
+def _are_positive(numbers: tuple[float, ...] | None, *, length: int) -> bool:
+    return numbers is None or (len(numbers) == length and min(numbers) > 0)
 
 
 def prepare_volume(

@@ -10,28 +10,28 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class AugmentationRanges:
-    """How strongly training slices are changed; every value is drawn uniformly.
+    """Ranges of the augmentation, sampled uniformly.
 
     Attributes:
-        rotation_deg: largest rotation either way.
-        shift_px: largest shift either way along each axis, at 256 x 256.
-        shear_deg: largest shear either way (of the vertical axis).
-        scale: smallest and largest isotropic scale; above 1 enlarges.
+        rotation_deg: maximum rotation in either direction.
+        shift_px: maximum shift in either direction along each axis, at 256 x 256.
+        shear_deg: maximum shear in either direction (of the vertical axis).
+        scale: minimum and maximum isotropic scale; above 1 enlarges.
         elastic_sigma_px: Gaussian that smooths the displacement noise, at 256 x 256.
-        elastic_amplitude: factor on the smoothed noise (uniform in -1..1 before smoothing); 0 switches it
-            off. 10 with a sigma of 5 px moves pixels by 0.33 px (standard deviation per axis).
-        gamma: smallest and largest exponent on intensities mapped to 0..1.
-        contrast: smallest and largest factor on the deviation from the slice's mean; (1, 1) switches it off.
-        brightness: largest shift of intensities either way, in standard deviations of the scan (images are
-            z-scored); 0 switches it off.
-        bias: largest magnitude of the logarithm of a smooth field of factors (see
-            `dataloaders.intensities.sample_bias_field`); 0 switches it off. 0.4 is a field that dims to
-            67 % or brightens to 149 % where it is strongest.
-        noise: largest standard deviation of Gaussian noise, in standard deviations of the scan; the actual
-            one lies in 0..noise; 0 switches it off.
+        elastic_amplitude: factor on the smoothed noise (uniform in -1..1 before smoothing); 0 disables it.
+            10 with a sigma of 5 px moves pixels by 0.33 px (standard deviation per axis).
+        gamma: minimum and maximum exponent on intensities mapped to 0..1.
+        contrast: minimum and maximum factor on the deviation from the slice's mean; (1, 1) disables it.
+        brightness: maximum shift of intensities in either direction, in standard deviations of the scan
+            (images are z-scored); 0 disables it.
+        bias: maximum magnitude of the logarithm of a smooth field of factors (see
+            `dataloaders.intensities.sample_bias_field`); 0 disables it. 0.4 is a field that dims to 67 % or
+            brightens to 149 % at its extremes.
+        noise: maximum standard deviation of Gaussian noise, in standard deviations of the scan; 0 disables
+            it.
 
     Raises:
-        UserError: a range that cannot be drawn from, on construction.
+        UserError: a range is invalid, on construction.
     """
 
     rotation_deg: float = 5.0
@@ -66,7 +66,7 @@ class AugmentationRanges:
         for name in ("scale", "gamma", "contrast"):
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
-                raise UserError(f"{name}={(low, high)}: must be (smallest, largest), both finite and above 0")
+                raise UserError(f"{name}={(low, high)}: must be (minimum, maximum), both finite and above 0")
 
     @classmethod
     def none(cls) -> "AugmentationRanges":
@@ -76,17 +76,16 @@ class AugmentationRanges:
 
 @dataclass(frozen=True)
 class EpisodeConfig:
-    """What episodes are made of.
+    """Content of the episodes.
 
     Attributes:
-        seed: with an episode's index, all that its content depends on; at least 0.
+        seed: of the episodes, each a function of seed and index; at least 0.
         n_episodes: length of the data set.
         n_shots: support slices per episode.
-        max_gap: largest step between neighbouring slices of an episode, which is the same for all of them;
-            1: consecutive slices.
-        min_size_px: least area of the target in one of the slices, at 256 x 256; scales with `H * W`.
+        max_gap: maximum step between neighbouring slices of an episode, constant within it; 1: consecutive.
+        min_size_px: minimum area of the target in one of the slices, at 256 x 256; scales with `H * W`.
         augmentation: strength of the augmentation.
-        use_gt: manual labels take the supervoxels' place.
+        use_gt: train on manual labels instead of supervoxels.
         train_labels: with `use_gt`, the labels to train on: the dataset's labels outside the test labels.
         exclude_labels: setting II's test organs, whose slices are never used; empty for setting I.
         exclude_rule: "any": slices with at least one of them are excluded; "all": only those with every one.
@@ -107,14 +106,14 @@ class EpisodeConfig:
     exclude_rule: str = "any"
 
     def __post_init__(self) -> None:
-        least = {"seed": 0, "n_episodes": 1, "n_shots": 1, "max_gap": 1, "min_size_px": 1}
-        for name, bound in least.items():
+        minima = {"seed": 0, "n_episodes": 1, "n_shots": 1, "max_gap": 1, "min_size_px": 1}
+        for name, bound in minima.items():
             if not getattr(self, name) >= bound:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {bound}")
         if self.exclude_rule not in ("any", "all"):
             raise UserError(f"exclude_rule={self.exclude_rule}: must be any or all")
         if self.use_gt and not self.train_labels:
-            raise UserError("use_gt=True: no label is left to train on; take some out of test_label")
+            raise UserError("use_gt=True: no label is left to train on; remove some from test_label")
         if any(label < 1 for label in (*self.train_labels, *self.exclude_labels)):
             raise UserError(
                 f"train_labels={self.train_labels}, exclude_labels={self.exclude_labels}: must be at least 1"
@@ -133,7 +132,7 @@ class EpisodeConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What a training episode is."""
+    """Keys of training episodes."""
 
     exclude_rule: str = key(
         "any", one_of("any", "all"), "setting 2 drops slices that contain any, or all, of the excluded organs"
@@ -172,12 +171,12 @@ class TaskConfig:
 
     @property
     def augmentation(self) -> AugmentationRanges:
-        """How strongly slices are augmented."""
+        """Ranges of the augmentation."""
         return AugmentationRanges(
             **{entry.name: getattr(self, entry.name) for entry in fields(AugmentationRanges)}
         )
 
     def episode_config(self, **more: Any) -> EpisodeConfig:
-        """Say what episodes are made of; `more` are the fields that no key here sets."""
+        """Return the content of episodes; `more` are the fields without a key here."""
         own = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
         return EpisodeConfig(**own, augmentation=self.augmentation, **more)

@@ -104,5 +104,5 @@ def add_noise(images: np.ndarray, deviation: float, generator: np.random.Generat
 
 def _half_waves(length: int) -> np.ndarray:
     """Return `cos(pi i u)` for i up to _MAX_HALF_WAVES at `length` pixel centres."""
-    places = (np.arange(length) + 0.5) / length
-    return np.cos(np.pi * np.arange(_MAX_HALF_WAVES + 1)[:, None] * places).astype(np.float32)
+    centres = (np.arange(length) + 0.5) / length
+    return np.cos(np.pi * np.arange(_MAX_HALF_WAVES + 1)[:, None] * centres).astype(np.float32)

@@ -21,14 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in asdict(defaults).items():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=value, help="default: %(default)s")
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        settings = PhantomSettings(**{name: getattr(chosen, name) for name in asdict(defaults)})
-        ids = make_phantom(chosen.data_dir, settings, n_scans=chosen.n_scans)
+        settings = PhantomSettings(**{name: getattr(options, name) for name in asdict(defaults)})
+        ids = make_phantom(options.data_dir, settings, n_scans=options.n_scans)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"PHANTOM: {len(ids)} scans in {chosen.data_dir}")
+    print(f"PHANTOM: {len(ids)} scans in {options.data_dir}")
     return 0
 
 

@@ -98,7 +98,7 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
             dataset = with_known_min_size(find_raw(config.dataset, source.folder), config)
             print(
                 f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> "
-                f"{'checking only' if config.check else config.volumes_dir_of(dataset.spec)}",
+                f"{'checking only' if config.check else config.layout_of(dataset.spec).volumes_dir}",
                 flush=True,
             )
             with rewritten_remarks(source.with_archive_path):

@@ -38,10 +38,11 @@ class _Task:
 
 def find_outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawScan]:
     """List the scans whose volumes are missing or out of date."""
+    recipes = [make_recipe(dataset.spec, dataset.preparation_of(scan)) for scan in dataset.scans]
     return [
         scan
-        for scan in dataset.scans
-        if not is_current(layout, scan.scan_id, _recipe_of(dataset, scan), scan=scan)
+        for scan, recipe in zip(dataset.scans, recipes, strict=True)
+        if not is_current(layout, scan.scan_id, recipe, scan=scan)
     ]
 
 
@@ -103,20 +104,12 @@ def _prepare_one(task: _Task) -> None:
     scan, dataset, path = task.scan, task.dataset, task.scan.image_files[0]
     with scan_errors(scan.scan_id, path, "prepare", path.parent, task.layout.volumes_dir):
         raw = hash_raw_files(scan)  # first: a change during reading must be detected later
-        volume = dataset.read(scan)
+        volume, preparation = dataset.read(scan), dataset.preparation_of(scan)
         image, label_map, geometry = prepare_volume(
-            volume.image,
-            volume.label_map,
-            volume.geometry,
-            dataset.preparation_of(scan),
-            labels=tuple(dataset.spec.labels),
+            volume.image, volume.label_map, volume.geometry, preparation, labels=dataset.spec.labels
         )
-        record = {"recipe": _recipe_of(dataset, scan), "name": scan.name, "raw": raw}
+        record = {"recipe": make_recipe(dataset.spec, preparation), "name": scan.name, "raw": raw}
         _write(task.layout, scan.scan_id, record=record, image=image, label_map=label_map, geometry=geometry)
-
-
-def _recipe_of(dataset: RawDataset, scan: RawScan) -> dict:
-    return make_recipe(dataset.spec, dataset.preparation_of(scan))
 
 
 def _write(

@@ -81,13 +81,14 @@ def find_own(root: Path, name: str) -> RawDataset:
             )
         files = _nnunet_files(folder, own)
         files.unused += filter(_looks_like_scan, beside)
-        names = sorted(files.images)
-        scans = [_scan(files, key, scan_id=position, name=key.name) for position, key in enumerate(names)]
+        keys = {position: (case, case.name) for position, case in enumerate(sorted(files.images))}
     else:
         files = _numbered_files(beside if is_beside else list_files(folder), own)
-        scans = [
-            _scan(files, number, scan_id=number, name=f"image_{number}") for number in sorted(files.images)
-        ]
+        keys = {number: (number, f"image_{number}") for number in sorted(files.images)}
+    scans = [
+        make_scan(scan_id, scan_name, image=files.images[key], label=files.labels.get(key))
+        for scan_id, (key, scan_name) in keys.items()
+    ]
     if not scans:
         raise UserError(
             f"{folder}: must hold imagesTr/<case>_0000{own.file_ending} or image_<id>{own.file_ending}, got "
@@ -151,29 +152,21 @@ def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
     ]
 
 
-def _scan(files: _Files, key: object, *, scan_id: int, name: str) -> RawScan:
-    return make_scan(scan_id, name, image=files.images[key], label=files.labels.get(key))
-
-
 def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
     """Find nnU-Net's cases."""
     files = _Files()
     for position, images_name in enumerate(("imagesTr", "imagesTs")):
-        images = _scans_in(folder / images_name, files, own)
-        cases = {
-            path: match and match.groups() for path in images for match in [_CHANNEL.fullmatch(_stem(path))]
-        }
-        files.problems += [
-            f"{path}: images must be named <case>_0000{own.file_ending}; rename it"
-            for path, case in cases.items()
-            if case is None
-        ]
-        files.problems += [
-            f"{path}: only the channel _0000 is read; merge the channels or remove this file"
-            for path, case in cases.items()
-            if case and case[1] != "0000"
-        ]
-        valid = {path: _Case(position, case[0]) for path, case in cases.items() if case and case[1] == "0000"}
+        valid = {}
+        for path in _scans_in(folder / images_name, files, own):
+            match = _CHANNEL.fullmatch(_stem(path))
+            if match is None:
+                hint = f"images must be named <case>_0000{own.file_ending}; rename it"
+                files.problems.append(f"{path}: {hint}")
+            elif match[2] != "0000":
+                hint = "only the channel _0000 is read; merge the channels or remove this file"
+                files.problems.append(f"{path}: {hint}")
+            else:
+                valid[path] = _Case(position, match[1])
         grouped, faults = group_files(valid, valid.get)
         files.images |= grouped
         files.problems += faults

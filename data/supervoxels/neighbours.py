@@ -8,21 +8,9 @@ from util.errors import UserError
 
 # Steps (z, y, x) to those of the 26 neighbours that follow in raster order. Their order breaks ties between
 # edges of equal weight, before the raster order of the edge's first voxel.
-DIRECTIONS = (
-    (0, 0, 1),
-    (0, 1, 0),
-    (0, 1, 1),
-    (0, 1, -1),
-    (1, 0, 0),
-    (1, 0, 1),
-    (1, 0, -1),
-    (1, 1, 0),
-    (1, -1, 0),
-    (1, 1, 1),
-    (1, 1, -1),
-    (1, -1, 1),
-    (1, -1, -1),
-)
+DIRECTIONS = ((0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, -1))  # within the slice
+DIRECTIONS += ((1, 0, 0), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))  # to faces and edges of the next one
+DIRECTIONS += ((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1))  # to its corners
 
 IN_PLANE_TOLERANCE = 0.01
 
