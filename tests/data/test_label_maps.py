@@ -58,7 +58,7 @@ def test_values_of_neither_numbering_are_refused_as_they_are_in_the_file(values,
     ("value", "text"),
     [(np.float32(0.9999999), "0.9999999"), (np.float64(2.5), "2.5"), (7, "7"), (np.float32(1), "1")],
 )
-def test_a_value_is_written_so_that_it_can_be_told_from_its_neighbours(value, text):
+def test_a_value_is_written_so_that_it_differs_from_its_neighbours(value, text):
     assert format_value(value) == text
 
 

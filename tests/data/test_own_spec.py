@@ -127,7 +127,7 @@ def test_the_example_in_the_module_is_valid(read):
     assert own.spec.organ_groups == ((1,), (2,))
 
 
-def test_everything_wrong_is_told_at_once_one_line_each(read):
+def test_all_problems_are_reported_at_once_one_line_each(read):
     with pytest.raises(UserError) as raised:
         read({"name": "a b", "labels": {"background": 0, "x": 300, "y/z": 1}, "size_px": [0, 9], "clip": 3})
     lines = str(raised.value).splitlines()
@@ -203,6 +203,6 @@ def test_wrong_values_are_refused_with_what_they_must_be(read, changes, words):
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.json: cannot be read \(No such file"):
         read_dataset_json(tmp_path / "dataset.json")

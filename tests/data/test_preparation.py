@@ -148,7 +148,7 @@ def test_a_label_that_links_to_nowhere_is_named(tmp_path):
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 
 
-def test_changed_volumes_are_told_of(phantom):
+def test_changed_volumes_are_reported(phantom):
     before = hash_volumes(phantom)
     for known in (before, None):
         assert describe_change(known, before) == []

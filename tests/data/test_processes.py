@@ -54,7 +54,7 @@ def test_the_first_failure_ends_the_call_with_its_own_error(n_workers):
         run(int, ["1", "x", "3"], n_workers=n_workers)
 
 
-def test_a_worker_that_dies_is_told_with_what_was_done_and_the_way_out():
+def test_a_worker_that_dies_is_reported_with_the_work_and_a_hint():
     with pytest.raises(UserError, match=r"^counting: a worker died.*fewer than 2 workers$"):
         run(os._exit, [3, 3], n_workers=2)
 

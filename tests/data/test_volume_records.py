@@ -108,7 +108,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_whatever_changes_means_making_anew(layout, scan, change):
+def test_whatever_changes_triggers_a_rebuild(layout, scan, change):
     change(layout, scan)
     assert not current(layout, scan)
 
@@ -121,7 +121,7 @@ def test_whatever_changes_means_making_anew(layout, scan, change):
         {"image_files": ("label",), "label_files": ("image",)},
     ],
 )
-def test_other_raw_files_mean_making_anew(layout, scan, changes):
+def test_other_raw_files_trigger_a_rebuild(layout, scan, changes):
     by_name = {"image": scan.image_files[0], "label": scan.label_files[0]}
     changed = {role: tuple(by_name[name] for name in names) for role, names in changes.items()}
     assert not current(layout, replace(scan, **changed))
@@ -145,7 +145,7 @@ def test_a_scan_without_labels_is_current_as_long_as_there_is_no_label_map(layou
         (replace(SPEC, name="OTHER"), PREPARATION),
     ],
 )
-def test_other_parameters_mean_making_anew(layout, scan, spec, preparation):
+def test_other_parameters_trigger_a_rebuild(layout, scan, spec, preparation):
     assert not current(layout, scan, make_recipe(spec, preparation))
 
 
@@ -154,7 +154,7 @@ def test_organs_of_other_names_do_not(layout, scan):
     assert current(layout, scan, make_recipe(renamed, PREPARATION))
 
 
-def test_another_version_of_the_code_means_making_anew(layout, scan, monkeypatch):
+def test_another_version_of_the_code_triggers_a_rebuild(layout, scan, monkeypatch):
     monkeypatch.setattr(volume_records, "PREPARATION_VERSION", volume_records.PREPARATION_VERSION + 1)
     assert not current(layout, scan, make_recipe(SPEC, PREPARATION))
 

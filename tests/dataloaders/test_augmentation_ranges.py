@@ -7,7 +7,7 @@ from util.errors import UserError
 
 
 @pytest.mark.parametrize("ranges", [AugmentationRanges(), AugmentationRanges.none()])
-def test_only_gamma_changes_intensities_unless_asked_for(ranges):
+def test_only_gamma_changes_intensities_unless_requested(ranges):
     assert (ranges.contrast, ranges.brightness, ranges.bias, ranges.noise) == ((1, 1), 0, 0, 0)
 
 

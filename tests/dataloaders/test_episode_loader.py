@@ -45,7 +45,7 @@ def test_the_loader_gives_the_same_batches_for_any_number_of_workers(scans):
     assert_equal_episodes({key: value[1] for key, value in per_workers[0][1].items()}, dataset[5])
 
 
-def test_a_loader_goes_on_where_an_earlier_one_stopped(scans):
+def test_a_loader_resumes_where_an_earlier_one_stopped(scans):
     dataset = EpisodeDataset(scans, replace(CONFIG, n_episodes=10))
     whole = list(make_episode_loader(dataset, batch_size=2, num_workers=0))
     rest = list(make_episode_loader(dataset, batch_size=2, num_workers=0, start_episode=6))

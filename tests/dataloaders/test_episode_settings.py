@@ -13,7 +13,7 @@ from util.errors import UserError
 CONFIG = EpisodeConfig(seed=11, n_episodes=60)
 
 
-def test_the_least_area_scales_with_the_slice(make_scan):
+def test_the_minimum_area_scales_with_the_slice(make_scan):
     # 64 x 64 is a sixteenth of 256 x 256: 200 px become 12.5.
     supervoxels = np.zeros((4, 64, 64), np.int32)
     supervoxels[:2, 0, :13] = 1

@@ -75,7 +75,7 @@ def test_the_field_attains_its_amplitude_both_ways_and_is_smooth():
     assert np.abs(logarithms[:, 21:43, 21:43]).max(axis=(1, 2)).mean() > 0.1
 
 
-def test_noise_has_the_asked_for_deviation_and_no_structure():
+def test_noise_has_the_requested_deviation_and_no_structure():
     images = np.full((2, 128, 128), 3, np.float32)
     add_noise(images, 0.25, np.random.default_rng(0))
     noise = images - 3

@@ -55,7 +55,7 @@ def test_a_scan_has_the_promised_types_and_the_files_contents(layout):
     assert scan.geometry.same_grid(GEOMETRY)
 
 
-def test_only_what_is_asked_for_is_read(layout):
+def test_only_requested_files_are_read(layout):
     layout.label_path(7).unlink()
     layout.supervoxel_path(7).unlink()
     scan = load(layout, with_labels=False, with_supervoxels=False)
@@ -133,7 +133,7 @@ def _boxes(least_vox):
 
 
 @pytest.mark.parametrize("factor", [1, 1_000_000])
-def test_supervoxels_of_a_smaller_least_size_are_refused(tmp_path, factor):
+def test_supervoxels_of_a_smaller_minimum_size_are_refused(tmp_path, factor):
     layout = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path, 48)
     geometry = replace(GEOMETRY, shape=(8, 12, 12))
     write_volume(layout.image_path(7), np.arange(1152, dtype=np.int16).reshape(8, 12, 12), geometry)

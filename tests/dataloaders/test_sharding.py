@@ -80,7 +80,7 @@ def test_what_cannot_be_dealt_out_is_refused(episodes, rank, message):
         episodes_of_rank(episodes, 2, rank=rank, n_ranks=2)
 
 
-def test_the_largest_queries_go_first_each_to_who_has_least():
+def test_the_largest_queries_go_first_each_to_the_least_loaded_rank():
     # 9 to rank 0, 7 to rank 1, 6 to rank 1 (13), 5 to rank 0 (14), 2 to rank 1 (15).
     jobs = [_job(1, 5), _job(2, 9), _job(3, 2), _job(4, 7), _job(5, 6)]
     assert _job_shares(jobs, 2) == [[(1, 1), (2, 1)], [(3, 1), (4, 1), (5, 1)]]

@@ -63,7 +63,7 @@ def test_fewer_scans_leave_no_surplus_files(tmp_path):
     assert json.loads((tmp_path / "phantom.json").read_text())["n_scans"] == 1
 
 
-def test_changed_settings_make_all_scans_anew(tmp_path):
+def test_changed_settings_rebuild_all_scans(tmp_path):
     make_phantom(tmp_path, TINY, n_scans=2, progress=False)
     before = _state(tmp_path)
     larger = PhantomSettings(image_size_px=36, min_slices=18, max_slices=18)
@@ -73,7 +73,7 @@ def test_changed_settings_make_all_scans_anew(tmp_path):
     assert not (tmp_path / VOLUMES / "image_1.nii.gz").exists()
 
 
-def test_a_new_generator_version_makes_all_scans_anew(tmp_path, monkeypatch):
+def test_a_new_generator_version_rebuilds_all_scans(tmp_path, monkeypatch):
     make_phantom(tmp_path, TINY, n_scans=1, progress=False)
     before = _state(tmp_path)
     monkeypatch.setattr(scans, "GENERATOR_VERSION", scans.GENERATOR_VERSION + 1)
@@ -165,7 +165,7 @@ def test_the_command_writes_scans_and_says_where(tmp_path, capsys):
     assert capsys.readouterr().out == f"PHANTOM: 1 scans in {tmp_path}\n"
 
 
-def test_the_command_tells_bad_input_in_one_line(tmp_path, capsys):
+def test_the_command_reports_bad_input_in_one_line(tmp_path, capsys):
     assert main(["--data-dir", str(tmp_path), "--min-slices", "3"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -66,7 +66,7 @@ def test_an_archive_is_unpacked_where_anything_may_have_changed(zipped, capsys, 
     assert f"volumes: {made} made, {3 - made} up to date" in told
 
 
-def test_problems_in_an_archive_are_told_by_its_name_and_leave_nothing(zipped):
+def test_problems_in_an_archive_are_reported_by_its_name_and_leave_nothing(zipped):
     shutil.unpack_archive(zipped / "download.zip", zipped / "download")
     raw_file(zipped, "image", 3).write_bytes(b"no image")
     shutil.make_archive(str(zipped / "download"), "zip", zipped / "download")

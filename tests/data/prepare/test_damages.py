@@ -16,7 +16,7 @@ def everything_below(folder):
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: f"{damage.dataset}: {damage.name}")
 @pytest.mark.parametrize("words", [[], ["--check"]], ids=["prepare", "check"])
-def test_a_damaged_download_is_told_in_one_line(damage, words, tmp_path, monkeypatch, capsys):
+def test_a_damaged_download_is_reported_in_one_line(damage, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("data.prepare.sources.unpack", partial(unpack, **LIMITS))
     dataset, raw = damage.make(tmp_path / "raw")
     before = everything_below(tmp_path)

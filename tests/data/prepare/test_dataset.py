@@ -26,7 +26,7 @@ from util.errors import UserError
 from util.io.image_io import read_volume, write_volume
 
 
-def test_everything_is_there_at_the_end_and_nothing_else(prepared_cmr):
+def test_all_outputs_and_nothing_else_exist_at_the_end(prepared_cmr):
     expected = {
         "cases.json",
         "fingerprint.json",
@@ -50,7 +50,7 @@ def test_cases_say_which_scan_is_which(prepared_cmr):
     }
 
 
-def test_what_was_done_is_told(raw_cmr, tmp_path, capsys):
+def test_results_are_reported(raw_cmr, tmp_path, capsys):
     preparation.prepare_dataset(config_of(raw_cmr, tmp_path / "CMR"), progress=False)
     told = capsys.readouterr().out
     assert f"CMR: {raw_cmr}, 3 scans -> {tmp_path}/CMR/cmr_MR_normalized" in told
@@ -177,7 +177,7 @@ def test_a_scan_that_fails_while_it_is_made_is_named(place, monkeypatch, error):
         prepare(place)
 
 
-def test_all_problems_of_all_scans_are_told_at_once_and_nothing_is_written(place):
+def test_all_problems_of_all_scans_are_reported_at_once_and_nothing_is_written(place):
     shutil.rmtree(place / "CMR")
     raw_file(place, "label", 2).unlink()
     image, geometry = read_volume(raw_file(place, "image", 3))
@@ -216,7 +216,7 @@ def test_a_check_looks_at_scans_that_are_prepared_already(place, capsys):
     assert "3 scans checked, 1 problem" in capsys.readouterr().out
 
 
-def test_a_border_that_leaves_nothing_is_told_before_anything_is_written(tmp_path):
+def test_a_border_that_leaves_nothing_is_reported_before_anything_is_written(tmp_path):
     (written, *_) = WRITERS["SABS"](tmp_path / "raw", n_scans=2)
     for path in (*written.image_files, *written.label_files):
         volume, geometry = read_volume(path)

@@ -177,7 +177,7 @@ def test_an_orientation_in_dataset_json_holds_for_all(tmp_path):
         assert "".join(nibabel.aff2axcodes(affine)) == "RAI"
 
 
-def test_the_least_size_of_supervoxels_is_chosen_by_the_bodies_and_stays(tmp_path, capsys):
+def test_the_minimum_size_of_supervoxels_is_chosen_by_the_bodies_and_stays(tmp_path, capsys):
     describe(tmp_path / "raw", supervoxel_min_size_vox=...)
     for scan_id in (1, 2, 3):
         write_scan(tmp_path / "raw", scan_id, *affine_of("LPS", (3, 3, 6)))
@@ -340,7 +340,7 @@ def _min_size(tmp_path):
     return json.loads((tmp_path / "out/dataset.json").read_text())["supervoxel_min_size_vox"]
 
 
-def test_the_least_size_that_was_given_last_is_the_one_that_training_takes(tmp_path):
+def test_training_uses_the_minimum_size_that_was_set_last(tmp_path):
     describe(tmp_path / "raw", supervoxel_min_size_vox=...)
     write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
     assert prepare(tmp_path) == 0
@@ -350,7 +350,7 @@ def test_the_least_size_that_was_given_last_is_the_one_that_training_takes(tmp_p
         assert (tmp_path / f"out/supervoxels_{expected}/superpix-MIDDLE_1.nii.gz").exists()
 
 
-def test_the_least_size_is_chosen_anew_for_another_spacing(tmp_path, capsys):
+def test_the_minimum_size_is_chosen_again_for_another_spacing(tmp_path, capsys):
     describe(tmp_path / "raw", supervoxel_min_size_vox=..., spacing_mm=[6, 6, 6])
     write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
     assert prepare(tmp_path) == 0

@@ -109,7 +109,7 @@ def interrupt_at(monkeypatch, position):
     return done
 
 
-def test_cut_off_before_any_renaming_nothing_is_mixed_and_the_next_call_goes_on(
+def test_cut_off_before_any_renaming_nothing_is_mixed_and_the_next_call_resumes(
     raw, expected, tmp_path, monkeypatch
 ):
     voxels = {state: voxels_of(place) for state, place in expected.items()}

@@ -125,7 +125,7 @@ def test_several_problems_cost_one_line_each(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_all_that_is_wrong_with_a_description_is_told(tmp_path, capsys):
+def test_all_problems_of_a_description_are_reported(tmp_path, capsys):
     write_json(tmp_path / "dataset.json", spacing_mm=[1, 2], size_px="large")
     assert main(["dataset=Hips", f"raw={tmp_path}", f"data_dir={tmp_path}/out"]) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -74,7 +74,7 @@ def test_what_a_killed_process_unpacked_is_removed_and_what_is_in_use_is_kept(ar
     assert [path.name for path in tmp_path.iterdir()] == ["downloads"]
 
 
-def test_a_download_that_is_not_there_is_told_with_its_full_place(tmp_path, monkeypatch):
+def test_a_missing_download_is_reported_with_its_full_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = rf"^raw=gone\.zip: no such file or folder \({tmp_path}/gone\.zip\)"
     with pytest.raises(UserError, match=message), open_source(Path("gone.zip"), beside=tmp_path):
@@ -91,7 +91,7 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(archive, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_place_that_cannot_be_written_is_told_with_the_way_out(archive, tmp_path):
+def test_an_unwritable_folder_is_reported_with_a_hint(archive, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     message = r"locked: nothing can be unpacked there .* choose another data_dir"
     with pytest.raises(UserError, match=message), open_source(archive, beside=tmp_path / "locked" / "out"):

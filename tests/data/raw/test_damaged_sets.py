@@ -17,7 +17,7 @@ def _everything_below(folder):
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])
-def test_one_damage_is_told_in_one_line_and_leaves_nothing_behind(tmp_path, damage, capfd):
+def test_one_damage_is_reported_in_one_line_and_leaves_nothing_behind(tmp_path, damage, capfd):
     dataset, raw = damage.make(tmp_path / "raw")
     before = _everything_below(tmp_path)
     capfd.readouterr()
@@ -35,12 +35,12 @@ def test_the_damages_are_many_and_each_another():
 
 
 @pytest.mark.parametrize("dataset", [*WRITERS, "numbered"])
-def test_nothing_is_told_of_a_good_set(tmp_path, dataset):
+def test_a_good_set_has_no_problems(tmp_path, dataset):
     (write_own_numbered if dataset == "numbered" else WRITERS[dataset])(tmp_path, n_scans=5)
     assert told_lines("Hips" if dataset == "numbered" else dataset, tmp_path) == []
 
 
-def test_reading_raises_what_the_check_tells(tmp_path):
+def test_reading_raises_what_the_check_reports(tmp_path):
     n_read = 0
     for number, damage in enumerate(DAMAGES):
         dataset, raw = damage.make(tmp_path / str(number) / "raw")
@@ -58,7 +58,7 @@ def test_reading_raises_what_the_check_tells(tmp_path):
     assert n_read > 50
 
 
-def test_several_damages_are_told_at_once(tmp_path):
+def test_several_damages_are_reported_at_once(tmp_path):
     written = WRITERS["SABS"](tmp_path, n_scans=4)
     written[0].image_files[0].write_bytes(b"")
     written[1].label_files[0].write_bytes(b"no")
@@ -76,7 +76,7 @@ def test_several_damages_are_told_at_once(tmp_path):
     assert lines == list(found.problems) + of_scans
 
 
-def test_both_files_of_one_scan_are_told_of(tmp_path):
+def test_both_files_of_one_scan_are_reported(tmp_path):
     written = WRITERS["CMR"](tmp_path, n_scans=1)
     written[0].image_files[0].write_bytes(b"")
     written[0].label_files[0].write_bytes(b"")

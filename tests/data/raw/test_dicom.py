@@ -66,14 +66,14 @@ def test_even_distances_are_fine_within_rounding(heights):
         ((3, 3, 3), "0.dcm and 1.dcm", "got the same", "keep one of them"),
     ],
 )
-def test_a_gap_is_told_with_the_files_around_it(heights, files, found, way_out):
+def test_a_gap_is_reported_with_the_files_around_it(heights, files, found, way_out):
     (line,) = series_problems(_headers(heights), FOLDER)
     assert files in line
     assert found in line
     assert way_out in line.split(";")[1]
 
 
-def test_the_slices_that_differ_from_most_are_told():
+def test_the_slices_that_differ_from_most_are_reported():
     headers = _headers((0, 8, 16, 24))
     headers[2] = replace(headers[2], size_px=(4, 6))
     (line,) = series_problems(headers, FOLDER)

@@ -38,7 +38,7 @@ def test_scans_are_found_above_and_inside_of_their_form(tmp_path, dataset, inner
     assert all(path.is_absolute() for scan in found.scans for path in scan.image_files)
 
 
-def test_a_single_case_can_be_given(tmp_path):
+def test_the_folder_of_a_single_case_is_accepted(tmp_path):
     write_chaos(tmp_path, n_scans=2)
     for inner in ("2", "2/T2SPIR", "2/T2SPIR/DICOM_anon"):
         assert [

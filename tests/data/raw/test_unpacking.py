@@ -35,7 +35,7 @@ def test_backslashes_part_folders(tmp_path):
     assert _contents(unpack(_archive(tmp_path, **{"a\\b.txt": b"1"}), tmp_path / "into")) == {"a/b.txt": b"1"}
 
 
-def test_an_empty_folder_may_be_there_and_a_full_one_is_left_alone(tmp_path):
+def test_an_empty_folder_may_exist_and_a_full_one_is_left_alone(tmp_path):
     archive = _archive(tmp_path, a=b"1")
     (tmp_path / "into").mkdir()
     unpack(archive, tmp_path / "into")
@@ -54,14 +54,14 @@ def test_limits_count_everything_and_allow_what_they_say(tmp_path):
     unpack(archive, tmp_path / "into", max_bytes=1000, max_entries=2)
 
 
-def test_nothing_is_written_where_the_directory_tells_of_too_much(tmp_path, monkeypatch):
+def test_nothing_is_written_if_the_directory_claims_too_much(tmp_path, monkeypatch):
     archive = _archive(tmp_path, a=bytes(1000))
     monkeypatch.setattr(unpacking.tempfile, "mkdtemp", lambda **_: pytest.fail("something was written"))
     with pytest.raises(UserError, match="must unpack to at most"):
         unpack(archive, tmp_path / "into", max_bytes=999)
 
 
-def test_writing_stops_where_more_comes_out_than_was_told(tmp_path, monkeypatch):
+def test_writing_stops_if_more_comes_out_than_claimed(tmp_path, monkeypatch):
     archive = _archive(tmp_path, a=bytes(10))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: io.BytesIO(bytes(5000)))
     with pytest.raises(UserError, match="holds more than its directory claims"):
@@ -69,7 +69,7 @@ def test_writing_stops_where_more_comes_out_than_was_told(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["a.zip"]
 
 
-def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_disk_too_small_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     archive = _archive(tmp_path, a=bytes(1000))
     usage = unpacking.shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage)
@@ -95,6 +95,6 @@ def test_nothing_stays_behind_when_writing_ends_early(tmp_path, monkeypatch, err
     assert os.listdir(tmp_path) == ["a.zip"]
 
 
-def test_a_missing_archive_is_told(tmp_path):
+def test_a_missing_archive_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"a\.zip: no such file"):
         unpack(tmp_path / "a.zip", tmp_path / "into")

@@ -65,7 +65,7 @@ def test_every_scan_gets_its_supervoxels_on_the_images_grid(layout):
         assert summary.n_supervoxels[scan_id] == expected.max() > 0
 
 
-def test_only_the_scans_asked_for_are_made(layout):
+def test_only_requested_scans_are_made(layout):
     assert generate(layout, scan_ids=[10, 2, 10]).made == (2, 10)
     assert not layout.supervoxel_path(7).exists()
 
@@ -100,7 +100,7 @@ def test_times_that_cannot_be_recorded_do_no_harm(layout, monkeypatch):
     assert generate(layout).skipped == SCAN_IDS
 
 
-def test_a_changed_image_is_segmented_anew(layout):
+def test_a_changed_image_is_segmented_again(layout):
     generate(layout)
     write_scan(layout, 7, seed=99)
     assert generate(layout).made == (7,)
@@ -137,7 +137,7 @@ def test_changed_parameters_redo_every_scan(layout, monkeypatch):
     assert generate(layout, scale=500.0).made == SCAN_IDS
 
 
-def test_another_least_size_lies_in_another_folder(layout):
+def test_another_minimum_size_lies_in_another_folder(layout):
     generate(layout)
     other = replace(layout, supervoxel_min_vox=40)
     assert generate(other).made == SCAN_IDS
@@ -145,7 +145,7 @@ def test_another_least_size_lies_in_another_folder(layout):
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_least_size_recorded_otherwise_is_refused_and_kept(layout, force):
+def test_a_minimum_size_recorded_otherwise_is_refused_and_kept(layout, force):
     other = replace(layout, supervoxel_min_vox=40)
     generate(other)
     other.supervoxels_dir.rename(layout.supervoxels_dir)
@@ -168,14 +168,14 @@ def test_what_stands_in_a_files_place_is_named_and_kept(layout):
     assert layout.supervoxel_path(2).is_symlink()
 
 
-def test_a_file_in_the_folders_place_is_told_before_anything_is_made(layout, monkeypatch):
+def test_a_file_at_the_folders_path_is_reported_before_anything_is_made(layout, monkeypatch):
     layout.supervoxel_dir.write_text("")
     monkeypatch.setattr(generation, "run_in_processes", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(UserError, match=r"path\.PHANTOM\.supervoxel_dir=.*: must be a folder, found a file"):
         generate(layout)
 
 
-def test_a_deleted_or_damaged_supervoxel_file_is_made_anew(layout):
+def test_a_deleted_or_damaged_supervoxel_file_is_rebuilt(layout):
     generate(layout)
     before = content(layout)
     layout.supervoxel_path(2).unlink()
@@ -188,7 +188,7 @@ def test_a_deleted_or_damaged_supervoxel_file_is_made_anew(layout):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "null", "{}", '{"recipe": 1}', '{"recipe": {"scale": 1}}']
 )
-def test_a_damaged_record_means_making_anew(layout, text):
+def test_a_damaged_record_triggers_a_rebuild(layout, text):
     generate(layout)
     supervoxel_records.record_path(layout.supervoxel_path(7)).write_text(text)
     assert generate(layout).made == (7,)
@@ -207,7 +207,7 @@ def test_records_hold_what_the_files_were_made_from(layout):
     assert record["supervoxels"] == vars(file_states.file_state(layout.supervoxel_path(7)))
 
 
-def test_force_makes_our_files_anew(layout):
+def test_force_rebuilds_our_files(layout):
     generate(layout)
     assert generate(layout, force=True).made == SCAN_IDS
 
@@ -267,7 +267,7 @@ def test_an_interrupt_leaves_nothing_half_written(layout, monkeypatch, stage):
     assert generate(layout).made == (7, 10)
 
 
-def test_cut_off_between_record_and_file_a_scan_is_made_anew(layout):
+def test_cut_off_between_record_and_file_a_scan_is_rebuilt(layout):
     generate(layout)
     write_scan(layout, 7, seed=99)
     old = layout.supervoxel_path(7).read_bytes()
@@ -285,7 +285,7 @@ def test_a_failure_that_is_no_users_fault_names_the_scan(layout, monkeypatch):
         generate(layout)
 
 
-def test_lack_of_memory_is_told_with_a_way_out(layout, monkeypatch):
+def test_lack_of_memory_is_reported_with_a_hint(layout, monkeypatch):
     def fail(*arguments):
         raise MemoryError
 
@@ -294,7 +294,7 @@ def test_lack_of_memory_is_told_with_a_way_out(layout, monkeypatch):
         generate(layout)
 
 
-def test_a_worker_that_dies_is_told_with_a_way_out(layout, monkeypatch):
+def test_a_worker_that_dies_is_reported_with_a_hint(layout, monkeypatch):
     monkeypatch.setattr(processes, "_init_worker", os._exit)
     with pytest.raises(UserError, match=r"worker died.*fewer than 2 workers"):
         generate(layout, n_workers=2)
@@ -346,7 +346,7 @@ def run_command(layout, *options):
     return command.main(["--dataset", "PHANTOM", *folders, "--min-size", "20", "--workers", "1", *options])
 
 
-def test_the_command_tells_what_it_did(layout, capsys):
+def test_the_command_reports_its_results(layout, capsys):
     assert run_command(layout) == 0
     counts = generate(layout).n_supervoxels
     told = ", ".join(f"{scan_id}: {counts[scan_id]}" for scan_id in SCAN_IDS)
@@ -359,7 +359,7 @@ def test_the_command_tells_what_it_did(layout, capsys):
     assert "3 made, 0 up to date, 0 foreign kept in " in capsys.readouterr().out
 
 
-def test_the_command_defaults_to_the_datasets_least_size_and_folder(layout):
+def test_the_command_defaults_to_the_datasets_minimum_size_and_folder(layout):
     assert command.main(["--dataset", "PHANTOM", "--data-dir", str(layout.data_dir), "--workers", "1"]) == 0
     assert (
         layout.data_dir / f"supervoxels_{layout.spec.supervoxel_min_vox}" / "superpix-MIDDLE_2.nii.gz"

@@ -194,7 +194,7 @@ def test_masking_cuts_segments_and_changes_no_other_border():
     assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
 
 
-def test_a_volume_below_the_least_size_is_one_segment():
+def test_a_volume_below_the_minimum_size_is_one_segment():
     assert segment(blobs((2, 4, 4)), min_size_vox=10_000).max() == 0
     assert segment([[[7.0]]], min_size_vox=10**12).tolist() == [[[0]]]
 
@@ -389,7 +389,7 @@ def test_slices_a_thousand_pixels_apart_are_refused():
 
 
 @pytest.mark.parametrize("min_size_vox", [0, -5, 2.5, math.inf])
-def test_impossible_least_sizes_are_refused(min_size_vox):
+def test_impossible_minimum_sizes_are_refused(min_size_vox):
     with pytest.raises(UserError, match="whole number of voxels above 0"):
         segment([[[1, 2]]], min_size_vox=min_size_vox)
 
