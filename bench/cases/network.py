@@ -186,7 +186,7 @@ def time_evaluation(
 
 
 def time_volume(
-    repeats: int = 1, n_organs: int = 4, find_organ_slices: int = 14, **options: Any
+    repeats: int = 1, n_organs: int = 4, organ_slices: int = 14, **options: Any
 ) -> dict[str, Any]:
     """Time the segmentation of several organs in a volume, as evaluation does.
 
@@ -199,8 +199,8 @@ def time_volume(
     segmenter = NetworkSegmenter(make_network(case.config()).to(device), precision=case.precision)
     batch = make_batch(case, case.size_px)
     support, mask = batch["support_images"][0].to(device), batch["support_masks"][0, 0].to(device)
-    starts = [organ * find_organ_slices // 2 for organ in range(n_organs)]
-    images = batch["query_images"][0].expand(starts[-1] + find_organ_slices, -1, -1, -1)
+    starts = [organ * organ_slices // 2 for organ in range(n_organs)]
+    images = batch["query_images"][0].expand(starts[-1] + organ_slices, -1, -1, -1)
     segmenter.encode([images[:1].to(device)])
 
     def run() -> None:
@@ -213,8 +213,8 @@ def time_volume(
 
         requests = [
             Request(
-                slices=torch.arange(start, start + find_organ_slices),
-                parts=torch.arange(find_organ_slices) * 3 // find_organ_slices,
+                slices=torch.arange(start, start + organ_slices),
+                parts=torch.arange(organ_slices) * 3 // organ_slices,
                 support_of=partial(support_of, organ),
             )
             for organ, start in enumerate(starts)
@@ -232,7 +232,7 @@ def time_volume(
             pass
 
     seconds = time_calls(run, repeats, warm_up=0, synchronize=_synchroniser(device))
-    result: dict[str, Any] = {"seconds": seconds, "n_slices": n_organs * find_organ_slices}
+    result: dict[str, Any] = {"seconds": seconds, "n_slices": n_organs * organ_slices}
     if device.type == "cuda":
         result["peak_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     return result

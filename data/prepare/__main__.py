@@ -69,7 +69,7 @@ def parse_words(words: Sequence[str]) -> PrepareConfig:
             values[name] = _value(name, text)
     for name, example in _EXAMPLES.items():
         if values.get(name) is None and not values.keys() - default_values(PrepareConfig).keys():
-            raise UserError(f"{name}: must be given, as {name}={example}")
+            raise UserError(f"{name}: missing key; set it, as {name}={example}")
     return parse_values(PrepareConfig, default_values(PrepareConfig) | values)
 
 

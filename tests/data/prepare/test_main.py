@@ -64,8 +64,8 @@ def test_folders_and_supervoxel_size_default_to_the_datasets():
 
 
 BAD_WORDS = {
-    "nothing": ([], "dataset: must be given, as dataset=CHAOST2"),
-    "no download": (["dataset=CMR"], "raw: must be given, as raw=downloads/CHAOS_Train_Sets.zip"),
+    "nothing": ([], "dataset: missing key; set it, as dataset=CHAOST2"),
+    "no download": (["dataset=CMR"], "raw: missing key; set it, as raw=downloads/CHAOS_Train_Sets.zip"),
     "no value": (["dataset=", "raw=scans"], "dataset='': must be CHAOST2, SABS, CMR, or a name"),
     "path for a name": (
         ["dataset=../x", "raw=scans"],
