@@ -38,14 +38,14 @@ def find_pairs(
         UserError: there are no images, or no labels.
     """
     files = list_files(root)
-    images, image_problems = group_files(files, lambda path: _number(image, path))
-    labels, label_problems = group_files(files, lambda path: _number(label, path))
+    images, image_faults = group_files(files, lambda path: _number(image, path))
+    labels, label_faults = group_files(files, lambda path: _number(label, path))
     if not images or not labels:
         raise UserError(
             f"{root}: must hold {expected}, got {len(images)} image(s) and {len(labels)} label file(s); give "
             "the folder above both"
         )
-    return images, labels, [*image_problems, *label_problems, *labels_without_image(images, labels)]
+    return images, labels, [*image_faults, *label_faults, *labels_without_image(images, labels)]
 
 
 def _number(pattern: str, path: Path) -> int | None:
