@@ -149,7 +149,7 @@ def test_all_problems_are_reported_at_once_one_line_each(read):
         ({"assume_orientation": "RAR"}, r"assume_orientation must be three letters, one of each of L/R"),
         ({"name": 3}, r"name must be"),
         ({"labels": {}}, r"labels must be name: id"),
-        ({"labels": {"background": 0}}, r"must list an organ beside background"),
+        ({"labels": {"background": 0}}, r"must list an organ besides background"),
         ({"labels": {"a": 0, "b": 1}}, r"0 must be 'background' and nothing else, got 'a': 0"),
         ({"labels": {"background": 1}}, r"0 must be 'background' and nothing else, got 'background': 1"),
         ({"labels": {"a": 255}}, r"'a' must be a whole number of 0 to 254, got 255"),
