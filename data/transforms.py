@@ -130,10 +130,10 @@ def prepared_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
     if preparation.orientation is not None:
         geometry = reorient_grid(geometry, find_reorientation(geometry, preparation.orientation))
     if preparation.border_px:
-        geometry = cut_grid(geometry, *_box_within_border(geometry.shape, preparation.border_px))
+        geometry = crop_grid(geometry, *_box_within_border(geometry.shape, preparation.border_px))
     geometry = resampled_grid(geometry, preparation)
     if preparation.size_px is not None:
-        geometry = cut_grid(geometry, *_centred_box(geometry.shape, preparation.size_px))
+        geometry = crop_grid(geometry, *_centred_box(geometry.shape, preparation.size_px))
     return geometry
 
 
@@ -151,14 +151,14 @@ def _transform(
         volume, geometry = reorient_volume(volume, turn), reorient_grid(geometry, turn)
     if preparation.border_px:
         box = _box_within_border(geometry.shape, preparation.border_px)
-        volume, geometry = cut_volume(volume, *box, fill=0), cut_grid(geometry, *box)
+        volume, geometry = crop_volume(volume, *box, fill=0), crop_grid(geometry, *box)
     fill = float(volume.min()) if fill is None else fill
     target = resampled_grid(geometry, preparation)
     if target != geometry:
         volume, geometry = resample(volume, geometry, target, fill=fill), target
     if preparation.size_px is not None:
         box = _centred_box(geometry.shape, preparation.size_px)
-        volume, geometry = cut_volume(volume, *box, fill=fill), cut_grid(geometry, *box)
+        volume, geometry = crop_volume(volume, *box, fill=fill), crop_grid(geometry, *box)
     return volume, geometry
 
 

@@ -19,7 +19,7 @@ from dataloaders.slice_assignment import (
 )
 from dataloaders.splits import check_support_position, choose_support_position
 from util.errors import UserError
-from util.evaluation.metrics import VolumeScore, overlap
+from util.evaluation.metrics import VolumeScore, dice_and_iou
 from util.io.image_io import Geometry
 
 

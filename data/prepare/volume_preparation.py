@@ -129,11 +129,11 @@ def _write(
     """
     image_path, label_path = layout.image_path(scan_id), layout.label_path(scan_id)
     with ExitStack() as files:  # closed in reverse order: the image last
-        new_image = files.enter_context(replaced_file(image_path, suffix=".nii.gz"))
+        new_image = files.enter_context(atomic_write(image_path, suffix=".nii.gz"))
         write_volume(new_image, image, geometry)
         label_state = None
         if label_map is not None:
-            new_label = files.enter_context(replaced_file(label_path, suffix=".nii.gz"))
+            new_label = files.enter_context(atomic_write(label_path, suffix=".nii.gz"))
             write_volume(new_label, label_map, geometry)
             label_state = file_state(new_label)
         state = ScanRecord(**record, image=file_state(new_image), label_map=label_state)

@@ -12,7 +12,7 @@ from dataloaders import worker_batches
 from dataloaders.episode_settings import EpisodeConfig
 from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from dataloaders.worker_batches import PackedBatch, measure_timeout_s
-from util.engine.signals import StopRequests
+from util.engine.signals import SignalHandler
 from util.errors import UserError
 
 CONFIG = EpisodeConfig(seed=11, n_episodes=8)

@@ -24,7 +24,7 @@ class OtherRankFailed(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank among the processes of a job.
+    """Identify this process among the processes of a job.
 
     Attributes:
         rank: 0 to `n_ranks - 1`, over all machines.

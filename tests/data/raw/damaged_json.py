@@ -20,7 +20,7 @@ JSON = [
     ),
     ("dataset.json no JSON", "Hips", _text('{"name": "Hips",'), r"dataset\.json: must be JSON"),
     ("dataset.json a list", "Hips", _text("[1, 2]"), r"dataset\.json: must be a JSON object"),
-    ("key twice", "Hips", _text('{"name": "Hips", "name": "Hips"}'), r"keys must stand once, got name"),
+    ("key twice", "Hips", _text('{"name": "Hips", "name": "Hips"}'), r"duplicate keys name"),
     ("key misspelt", "Hips", _json(spacing_m=[4, 2, 2]), r"unknown key spacing_m, did you mean spacing_mm"),
     (
         "orientation to assume that is none",
