@@ -262,8 +262,8 @@ class Config:
         return find_split(self.layout, self.eval_fold, **options)
 
     @property
-    def place_in_words(self) -> str:
-        """The words of a command line that name this fold's runs."""
+    def fold_overrides(self) -> str:
+        """The command-line overrides that select this fold's runs."""
         of_group = f" setting=2 organ_group={self.organ_group}" if self.setting == 2 else ""
         log_dir = "" if self.path.log_dir == PathConfig().log_dir else f" path.log_dir={self.path.log_dir}"
         return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}{log_dir}"
@@ -353,9 +353,9 @@ def make_network(config: Config) -> FewShotSeg:
 
 
 def find_former_run(config: Config) -> Path | None:
-    """Find the run that a training goes on from; None where it begins anew.
+    """Find the run that a training resumes; None if it starts anew.
 
-    A job that `torchrun` started again goes on by itself. Raises as `choose_former_run` does.
+    A job that `torchrun` restarted resumes by itself. Raises as `choose_former_run` does.
     """
     resume = config.resume or ("latest" if find_ranks().n_restarts else None)
     if resume is None:
@@ -408,7 +408,7 @@ def dataset_defaults(dataset: str, recipe: str = Config.recipe) -> dict[str, Any
 def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
     """Give sacred the chosen dataset's and recipe's defaults; what the user fixed wins over them.
 
-    Where a training goes on, its own settings are the defaults.
+    If a training resumes, its former settings are the defaults.
     """
     chosen = {name: (fixed or {}).get(name, getattr(Config, name)) for name in ("dataset", "recipe")}
     are_texts = all(isinstance(value, str) for value in chosen.values())
@@ -435,7 +435,7 @@ def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) ->
             former_settings(runs, defaults, fixed, with_present_names=_with_present_names, check=parse_config)
         )
     except (KeyError, UserError):
-        return defaults  # told with the configuration's other checks
+        return defaults  # reported by the checks of the whole configuration
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ from util.parallel.hardware import choose_kernels, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
 from util.progress import progress_bar
 
-CHECK_EVERY = 50  # steps between two looks at a GPU for numbers that are not finite
+CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers
 
 
 def check_request(config: Config) -> None:
@@ -60,8 +60,8 @@ def check_request(config: Config) -> None:
     protocol = {name: getattr(config, name) for name in ("supp_idx", "n_part", "image_size_px")}
     check_fold(config.layout, config.find_split().held_out, config.test_organs, **protocol)
     if config.sync_batchnorm and device.type != "cuda":
-        told = f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
-        raise UserError(told if former_run is None else f"{former_run / 'config.json'}: {told}")
+        message = f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
+        raise UserError(message if former_run is None else f"{former_run / 'config.json'}: {message}")
 
 
 experiment = make_experiment("training", preflight=check_request)
@@ -77,7 +77,7 @@ def main(_config: dict[str, Any], _run: Any) -> None:
 
 
 def worker_main(values: dict[str, Any], run_dir: Path) -> None:
-    """Train as another rank than the one that has the run."""
+    """Train as a rank other than the main one, which owns the run."""
     train(parse_config(values), run_dir, log=lambda name, value, step: None, info={})
 
 
@@ -94,9 +94,9 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
 
     Raises:
         UserError: data, weights, device or checkpoint are not usable, or a number stopped being finite.
-        Stopped: a signal asked for it; there is a checkpoint of the last step if there was any.
+        Stopped: a signal arrived; a checkpoint of the last step was saved, if there was one.
     """
-    with SignalHandler() as stops:
+    with SignalHandler() as signals:
         ranks = start_ranks(config.device)
         device = choose_device(config.device, ranks)
         choose_kernels(deterministic=config.deterministic, precision=config.precision, device=device)
@@ -105,17 +105,33 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
         model = place_network(config, network, device=device, ranks=ranks)
-        origin = Provenance(dataset.content_hash() if ranks.is_main else None, describe_environment(device))
-        state = make_state(config, network, device=device, origin=origin, log=log)
+        provenance = Provenance(
+            dataset.content_hash() if ranks.is_main else None, describe_environment(device)
+        )
+        state = make_state(config, network, device=device, provenance=provenance, log=log)
         _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
         if former_run is not None:
             state.resume(former_run, plain_values(config), ranks=ranks)
         data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
-        info.update(data_fingerprint=data, environment=origin.environment)
-        stops.defer()
-        provenance = {"data": data, "training_ids": dataset.scan_ids}
-        keeper = CheckpointManager(run_dir, config.checkpoint_minutes, former_run=former_run, **provenance)
-        _run_steps(config, model, state, dataset, keeper=keeper, stops=stops, device=device, ranks=ranks)
+        info.update(data_fingerprint=data, environment=provenance.environment)
+        signals.defer()
+        checkpoints = CheckpointManager(
+            run_dir,
+            config.checkpoint_minutes,
+            former_run=former_run,
+            data=data,
+            training_ids=dataset.scan_ids,
+        )
+        _run_steps(
+            config,
+            model,
+            state,
+            dataset,
+            checkpoints=checkpoints,
+            signals=signals,
+            device=device,
+            ranks=ranks,
+        )
     return snapshot_path(run_dir, config.n_steps)
 
 
@@ -125,12 +141,12 @@ def _run_steps(
     state: TrainingState,
     dataset: EpisodeDataset,
     *,
-    keeper: CheckpointManager,
-    stops: SignalHandler,
+    checkpoints: CheckpointManager,
+    signals: SignalHandler,
     device: torch.device,
     ranks: Ranks,
 ) -> None:
-    """Run the steps that are left, and keep what they give."""
+    """Run the remaining steps; save snapshots and checkpoints."""
     loader = make_episode_loader(
         dataset,
         batch_size=config.batch_size,
@@ -151,52 +167,61 @@ def _run_steps(
     def stop(signal_number: int) -> NoReturn:
         if state.step == first_step:
             raise Stopped(signal_number)
-        keeper.save(take_checkpoint)
-        resume = f"{config.place_in_words} resume={keeper.run_dir.name}"
+        checkpoints.save(take_checkpoint)
+        resume = f"{config.fold_overrides} resume={checkpoints.run_dir.name}"
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
-    watch = NonFiniteMonitor(state.guard, episodes_of, folder=keeper.run_dir)
+    monitor = NonFiniteMonitor(state.guard, episodes_of, folder=checkpoints.run_dir)
     with progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
     ) as bar:
-        # Of several ranks none leaves alone: the others would wait for it.
-        for batch in loader if ranks.is_distributed else stops.interruptible(loader):
+        # With several ranks none may leave alone: the others would wait for it.
+        for batch in loader if ranks.is_distributed else signals.interruptible(loader):
             if batch is None:
-                stop(stops.pending_signal)
+                stop(signals.pending_signal)
             take_step(config, model, state, batch, device=device, rank=ranks.rank)
             bar.update()
             step, is_last = state.step, state.step == config.n_steps
             reports = step % config.print_interval == 0 or is_last
             snapshots = step % config.save_snapshot_every == 0 or is_last
-            signal_number, is_due = max_over_ranks([int(stops.pending_signal or 0), int(keeper.is_due())])
-            keeps = snapshots or signal_number or is_due
-            if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or keeps:
-                watch.check(bar.write)
+            signal_number, is_due = max_over_ranks(
+                [int(signals.pending_signal or 0), int(checkpoints.is_due())]
+            )
+            should_checkpoint = snapshots or signal_number or is_due
+            if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or should_checkpoint:
+                monitor.check(bar.write)
             if reports:
                 _report(mean_over_ranks(state.meter.flush()), bar, state=state)
             if snapshots:
                 average_buffers(state.snapshot_model)
                 run_on_all_ranks(
-                    partial(keeper.save_snapshot, state.snapshot_model, plain_values(config), step=step)
+                    partial(checkpoints.save_snapshot, state.snapshot_model, plain_values(config), step=step)
                 )
             if signal_number and not is_last:
                 stop(signal_number)
-            if keeps and not is_last:
-                keeper.save(take_checkpoint)
-    keeper.finish()
+            if should_checkpoint and not is_last:
+                checkpoints.save(take_checkpoint)
+    checkpoints.finish()
     seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
     print(
         f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak memory "
-        f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(keeper.run_dir, config.n_steps)}"
+        f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(checkpoints.run_dir, config.n_steps)}"
     )
 
 
 def make_state(
-    config: Config, network: FewShotSeg, *, device: torch.device, origin: Provenance = UNKNOWN, log: Log
+    config: Config, network: FewShotSeg, *, device: torch.device, provenance: Provenance = UNKNOWN, log: Log
 ) -> TrainingState:
-    """Make what the steps change, at its beginning."""
-    told = {"metrics": METRICS, "provenance": origin, "log": log}
-    return TrainingState.create(network, config.optim, config.nonfinite, device=device, **told)
+    """Create the mutable training state."""
+    return TrainingState.create(
+        network,
+        config.optim,
+        config.nonfinite,
+        device=device,
+        metrics=METRICS,
+        provenance=provenance,
+        log=log,
+    )
 
 
 def take_step(
@@ -259,13 +284,13 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
 
 
 def place_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
-    """Bring the network to its device, in the form in which its steps run.
+    """Move the network to its device, in the form in which it trains.
 
     Args:
         config: with channels innermost, pooling would add gradients up in no fixed order on CUDA.
         network: changed in place.
-        device: where it shall run.
-        ranks: with several, the gradients will be averaged over them.
+        device: where it will run.
+        ranks: if there are several, gradients are averaged over them.
 
     Returns:
         The network, or what wraps it.
@@ -326,7 +351,7 @@ def _announce(
 
 
 def _report(averages: dict[str, float], bar: tqdm, *, state: TrainingState) -> None:
-    """Tell the averages in a line, on the bar and in the run's metrics."""
+    """Report averages in a log line, on the progress bar and in the run's metrics."""
     lr = state.optimizer.param_groups[0]["lr"]
     for name, value in {**averages, "lr": lr}.items():
         state.history.add(name, value, state.step)

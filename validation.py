@@ -64,7 +64,7 @@ CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 
 
 def check_request(config: Config) -> None:
-    """Check that device, snapshot and support scan are there, before a run."""
+    """Check that device, snapshot and support scan exist, before a run."""
     choose_device(config.device, find_ranks())
     find_snapshot(config.fold_dir / "training", config.reload_model_path)
     held_out = config.find_split().held_out
@@ -88,13 +88,13 @@ def main(_config: dict[str, Any], _run: Any) -> None:
 
 
 def worker_main(values: dict[str, Any], run_dir: Path) -> None:
-    """Evaluate as another rank than the one that has the run."""
+    """Evaluate as a rank other than the main one, which owns the run."""
     evaluate(parse_config(values), run_dir)
 
 
 @experiment.command(unobserved=True)
 def summarise(_config: dict[str, Any]) -> None:
-    """Sum up the newest evaluation of every fold that has one."""
+    """Summarise the newest evaluation of every fold that was evaluated."""
     config = parse_config(_config)
     scores: list[VolumeScore] = []
     missing = []
@@ -197,9 +197,9 @@ def score_methods(
     for n_method, (method, segmenter) in enumerate(make_segmenters(config, snapshot, device=device)):
         is_trained = method == TRAINED
         # Baselines answer one question: the published protocol on the main support.
-        chosen = [job for job in own if is_trained or (job.main_support and job.protocol == "chunks")]
+        selected = [job for job in own if is_trained or (job.main_support and job.protocol == "chunks")]
         started = time.perf_counter()
-        results = segment_jobs(segmenter, chosen, config, device=device, name=method)
+        results = segment_jobs(segmenter, selected, config, device=device, name=method)
         for n_job, (job, probabilities) in enumerate(results):
             organ = config.spec.labels[job.label]
             score = score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ)
@@ -213,19 +213,19 @@ def score_methods(
                     slices=job.assignment.slices,
                     probabilities=probabilities,
                 )
-        seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in chosen)
+        seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in selected)
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in writers.values():
         writer.write_label_maps()
-    everyones = [placed for of_rank in gather_values(scores) for placed in of_rank]
-    return [score for _, score in sorted(everyones, key=lambda placed: placed[0])]
+    all_scores = [entry for scores_of_rank in gather_values(scores) for entry in scores_of_rank]
+    return [score for _, score in sorted(all_scores, key=lambda entry: entry[0])]
 
 
 def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     """Take the network's settings and the slice size from the snapshot.
 
     Raises:
-        UserError: the snapshot lacks them, or the user asked for other ones.
+        UserError: the snapshot lacks them, or the user requested others.
     """
     saved = snapshot.config
     try:
@@ -237,12 +237,11 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     adopted = replace(config, model=model, image_size_px=None if size is None else tuple(size))
     defaults = dataset_defaults(config.dataset, config.recipe)
     default = parse_config({**defaults, "path": plain_values(config.path)})
-    asked = {f"model.{entry.name}": entry.name for entry in fields(ModelConfig)}
-    for key, name in asked.items():
-        given, of_default, trained = (getattr(c.model, name) for c in (config, default, adopted))
-        _refuse_other(key, given, default=of_default, trained=trained, source=snapshot.source)
-    given, of_default, trained = (c.image_size_px for c in (config, default, adopted))
-    _refuse_other("image_size_px", given, default=of_default, trained=trained, source=snapshot.source)
+    for name in (entry.name for entry in fields(ModelConfig)):
+        requested, usual, trained = (getattr(c.model, name) for c in (config, default, adopted))
+        _refuse_other(f"model.{name}", requested, default=usual, trained=trained, source=snapshot.source)
+    requested, usual, trained = (c.image_size_px for c in (config, default, adopted))
+    _refuse_other("image_size_px", requested, default=usual, trained=trained, source=snapshot.source)
     return adopted
 
 
@@ -285,18 +284,18 @@ def segment_jobs(
     is_main = find_ranks().is_main
     with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
         for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
-            of_query = [job for job in jobs if job.query.scan_id == query_id]
+            jobs_of_scan = [job for job in jobs if job.query.scan_id == query_id]
             segment = partial(
                 segment_scan,
                 MeanSegmenter(segmenter),
-                requests=[_make_request(job, bank) for job in of_query],
+                requests=[_make_request(job, bank) for job in jobs_of_scan],
                 per_call=options.slices_per_call or best_slices_per_call(device),
                 device=device,
                 on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
                 on_segmented=bar.update,
             )
-            results = average_over_versions(segment, of_query[0].query.images, n_versions)
-            for job, foreground in zip(of_query, results, strict=True):
+            results = average_over_versions(segment, jobs_of_scan[0].query.images, n_versions)
+            for job, foreground in zip(jobs_of_scan, results, strict=True):
                 probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
                 yield (
                     job,
@@ -340,10 +339,12 @@ def _calibration_images(config: Config) -> torch.Tensor:
     return torch.from_numpy(slices[spread])[:, None]
 
 
-def _refuse_other(key: str, given: object, *, default: object, trained: object, source: Path | None) -> None:
-    if given not in (default, trained):
-        way_out = f"leave {key} out" + (f", or use another than {source}" if source else "")
-        raise UserError(f"{key}={given}: the snapshot was trained with {trained}; {way_out}")
+def _refuse_other(
+    key: str, requested: object, *, default: object, trained: object, source: Path | None
+) -> None:
+    if requested not in (default, trained):
+        hint = f"leave {key} out" + (f", or use another snapshot than {source}" if source else "")
+        raise UserError(f"{key}={requested}: the snapshot was trained with {trained}; {hint}")
 
 
 def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.device) -> None:

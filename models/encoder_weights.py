@@ -30,10 +30,10 @@ def load_encoder_weights(encoder: Encoder, source: str) -> None:
     """Load pretrained weights into the whole backbone.
 
     Args:
-        encoder: changed in place; its reducing convolution and threshold layer keep their start.
+        encoder: changed in place; its reducing convolution and threshold layer keep their initial values.
         source: `deeplabv3_coco`, `imagenet`, or the path of a torchvision state dict, of a ResNet or of a
             DeepLabV3 (whose `backbone.*` is taken). Published files are downloaded and hash-checked once.
-            A DeepLabV3 holds no classifier: that one linear layer then keeps PyTorch's default start.
+            A DeepLabV3 holds no classifier: that linear layer keeps PyTorch's default initialisation.
 
     Raises:
         WeightsError: no network, no such file, a damaged one, not a state dict, tensors that are not finite
@@ -103,7 +103,7 @@ def _require_published(path: Path) -> None:
         for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
             found.update(block)
     if not found.hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
-        raise ValueError("its hash is another one")
+        raise ValueError("its hash differs")
 
 
 def _require_checksums(path: Path) -> None:
@@ -161,5 +161,5 @@ def _named(keys: Sequence[str]) -> str:
 def _first_line(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):  # PyTorch's text advises to load it all the same
         return "it holds more than plain tensors"
-    # The first sentence: PyTorch goes on to guess what may have happened.
+    # The first sentence: the rest is PyTorch's guess of what may have happened.
     return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]

@@ -29,7 +29,7 @@ def build_network(*, seed: int, encoder_weights: str | None, **options: object) 
 def to_device(
     network: FewShotSeg, *, device: torch.device, channels_last: bool, compiles: bool, sync_batchnorm: bool
 ) -> None:
-    """Bring a network to its device; changes it in place.
+    """Move a network to its device and set up how it runs, in place.
 
     Args:
         network: whose results stay the same, but for rounding.

@@ -45,7 +45,7 @@ class FewShotSeg(nn.Module):
         norm, activation_checkpointing: see `Encoder`; the latter changes no result.
 
     Raises:
-        ValueError: there is no such form or gradient of the prior; see `Encoder` for more.
+        ValueError: unknown form or gradient of the prior; see `Encoder` for more.
 
     Attributes:
         has_unused_parameters: whether some parameters have no part in the output.
@@ -253,7 +253,7 @@ class FewShotSeg(nn.Module):
     ) -> Segmentation:
         """Segment the support's shots from the queries' predicted masks `(B, Q, H, W)`.
 
-        `tau` keeps its places: thresholds come from the support image, sharpness and expansion from the query
+        `tau` keeps its roles: thresholds come from the support image, sharpness and expansion from the query
         image, in this direction too.
         """
         n_shots = support.features.shape[1]

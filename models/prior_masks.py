@@ -12,8 +12,8 @@ from models.prototypes import Prototypes
 from models.similarity import Similarity, pooling_weights, sharpness
 
 SIMILARITY_SCALE = 10.0
-# Below this difference of the pooled similarities, a support's classes count as not told apart at all.
-LEAST_GAP = 1e-2
+# Below this difference of the pooled similarities, a support's classes count as indistinguishable.
+MIN_GAP = 1e-2
 EPSILON = 1e-5
 
 
@@ -119,21 +119,21 @@ class PriorForm:
     Attributes:
         margins: takes the pooled similarities `(B, Q, L)` of background and foreground, and the support's
             contrast; what it returns is compared with the thresholds.
-        largest_threshold: thresholds are this times the sigmoid of `tau_s`, so that no training can drive
+        max_threshold: thresholds are this times the sigmoid of `tau_s`, so that no training can drive
             them where masks are empty or full; None: they are `tau_s` itself.
         needs_contrast: whether the support's contrast must be measured.
     """
 
     margins: Callable[[Tensor, Tensor, Contrast | None], tuple[Tensor, Tensor]]
-    largest_threshold: float | None = None
+    max_threshold: float | None = None
     needs_contrast: bool = False
 
 
 PRIOR_FORMS = {
     "literal": PriorForm(literal_margins),
-    "standardised": PriorForm(standardised_margins, largest_threshold=2.0),
-    "contrast": PriorForm(contrast_margins, largest_threshold=2.0),
-    "calibrated": PriorForm(calibrated_margins, largest_threshold=1.0, needs_contrast=True),
+    "standardised": PriorForm(standardised_margins, max_threshold=2.0),
+    "contrast": PriorForm(contrast_margins, max_threshold=2.0),
+    "calibrated": PriorForm(calibrated_margins, max_threshold=1.0, needs_contrast=True),
 }
 # Masks are hard and constant; hard, with the sigmoid's gradient; or the sigmoid itself.
 PRIOR_GRADIENTS = ("none", "straight_through", "soft")
@@ -162,13 +162,13 @@ def make_prior_masks(
         gradient: one of `PRIOR_GRADIENTS`; `none` is the published one.
         contrast: the support's, for the forms that need it.
     """
-    chosen = PRIOR_FORMS[form]
+    prior_form = PRIOR_FORMS[form]
     with torch.set_grad_enabled(torch.is_grad_enabled() and gradient != "none"):
         pooled = _pooled_similarities(similarity, prototypes, features, tau_query)
-        margins = chosen.margins(*pooled, contrast)
+        margins = prior_form.margins(*pooled, contrast)
         thresholds = tau_support[:, None, :, None]
-        if chosen.largest_threshold is not None:
-            thresholds = chosen.largest_threshold * thresholds.sigmoid()
+        if prior_form.max_threshold is not None:
+            thresholds = prior_form.max_threshold * thresholds.sigmoid()
         background, foreground = (
             _threshold(margin - thresholds[:, :, index], gradient)
             .to(upcast(features).dtype)
@@ -209,7 +209,7 @@ def measure_contrast(
         inside, outside = (
             (difference * share).sum(dim=1) / (share.sum(dim=1) + EPSILON) for share in (shares, 1 - shares)
         )
-        half_gap = ((inside - outside) / 2).clamp(min=LEAST_GAP)
+        half_gap = ((inside - outside) / 2).clamp(min=MIN_GAP)
         return Contrast(middle=(inside + outside) / 2, half_gap=half_gap)
 
 

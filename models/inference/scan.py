@@ -47,8 +47,8 @@ def segment_scan(
         requests: at least one.
         per_call: most slices encoded or segmented at once.
         device: where the segmenter computes.
-        on_encoding: told before each batch is encoded how far that is; an empty text at the end.
-        on_segmented: told after each call how many slices it segmented.
+        on_encoding: called with the progress before each batch is encoded, and with an empty text at the end.
+        on_segmented: called after each call with the number of slices it segmented.
 
     Yields:
         The foreground's probability in each request's slices, `(n, h, w)` on the CPU, in the requests' order.

@@ -1,8 +1,7 @@
-"""What can segment slices after a support slice.
+"""Segmenters of slices from a support slice: the network, and the baselines it must beat.
 
-These are the network, and the baselines it must beat. All share three steps: `encode` slices, `prepare` a
-support from encoded slices and their masks, `segment` encoded slices with it. Encodings and supports are
-opaque to the caller and reused freely.
+All share three steps: `encode` slices, `prepare` a support from encoded slices and their masks, `segment`
+encoded slices with it. Encodings and supports are opaque to the caller and reused freely.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
 
 
 class SliceSegmenter(Protocol):
-    """Segments slices of a scan after a prepared support."""
+    """Segments slices of a scan from a prepared support."""
 
     def encode(self, batches: Iterable[Tensor]) -> Any:
         """Encode slices given in batches `(n, 1, H, W)`.
@@ -39,7 +38,7 @@ class SliceSegmenter(Protocol):
 
 
 class Segmenter(SliceSegmenter, Protocol):
-    """Segments slices of a scan after support slices, too.
+    """Segments slices of a scan from support slices.
 
     Attributes:
         sees_queries: whether the result depends on the segmented slices at all.
@@ -61,7 +60,7 @@ class NetworkSegmenter:
     """The network in evaluation mode: deterministic, each slice alone.
 
     Args:
-        model: given away: BatchNorm is folded into the convolutions, and `bf16` rounds the large weights.
+        model: modified: BatchNorm is folded into the convolutions, and `bf16` rounds the large weights.
         precision: see `mixed_precision`.
     """
 

@@ -1,4 +1,4 @@
-"""Prepare supports from a scan's slices, and let several of them serve together."""
+"""Prepare supports from a scan's slices; several may serve a query slice together."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,15 @@ Slices = tuple[int, ...]
 def nearest_slices(candidates: Sequence[int], chosen: int, n: int) -> Slices:
     """Take the `n` candidates nearest to a chosen slice, in order.
 
-    Of two equally near ones the first is taken. All are taken where there are fewer.
+    Of two equally near ones the first is taken. All are taken if there are fewer.
     """
     return tuple(sorted(sorted(candidates, key=lambda index: (abs(index - chosen), index))[:n]))
 
 
 class MeanSegmenter:
-    """Segments after several supports: the mean of what each gives alone.
+    """Segments from several supports: the mean of the probabilities that each gives alone.
 
-    It is the mean of the probabilities. Its supports are sequences of the other segmenter's; a single one
-    gives what it gives there.
+    Its supports are sequences of the other segmenter's supports.
     """
 
     def __init__(self, segmenter: SliceSegmenter) -> None:
@@ -48,7 +47,7 @@ class MeanSegmenter:
 
 @dataclass(frozen=True)
 class _ScanPlan:
-    """What is wanted of one scan.
+    """The requested supports of one scan.
 
     Attributes:
         images: `(Z, 1, h, w)`.
@@ -64,13 +63,13 @@ class _ScanPlan:
 class SupportBank:
     """Keeps the prepared supports of several scans and organs.
 
-    A scan's are prepared together when the first of them is asked for: each of its slices is encoded once,
-    each support prepared once, and only the latter are kept.
+    A scan's supports are prepared together when the first of them is requested: each slice is encoded once,
+    each support prepared once, and only the supports are kept.
 
     Args:
         segmenter: what prepares them.
         n_slices: support slices that serve a part: the chosen one and its nearest neighbours among those that
-            contain the organ, or all of these where they are fewer.
+            contain the organ, or all of these if they are fewer.
         join: `probabilities` makes each of them a support of its own, for a `MeanSegmenter`; `shots` makes
             them the shots of one support. Train with as many shots for that: the network sums similarities
             over all prototypes (`matching`), and those of one shot are fewer.
@@ -93,9 +92,9 @@ class SupportBank:
     def plan(
         self, scan_id: int, label: int, *, images: Tensor, label_map: Tensor, chosen: Sequence[int]
     ) -> None:
-        """Say which supports will be asked for; nothing is computed yet.
+        """Register supports that will be requested; nothing is computed yet.
 
-        The same may be said repeatedly. Plan all organs of a scan before asking for the first support.
+        Registering one again changes nothing. Plan all organs of a scan before requesting the first support.
 
         Args:
             scan_id, label: the support scan and the organ.
@@ -111,7 +110,7 @@ class SupportBank:
     def supports(self, scan_id: int, label: int, part: int) -> list[Any]:
         """Return the prepared supports that serve a part together.
 
-        They stand in the order of their slices.
+        They are in the order of their slices.
         """
         plan = self._plans[scan_id]
         if scan_id not in self._states:

@@ -157,7 +157,7 @@ def test_contrast_is_measured_by_the_supports_own_mask(inputs):
         inside = sum(d * s for d, s in pairs) / sum(shares)
         outside = sum(d * (1 - s) for d, s in pairs) / sum(1 - s for s in shares)
         assert found.middle[episode].item() == pytest.approx((inside + outside) / 2, abs=1e-5)
-        expected = max((inside - outside) / 2, prior_masks.LEAST_GAP)
+        expected = max((inside - outside) / 2, prior_masks.MIN_GAP)
         assert found.half_gap[episode].item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -172,7 +172,7 @@ def test_a_support_without_one_of_the_classes_has_a_finite_contrast(share, input
         tau_support=inputs["tau_support"],
     )
     assert torch.isfinite(found.middle).all()
-    assert (found.half_gap >= prior_masks.LEAST_GAP).all()
+    assert (found.half_gap >= prior_masks.MIN_GAP).all()
 
 
 def test_constant_masks_pass_no_gradient(inputs):
