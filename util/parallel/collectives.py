@@ -71,13 +71,6 @@ def start_group(device: torch.device, ranks: Ranks) -> None:
     )
 
 
-def stop_ranks() -> None:
-    """End the process group, if any, and leave the store."""
-    stop_group()
-    if find_ranks().is_distributed:
-        get_rank_store().leave(wait_s=LEAVE_TIMEOUT_S)
-
-
 def stop_group(*, failed: bool = False) -> None:
     """End the process group, if any.
 
@@ -97,11 +90,6 @@ def broadcast_value(value: Value) -> Value:
     """Return rank 0's value, which must be picklable, on every rank."""
     ranks = find_ranks()
     return gather_values(value if ranks.is_main else None)[0]
-
-
-def barrier() -> None:
-    """Wait until all ranks have called it."""
-    gather_values(None)
 
 
 def max_over_ranks(numbers: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Small jobs of several ranks: real processes that meet on a port of this machine."""
+"""Small jobs of several ranks: real processes with a rendezvous on a port of this machine."""
 
 import multiprocessing
 import os
@@ -79,11 +79,21 @@ def run_job(
     ]
 
 
+def stop_ranks() -> None:
+    """End the process group, if any, and leave the store, as `run_command_line` does at its end."""
+    from util.parallel.collectives import LEAVE_TIMEOUT_S, stop_group
+    from util.parallel.rank_store import get_rank_store
+    from util.parallel.ranks import find_ranks
+
+    stop_group()
+    if find_ranks().is_distributed:
+        get_rank_store().leave(wait_s=LEAVE_TIMEOUT_S)
+
+
 def _run_rank(
     function: Callable[..., Any], arguments: tuple, variables: dict[str, str], sender: Any, said: Path
 ) -> None:
     from util.errors import UserError
-    from util.parallel.collectives import stop_ranks
 
     os.environ.update(variables)
     for number, name in ((1, "stdout"), (2, "stderr")):

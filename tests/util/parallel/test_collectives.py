@@ -7,18 +7,16 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from tests.util.parallel.small_jobs import run_job
+from tests.util.parallel.small_jobs import run_job, stop_ranks
 from util.errors import UserError
 from util.parallel.collectives import (
     average_buffers,
-    barrier,
     broadcast_value,
     gather_values,
     local_main_first,
     run_on_all_ranks,
     start_group,
     start_ranks,
-    stop_ranks,
 )
 from util.parallel.ranks import Ranks, find_ranks
 
@@ -47,7 +45,6 @@ def _exchange():
     distributed.all_reduce(total)
     module = _uneven_module(ranks.rank)
     average_buffers(module)
-    barrier()
     return {
         "ranks": ranks,
         "backend": distributed.get_backend(),
@@ -190,7 +187,6 @@ def test_a_single_rank_exchanges_nothing_and_starts_no_group(monkeypatch):
     assert gather_values(value) == [value]
     assert run_on_all_ranks(lambda: value) is value
     assert local_main_first(lambda: value) is value
-    barrier()
     with pytest.raises(UserError, match=r"^alone$"):
         run_on_all_ranks(lambda: _refuse("alone"))
     stop_ranks()
