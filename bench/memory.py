@@ -1,4 +1,4 @@
-"""Measure a training step's memory: number format, activation checkpointing, largest batch.
+"""Measure a step's memory: number format, checkpointing, largest batch.
 
 python -m bench.memory [--quick] [--device cuda]
 """

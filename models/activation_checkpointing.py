@@ -1,4 +1,4 @@
-"""Activation checkpointing: recompute activations in the backward pass instead of storing them.
+"""Activation checkpointing: recompute in the backward pass instead of storing.
 
 Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Results are the same: BatchNorm's
 running statistics count each image once.

@@ -1,4 +1,4 @@
-"""The shared encoder (design of HCPMNet): a backbone, a reducing convolution and a threshold head.
+"""The shared encoder: backbone, reducing convolution and threshold head.
 
 Another backbone is one new file beside `models/resnet.py` and a line in `BACKBONES`.
 """
@@ -40,13 +40,13 @@ class Backbone(Protocol):
         """Map pooled outputs of the classifier stage `(N, c)` to `(N, n_outputs)`."""
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Run a block of a training step on a CPU, with as few stored activations as come cheap."""
+        """Run a block of a training step on a CPU, storing few activations."""
 
     def autocast_modules(self) -> list[nn.Module]:
         """List the modules that do nearly all of the work, and none that needs float32."""
 
     def fold_batchnorm(self) -> None:
-        """Fold every BatchNorm into its convolution, for good and for evaluation mode alone."""
+        """Fold every BatchNorm into its convolution, for good, for evaluation only."""
 
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {**RESNETS}
@@ -73,7 +73,7 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """Features at stride 4, reduced to `feature_width` channels, and the threshold head's scalars.
+    """Features at stride 4 in `feature_width` channels, and the head's thresholds.
 
     Args:
         name: one of `BACKBONES`.

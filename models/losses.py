@@ -1,4 +1,4 @@
-"""Losses and metrics of training episodes: what they are of is in `models.outputs`."""
+"""Losses and metrics of training episodes; `models.outputs` holds their inputs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ def episode_losses(
 
 
 def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
-    """Describe averages of `METRICS`: a short text for the progress bar, and a line for the log."""
+    """Describe averages of `METRICS`, in short for the progress bar and for the log."""
     of = averages
     refined = f"prior fg {of['prior_foreground']:.3f} bg {of['prior_background']:.3f}"
     raw = f"raw fg {of['raw_prior_foreground']:.3f} bg {of['raw_prior_background']:.3f}"

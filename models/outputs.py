@@ -1,4 +1,4 @@
-"""What the network keeps of a support, and what it returns for queries and episodes."""
+"""What the network keeps of a support and returns for queries and episodes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""torchvision's ResNets as backbones of the encoder; nothing else knows how they are built.
+"""torchvision's ResNets as backbones; nothing else knows how they are built.
 
 Residual networks: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. Stride 4 by dilation:
 Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017.
@@ -101,7 +101,7 @@ class ResNetBackbone(ResNet):
         return [self.conv1, self.layer1, self.layer2, self.layer3, self.layer4]
 
     def fold_batchnorm(self) -> None:
-        """Fold every BatchNorm into its convolution, for good and for evaluation mode alone.
+        """Fold every BatchNorm into its convolution, for good, for evaluation only.
 
         In evaluation a BatchNorm is a fixed scale and shift of each channel, which the weights can carry. On
         a CPU it takes a sixth of the encoder's time.
@@ -122,7 +122,7 @@ RESNETS = {
 
 
 def find_published(source: str, name: str) -> torchvision.models.WeightsEnum | None:
-    """Return torchvision's entry of pretrained weights; None if it publishes none for this backbone."""
+    """Return torchvision's entry of pretrained weights; None if there is none."""
     if (source, name) not in PUBLISHED_WEIGHTS:
         return None
     family, member = PUBLISHED_WEIGHTS[source, name].split(".")

@@ -1,4 +1,4 @@
-"""Test-time augmentation: average a scan's segmentation over slightly changed versions of its slices.
+"""Test-time augmentation: average over slightly changed versions of the slices.
 
 The versions are fixed, and none is mirrored: left and right must not be exchanged.
 """
