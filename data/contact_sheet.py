@@ -113,12 +113,8 @@ class _Sheet:
             self._canvas[top : top + side, left : left + side] = 0
             self._canvas[y : y + height, x : x + width] = tile.picture
             middle_x, middle_y, inset = left + side / 2, top + side / 2, 9
-            positions = (
-                (left + inset, middle_y),
-                (left + side - inset, middle_y),
-                (middle_x, top + inset),
-                (middle_x, top + side - inset),
-            )
+            positions = [(x, middle_y) for x in (left + inset, left + side - inset)]
+            positions += [(middle_x, y) for y in (top + inset, top + side - inset)]
             for mark, position in zip(tile.marks, positions, strict=True):
                 self._write(mark, position, size_pt=_MARK_PT, centred=True, weight="bold")
             self._write(tile.caption, (left, top + side + _CAPTION_PX / 2), size_pt=_CAPTION_PT)

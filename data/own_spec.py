@@ -54,11 +54,7 @@ def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
 def write_dataset_json(path: Path, own: OwnDataset) -> None:
     """Write the inverse of `read_dataset_json`; raises `UserError` if it fails."""
     spec, preparation = own.spec, own.preparation
-    clipped: dict[str, Any] | None = None
-    if preparation.window is not None:
-        clipped = {"window": preparation.window}
-    elif preparation.clip_percentile is not None:
-        clipped = {"percentile": preparation.clip_percentile}
+    clips = {"window": preparation.window, "percentile": preparation.clip_percentile}
     values = {
         "name": spec.name,
         "labels": {"background": 0} | {organ: label for label, organ in sorted(spec.labels.items())},
@@ -66,7 +62,7 @@ def write_dataset_json(path: Path, own: OwnDataset) -> None:
         "file_ending": own.file_ending,
         "spacing_mm": preparation.spacing_mm,
         "size_px": preparation.size_px,
-        "clip": clipped,
+        "clip": {kind: value for kind, value in clips.items() if value is not None} or None,
         "orientation": preparation.orientation,
         "assume_orientation": preparation.assume_orientation,
         "supervoxel_min_size_vox": spec.supervoxel_min_vox,
