@@ -21,7 +21,7 @@ TINY = (
 
 
 # Modules that start many processes: first, so that no core is idle at the end.
-LONG_MODULES = ("test_joint_resume", "test_joint_training", "test_resume", "test_run", "test_surroundings")
+LONG_MODULES = ("test_joint_training", "test_resume", "test_run", "test_surroundings")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

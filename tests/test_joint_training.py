@@ -1,50 +1,109 @@
-"""Several ranks train and evaluate as one process with as many episodes does: real processes, gloo."""
+"""Two ranks train, evaluate, are stopped and killed, by the scripts: real processes, gloo."""
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-import training
 import validation
+from config_ssl_upload import REPOSITORY
+from tests.weights import assert_equal_weights, final_weights
 from util.config.command_line import run_command_line
+from util.engine.runs import list_checkpoints, list_runs
 
-REPOSITORY = Path(training.__file__).parent
-
-
-def _launch(entry_point, overrides, **environment):
-    command = ["bash", f"script/{entry_point}.sh", *overrides]
-    environment = {**os.environ, "NPROC": "2", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+N_STEPS = 7
+WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=5", "checkpoint_minutes=0")
+MORE = ("optim.ema_decay=0.9", "eval_fold=0", "evaluation.baselines=False")  # scripts take every fold
 
 
-@pytest.fixture(name="joint_runs", scope="module")
-def _joint_runs(overrides_for, tmp_path_factory):
-    """Train and evaluate by the scripts with two ranks; evaluate once more alone."""
-    log_dir = tmp_path_factory.mktemp("joint")
-    overrides = [*overrides_for(log_dir), "eval_fold=0", "evaluation.baselines=False"]
+@pytest.fixture(name="words_for", scope="module")
+def _words_for(overrides_for, tmp_path_factory):
+    """Give the words of a training of two ranks that has runs of its own."""
+    folder = tmp_path_factory.mktemp("joint")
+    return lambda name: [
+        *overrides_for(folder / name),
+        *MORE,
+        *WORDS,
+    ], lambda name: folder / name / "PHANTOM" / "fold_0" / "training"
+
+
+def start(command, **environment):
+    """Start a command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def launch(words, script="train"):
     active = {"VIRTUAL_ENV": str(Path(sys.executable).parents[1])}
-    done = [_launch(name, overrides, **active) for name in ("train", "evaluate")]
-    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
-    assert run_command_line(validation.experiment, overrides) == 0
-    return log_dir / "PHANTOM" / "fold_0", done
+    return start(["bash", f"script/{script}.sh", *words], NPROC="2", **active)
 
 
-def test_rank_0_alone_has_a_run_and_speaks(joint_runs):
-    folder, (trained, evaluated) = joint_runs
-    assert sorted(path.name for path in (folder / "training").iterdir() if path.name.isdigit()) == ["1"]
-    assert trained.stdout.count("training PHANTOM, fold 0") == 1
-    assert "on each of 2 ranks" in trained.stdout
-    assert evaluated.stdout.count("evaluating PHANTOM, fold 0") == 1
-    assert "Warning" not in trained.stderr + evaluated.stderr
-    assert "Traceback" not in trained.stderr + evaluated.stderr
+def wait_for_checkpoint(folder, n_steps=3):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        found = [path for run in list_runs(folder) for path in list_checkpoints(run)]
+        if found and int(found[0].stem.split("_")[1]) >= n_steps:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint came")
 
 
-def test_two_ranks_write_the_table_and_the_files_of_one(joint_runs):
-    folder = joint_runs[0] / "evaluation"
+def ended(child, code):
+    out, err = child.communicate(timeout=300)
+    assert child.returncode == code, err
+    return out, err
+
+
+def final(folder):
+    return final_weights(list_runs(folder)[0], N_STEPS)
+
+
+@pytest.fixture(name="trained", scope="module")
+def _trained(words_for):
+    """Train without a stop; return what was said there, and the folder of the run."""
+    words, folder = words_for
+    return ended(launch(words("unbroken")), 0), folder("unbroken")
+
+
+@pytest.fixture(name="unbroken", scope="module")
+def _unbroken(trained):
+    return final(trained[1])
+
+
+@pytest.fixture(name="evaluated", scope="module")
+def _evaluated(words_for, trained):
+    """Evaluate that training with two ranks, then alone; return what the ranks said, and the runs' folder."""
+    words, _ = words_for
+    said = ended(launch(words("unbroken"), "evaluate"), 0)
+    assert run_command_line(validation.experiment, words("unbroken")) == 0
+    return said, trained[1].with_name("evaluation")
+
+
+def test_rank_0_alone_has_a_run_and_speaks(trained, evaluated):
+    (out, warned), folder = trained
+    (evaluated_out, evaluated_warned), _ = evaluated
+    assert sorted(path.name for path in folder.iterdir() if path.name.isdigit()) == ["1"]
+    assert out.count("training PHANTOM, fold 0") == 1
+    assert "on each of 2 ranks" in out
+    assert evaluated_out.count("evaluating PHANTOM, fold 0") == 1
+    assert "Warning" not in warned + evaluated_warned
+    assert "Traceback" not in warned + evaluated_warned
+
+
+def test_two_ranks_write_the_table_and_the_files_of_one(evaluated):
+    _, folder = evaluated
     jointly, alone = ((folder / run / "scores.csv").read_text() for run in ("1", "2"))
     rows = list(csv.DictReader(jointly.splitlines()))
     assert len({row["query_id"] for row in rows}) > 1
@@ -54,3 +113,32 @@ def test_two_ranks_write_the_table_and_the_files_of_one(joint_runs):
         {str(p.relative_to(folder / run)) for p in (folder / run).rglob("*.nii.gz")} for run in ("1", "2")
     ]
     assert files[0] == files[1] != set()
+
+
+def test_two_ranks_that_are_stopped_go_on_to_the_same_weights(words_for, unbroken):
+    words, folder = words_for
+    child = launch(words("stopped"))
+    wait_for_checkpoint(folder("stopped"))
+    os.killpg(child.pid, signal.SIGTERM)
+    _, told = ended(child, 128 + signal.SIGTERM)
+    assert told.count("stopped by SIGTERM; resume with ") == 1
+    assert "Traceback" not in told
+    out, _ = ended(launch([*words("stopped"), "resume=latest"]), 0)
+    assert "resuming after step" in out
+    assert_equal_weights(final(folder("stopped")), unbroken)
+
+
+def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on(words_for, unbroken):
+    words, folder = words_for
+    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    child = start([sys.executable, *elastic, "training.py", *words("killed")])
+    wait_for_checkpoint(folder("killed"))
+    ranks = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    if not ranks.is_file():
+        child.kill()
+        pytest.skip("this system does not list a process's children")
+    os.kill(int(ranks.read_text().split()[-1]), signal.SIGKILL)
+    out, told = ended(child, 0)
+    assert "resuming after step" in out, told
+    assert len(list_runs(folder("killed"))) == 2
+    assert_equal_weights(final(folder("killed")), unbroken)

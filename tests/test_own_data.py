@@ -24,11 +24,18 @@ DESCRIPTION = {
 }
 
 
-@pytest.fixture(name="hips")
-def _hips(phantom_dir, tiny_overrides, tmp_path):
-    """The tiny phantom's volumes in a folder of their own, with other names for its organs."""
-    assert run_command_line(training.experiment, [*tiny_overrides, "n_steps=1"]) == 0
+@pytest.fixture(name="volumes", scope="module")
+def _volumes(phantom_dir, overrides_for, tmp_path_factory, narrow_encoder):
+    """The tiny phantom's volumes, which a training makes."""
+    words = overrides_for(tmp_path_factory.mktemp("phantom_runs"))
+    assert run_command_line(training.experiment, [*words, "n_steps=1"]) == 0
     [volumes] = [folder for folder in phantom_dir.iterdir() if next(folder.glob("image_*"), None)]
+    return volumes
+
+
+@pytest.fixture(name="hips")
+def _hips(volumes, tmp_path):
+    """The tiny phantom's volumes in a folder of their own, with other names for its organs."""
     shutil.copytree(volumes, tmp_path / "hips" / VOLUMES_FOLDER)
     (tmp_path / "hips" / "dataset.json").write_text(json.dumps(DESCRIPTION))
     return tmp_path / "hips"
@@ -46,6 +53,9 @@ def _words(hips, tmp_path):
         "n_steps=2",
         "num_workers=0",
         "device=cpu",
+        "evaluation.all_slices=False",
+        "evaluation.every_support=False",
+        "evaluation.baselines=False",
     ]
 
 
@@ -66,7 +76,7 @@ def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
 
 
 def test_the_evaluation_says_that_the_volumes_are_others(hips, tmp_path, capsys):
-    words = [*_words(hips, tmp_path), "evaluation.all_slices=False", "evaluation.every_support=False"]
+    words = _words(hips, tmp_path)
     assert run_command_line(training.experiment, words) == 0
     volumes = hips / VOLUMES_FOLDER
     for kind in ("image", "label"):

@@ -30,6 +30,21 @@ def _folder(tmp_path):
     return tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
 
 
+@pytest.fixture(name="unbroken", scope="module")
+def _unbroken(overrides_for, tmp_path_factory, narrow_encoder):
+    """Train once without a stop for each choice of further words; return the run's folder."""
+    found = {}
+
+    def train(*more):
+        if more not in found:
+            log_dir = tmp_path_factory.mktemp("unbroken")
+            assert run(*overrides_for(log_dir), *STEPS, *more) == 0
+            found[more] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
+        return found[more]
+
+    return train
+
+
 @pytest.fixture(name="stopped_after")
 def _stopped_after(monkeypatch):
     """Let trainings get a signal after some step, as the next one begins."""
@@ -65,17 +80,16 @@ def final(folder, number, step=6):
 )
 @pytest.mark.parametrize("step", [1, 3])
 def test_a_resumed_training_equals_an_unbroken_one(
-    tiny_overrides, folder, stopped_after, monkeypatch, more, step
+    tiny_overrides, folder, unbroken, stopped_after, monkeypatch, more, step
 ):
-    words = [*tiny_overrides, *STEPS, *more]
-    assert run(*words) == 0
+    whole_run = unbroken(*more)
     stopped_after(step)
-    assert run(*words) == 128 + signal.SIGTERM
+    assert run(*tiny_overrides, *STEPS, *more) == 128 + signal.SIGTERM
     monkeypatch.undo()
-    assert load_checkpoint(list_checkpoints(folder / "2")[0]).step == step
+    assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == step
     assert resume(tiny_overrides, "resume=latest") == 0
-    assert_equal_weights(final(folder, 1), final(folder, 3))
-    whole, resumed = (json.loads((folder / number / "metrics.json").read_text()) for number in ("1", "3"))
+    assert_equal_weights(final_weights(whole_run, 6), final(folder, 2))
+    whole, resumed = (json.loads((place / "metrics.json").read_text()) for place in (whole_run, folder / "2"))
     for name, metric in whole.items():
         assert metric["steps"] == resumed[name]["steps"]
         assert metric["values"] == resumed[name]["values"]
@@ -152,8 +166,9 @@ def test_at_most_two_checkpoints_are_kept(tiny_overrides, folder, stopped_after)
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "gone"])
 def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(
-    tiny_overrides, folder, stopped_after, capsys, monkeypatch, damage
+    tiny_overrides, folder, unbroken, stopped_after, capsys, monkeypatch, damage
 ):
+    whole_run = unbroken()
     stopped_after(4)
     assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
     monkeypatch.undo()
@@ -173,8 +188,7 @@ def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(
     if damage != "gone":
         assert f"warning: {newest}: is damaged" in told
         assert "checkpoint_000003.pt" in told
-    assert run(*tiny_overrides, *STEPS) == 0
-    assert_equal_weights(final(folder, 2), final(folder, 3))
+    assert_equal_weights(final(folder, 2), final_weights(whole_run, 6))
 
 
 def test_a_change_that_affects_the_result_is_refused_unless_forced(
@@ -200,17 +214,16 @@ def test_a_non_finite_loss_stops_before_the_weights_change(tiny_overrides, folde
             losses.query.mul_(float("nan"))
         return losses
 
-    assert run(*tiny_overrides, *STEPS) == 0
     monkeypatch.setattr(training, "training_losses", training_losses)
     assert run(*tiny_overrides, *STEPS) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: step 3: the loss is not finite (scan ")
     for word in ("slices ", "supervoxel ", "episode 2", "saved to ", "are unchanged", "optim.lr"):
         assert word in told
-    [kept] = (folder / "2" / "nonfinite").iterdir()
+    [kept] = (folder / "1" / "nonfinite").iterdir()
     episode = torch.load(kept, weights_only=True)["episodes"][0]
     assert episode["support_images"].shape == (1, 1, 48, 48)
-    checkpoint = load_checkpoint(list_checkpoints(folder / "2")[0])
+    checkpoint = load_checkpoint(list_checkpoints(folder / "1")[0])
     assert checkpoint.step == 2  # the last good one
 
 

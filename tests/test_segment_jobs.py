@@ -43,9 +43,27 @@ def _jobs():
     return plan_jobs(scans, ORGANS, support_position=0, n_part=3, all_slices=True, every_support=True)
 
 
-@pytest.fixture(name="network")
+@pytest.fixture(name="few_jobs", scope="module")
+def _few_jobs(jobs):
+    """Jobs of either protocol and organ, with two supports; one query has a grid of its own."""
+    chosen = jobs[2:6] + jobs[-2:]
+    assert {job.protocol for job in chosen} == {"chunks", "all_slices"}
+    assert {job.label for job in chosen} == set(ORGANS)
+    assert {job.main_support for job in chosen} == {True, False}
+    assert len({job.query.label_map.shape for job in chosen}) == 2
+    return chosen
+
+
+@pytest.fixture(name="network", scope="module")
 def _network() -> FewShotSeg:
+    """A network that no test may change."""
     return make_network().float()
+
+
+@pytest.fixture(name="by_default", scope="module")
+def _by_default(network, jobs):
+    """The jobs with what the defaults make of them."""
+    return _segment(NetworkSegmenter(network), jobs)
 
 
 def _config(**choices):
@@ -97,16 +115,16 @@ def _largest_difference(found, expected_of):
     return max(np.abs(probabilities - expected_of(job)).max() for job, probabilities in found)
 
 
-def test_the_defaults_give_what_slices_give_alone_to_the_bit(network, jobs):
+def test_the_defaults_give_what_slices_give_alone_to_the_bit(network, by_default):
     segmenter = NetworkSegmenter(network)
-    for job, probabilities in _segment(segmenter, jobs):
+    for job, probabilities in by_default:
         alone = _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)])
         np.testing.assert_array_equal(probabilities, _resize(alone, job))
         assert probabilities.shape[1:] == job.query.label_map.shape[1:]
 
 
 @pytest.mark.parametrize("join", ["probabilities", "shots"])
-def test_several_support_slices_are_joined_as_plain_loops_join_them(network, jobs, join):
+def test_several_support_slices_are_joined_as_plain_loops_join_them(network, jobs, by_default, join):
     segmenter = NetworkSegmenter(network)
 
     def expected_of(job):
@@ -120,11 +138,11 @@ def test_several_support_slices_are_joined_as_plain_loops_join_them(network, job
 
     found = _segment(segmenter, jobs, support_slices=3, join_support=join)
     assert _largest_difference(found, expected_of) < 1e-5
-    by_default = {id(job): probabilities for job, probabilities in _segment(segmenter, jobs)}
-    assert _largest_difference(found, lambda job: by_default[id(job)]) > 1e-3
+    plain = {id(job): probabilities for job, probabilities in by_default}
+    assert _largest_difference(found, lambda job: plain[id(job)]) > 1e-3
 
 
-def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs):
+def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs, by_default):
     segmenter = NetworkSegmenter(network)
 
     def expected_of(job):
@@ -136,15 +154,15 @@ def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs):
 
     found = _segment(segmenter, jobs[:6], test_time_augmentation=3, slices_per_call=2)
     assert _largest_difference(found, expected_of) < 1e-5
-    by_default = {id(job): probabilities for job, probabilities in _segment(segmenter, jobs[:6])}
-    assert _largest_difference(found, lambda job: by_default[id(job)]) > 1e-3
+    plain = {id(job): probabilities for job, probabilities in by_default}
+    assert _largest_difference(found, lambda job: plain[id(job)]) > 1e-3
 
 
-def test_cleaning_comes_last(network, jobs):
+def test_cleaning_comes_last(network, few_jobs):
     segmenter = NetworkSegmenter(network)
     choices = {"test_time_augmentation": 2, "support_slices": 2}
-    raw = _segment(segmenter, jobs, **choices)
-    cleaned = _segment(segmenter, jobs, largest_component=True, **choices)
+    raw = _segment(segmenter, few_jobs, **choices)
+    cleaned = _segment(segmenter, few_jobs, largest_component=True, **choices)
     for (_, probabilities), (_, clean) in zip(raw, cleaned, strict=True):
         np.testing.assert_array_equal(clean, keep_largest_component(probabilities))
     assert any((a != b).any() for (_, a), (_, b) in zip(raw, cleaned, strict=True))

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.encoder import Encoded
+from models.encoder import BACKBONES, Encoded
 from models.inference.segmenters import NetworkSegmenter
 from models.losses import weighted_cross_entropy
 from models.precision import full_precision, mixed_precision, store_half_weights, upcast
 from tests.models.episodes import losses_of, make_batch, make_network
+from tests.narrow_resnet import NarrowResNet
 from util.parallel.processor import has_bfloat16
 
 CPU = torch.device("cpu")
@@ -102,15 +103,17 @@ def test_half_features_on_a_device_without_autocast_are_widened_too():
     assert {p.region.dtype for p in state.prototypes} == {torch.float32}
 
 
-def test_what_is_compared_or_summed_stays_float32_while_features_are_bfloat16(model):
+def test_what_is_compared_or_summed_stays_float32_while_features_are_bfloat16(monkeypatch):
+    # For this test alone, which is about types; the others compare numbers of the whole ResNet-18.
+    monkeypatch.setitem(BACKBONES, "resnet18", NarrowResNet)
+    model = _network()
     support, masks, query, _ = _batch()
     compared = []
-    hook = model.similarity.register_forward_hook(lambda _module, _inputs, out: compared.append(out.dtype))
+    model.similarity.register_forward_hook(lambda _module, _inputs, out: compared.append(out.dtype))
     with torch.no_grad(), mixed_precision(CPU, "bf16"):
         shots, queries = model.encoder.encode(support), model.encoder.encode(query)
         state = model.prepare_support(shots, masks)
         found = model.segment(state, queries, image_size=query.shape[-2:])
-    hook.remove()
     half = (shots.features, queries.features, state.keys, state.values)
     assert {tensor.dtype for tensor in half} == {torch.bfloat16}
     kept = [shots.tau, state.tau, state.mask, found.probabilities, found.prior_masks.foreground]

@@ -131,14 +131,29 @@ def along_lps(scan):
     return replace(scan, image=turned[0], label_map=turned[1], geometry=geometry)
 
 
+@pytest.fixture(name="prepare", scope="module")
+def _prepare(tmp_path_factory):
+    """Write and prepare a form once, in one process; return its scans and the folder of `raw` and `out`."""
+    found = {}
+
+    def prepare(name):
+        if name not in found:
+            place = tmp_path_factory.mktemp("form")
+            written = FORMS[name].write(place / "raw")
+            words = [f"dataset={name.split()[0]}", f"raw={place}/raw", f"data_dir={place}/out"]
+            assert main([*words, "num_workers=1"]) == 0
+            found[name] = written, place
+        return found[name]
+
+    return prepare
+
+
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_gives_the_defined_voxels_in_their_places(name, tmp_path, capsys):
+def test_a_form_gives_the_defined_voxels_in_their_places(name, prepare, capsys):
     form, dataset = FORMS[name], name.split()[0]
-    written = form.write(tmp_path / "raw")
-    words = [f"dataset={dataset}", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out", "num_workers=1"]
-    assert main(words) == 0
+    written, place = prepare(name)
     assert capsys.readouterr().err == ""
-    folder = tmp_path / "out" / form.folder
+    folder = place / "out" / form.folder
     assert sorted(int(path.name[6:-7]) for path in folder.glob("image_*")) == [s.scan_id for s in written]
     for scan in written:
         if dataset == "CHAOST2":  # whose scans are turned to LPS
@@ -173,15 +188,15 @@ def test_own_data_of_another_orientation_are_turned_and_stay_in_their_places(tmp
         np.testing.assert_allclose(geometry.direction, tilt.ravel(), atol=1e-5)
 
 
-def test_a_download_in_an_archive_is_prepared_by_several_processes_alike(tmp_path):
-    WRITERS["CHAOST2"](tmp_path / "raw")
-    shutil.make_archive(str(tmp_path / "CHAOS"), "zip", tmp_path / "raw")
-    volumes = []
-    for raw, workers in (("raw", 1), ("CHAOS.zip", 2)):
-        data_dir = tmp_path / f"out of {raw}"
-        words = [f"raw={tmp_path}/{raw}", f"data_dir={data_dir}", f"num_workers={workers}"]
-        assert main(["with", "dataset=CHAOST2", *words]) == 0
-        volumes.append({path.relative_to(data_dir): read_volume(path) for path in nifti_files(data_dir)})
+def test_a_download_in_an_archive_is_prepared_by_several_processes_alike(tmp_path, prepare):
+    _, place = prepare("CHAOST2")
+    shutil.make_archive(str(tmp_path / "CHAOS"), "zip", place / "raw")
+    words = [f"raw={tmp_path}/CHAOS.zip", f"data_dir={tmp_path}/out", "num_workers=2"]
+    assert main(["with", "dataset=CHAOST2", *words]) == 0
+    volumes = [
+        {path.relative_to(data_dir): read_volume(path) for path in nifti_files(data_dir)}
+        for data_dir in (place / "out", tmp_path / "out")
+    ]
     assert len(volumes[0]) == 15
     assert volumes[0].keys() == volumes[1].keys()
     for path, (voxels, geometry) in volumes[0].items():
