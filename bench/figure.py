@@ -18,8 +18,8 @@ from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import TRAINED, overall_mean, read_scores, select
 from util.io.figures import plain_matplotlib
-from util.io.files import replaced_file
-from util.io.grids import find_turn, orientation, turn_volume
+from util.io.files import atomic_write
+from util.io.grids import find_reorientation, orientation, reorient_volume
 from util.io.image_io import Geometry, read_volume
 
 PROTOCOL = "chunks"
@@ -99,7 +99,7 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
 
 def _upright(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Turn axial slices as radiologists view them: patient's right at the left, front at the top."""
-    return turn_volume(volume, find_turn(geometry, f"LP{orientation(geometry)[2]}"))
+    return reorient_volume(volume, find_reorientation(geometry, f"LP{orientation(geometry)[2]}"))
 
 
 @plain_matplotlib()
@@ -134,7 +134,7 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
     ]
     figure.legend(lines, styles, loc="outside upper center", ncols=len(styles), frameon=False)
     figure.supxlabel(caption, fontsize="medium")
-    with replaced_file(path, suffix=".png") as temporary:
+    with atomic_write(path, suffix=".png") as temporary:
         figure.savefig(temporary, pil_kwargs={"optimize": True})
 
 

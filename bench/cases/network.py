@@ -14,12 +14,12 @@ from torch import Tensor
 from bench.cases.instruments import Clock, OperationCounter
 from bench.measuring import time_calls
 from bench.naive.network import NaiveFewShotSeg
-from config_ssl_upload import Config, dataset_defaults, parse_config
+from config_ssl_upload import Config, dataset_defaults, make_network, parse_config
 from models.few_shot_seg import FewShotSeg
 from models.inference.scan import Request, best_slices_per_call, segment_scan
 from models.inference.segmenters import NetworkSegmenter
 from models.precision import mixed_precision
-from training import make_network, place_network, play
+from training import place_network, training_losses
 from util.engine.optimisation import make_optimizer
 from util.parallel.devices import SINGLE_RANK
 from util.parallel.hardware import choose_kernels
@@ -36,7 +36,7 @@ class Case:
     Attributes:
         size_px: height and width of the slices.
         batch_size, n_shots: episodes, and support slices of each.
-        precision, compile, recompute, channels_last: the configuration's keys.
+        precision, compile, activation_checkpointing, channels_last: the configuration's keys.
         encoder, feature_width: of the network.
         device: where it runs.
         variant: `fast`, or `naive` for the twin (one episode of one shot).
@@ -47,7 +47,7 @@ class Case:
     n_shots: int = 1
     precision: str = "fp32"
     compile: bool = False
-    recompute: bool = False
+    activation_checkpointing: bool = False
     channels_last: bool = True
     encoder: str = "resnet101"
     feature_width: int = 512
@@ -64,7 +64,7 @@ class Case:
             n_shot=self.n_shots,
             precision=self.precision,
             compile=self.compile,
-            recompute=self.recompute,
+            activation_checkpointing=self.activation_checkpointing,
             channels_last=self.channels_last and self.variant == "fast",
             model=replace(config.model, **network),
         )
@@ -261,7 +261,7 @@ def _segmenting_naively(
 
 
 def _fast_loss(model: FewShotSeg, batch: dict[str, Tensor], config: Config, device: torch.device) -> Tensor:
-    losses = play(model, batch, config=config, step=1, device=device)
+    losses = training_losses(model, batch, config=config, step=1, device=device)
     return (losses.query + losses.alignment).mean()
 
 

@@ -1,4 +1,4 @@
-"""Segmenters of slices from a support slice: the network, and the baselines it must beat.
+"""Segmenters of slices from a support: the network, and baselines to beat.
 
 All share three steps: `encode` slices, `prepare` a support from encoded slices and their masks, `segment`
 encoded slices with it. Encodings and supports are opaque to the caller and reused freely.

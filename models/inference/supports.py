@@ -1,4 +1,4 @@
-"""Prepare supports from a scan's slices; several may serve a query slice together."""
+"""Prepare supports from a scan's slices; several may serve together."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ def nearest_slices(candidates: Sequence[int], chosen: int, n: int) -> Slices:
 
 
 class MeanSegmenter:
-    """Segments from several supports: the mean of the probabilities that each gives alone.
+    """Segments from several supports by the mean of their probabilities.
 
     Its supports are sequences of the other segmenter's supports.
     """

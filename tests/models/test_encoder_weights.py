@@ -298,9 +298,7 @@ def test_a_file_put_there_by_hand_is_read_without_a_network(monkeypatch, tmp_pat
     path = tmp_path / "checkpoints" / file_name
     torch.save(state, path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(
-        WeightsError, match=rf"{file_name}: is damaged .* \(its hash is another one\); delete"
-    ):
+    with pytest.raises(WeightsError, match=rf"{file_name}: is damaged .* \(its hash differs\); delete"):
         load_encoder_weights(encoder, "imagenet")
     monkeypatch.setattr("models.encoder_weights._require_published", lambda path: None)
     load_encoder_weights(encoder, "imagenet")

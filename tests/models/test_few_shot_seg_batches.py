@@ -74,7 +74,7 @@ def test_the_order_of_the_shots_does_not_matter(model):
         there = model.predict(support, masks, query)
         torch.testing.assert_close(model.predict(support[:, order], masks[:, order], query), there)
         losses = losses_of(model, support, masks, query, query_masks)
-        permuted = model(support[:, order], masks[:, order], query, query_masks)
+        permuted = losses_of(model, support[:, order], masks[:, order], query, query_masks)
     torch.testing.assert_close(permuted.alignment, losses.alignment)
 
 
