@@ -44,7 +44,7 @@ class MetricAverager:
         return {"sum": None if self._sum is None else self._sum.cpu(), "count": self._count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a `state_dict`; sums of another set of metrics, of an earlier version, are dropped."""
+        """Restore a `state_dict`; sums of another set of metrics are dropped."""
         is_same_set = state["sum"] is not None and state["sum"].shape == (len(self._names) + 1,)
         self._sum, self._count = (state["sum"], state["count"]) if is_same_set else (None, 0)
 
