@@ -20,6 +20,7 @@ from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
 from dataloaders.evaluation_sets import check_fold
 from dataloaders.sharding import episodes_of_step
+from dataloaders.worker_batches import BatchLoader
 from models.factory import to_device
 from models.few_shot_seg import FewShotSeg
 from models.losses import CRITERIA, METRICS, EpisodeLosses, describe_metrics, episode_losses
@@ -147,15 +148,7 @@ def _run_steps(
     ranks: Ranks,
 ) -> None:
     """Run the remaining steps; save snapshots and checkpoints."""
-    loader = make_episode_loader(
-        dataset,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        start_episode=state.step * config.batch_size * ranks.n_ranks,
-        pin_memory=device.type == "cuda",
-        rank=ranks.rank,
-        n_ranks=ranks.n_ranks,
-    )
+    loader = _make_loader(config, dataset, first_step=state.step, device=device, ranks=ranks)
     first_step, started = state.step, time.perf_counter()
 
     def episodes_of(step: int) -> list[dict[str, Tensor]]:
@@ -206,6 +199,21 @@ def _run_steps(
     print(
         f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak memory "
         f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(checkpoints.run_dir, config.n_steps)}"
+    )
+
+
+def _make_loader(
+    config: Config, dataset: EpisodeDataset, *, first_step: int, device: torch.device, ranks: Ranks
+) -> BatchLoader:
+    """Return the loader of this rank's batches after `first_step` steps."""
+    return make_episode_loader(
+        dataset,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        start_episode=first_step * config.batch_size * ranks.n_ranks,
+        pin_memory=device.type == "cuda",
+        rank=ranks.rank,
+        n_ranks=ranks.n_ranks,
     )
 
 

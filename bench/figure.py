@@ -60,14 +60,14 @@ def draw_result(run_dir: Path, path: Path) -> None:
         raise UserError(f"{run_dir}: must be a run of PHANTOM: figures show no patient; got {config.dataset}")
     dice = {i: overall_mean(select(scores, query_id=i)) for i in sorted({s.query_id for s in scores})}
     query_id = sorted(dice, key=dice.__getitem__)[(len(dice) - 1) // 2]
-    of_query = select(scores, query_id=query_id)
+    query_scores = select(scores, query_id=query_id)
     caption = (
         f"PHANTOM (synthetic scans), fold {config.eval_fold}, {summary['snapshot_step']} training steps "
         f"without labels.\nSupport: scan {summary['support_id']}. Query: scan {query_id}, mean Dice "
         f"{dice[query_id]:.2f}; over all {len(dice)} queries {overall_mean(scores):.2f}."
     )
-    titles = [f"{score.organ}, Dice {score.dice:.2f}" for score in of_query]
-    columns = list(read_slices(config, of_query, run_dir / "predictions" / PROTOCOL))
+    titles = [f"{score.organ}, Dice {score.dice:.2f}" for score in query_scores]
+    columns = list(read_slices(config, query_scores, run_dir / "predictions" / PROTOCOL))
     draw_slices(columns, path, titles=titles, caption=caption)
 
 
@@ -84,16 +84,16 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
     for job in plan_jobs([support, query], organs, support_position=0, **options):
         part = config.n_part // 2
         chunk = job.assignment.slices[job.assignment.parts == part]
-        of_support, of_query = job.support_slices[part], chunk[len(chunk) // 2]
+        support_slice, query_slice = job.support_slices[part], chunk[len(chunk) // 2]
         prediction, _ = read_volume(
             predictions_dir / f"scan_{query.scan_id}_{organs[job.label].replace(' ', '_')}.nii.gz"
         )
         yield (
-            _upright(support.images[:, 0].numpy(), support.geometry)[of_support],
-            _upright(support.support_labels == job.label, support.geometry)[of_support],
-            _upright(query.images[:, 0].numpy(), query.geometry)[of_query],
-            _upright(query.label_map == job.label, query.geometry)[of_query],
-            _upright(prediction > 0, query.geometry)[of_query],
+            _upright(support.images[:, 0].numpy(), support.geometry)[support_slice],
+            _upright(support.support_labels == job.label, support.geometry)[support_slice],
+            _upright(query.images[:, 0].numpy(), query.geometry)[query_slice],
+            _upright(query.label_map == job.label, query.geometry)[query_slice],
+            _upright(prediction > 0, query.geometry)[query_slice],
         )
 
 

@@ -155,6 +155,24 @@ def test_resuming_without_a_run_starts_a_new_training(tiny_overrides, folder):
     assert final(folder, 1, step=3)
 
 
+def test_a_run_saved_under_former_names_of_keys_resumes_with_its_settings(
+    tiny_overrides, folder, unbroken, stopped_after, monkeypatch, capsys
+):
+    whole_run = unbroken(*FULL)
+    stopped_after(2)
+    assert run(*tiny_overrides, *STEPS, *FULL) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    saved = json.loads((folder / "1" / "config.json").read_text())
+    saved["recompute"] = saved.pop("activation_checkpointing")
+    saved["optim"]["average_decay"] = saved["optim"].pop("ema_decay")
+    (folder / "1" / "config.json").write_text(json.dumps(saved))
+    capsys.readouterr()
+    assert resume(tiny_overrides, "resume=latest") == 0
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("optim.average_decay: now optim.ema_decay") == 1
+    assert_equal_weights(final_weights(whole_run, 6), final(folder, 2))
+
+
 def test_at_most_two_checkpoints_are_kept(tiny_overrides, folder, stopped_after):
     stopped_after(5)
     assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
