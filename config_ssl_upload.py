@@ -6,10 +6,14 @@ nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.
 print_config with dataset=PHANTOM` shows what would be used.
 """
 
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from data.data_settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.dataset_lookup import find_dataset
@@ -28,22 +32,21 @@ from models.losses import CRITERIA
 from models.prior_masks import PRIOR_FORMS, PRIOR_GRADIENTS
 from util.config.command_line import new_experiment, remark_on_unknown_commit, sacred
 from util.config.settings import (
+    Amount,
+    Count,
+    Counts,
+    ListAsTuple,
+    Settings,
+    Text,
+    TextOrNumber,
+    Whole,
     default_values,
-    flag,
     group,
     key,
     markdown_table,
-    matching,
     merge_values,
-    one_of,
-    optional,
     parse_values,
     plain_values,
-    real,
-    several,
-    text,
-    text_or_number,
-    whole,
     with_present_names,
 )
 from util.config.training_settings import OptimConfig
@@ -64,68 +67,64 @@ REPOSITORY = Path(__file__).resolve().parent
 sacred.SETTINGS.CAPTURE_MODE = "sys"
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """The network."""
 
-    encoder: str = key("resnet101", one_of(*BACKBONES), "encoder; the small ones suit CPUs")
-    encoder_weights: str | None = key(
+    encoder: Literal[tuple(BACKBONES)] = key("resnet101", "encoder; the small ones suit CPUs")
+    encoder_weights: Text | None = key(
         "deeplabv3_coco",
-        optional(text()),
         "encoder weights: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
     )
-    feature_width: int = key(512, whole(1, 8192), "channels of features, attention and decoders")
-    frozen_batchnorm: bool = key(False, flag(), "freeze BatchNorm's running statistics in training")
-    magnitude: bool = key(True, flag(), "compare by magnitude too; False: by angle alone")
-    norm: str = key("batch", one_of(*NORMS), "BatchNorm, or GroupNorm for training from scratch")
-    prior: bool = key(True, flag(), "use HCPMG's prior masks; False: masks of 1 everywhere")
-    prior_form: str = key("literal", one_of(*PRIOR_FORMS), "what the prior masks compare; literal: published")
-    prior_gradient: str = key(
-        "none", one_of(*PRIOR_GRADIENTS), "how gradients pass the prior masks; none: published"
+    feature_width: int = key(512, "channels of features, attention and decoders", ge=1, le=8192)
+    frozen_batchnorm: bool = key(False, "freeze BatchNorm's running statistics in training")
+    magnitude: bool = key(True, "compare by magnitude too; False: by angle alone")
+    norm: Literal[tuple(NORMS)] = key("batch", "BatchNorm, or GroupNorm for training from scratch")
+    prior: bool = key(True, "use HCPMG's prior masks; False: masks of 1 everywhere")
+    prior_form: Literal[tuple(PRIOR_FORMS)] = key(
+        "literal", "what the prior masks compare; literal: published"
     )
-    mining: bool = key(True, flag(), "use TRM; False: the query's own features")
-    expansion: bool = key(True, flag(), "use POEM's prototype expansion; False: the support's prototypes")
+    prior_gradient: Literal[tuple(PRIOR_GRADIENTS)] = key(
+        "none", "how gradients pass the prior masks; none: published"
+    )
+    mining: bool = key(True, "use TRM; False: the query's own features")
+    expansion: bool = key(True, "use POEM's prototype expansion; False: the support's prototypes")
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Settings):
     """What is evaluated beside the published protocol."""
 
-    all_slices: bool = key(
-        True, flag(), "also segment every slice of each query, without using the organ's position"
-    )
-    every_support: bool = key(True, flag(), "also take every scan of the fold as support in turn")
+    all_slices: bool = key(True, "also segment every slice of each query, without using the organ's position")
+    every_support: bool = key(True, "also take every scan of the fold as support in turn")
     baselines: bool = key(
-        False, flag(), "also score the untrained network, copied support masks and plain cosine matching"
+        False, "also score the untrained network, copied support masks and plain cosine matching"
     )
-    support_slices: int = key(
-        1, whole(1), "support slices that serve each query slice: the protocol's and its neighbours"
+    support_slices: Count = key(
+        1, "support slices that serve each query slice: the protocol's and its neighbours"
     )
-    join_support: str = key(
+    join_support: Literal[tuple(JOINTS)] = key(
         "probabilities",
-        one_of(*JOINTS),
         "average the probabilities from these slices, or use them as the shots of one support",
     )
     test_time_augmentation: int = key(
         1,
-        whole(1, MAX_VERSIONS),
         "versions of a query slice to average over: itself and shifted, scaled and brightened ones",
         formerly="query_copies",
+        ge=1,
+        le=MAX_VERSIONS,
     )
     largest_component: bool = key(
-        False,
-        flag(),
-        "keep the largest connected component of each organ, and fill its holes",
-        formerly="clean_up",
+        False, "keep the largest connected component of each organ, and fill its holes", formerly="clean_up"
     )
-    slices_per_call: int | None = key(
-        None, optional(whole(1)), "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
+    slices_per_call: Count | None = key(
+        None, "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
     )
-    save_predictions: bool = key(True, flag(), "write the predictions as NIfTI files")
+    save_predictions: bool = key(True, "write the predictions as NIfTI files")
 
 
-@dataclass(frozen=True)
-class Config:
+SidePx = Annotated[int, Field(ge=16, le=2048)]
+
+
+class Config(Settings):
     """Everything that can be set.
 
     `seed` to `n_shot` carry the names usual among these code bases.
@@ -133,93 +132,80 @@ class Config:
 
     dataset: str = key(
         "CHAOST2",
-        matching(DATASET_NAME, f"{', '.join(DATASETS)}, or a name of letters, digits and _"),
         "a published dataset, PHANTOM, or the name of your own prepared data",
+        pattern=f"^{DATASET_NAME}$",
+        must_be=f"{', '.join(DATASETS)}, or a name of letters, digits and _",
     )
-    recipe: str = key(
-        "published",
-        one_of("published", "strong"),
-        "set of defaults: the published ones, or the study's choice",
+    recipe: Literal["published", "strong"] = key(
+        "published", "set of defaults: the published ones, or the study's choice"
     )
-    eval_fold: int = key(0, whole(0, N_FOLDS - 1), "fold held out of training and evaluated")
+    eval_fold: int = key(0, "fold held out of training and evaluated", ge=0, le=N_FOLDS - 1)
     setting: int = key(
-        1, one_of(1, 2), "1: nothing excluded; 2: slices with the tested organ group never train"
+        1,
+        "1: nothing excluded; 2: slices with the tested organ group never train",
+        ge=1,
+        le=2,
+        must_be="1 or 2",
     )
-    organ_group: int = key(0, whole(0), "setting 2: which group of organs is tested")
-    n_steps: int = key(40_000, whole(1), "training steps")
-    seed: int = key(2025, whole(0, 2**32 - 1), "seed of weights, episodes and prototype sampling")
-    batch_size: int = key(1, whole(1), "episodes per training step")
-    n_shot: int = key(1, whole(1), "support slices per training episode")
-    supp_idx: int = key(
-        DEFAULT_SUPPORT, whole(0), "position of the support in its fold; 2 is the last of a smaller fold"
+    organ_group: Whole = key(0, "setting 2: which group of organs is tested")
+    n_steps: Count = key(40_000, "training steps")
+    seed: int = key(2025, "seed of weights, episodes and prototype sampling", ge=0, le=2**32 - 1)
+    batch_size: Count = key(1, "episodes per training step")
+    n_shot: Count = key(1, "support slices per training episode")
+    supp_idx: Whole = key(
+        DEFAULT_SUPPORT, "position of the support in its fold; 2 is the last of a smaller fold"
     )
-    n_part: int = key(3, whole(1), "chunks of a query, each served by one support slice")
-    test_label: tuple[int, ...] | None = key(
-        None, optional(several(whole(1), minimum=1)), "label ids to evaluate; None: the protocol's"
+    n_part: Count = key(3, "chunks of a query, each served by one support slice")
+    test_label: Counts | None = key(None, "label ids to evaluate; None: the protocol's", min_length=1)
+    exclude_label: Counts | None = key(
+        None, "label ids whose slices never train; None: none in setting 1, the group in setting 2"
     )
-    exclude_label: tuple[int, ...] | None = key(
-        None,
-        optional(several(whole(1))),
-        "label ids whose slices never train; None: none in setting 1, the group in setting 2",
+    use_gt: bool = key(False, "train on manual labels outside `test_label` instead of on supervoxels")
+    n_sv: Count | None = key(None, "minimum supervoxel size in voxels; None: the dataset's")
+    min_size: Count = key(
+        200, "minimum area of a supervoxel in at least one slice of an episode, in px at 256 x 256"
     )
-    use_gt: bool = key(False, flag(), "train on manual labels outside `test_label` instead of on supervoxels")
-    n_sv: int | None = key(None, optional(whole(1)), "minimum supervoxel size in voxels; None: the dataset's")
-    min_size: int = key(
-        200, whole(1), "minimum area of a supervoxel in at least one slice of an episode, in px at 256 x 256"
+    image_size_px: Annotated[tuple[SidePx, SidePx], ListAsTuple] | None = key(
+        None, "resize slices to [H, W]; None: as they are"
     )
-    image_size_px: tuple[int, int] | None = key(
-        None, optional(several(whole(16, 2048), length=2)), "resize slices to [H, W]; None: as they are"
+    loss: Literal[tuple(CRITERIA)] = key(
+        "weighted_cross_entropy", "loss of both directions, of `models/losses.py`"
     )
-    loss: str = key(
-        "weighted_cross_entropy", one_of(*CRITERIA), "loss of both directions, of `models/losses.py`"
+    max_iters_per_load: Count = key(10_000, "steps between two cuts of the learning rate")
+    lr_step_gamma: float = key(0.98, "factor of each cut", gt=0, le=1)
+    resume: TextOrNumber | None = key(
+        None, "training to resume: latest (starts a new one if missing), a run's number or its folder"
     )
-    max_iters_per_load: int = key(10_000, whole(1), "steps between two cuts of the learning rate")
-    lr_step_gamma: float = key(0.98, real(0, 1, open_minimum=True), "factor of each cut")
-    resume: str | None = key(
-        None,
-        optional(text_or_number()),
-        "training to resume: latest (starts a new one if missing), a run's number or its folder",
-    )
-    resume_changed: bool = key(False, flag(), "resume even if settings that affect the result differ")
-    checkpoint_minutes: float = key(
-        1.0, real(0), "minutes between checkpoints, longer on slow disks; each snapshot also writes one"
+    resume_changed: bool = key(False, "resume even if settings that affect the result differ")
+    checkpoint_minutes: Amount = key(
+        1.0, "minutes between checkpoints, longer on slow disks; each snapshot also writes one"
     )
     nonfinite: str = key(
         "stop",
-        matching(r"stop|skip:\d+", "stop, or skip:<n> with a whole number n"),
         "on a non-finite loss or gradient: stop, or skip:<n> to skip up to n steps",
+        pattern=r"^(stop|skip:[0-9]+)$",
+        must_be="stop, or skip:<n> with a whole number n",
     )
-    save_snapshot_every: int = key(
-        10_000, whole(1), "steps between snapshots; the last step always writes one"
-    )
-    print_interval: int = key(100, whole(1), "steps between log lines")
+    save_snapshot_every: Count = key(10_000, "steps between snapshots; the last step always writes one")
+    print_interval: Count = key(100, "steps between log lines")
     num_workers: int = key(
-        2, whole(0, 256), "worker processes that make episodes; 0: the main process makes them"
+        2, "worker processes that make episodes; 0: the main process makes them", ge=0, le=256
     )
-    device: str = key("auto", text(), "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
-    precision: str = key(
-        "fp32",
-        one_of("fp32", "tf32", "bf16"),
-        "fp32; tf32 or bf16 for speed on GPUs, bf16 also on CPUs with bfloat16 units",
+    device: Text = key("auto", "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
+    precision: Literal["fp32", "tf32", "bf16"] = key(
+        "fp32", "fp32; tf32 or bf16 for speed on GPUs, bf16 also on CPUs with bfloat16 units"
     )
-    channels_last: bool = key(
-        True, flag(), "channels-last memory format in training; faster nearly everywhere"
-    )
-    compile: bool = key(
-        False, flag(), "compile encoder and decoders in training; the first step takes far longer"
-    )
+    channels_last: bool = key(True, "channels-last memory format in training; faster nearly everywhere")
+    compile: bool = key(False, "compile encoder and decoders in training; the first step takes far longer")
     activation_checkpointing: bool = key(
         False,
-        flag(),
         "recompute the encoder's inner activations in the backward pass: less memory, more time",
         formerly="recompute",
     )
-    sync_batchnorm: bool = key(
-        False, flag(), "BatchNorm over all ranks' images; CUDA with several ranks only"
-    )
-    deterministic: bool = key(False, flag(), "reproducible weights on CUDA; slower")
-    reload_model_path: str | None = key(
-        None, optional(text()), "snapshot or run folder to evaluate; None: the latest of dataset and fold"
+    sync_batchnorm: bool = key(False, "BatchNorm over all ranks' images; CUDA with several ranks only")
+    deterministic: bool = key(False, "reproducible weights on CUDA; slower")
+    reload_model_path: Text | None = key(
+        None, "snapshot or run folder to evaluate; None: the latest of dataset and fold"
     )
     optim: OptimConfig = group(OptimConfig)
     model: ModelConfig = group(ModelConfig)
@@ -304,9 +290,9 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         )
     in_group = spec.organ_groups[config.organ_group] if config.setting == 2 else None
     if config.test_label is None:
-        config = replace(config, test_label=in_group or spec.test_labels)
+        config = config.model_copy(update={"test_label": in_group or spec.test_labels})
     if config.exclude_label is None:
-        config = replace(config, exclude_label=in_group or ())
+        config = config.model_copy(update={"exclude_label": in_group or ()})
     if config.model.norm == "group" and config.model.encoder_weights is not None:
         raise UserError(
             "model.norm=group: pretrained encoders have BatchNorm; set model.encoder_weights=None, or keep "
@@ -398,7 +384,7 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
     return experiment
 
 
-def dataset_defaults(dataset: str, recipe: str = Config.recipe) -> dict[str, Any]:
+def dataset_defaults(dataset: str, recipe: str = "published") -> dict[str, Any]:
     """Return all defaults of a dataset and a recipe as a nested dict of plain values."""
     own_defaults = DATASETS[dataset].config_defaults if dataset in DATASETS else {}
     of_dataset = {"dataset": dataset, "recipe": recipe, **own_defaults}
@@ -410,9 +396,10 @@ def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = No
 
     If a training resumes, its former settings are the defaults.
     """
-    chosen = {name: (fixed or {}).get(name, getattr(Config, name)) for name in ("dataset", "recipe")}
+    plain = default_values(Config)
+    chosen = {name: (fixed or {}).get(name, plain[name]) for name in ("dataset", "recipe")}
     are_texts = all(isinstance(value, str) for value in chosen.values())
-    defaults = dataset_defaults(**chosen) if are_texts else default_values(Config)
+    defaults = dataset_defaults(**chosen) if are_texts else plain
     if (fixed or {}).get("resume"):
         defaults = _with_former_settings(defaults, fixed)
     return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
@@ -439,4 +426,6 @@ def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) ->
 
 
 if __name__ == "__main__":
-    print(markdown_table(Config))  # docs/configuration.md's table
+    is_schema = sys.argv[1:] == ["schema"]
+    # Else docs/configuration.md's table.
+    print(json.dumps(Config.model_json_schema(), indent=2) if is_schema else markdown_table(Config))

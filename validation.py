@@ -8,7 +8,6 @@ all folds, then sums them up with `python validation.py summarise`. Runs lie und
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def summarise(_config: dict[str, Any]) -> None:
     scores: list[VolumeScore] = []
     missing = []
     for fold in range(N_FOLDS):
-        runs = list_runs(replace(config, eval_fold=fold).fold_dir / "evaluation")
+        runs = list_runs(config.model_copy(update={"eval_fold": fold}).fold_dir / "evaluation")
         newest = next((run / "scores.json" for run in runs if (run / "scores.json").is_file()), None)
         if newest is None:
             missing.append(fold)
@@ -234,10 +233,12 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     except (KeyError, TypeError, UserError) as error:
         fault = f"its configuration is not usable ({error})"
         raise UserError(f"{snapshot.source or 'the snapshot'}: {fault}; train it again") from error
-    adopted = replace(config, model=model, image_size_px=None if size is None else tuple(size))
+    adopted = config.model_copy(
+        update={"model": model, "image_size_px": None if size is None else tuple(size)}
+    )
     defaults = dataset_defaults(config.dataset, config.recipe)
     default = parse_config({**defaults, "path": plain_values(config.path)})
-    for name in (entry.name for entry in fields(ModelConfig)):
+    for name in ModelConfig.model_fields:
         requested, usual, trained = (getattr(c.model, name) for c in (config, default, adopted))
         _refuse_other(f"model.{name}", requested, default=usual, trained=trained, source=snapshot.source)
     requested, usual, trained = (c.image_size_px for c in (config, default, adopted))
@@ -247,7 +248,8 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
 
 def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
     """Build the network with a snapshot's weights; `UserError` if they do not fit."""
-    start = replace(config, model=replace(config.model, encoder_weights=None))
+    model = config.model.model_copy(update={"encoder_weights": None})
+    start = config.model_copy(update={"model": model})
     return load_weights(make_network(start), snapshot)
 
 
@@ -256,7 +258,9 @@ def make_segmenters(
 ) -> Iterator[tuple[str, Segmenter]]:
     """Yield the methods to compare, with names: baselines, then the trained network."""
     if config.evaluation.baselines:
-        untrained = make_network(replace(config, seed=snapshot.config.get("seed", config.seed))).to(device)
+        untrained = make_network(
+            config.model_copy(update={"seed": snapshot.config.get("seed", config.seed)})
+        ).to(device)
         images = _calibration_images(config)
         calibrate_batchnorm(
             untrained.encoder, [batch.to(device) for batch in images.split(CALIBRATION_BATCH)]

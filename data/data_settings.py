@@ -1,26 +1,26 @@
 """Configuration keys of dataset folders, preparation and the synthetic scans."""
 
-from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import create_model
+
 from data.datasets import DATASETS, RAW_DATASETS, default_data_dir
 from data.layout import DatasetLayout
-from data.own_rules import own_dataset_name
+from data.own_rules import RawName
 from data.phantom.scans import PhantomSettings
 from data.specs import DatasetSpec
-from util.config.settings import Rule, flag, group, key, optional, text, whole
+from util.config.settings import MAX_WHOLE, Count, Settings, Text, Whole, group, key
 
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
 
 
-@dataclass(frozen=True)
-class PhantomConfig:
+class PhantomConfig(Settings):
     """The synthetic scans of `dataset=PHANTOM`."""
 
-    n_scans: int = key(20, whole(10), "number of scans")
-    image_size_px: int = key(64, whole(48, 512), "height and width of their slices")
-    seed: int = key(2025, whole(0), "random seed of the scans")
+    n_scans: int = key(20, "number of scans", ge=10, le=MAX_WHOLE)
+    image_size_px: int = key(64, "height and width of their slices", ge=48, le=512)
+    seed: Whole = key(2025, "random seed of the scans")
 
     @property
     def settings(self) -> PhantomSettings:
@@ -28,62 +28,49 @@ class PhantomConfig:
         return PhantomSettings(image_size_px=self.image_size_px, seed=self.seed)
 
 
-def _dataset_paths(name: str) -> type:
-    data_dir = key(default_data_dir(name), text(), f"folder of the prepared {name} volumes")
-    return _path_keys("DatasetPaths", str, data_dir)
+def _paths(name: str, data_dir: tuple[Any, Any]) -> tuple[type[Settings], Any]:
+    """Return type and default of a dataset's group of folders."""
+    supervoxel_dir = key(None, "folder of `supervoxels_<n_sv>`; None: the same")
+    paths = create_model(
+        f"{name}Paths", __base__=Settings, data_dir=data_dir, supervoxel_dir=(Text | None, supervoxel_dir)
+    )
+    return paths, group(paths)
 
-
-def _path_keys(class_name: str, data_dir_type: Any, data_dir: Any) -> type:
-    supervoxel_dir = key(None, optional(text()), "folder of `supervoxels_<n_sv>`; None: the same")
-    keys = [("data_dir", data_dir_type, data_dir), ("supervoxel_dir", str | None, supervoxel_dir)]
-    return make_dataclass(class_name, keys, frozen=True)
-
-
-_own_data_dir = "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`"
-_OwnPaths = _path_keys("OwnPaths", str | None, key(None, optional(text()), _own_data_dir))
 
 # Folders; relative ones start at the current folder. The scripts start at the repository.
-PathConfig = make_dataclass(
+PathConfig = create_model(
     "PathConfig",
-    [
-        ("log_dir", str, key("runs", text(), "folder of all runs")),
-        *((name, Any, group(_dataset_paths(name))) for name in DATASETS),
-        ("OWN", Any, group(_OwnPaths)),
-    ],
-    frozen=True,
+    __base__=Settings,
+    log_dir=(Text, key("runs", "folder of all runs")),
+    **{
+        name: _paths(name, (Text, key(default_data_dir(name), f"folder of the prepared {name} volumes")))
+        for name in DATASETS
+    },
+    OWN=_paths(
+        "Own",
+        (
+            Text | None,
+            key(None, "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`"),
+        ),
+    ),
 )
 
 
-def _raw_dataset_name() -> Rule:
-    """Require a named dataset, or a name that own data may have."""
-    own = own_dataset_name()
-
-    def parse(value: Any) -> str:
-        return value if value in DATASETS else own.parse(value)
-
-    return Rule(f"{', '.join(RAW_DATASETS)}, or {own.text}", parse)
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Settings):
     """Keys of `script/prepare.sh`."""
 
-    dataset: str | None = key(
-        None, _raw_dataset_name(), f"{', '.join(RAW_DATASETS)}, or the name of your own data"
+    dataset: RawName = key(
+        ..., f"{', '.join(RAW_DATASETS)}, or the name of your own data", examples=["CHAOST2"]
     )
-    raw: str | None = key(None, text(), "the download: a folder, or its zip file")
-    data_dir: str | None = key(
-        None, optional(text()), "where the prepared volumes go; None: `data/<dataset>`"
+    raw: Text = key(
+        ..., "the download: a folder, or its zip file", examples=["downloads/CHAOS_Train_Sets.zip"]
     )
-    supervoxel_dir: str | None = key(
-        None, optional(text()), "where `supervoxels_<n_sv>` goes; None: the same"
-    )
-    n_sv: int | None = key(None, optional(whole(1)), "minimum supervoxel size in voxels; None: the dataset's")
-    num_workers: int | None = key(
-        None, optional(whole(1, 256)), "scans processed at once; None: one per core"
-    )
-    check: bool = key(False, flag(), "only check the download; write nothing")
-    force: bool = key(False, flag(), "rebuild all volumes, and replace foreign files")
+    data_dir: Text | None = key(None, "where the prepared volumes go; None: `data/<dataset>`")
+    supervoxel_dir: Text | None = key(None, "where `supervoxels_<n_sv>` goes; None: the same")
+    n_sv: Count | None = key(None, "minimum supervoxel size in voxels; None: the dataset's")
+    num_workers: int | None = key(None, "scans processed at once; None: one per core", ge=1, le=256)
+    check: bool = key(False, "only check the download; write nothing")
+    force: bool = key(False, "rebuild all volumes, and replace foreign files")
 
     @property
     def folder(self) -> Path:

@@ -1,36 +1,33 @@
-"""Validation rules for the values of own data's `dataset.json`."""
+"""Types and checks of the values of own data's `dataset.json`."""
 
 import ast
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from data.datasets import DATASETS
-from util.config.settings import Rule, real, several, text
+from pydantic import AfterValidator, Field, model_validator
+
+from data.datasets import DATASETS, RAW_DATASETS
+from util.config.settings import ListAsTuple, MustBe, Settings, Text, key
 from util.io.grids import is_orientation
 
 _NAME = re.compile(r"[A-Za-z0-9]\w{0,39}", re.ASCII)
 _MAX_LABEL = 254  # 255 is ignored by the losses
 _MAX_NAME_LENGTH = 60
 _FORBIDDEN = '/\\:*?"<>|'  # in file names, on one system or another
+_NAME_REQUIREMENT = (
+    f"a name of at most 40 letters, digits and _, none of {', '.join(DATASETS)}, and not one that "
+    "command lines read as a number or literal, such as 123, 1e5 or True"
+)
 
 
-def own_dataset_name() -> Rule:
-    """Require an unused name that is valid as a folder and on the command line."""
+def _check_own_name(name: str) -> str:
+    """Check that a name is unused, and valid as a folder and on the command line."""
     taken = {name.lower() for name in DATASETS}
-
-    def parse(value: Any) -> str:
-        name = text().parse(value)
-        if not _NAME.fullmatch(name) or name.lower() in taken or is_literal(name):
-            raise ValueError
-        return name
-
-    return Rule(
-        f"a name of at most 40 letters, digits and _, none of {', '.join(DATASETS)}, and not one that "
-        "command lines read as a number or literal, such as 123, 1e5 or True",
-        parse,
-    )
+    if not _NAME.fullmatch(name) or name.lower() in taken or is_literal(name):
+        raise ValueError("not a valid name")
+    return name
 
 
 def is_literal(name: str) -> bool:
@@ -41,75 +38,68 @@ def is_literal(name: str) -> bool:
         return False
 
 
-def clip() -> Rule:
-    """Require a window or a percentile; parsed to a dict of that one."""
-    window, percentile = several(real(-1e9, 1e9), length=2), real(0, 100, open_minimum=True)
-
-    def parse(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict) or len(value) != 1:
-            raise TypeError
-        if "percentile" in value:
-            return {"percentile": percentile.parse(value["percentile"])}
-        low, high = window.parse(value.get("window"))
-        if low >= high:
-            raise ValueError
-        return {"window": (low, high)}
-
-    return Rule(
-        '{"window": [low, high]} with low below high, or {"percentile": 99.5} above 0 and at most 100', parse
-    )
+def _check_orientation(letters: str) -> str:
+    if not is_orientation(letters):
+        raise ValueError("not an orientation")
+    return letters
 
 
-def orientation() -> Rule:
-    """Require three letters such as LPS."""
+OwnName = Annotated[Text, AfterValidator(_check_own_name), MustBe(_NAME_REQUIREMENT)]
+# A named dataset with a download, or own data.
+RawName = Annotated[
+    Text,
+    AfterValidator(lambda name: name if name in DATASETS else _check_own_name(name)),
+    MustBe(f"{', '.join(RAW_DATASETS)}, or {_NAME_REQUIREMENT}"),
+]
+Orientation = Annotated[
+    str,
+    AfterValidator(_check_orientation),
+    MustBe('three letters, one of each of L/R, P/A and S/I, such as "LPS"'),
+]
+_Intensity = Annotated[float, Field(ge=-1e9, le=1e9)]
 
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or not is_orientation(value):
-            raise ValueError
-        return value
 
-    return Rule('three letters, one of each of L/R, P/A and S/I, such as "LPS"', parse)
+class _ClipKeys(Settings):
+    window: Annotated[tuple[_Intensity, _Intensity], ListAsTuple] | None = key(None, "lowest and highest")
+    percentile: float | None = key(None, "highest, in percent of the voxels", gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _check(self) -> "_ClipKeys":
+        if (self.window is None) == (self.percentile is None):
+            raise ValueError("one of both")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError("empty window")
+        return self
 
 
-def subset_of(labels: Mapping[int, str]) -> Rule:
-    """Require a list of label ids or organ names; parsed to ids."""
+Clip = Annotated[
+    _ClipKeys,
+    MustBe('{"window": [low, high]} with low below high, or {"percentile": 99.5} above 0 and at most 100'),
+]
+
+
+def parse_labels_among(value: Any, labels: Mapping[int, str]) -> tuple[int, ...]:
+    """Parse a list of distinct label ids or organ names to ids; raises ValueError."""
+    if not isinstance(value, list):
+        raise ValueError
     ids = {organ: label for label, organ in labels.items()}
-    choices = _distinct_ids(labels)
-
-    def parse(value: Any) -> tuple[int, ...]:
-        if not isinstance(value, list):
-            raise TypeError
-        return choices.parse([ids.get(item, item) if isinstance(item, str) else item for item in value])
-
-    return Rule(choices.text, parse)
+    return _parse_distinct([ids.get(item, item) if isinstance(item, str) else item for item in value], labels)
 
 
-def disjoint_groups_of(test_labels: tuple[int, ...]) -> Rule:
-    """Require disjoint groups of test organs; parsed to tuples of ids."""
-    group = _distinct_ids(test_labels)
-
-    def parse(value: Any) -> tuple[tuple[int, ...], ...]:
-        groups = several(group, minimum=1).parse(value)
-        members = [label for group in groups for label in group]
-        if len(set(members)) != len(members):
-            raise ValueError
-        return groups
-
-    return Rule(f"a list of groups without common members, each {group.text}", parse)
+def parse_groups_of(value: Any, test_labels: Collection[int]) -> tuple[tuple[int, ...], ...]:
+    """Parse a list of disjoint groups of test labels; raises ValueError."""
+    if not isinstance(value, list) or not value:
+        raise ValueError
+    groups = tuple(_parse_distinct(group, test_labels) for group in value)
+    _parse_distinct([label for group in groups for label in group], test_labels)
+    return groups
 
 
-def _distinct_ids(choices: Collection[int]) -> Rule:
-    """Require distinct ids among some choices; parsed to a tuple."""
-
-    def parse(value: Any) -> tuple[int, ...]:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        whole = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-        if not value or not whole or len(set(value)) != len(value) or not set(value) <= set(choices):
-            raise ValueError
-        return tuple(value)
-
-    return Rule(f"a list of some of {', '.join(map(str, choices))}, each once", parse)
+def _parse_distinct(value: Any, choices: Collection[int]) -> tuple[int, ...]:
+    are_ids = isinstance(value, list) and all(type(item) is int for item in value)
+    if not value or not are_ids or len(set(value)) != len(value) or not set(value) <= set(choices):
+        raise ValueError
+    return tuple(value)
 
 
 def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None:

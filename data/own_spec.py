@@ -16,14 +16,16 @@ are kept.
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from data.own_rules import clip, disjoint_groups_of, label_fault, orientation, own_dataset_name, subset_of
+from pydantic import ConfigDict, Field
+
+from data.own_rules import Clip, Orientation, OwnName, label_fault, parse_groups_of, parse_labels_among
 from data.specs import DatasetSpec, OwnDataset
 from data.transforms import Preparation
-from util.config.settings import Rule, one_of, optional, real, several, whole
+from util.config.settings import Count, ListAsTuple, Settings, SettingsError, key, parse_values
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.json_files import read_json_object
@@ -31,8 +33,9 @@ from util.remarks import remark
 
 DATASET_JSON = "dataset.json"
 VOLUMES_FOLDER = "volumes"
-_KEYS = ("name", "labels", "channel_names", "file_ending", "spacing_mm", "size_px", "clip", "orientation")
-_KEYS += ("assume_orientation", "supervoxel_min_size_vox", "test_labels", "organ_groups")
+_LABEL_KEYS = ("labels", "test_labels", "organ_groups")
+_Spacing = Annotated[float, Field(ge=0.01)]
+_SidePx = Annotated[int, Field(ge=8, le=4096)]
 
 
 def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
@@ -72,103 +75,123 @@ def write_dataset_json(path: Path, own: OwnDataset) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+class _DatasetJson(Settings):
+    """Keys of the file, apart from those that depend on its labels; null stands for a missing key."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: OwnName = key(..., "name of the dataset")
+    file_ending: Literal[".nii.gz", ".nii"] = key(".nii.gz", "ending of image and label files")
+    channel_names: dict[Literal["0"], Any] = key(
+        {"0": "image"},
+        "name of the only channel",
+        min_length=1,
+        must_be='one channel, as {"0": "CT"}',
+    )
+    spacing_mm: Annotated[tuple[_Spacing, _Spacing, _Spacing], ListAsTuple] | None = key(None, "(z, y, x)")
+    size_px: Annotated[tuple[_SidePx, _SidePx], ListAsTuple] | None = key(None, "height and width of slices")
+    clip: Clip | None = key(None, "intensity range")
+    orientation: Orientation | None = key(None, "of the prepared volumes")
+    assume_orientation: Orientation | None = key(None, "of files whose header has none")
+    supervoxel_min_size_vox: Count | None = key(None, "minimum size of a supervoxel")
+
+
 class _Reading:
     """Collects the problems of all values, to report them at once."""
 
     def __init__(self, path: Path, values: Mapping[str, Any], name: str | None) -> None:
-        self._path, self._values, self._name = path, values, name
+        self._path, self._values, self._name = path, dict(values), name
         self._problems: list[str] = []
 
     def finish(self) -> OwnDataset:
         self._check_keys()
-        name = self._dataset_name()
+        self._adopt_name()
+        keys = self._parse_keys()
         labels = self._labels()
-        channel = self._channel()
-        spacing_mm = self._take("spacing_mm", optional(several(real(0.01), length=3)))
-        size_px = self._take("size_px", optional(several(whole(8, 4096), length=2)))
-        clipped = self._take("clip", optional(clip())) or {}
-        letters = self._take("orientation", optional(orientation()))
-        min_vox = self._take("supervoxel_min_size_vox", optional(whole(1)))
-        assumed = self._take("assume_orientation", optional(orientation()))
-        ending = self._take("file_ending", one_of(".nii.gz", ".nii"), default=".nii.gz")
-        test_labels = self._take("test_labels", subset_of(labels), default=tuple(labels)) if labels else ()
-        groups = (
-            self._take("organ_groups", disjoint_groups_of(test_labels), default=(test_labels,))
-            if labels
-            else ()
-        )
-        if self._problems:
-            raise UserError("\n".join(self._problems))
+        test_labels, groups = self._organ_groups(labels) if labels else ((), ())
+        if keys is None or self._problems:
+            raise UserError("\n".join(f"{self._path}: {text}; correct it" for text in self._problems))
+        clip = keys.clip
         return OwnDataset(
             spec=DatasetSpec(
-                name,
+                keys.name,
                 VOLUMES_FOLDER,
                 labels,
                 test_labels,
                 groups,
-                min_vox,
-                keeps_slice_axes=letters is None,
+                keys.supervoxel_min_size_vox,
+                keeps_slice_axes=keys.orientation is None,
             ),
             preparation=Preparation(
-                assume_orientation=assumed,
-                orientation=letters,
-                window=clipped.get("window"),
-                clip_percentile=clipped.get("percentile"),
-                spacing_mm=spacing_mm,
-                size_px=size_px,
+                assume_orientation=keys.assume_orientation,
+                orientation=keys.orientation,
+                window=clip and clip.window,
+                clip_percentile=clip and clip.percentile,
+                spacing_mm=keys.spacing_mm,
+                size_px=keys.size_px,
             ),
-            file_ending=ending,
-            channel=channel,
+            file_ending=keys.file_ending,
+            channel=str(keys.channel_names["0"]),
         )
 
-    def _take(self, key: str, rule: Rule, *, default: Any = None, required: bool = False) -> Any:
-        if key not in self._values:
-            if required:
-                self._problem(f"{key} is missing, must be {rule.text}")
-            return default
-        try:
-            return rule.parse(self._values[key])
-        except (TypeError, ValueError):
-            self._problem(
-                f"{key} must be {rule.text}, got {json.dumps(self._values[key], ensure_ascii=False)}"
-            )
-            return default
+    def _check_keys(self) -> None:
+        known = (*_DatasetJson.model_fields, *_LABEL_KEYS)
+        for name in self._values:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if name not in known and near:
+                self._problems.append(f"unknown key {name}, did you mean {near[0]}?")
+        if "regions_class_order" in self._values:
+            self._problems.append("labels must be single ids, got nnU-Net's regions (regions_class_order)")
 
-    def _dataset_name(self) -> str | None:
+    def _adopt_name(self) -> None:
+        """Let the command's name replace the file's."""
         if self._name is None:
-            return self._take("name", own_dataset_name(), required=True)
+            return
         if self._values.get("name", self._name) != self._name:
             found = json.dumps(self._values["name"], ensure_ascii=False)
             remark(f"{self._path}: its name {found} is ignored, the dataset is named {self._name}")
-        return self._name
+        self._values["name"] = self._name
 
-    def _problem(self, text: str) -> None:
-        self._problems.append(f"{self._path}: {text}; correct it")
+    def _parse_keys(self) -> _DatasetJson | None:
+        try:
+            return parse_values(_DatasetJson, self._values)
+        except SettingsError as error:
+            self._problems += error.problems
+            return None
 
-    def _check_keys(self) -> None:
-        for key in self._values:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.8)
-            if key not in _KEYS and near:
-                self._problem(f"unknown key {key}, did you mean {near[0]}?")
-        if "regions_class_order" in self._values:
-            self._problem("labels must be single ids, got nnU-Net's regions (regions_class_order)")
+    def _organ_groups(self, labels: Mapping[int, str]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        """Return the test labels and their groups."""
+        test_labels = tuple(labels)
+        if "test_labels" in self._values:
+            value = self._values["test_labels"]
+            try:
+                test_labels = parse_labels_among(value, labels)
+            except ValueError:
+                self._problem("test_labels", f"a list of some of {_join(labels)}, each once")
+        groups = (test_labels,)
+        if "organ_groups" in self._values:
+            value = self._values["organ_groups"]
+            try:
+                groups = parse_groups_of(value, test_labels)
+            except ValueError:
+                self._problem(
+                    "organ_groups",
+                    "a list of groups without common members, each a list of some of "
+                    f"{_join(test_labels)}, each once",
+                )
+        return test_labels, groups
 
-    def _channel(self) -> str:
-        channels = self._values.get("channel_names", {"0": "image"})
-        if not isinstance(channels, dict) or len(channels) != 1 or "0" not in channels:
-            found = json.dumps(channels, ensure_ascii=False)
-            self._problem(f'channel_names must name one channel, as {{"0": "CT"}}, got {found}')
-            return "image"
-        return str(channels["0"])
+    def _problem(self, name: str, requirement: str) -> None:
+        self._problems.append(f"{name}={self._values[name]!r}: must be {requirement}")
 
     def _labels(self) -> dict[int, str]:
         values = self._values.get("labels")
         example = '{"background": 0, "liver": 1}'
         if not isinstance(values, dict) or not values:
-            self._problem(f"labels must be name: id, as {example}, got {json.dumps(values)}")
+            self._problems.append(f"labels must be name: id, as {example}, got {json.dumps(values)}")
             return {}
         if all(key.isdecimal() for key in values):
-            self._problem(f"labels must be name: id, as {example}, got nnU-Net's old form id: name")
+            self._problems.append(f"labels must be name: id, as {example}, got nnU-Net's old form id: name")
             return {}
         labels: dict[int, str] = {}
         faults = []
@@ -180,6 +203,9 @@ class _Reading:
                 labels[label] = organ
         if not labels and not faults:
             faults = [f"must list an organ besides background, as {example}, got {json.dumps(values)}"]
-        for fault in faults:
-            self._problem(f"labels: {fault}")
+        self._problems += [f"labels: {fault}" for fault in faults]
         return {} if faults else dict(sorted(labels.items()))
+
+
+def _join(labels: Iterable[int]) -> str:
+    return ", ".join(map(str, labels))

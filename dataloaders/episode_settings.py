@@ -1,72 +1,37 @@
 """Configuration keys of training episodes, and what they mean."""
 
-import math
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from util.config.settings import increasing_pair, key, one_of, real, several, whole
+from util.config.settings import Amount, Count, Counts, Positive, Range, Settings, key
 from util.errors import UserError
 
 
-@dataclass(frozen=True)
-class AugmentationRanges:
+class AugmentationRanges(Settings):
     """Ranges of the augmentation, sampled uniformly.
 
-    Attributes:
-        rotation_deg: maximum rotation in either direction.
-        shift_px: maximum shift in either direction along each axis, at 256 x 256.
-        shear_deg: maximum shear in either direction (of the vertical axis).
-        scale: minimum and maximum isotropic scale; above 1 enlarges.
-        elastic_sigma_px: Gaussian that smooths the displacement noise, at 256 x 256.
-        elastic_amplitude: factor on the smoothed noise (uniform in -1..1 before smoothing); 0 disables it.
-            10 with a sigma of 5 px moves pixels by 0.33 px (standard deviation per axis).
-        gamma: minimum and maximum exponent on intensities mapped to 0..1.
-        contrast: minimum and maximum factor on the deviation from the slice's mean; (1, 1) disables it.
-        brightness: maximum shift of intensities in either direction, in standard deviations of the scan
-            (images are z-scored); 0 disables it.
-        bias: maximum magnitude of the logarithm of a smooth field of factors (see
-            `dataloaders.intensities.sample_bias_field`); 0 disables it. 0.4 is a field that dims to 67 % or
-            brightens to 149 % at its extremes.
-        noise: maximum standard deviation of Gaussian noise, in standard deviations of the scan; 0 disables
-            it.
-
-    Raises:
-        UserError: a range is invalid, on construction.
+    The elastic amplitude is a factor on smoothed noise, uniform in -1..1 before smoothing: 10 with a sigma of
+    5 px moves pixels by 0.33 px (standard deviation per axis). A bias of 0.4 (see
+    `dataloaders.intensities.sample_bias_field`) dims to 67 % or brightens to 149 % at its extremes.
     """
 
-    rotation_deg: float = 5.0
-    shift_px: float = 5.0
-    shear_deg: float = 5.0
-    scale: tuple[float, float] = (0.9, 1.2)
-    elastic_sigma_px: float = 5.0
-    elastic_amplitude: float = 10.0
-    gamma: tuple[float, float] = (0.5, 1.5)
-    contrast: tuple[float, float] = (1.0, 1.0)
-    brightness: float = 0.0
-    bias: float = 0.0
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        amounts = (
-            "rotation_deg",
-            "shift_px",
-            "shear_deg",
-            "elastic_amplitude",
-            "brightness",
-            "bias",
-            "noise",
-        )
-        for name in amounts:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name}={getattr(self, name)}: must be a finite number of at least 0")
-        if not self.shear_deg < 90:
-            raise UserError(f"shear_deg={self.shear_deg}: must be below 90")
-        if not 0 < self.elastic_sigma_px < math.inf:
-            raise UserError(f"elastic_sigma_px={self.elastic_sigma_px}: must be a finite number above 0")
-        for name in ("scale", "gamma", "contrast"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high < math.inf:
-                raise UserError(f"{name}={(low, high)}: must be (minimum, maximum), both finite and above 0")
+    gamma: Range = key((0.5, 1.5), "range of the exponent on intensities mapped to 0..1")
+    rotation_deg: float = key(5.0, "maximum rotation in either direction", ge=0, le=180)
+    shift_px: Amount = key(5.0, "maximum shift in either direction along each axis, at 256 x 256")
+    shear_deg: float = key(5.0, "maximum shear in either direction, of the vertical axis", ge=0, le=45)
+    scale: Range = key((0.9, 1.2), "range of the isotropic scale; above 1 enlarges")
+    elastic_amplitude: Amount = key(
+        10.0, "factor on the smoothed displacement noise of -1 to 1, in px; 0: none"
+    )
+    elastic_sigma_px: Positive = key(5.0, "Gaussian that smooths this noise, at 256 x 256")
+    contrast: Range = key((1.0, 1.0), "range of the factor on the deviation from the slice's mean")
+    brightness: Amount = key(
+        0.0, "maximum intensity shift in either direction, in standard deviations of the scan"
+    )
+    noise: Amount = key(
+        0.0, "maximum standard deviation of Gaussian noise, in standard deviations of the scan"
+    )
+    bias: Amount = key(0.0, "maximum magnitude of the logarithm of a smooth field of factors")
 
     @classmethod
     def none(cls) -> "AugmentationRanges":
@@ -130,51 +95,21 @@ class EpisodeConfig:
         return not self.use_gt
 
 
-@dataclass(frozen=True)
-class TaskConfig:
-    """Keys of training episodes."""
+class TaskConfig(AugmentationRanges):
+    """Keys of training episodes, the ranges of their augmentation among them."""
 
-    exclude_rule: str = key(
-        "any", one_of("any", "all"), "setting 2 drops slices that contain any, or all, of the excluded organs"
+    exclude_rule: Literal["any", "all"] = key(
+        "any", "setting 2 drops slices that contain any, or all, of the excluded organs"
     )
-    max_gap: int = key(
-        1,
-        whole(1),
-        "maximum distance, in slices, between consecutive slices of an episode; 1: only neighbours",
+    max_gap: Count = key(
+        1, "maximum distance, in slices, between consecutive slices of an episode; 1: only neighbours"
     )
-    more_sv: tuple[int, ...] = key(
-        (), several(whole(1)), "minimum sizes of additional supervoxels to train on, beside `n_sv`"
-    )
-    gamma: tuple[float, float] = key(
-        (0.5, 1.5), increasing_pair(real(0, open_minimum=True)), "range of the intensity exponent"
-    )
-    rotation_deg: float = key(5.0, real(0, 180), "maximum rotation in either direction")
-    shift_px: float = key(5.0, real(0), "maximum shift along each axis, at 256 x 256")
-    shear_deg: float = key(5.0, real(0, 45), "maximum shear in either direction")
-    scale: tuple[float, float] = key(
-        (0.9, 1.2), increasing_pair(real(0, open_minimum=True)), "range of the isotropic scale"
-    )
-    elastic_amplitude: float = key(
-        10.0, real(0), "factor on the smoothed displacement noise of -1 to 1, in px"
-    )
-    elastic_sigma_px: float = key(5.0, real(0, open_minimum=True), "smoothing of that noise, at 256 x 256")
-    contrast: tuple[float, float] = key(
-        (1.0, 1.0), increasing_pair(real(0, open_minimum=True)), "range of the factor on the slice's contrast"
-    )
-    brightness: float = key(
-        0.0, real(0), "maximum intensity shift in either direction, in standard deviations of the scan"
-    )
-    noise: float = key(
-        0.0, real(0), "maximum standard deviation of Gaussian noise, in standard deviations of the scan"
-    )
-    bias: float = key(0.0, real(0), "maximum logarithm of a smooth multiplicative bias field")
+    more_sv: Counts = key((), "minimum sizes of additional supervoxels to train on, beside `n_sv`")
 
     @property
     def augmentation(self) -> AugmentationRanges:
         """Ranges of the augmentation."""
-        return AugmentationRanges(
-            **{entry.name: getattr(self, entry.name) for entry in fields(AugmentationRanges)}
-        )
+        return AugmentationRanges(**{name: getattr(self, name) for name in AugmentationRanges.model_fields})
 
     def episode_config(self, **more: Any) -> EpisodeConfig:
         """Return the content of episodes; `more` are the fields without a key here."""

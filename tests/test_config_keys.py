@@ -2,9 +2,7 @@
 
 import ast
 import inspect
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from data.data_settings import PathConfig
 from dataloaders.episode_settings import AugmentationRanges
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
-from util.config.settings import describe_keys, group, key, whole
+from util.config.settings import Whole, describe_keys, group, key
 from util.config.training_settings import OptimConfig
 
 ROOT = Path(config_ssl_upload.__file__).parent
@@ -129,35 +127,27 @@ def test_the_keys_that_are_looked_for_are_all_there_are():
     assert len(names) > 50
 
 
-@dataclass(frozen=True)
 class _UnreadOptim(OptimConfig):
-    nesterov: int = key(1, whole(0), "read nowhere")
+    nesterov: Whole = key(1, "read nowhere")
 
 
-@dataclass(frozen=True)
 class _UnreadModel(ModelConfig):
-    n_heads: int = key(1, whole(0), "no parameter of the network")
+    n_heads: Whole = key(1, "no parameter of the network")
 
 
-def _unread_dataset_paths():
-    @dataclass(frozen=True)
-    class DatasetPaths(next(entry for entry in fields(PathConfig) if entry.name == "CMR").metadata["group"]):
-        mirror: int = key(1, whole(0), "read nowhere")
-
-    return DatasetPaths
+class _UnreadDatasetPaths(PathConfig.model_fields["CMR"].annotation):
+    mirror: Whole = key(1, "read nowhere")
 
 
-@dataclass(frozen=True)
 class _UnreadPath(PathConfig):
-    CMR: Any = group(_unread_dataset_paths())  # noqa: RUF009 - makes a field, as `dataclasses.field` does
+    CMR: _UnreadDatasetPaths = group(_UnreadDatasetPaths)
 
 
-@dataclass(frozen=True)
 class _WithUnreadKeys(Config):
-    optim: Any = group(_UnreadOptim)  # noqa: RUF009 - as above
-    model: Any = group(_UnreadModel)  # noqa: RUF009 - as above
-    path: Any = group(_UnreadPath)  # noqa: RUF009 - as above
-    patience: int = key(1, whole(0), "read nowhere")
+    optim: _UnreadOptim = group(_UnreadOptim)
+    model: _UnreadModel = group(_UnreadModel)
+    path: _UnreadPath = group(_UnreadPath)
+    patience: Whole = key(1, "read nowhere")
 
 
 def test_a_key_that_nothing_reads_would_be_found():

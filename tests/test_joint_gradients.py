@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,8 +35,8 @@ def _tiny_values(phantom_dir):
 def _gradients(values, batch_size, ranks, switch=None):
     """Gradients of one step over two episodes in all: BatchNorm frozen, dropout off."""
     config = parse_config(copy.deepcopy(values))
-    model = replace(config.model, frozen_batchnorm=True, **({switch: False} if switch else {}))
-    config = replace(config, n_steps=1, batch_size=batch_size, model=model)
+    model = config.model.model_copy(update={"frozen_batchnorm": True} | ({switch: False} if switch else {}))
+    config = config.model_copy(update={"n_steps": 1, "batch_size": batch_size, "model": model})
     network = training.make_network(config).train()
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout2d):

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,7 +89,7 @@ def test_episodes_are_made_of_the_same_windows(places, changes):
 def test_setting_2_leaves_the_organs_slices_out(places):
     config = _config(places, "raw", setting=2)
     strict = training.make_dataset(config)
-    everything = training.make_dataset(replace(config, exclude_label=()))
+    everything = training.make_dataset(config.model_copy(update={"exclude_label": ()}))
     assert 0 < len(strict.index.window_starts) < len(everything.index.window_starts)
     for index in range(20):
         episode = strict[index]

@@ -4,7 +4,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -58,16 +58,16 @@ class Case:
         """Return the training configuration that the case stands for."""
         config = parse_config(dataset_defaults("CHAOST2"))
         network = {"encoder": self.encoder, "feature_width": self.feature_width, "encoder_weights": None}
-        return replace(
-            config,
-            batch_size=self.batch_size,
-            n_shot=self.n_shots,
-            precision=self.precision,
-            compile=self.compile,
-            activation_checkpointing=self.activation_checkpointing,
-            channels_last=self.channels_last and self.variant == "fast",
-            model=replace(config.model, **network),
-        )
+        changes = {
+            "batch_size": self.batch_size,
+            "n_shot": self.n_shots,
+            "precision": self.precision,
+            "compile": self.compile,
+            "activation_checkpointing": self.activation_checkpointing,
+            "channels_last": self.channels_last and self.variant == "fast",
+            "model": config.model.model_copy(update=network),
+        }
+        return config.model_copy(update=changes)
 
 
 def make_batch(case: Case, size_px: int) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +212,9 @@ def _evaluate(config: Config, snapshot: Path, **choices: Any) -> list:
     import validation
 
     plain = {"all_slices": False, "every_support": False, "baselines": False, "save_predictions": False}
-    evaluation = replace(config.evaluation, **{**plain, **choices})
-    asked = replace(config, resume=None, reload_model_path=str(snapshot), evaluation=evaluation)
-    return validation.evaluate(asked, Path(config.path.log_dir) / "evaluation")
+    evaluation = config.evaluation.model_copy(update={**plain, **choices})
+    changes = {"resume": None, "reload_model_path": str(snapshot), "evaluation": evaluation}
+    return validation.evaluate(config.model_copy(update=changes), Path(config.path.log_dir) / "evaluation")
 
 
 def _tabulate(scores: Sequence, *, method: str | None = None, **wanted: Any) -> Table:

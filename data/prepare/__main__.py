@@ -8,20 +8,18 @@ sheet are made.
 import ast
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from data.data_settings import PrepareConfig
 from data.prepare.dataset import prepare_dataset
 from util.config.command_line import run_guarded
-from util.config.settings import default_values, describe_keys, parse_values
+from util.config.settings import describe_keys, parse_values
 from util.engine.signals import SignalHandler
 from util.errors import EXIT_USER_ERROR, UserError
 
 _FLAGS = ("--check", "--force")
-_EXAMPLES = {"dataset": "CHAOST2", "raw": "downloads/CHAOS_Train_Sets.zip"}
 # Their values are names and folders, and a folder may be named 2019.
-_TEXTS = {entry.name for entry in fields(PrepareConfig) if entry.type in (str, str | None)}
+_TEXTS = ("dataset", "raw", "data_dir", "supervoxel_dir")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -67,10 +65,7 @@ def parse_words(words: Sequence[str]) -> PrepareConfig:
             raise UserError(f"cannot understand {word!r}; write key=value, or --help for the keys")
         else:
             values[name] = _value(name, text)
-    for name, example in _EXAMPLES.items():
-        if values.get(name) is None and not values.keys() - default_values(PrepareConfig).keys():
-            raise UserError(f"{name}: missing key; set it, as {name}={example}")
-    return parse_values(PrepareConfig, default_values(PrepareConfig) | values)
+    return parse_values(PrepareConfig, values)
 
 
 def _value(name: str, text: str) -> Any:

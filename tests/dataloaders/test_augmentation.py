@@ -1,7 +1,6 @@
 """Augmenting an episode: what is drawn, in which order, and which side it changes."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def slices():
 def augmented(slices, seed, *, n_shots=2, **settings):
     """Augment copies; return them."""
     images, masks = (values.copy() for values in slices)
-    ranges = replace(PLAIN, **settings)
+    ranges = PLAIN.model_copy(update=settings)
     augment_episode(images, masks, n_shots, ranges=ranges, generator=np.random.default_rng(seed))
     return images, masks
 
@@ -158,7 +157,7 @@ def test_noise_is_not_warped(slices):
 
 
 def test_with_everything_on_values_stay_finite_float32_and_masks_binary(slices):
-    ranges = replace(AugmentationRanges(), contrast=(0.5, 2), brightness=1, bias=1, noise=1)
+    ranges = AugmentationRanges(contrast=(0.5, 2), brightness=1, bias=1, noise=1)
     for seed in range(50):
         images, masks = (values.copy() for values in slices)
         augment_episode(images, masks, 2, ranges=ranges, generator=np.random.default_rng(seed))

@@ -81,7 +81,7 @@ def changed_sides(scans, dataset):
 
 
 def test_gamma_changes_one_side_either_one_half_of_the_time(scans):
-    ranges = replace(PLAIN, gamma=(0.5, 0.8))
+    ranges = PLAIN.model_copy(update={"gamma": (0.5, 0.8)})
     config = replace(CONFIG, n_episodes=200, augmentation=ranges)
     image_sides, mask_sides = changed_sides(scans, EpisodeDataset(scans, config))
     assert image_sides.keys() == {"s", "q"}
@@ -91,7 +91,7 @@ def test_gamma_changes_one_side_either_one_half_of_the_time(scans):
 
 
 def test_the_warp_changes_one_side_either_one_half_of_the_time(scans):
-    ranges = replace(PLAIN, scale=(0.8, 0.85))
+    ranges = PLAIN.model_copy(update={"scale": (0.8, 0.85)})
     config = replace(CONFIG, n_episodes=200, augmentation=ranges)
     image_sides, mask_sides = changed_sides(scans, EpisodeDataset(scans, config))
     assert image_sides.keys() == {"s", "q"}
@@ -100,7 +100,7 @@ def test_the_warp_changes_one_side_either_one_half_of_the_time(scans):
 
 
 def test_the_sides_of_gamma_and_warp_are_chosen_independently(scans):
-    ranges = replace(PLAIN, scale=(0.8, 0.85), gamma=(0.5, 0.8))
+    ranges = PLAIN.model_copy(update={"scale": (0.8, 0.85), "gamma": (0.5, 0.8)})
     config = replace(CONFIG, n_episodes=200, augmentation=ranges)
     image_sides, _ = changed_sides(scans, EpisodeDataset(scans, config))
     # Both on one side leaves the other one plain: a quarter of the episodes each way; else both differ.
@@ -109,7 +109,7 @@ def test_the_sides_of_gamma_and_warp_are_chosen_independently(scans):
 
 
 def test_all_shots_get_the_same_gamma(scans):
-    config = replace(CONFIG, n_shots=2, augmentation=replace(PLAIN, gamma=(0.5, 0.8)))
+    config = replace(CONFIG, n_shots=2, augmentation=PLAIN.model_copy(update={"gamma": (0.5, 0.8)}))
     dataset = EpisodeDataset(scans, config)
     n_support = 0
     for episode in (dataset[i] for i in range(20)):
@@ -133,7 +133,7 @@ def test_all_shots_get_the_same_warp(make_scan):
     scan = make_scan(1)
     constant = np.broadcast_to(scan.image[:1], scan.image.shape).copy()
     still = replace(scan, image=constant, supervoxels=np.broadcast_to(scan.supervoxels[:1], constant.shape))
-    ranges = replace(AugmentationRanges(), gamma=(1, 1))
+    ranges = AugmentationRanges(gamma=(1, 1))
     dataset = EpisodeDataset([still], replace(CONFIG, n_shots=3, augmentation=ranges))
     for episode in (dataset[i] for i in range(10)):
         for values in (episode["support_images"], episode["support_masks"]):
@@ -150,7 +150,7 @@ def test_masks_stay_binary_and_never_empty(scans):
 
 def test_a_warp_that_loses_the_target_is_left_out(scans):
     # 8000 px at 256 x 256 are up to 1000 px here: nearly every shift leaves the slice.
-    ranges = replace(PLAIN, shift_px=8000)
+    ranges = PLAIN.model_copy(update={"shift_px": 8000})
     dataset = EpisodeDataset(scans, replace(CONFIG, augmentation=ranges))
     n_kept = 0
     for i in range(20):

@@ -13,6 +13,7 @@ from typing import Any
 
 from docopt import DocoptExit, docopt
 
+from util.config.settings import SettingsError
 from util.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, NothingToDo, Stopped, UserError
 from util.io.json_files import read_json_object
 from util.parallel.ranks import OtherRankFailed, find_ranks
@@ -176,18 +177,21 @@ def _run(experiment: sacred.Experiment, command: str, options: dict) -> None:
     named_configs = [name for name in names if name in experiment.named_configs]
     try:
         experiment.run(command, recursive_update(values, updates), named_configs, options=options)
+    except SettingsError as error:
+        problems = [_with_file(problem, files, updates) for problem in error.problems]
+        raise SettingsError(problems) from error
     except UserError as error:
-        raise _with_file(error, files, updates) from error
+        raise UserError(_with_file(str(error), files, updates)) from error
 
 
-def _with_file(error: UserError, files: Mapping[str, Mapping], updates: Mapping[str, Any]) -> UserError:
+def _with_file(problem: str, files: Mapping[str, Mapping], updates: Mapping[str, Any]) -> str:
     """Prefix a message with the configuration file that set its key."""
-    parts = re.match(r"[\w.]*", str(error))[0].split(".")
+    parts = re.match(r"[\w.]*", problem)[0].split(".")
     if not _is_set(updates, parts):
         for name in reversed(files):  # the last one that sets it wins
             if _is_set(files[name], parts):
-                return UserError(f"{name}: {error}")
-    return error
+                return f"{name}: {problem}"
+    return problem
 
 
 def _is_set(values: Any, parts: Sequence[str]) -> bool:

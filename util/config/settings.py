@@ -1,204 +1,217 @@
-"""Declare configuration keys with default, validation rule and documentation.
+"""Declare configuration keys with default, constraints and documentation.
 
-A configuration is a frozen dataclass whose fields are made by `key` or `group` (a nested dataclass). Its
-defaults, validation, typed object and table in docs/configuration.md are derived from them.
+A configuration is a pydantic model derived from `Settings`, whose fields are made by `key` or `group` (a
+nested model). Its defaults, validation, typed object, JSON schema and table in docs/configuration.md are
+derived from them.
 """
 
 import difflib
-import math
-import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from util.errors import UserError
 
-_MAX_WHOLE = 2**31 - 1  # of integers without an upper bound
+MAX_WHOLE = 2**31 - 1  # of integers without a bound of their own
+Model = TypeVar("Model", bound="Settings")
+
+
+class Settings(BaseModel):
+    """A frozen group of configuration keys, strictly typed and without unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+
+class SettingsError(UserError):
+    """Invalid configuration values.
+
+    Attributes:
+        problems: one text per invalid key; each starts with the key.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def key(
+    default: Any, meaning: str, *, formerly: str | None = None, must_be: str | None = None, **constraints: Any
+) -> Any:
+    """Declare a configuration key.
+
+    Args:
+        default: of the key; `...` if it is required.
+        meaning: documentation.
+        formerly: the key's name in earlier versions.
+        must_be: completes "must be ..."; None: derived from type and constraints.
+        **constraints: of `pydantic.Field`, such as `ge` and `le`.
+    """
+    extra = {"formerly": formerly, "must_be": must_be}
+    extra = {name: value for name, value in extra.items() if value is not None}
+    return Field(default, description=meaning, json_schema_extra=extra or None, **constraints)
+
+
+def group(of: type[Settings]) -> Any:
+    """Declare a nested group of keys."""
+    return Field(default_factory=of)
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Validation rule of a value.
-
-    Attributes:
-        text: completes "must be ...".
-        parse: returns the value in its final type, or raises ValueError or TypeError.
-    """
+class MustBe:
+    """Annotate a type with the text that completes "must be ..."."""
 
     text: str
-    parse: Callable[[Any], Any]
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Add the text to the type's JSON schema."""
+        return {**handler(core_schema), "must_be": self.text}
 
 
-def whole(minimum: int, maximum: int | None = None) -> Rule:
-    """Require an integer within inclusive bounds."""
-
-    def parse(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError
-        if maximum is None and value > _MAX_WHOLE:
-            raise OverflowError
-        return _bounded(value, minimum, math.inf if maximum is None else maximum)
-
-    upper = "" if maximum is None else f" and at most {maximum}"
-    return Rule(f"a whole number of at least {minimum}{upper}", parse)
+def _tuple_of_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
-def real(minimum: float, maximum: float = math.inf, *, open_minimum: bool = False) -> Rule:
-    """Require a finite number within bounds; `open_minimum` excludes the lower one."""
-
-    def parse(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise TypeError
-        if open_minimum and value <= minimum:
-            raise ValueError
-        return float(_bounded(value, minimum, maximum))
-
-    lower = f"above {minimum}" if open_minimum else f"of at least {minimum}"
-    upper = "" if maximum == math.inf else f" and at most {maximum}"
-    return Rule(f"a number {lower}{upper}", parse)
+def _check_order(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("low is above high")
+    return pair
 
 
-def flag() -> Rule:
-    """Require True or False."""
-
-    def parse(value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise TypeError
-        return value
-
-    return Rule("True or False", parse)
-
-
-def text() -> Rule:
-    """Require a non-empty string."""
-
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise TypeError
-        return value
-
-    return Rule("a text that is not empty", parse)
-
-
-def text_or_number() -> Rule:
-    """Require a non-empty string or a positive integer, converted to a string."""
-
-    def parse(value: Any) -> str:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-            return str(value)
-        return text().parse(value)
-
-    return Rule("a text or a whole number of at least 1", parse)
+Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
+Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
+Amount = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Text = Annotated[
+    str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$"), MustBe("a text that is not empty")
+]  # without NUL, which no path may contain
+ListAsTuple = BeforeValidator(_tuple_of_list)
+Counts = Annotated[tuple[Count, ...], ListAsTuple]
+Range = Annotated[
+    tuple[Positive, Positive],
+    ListAsTuple,
+    AfterValidator(_check_order),
+    MustBe("[low, high] with low at most high, each a number above 0"),
+]
+TextOrNumber = Annotated[
+    Text,
+    BeforeValidator(lambda value: str(value) if type(value) is int and value >= 1 else value),
+    MustBe("a text or a whole number of at least 1"),
+]
 
 
-def matching(pattern: str, meaning: str) -> Rule:
-    """Require a string that matches a regular expression, described by `meaning`."""
-
-    def parse(value: Any) -> str:
-        if not isinstance(value, str):
-            raise TypeError
-        if re.fullmatch(pattern, value) is None:
-            raise ValueError
-        return value
-
-    return Rule(meaning, parse)
-
-
-def one_of(*choices: Any) -> Rule:
-    """Require one of the given values, of the same type."""
-
-    def parse(value: Any) -> Any:
-        if not any(value == choice and type(value) is type(choice) for choice in choices):
-            raise ValueError
-        return value
-
-    return Rule(f"one of {', '.join(map(str, choices))}", parse)
-
-
-def optional(rule: Rule) -> Rule:
-    """Allow None besides what `rule` allows."""
-    return Rule(f"{rule.text}, or None", lambda value: None if value is None else rule.parse(value))
-
-
-def several(rule: Rule, *, length: int | None = None, minimum: int = 0) -> Rule:
-    """Require a list of what `rule` allows, converted to a tuple."""
-
-    def parse(value: Any) -> tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        if len(value) < minimum or (length is not None and len(value) != length):
-            raise ValueError
-        return tuple(rule.parse(item) for item in value)
-
-    number = f"{length} values" if length is not None else "values"
-    return Rule(f"a list of {number}, each {rule.text}", parse)
-
-
-def increasing_pair(rule: Rule) -> Rule:
-    """Require `[low, high]` with low not above high."""
-    pair = several(rule, length=2)
-
-    def parse(value: Any) -> tuple:
-        low, high = pair.parse(value)
-        if low > high:
-            raise ValueError
-        return low, high
-
-    return Rule(f"[low, high] with low at most high, each {rule.text}", parse)
-
-
-def key(default: Any, rule: Rule, meaning: str, *, formerly: str | None = None) -> Any:
-    """Declare a configuration key; `formerly` is its name in earlier versions."""
-    return field(default=default, metadata={"rule": rule, "meaning": meaning, "formerly": formerly})
-
-
-def group(of: type) -> Any:
-    """Declare a nested dataclass of keys."""
-    return field(default_factory=of, metadata={"group": of})
-
-
-def default_values(of: type) -> dict[str, Any]:
+def default_values(of: type[Settings]) -> dict[str, Any]:
     """Return the defaults as a nested dict of plain values; tuples become lists."""
-    return {
-        entry.name: default_values(entry.metadata["group"])
-        if "group" in entry.metadata
-        else _plain(entry.default)
-        for entry in fields(of)
-    }
+    return plain_values(of())
 
 
-def parse_values(of: type, values: Mapping[str, Any], *, prefix: str = "") -> Any:
+def plain_values(config: Settings) -> dict[str, Any]:
+    """Convert a configuration object to nested dicts and lists."""
+    return config.model_dump(mode="json")
+
+
+def parse_values(of: type[Model], values: Mapping[str, Any], *, prefix: str = "") -> Model:
     """Validate a nested mapping and build the configuration object.
 
     Raises:
-        UserError: a key is unknown or missing, or a value is invalid; the first one found is named.
+        SettingsError: keys are unknown or missing, or values are invalid; all of them are named.
     """
-    known = {entry.name: entry for entry in fields(of)}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(known)}"
-            renamed = renamed_keys(of).get(name)
-            if renamed is not None:
-                hint = f"it is now called {prefix}{renamed}"
-            raise UserError(f"{prefix}{name}: unknown configuration key; {hint}")
-    parsed = {}
-    for name, entry in known.items():
-        if name not in values:
-            raise UserError(f"{prefix}{name}: missing configuration key")
-        parsed[name] = _parse_entry(entry, values[name], prefix=prefix)
-    return of(**parsed)
+    try:
+        return of.model_validate(dict(values))
+    except ValidationError as error:
+        problems = find_problems(of, values, error)
+        raise SettingsError([f"{prefix}{problem}" for problem in problems]) from None
 
 
-def renamed_keys(of: type) -> dict[str, str]:
+def find_problems(of: type[Settings], values: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """Describe what pydantic found in `values`: one text per key, unknown keys first."""
+    unknown, invalid = {}, {}
+    for fault in error.errors(include_url=False):
+        problems = unknown if fault["type"] in ("extra_forbidden", "invalid_key") else invalid
+        name, text = _describe_fault(of, values, fault)
+        problems.setdefault(name, text)
+    return [*unknown.values(), *invalid.values()]
+
+
+def _describe_fault(of: type[Settings], values: Any, fault: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the dotted key of a fault and its description, prefixed with the key."""
+    path, kind, value = list(map(str, fault["loc"])), fault["type"], values
+    for depth, part in enumerate(path, start=1):
+        name, value = ".".join(path[:depth]), value.get(part) if isinstance(value, Mapping) else value
+        field = of.model_fields.get(part)
+        if field is None:
+            return name, f"{name}: unknown configuration key; {_hint(of, part, name.removesuffix(part))}"
+        nested = _group_of(field)
+        if nested is None or depth == len(path):
+            break
+        of = nested
+    if nested is not None and kind == "model_type":
+        return name, (
+            f"{name}={_shown(value)}: is a group of keys; set them one by one, as {name}.<key>=<value>"
+        )
+    if kind == "missing" and depth == len(path):
+        example = f"; set it, as {name}={field.examples[0]}" if field.examples else ""
+        return name, f"{name}: missing key{example}"
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    is_huge = is_integer and (fault.get("ctx", {}).get("le") == MAX_WHOLE or kind == "float_type")
+    too_large = "is too large; " if is_huge else ""
+    return name, f"{name}={_shown(value)}: {too_large}must be {_requirement(of, part)}"
+
+
+def _hint(of: type[Settings], name: str, prefix: str) -> str:
+    renamed = renamed_keys(of).get(name)
+    if renamed is not None:
+        return f"it is now called {prefix}{renamed}"
+    near = difflib.get_close_matches(name, of.model_fields, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(of.model_fields)}"
+
+
+def _requirement(of: type[Settings], name: str) -> str:
+    return describe_schema(of.model_json_schema()["properties"][name])
+
+
+def describe_schema(schema: Mapping[str, Any]) -> str:
+    """Complete "must be ..." from the JSON schema of a value."""
+    if "must_be" in schema:
+        return schema["must_be"]
+    if "anyOf" in schema:
+        texts = [describe_schema(option) for option in schema["anyOf"] if option.get("type") != "null"]
+        return f"{', or '.join(texts)}, or None"
+    if "enum" in schema or "const" in schema:
+        return f"one of {', '.join(map(str, schema.get('enum') or [schema['const']]))}"
+    match schema["type"]:
+        case "boolean":
+            return "True or False"
+        case "array":
+            items = schema.get("prefixItems")
+            number = f"{len(items)} values" if items else "values"
+            return f"a list of {number}, each {describe_schema(items[0] if items else schema['items'])}"
+        case "integer" | "number" as kind:
+            noun = "a whole number" if kind == "integer" else "a number"
+            bounds = []
+            if "exclusiveMinimum" in schema:
+                bounds.append(f"above {schema['exclusiveMinimum']}")
+            if "minimum" in schema:
+                bounds.append(f"of at least {schema['minimum']}")
+            if schema.get("maximum", MAX_WHOLE) != MAX_WHOLE:
+                bounds.append(f"at most {schema['maximum']}")
+            return f"{noun} {' and '.join(bounds)}"
+    raise ValueError(f"no description of {schema}; give it one with must_be")
+
+
+def renamed_keys(of: type[Settings]) -> dict[str, str]:
     """Map the former names of a group's own keys to the present ones."""
-    names = {entry.metadata.get("formerly"): entry.name for entry in fields(of)}
-    return {former: name for former, name in names.items() if former}
+    extras = {name: field.json_schema_extra or {} for name, field in of.model_fields.items()}
+    return {extra["formerly"]: name for name, extra in extras.items() if "formerly" in extra}
 
 
 def with_present_names(
-    of: type, values: Mapping[str, Any], *, prefix: str = ""
+    of: type[Settings], values: Mapping[str, Any], *, prefix: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """Rename the keys of a configuration that an earlier version saved.
 
@@ -207,61 +220,45 @@ def with_present_names(
         "optim.average_decay: now optim.ema_decay".
     """
     renamed = renamed_keys(of)
-    groups = {entry.name: entry.metadata["group"] for entry in fields(of) if "group" in entry.metadata}
     result, notes = {}, []
     for name, value in values.items():
         present = renamed.get(name, name)
         if present != name:
             notes.append(f"{prefix}{name}: now {prefix}{present}")
-        if present in groups and isinstance(value, Mapping):
-            value, group_notes = with_present_names(groups[present], value, prefix=f"{prefix}{present}.")
+        nested = _group_of(of.model_fields[present]) if present in of.model_fields else None
+        if nested is not None and isinstance(value, Mapping):
+            value, group_notes = with_present_names(nested, value, prefix=f"{prefix}{present}.")
             notes += group_notes
         result[present] = value
     return result, notes
 
 
-def describe_keys(of: type, *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
-    """Yield each key's dotted name, default, rule and meaning, in declared order."""
-    for entry in fields(of):
-        name = f"{prefix}{entry.name}"
-        if "group" in entry.metadata:
-            yield from describe_keys(entry.metadata["group"], prefix=f"{name}.")
+def describe_keys(of: type[Settings], *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
+    """Yield the dotted name, default, requirement and meaning of each key, in order."""
+    for name, field in of.model_fields.items():
+        nested = _group_of(field)
+        if nested is not None:
+            yield from describe_keys(nested, prefix=f"{prefix}{name}.")
         else:
-            yield name, _plain(entry.default), entry.metadata["rule"].text, entry.metadata["meaning"]
+            default = None if field.is_required() else field.default
+            default = list(default) if isinstance(default, tuple) else default
+            yield f"{prefix}{name}", default, _requirement(of, name), field.description
 
 
-def markdown_table(of: type) -> str:
-    """Format all keys, defaults, rules and meanings as a Markdown table."""
+def markdown_table(of: type[Settings]) -> str:
+    """Format all keys, defaults, requirements and meanings as a Markdown table."""
     lines = ["| key | default | must be | what it is |", "|---|---|---|---|"]
     lines += [
-        f"| `{name}` | `{default}` | {rule} | {meaning} |"
-        for name, default, rule, meaning in describe_keys(of)
+        f"| `{name}` | `{default}` | {requirement} | {meaning} |"
+        for name, default, requirement, meaning in describe_keys(of)
     ]
     return "\n".join(lines)
 
 
-def plain_values(config: Any) -> Any:
-    """Convert a configuration object to nested dicts and lists."""
-    if is_dataclass(config):
-        return {entry.name: plain_values(getattr(config, entry.name)) for entry in fields(config)}
-    return _plain(config)
-
-
-def _parse_entry(entry: Field, value: Any, *, prefix: str) -> Any:
-    name = f"{prefix}{entry.name}"
-    if "group" in entry.metadata:
-        if not isinstance(value, Mapping):
-            raise UserError(
-                f"{name}={_shown(value)}: is a group of keys; set them one by one, as {name}.<key>=<value>"
-            )
-        return parse_values(entry.metadata["group"], value, prefix=f"{name}.")
-    rule: Rule = entry.metadata["rule"]
-    try:
-        return rule.parse(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{name}={_shown(value)}: must be {rule.text}") from None
-    except OverflowError:
-        raise UserError(f"{name}={_shown(value)}: is too large; must be {rule.text}") from None
+def _group_of(field: FieldInfo) -> type[Settings] | None:
+    """Return the model of a nested group; None for a key."""
+    of = field.annotation
+    return of if isinstance(of, type) and issubclass(of, Settings) else None
 
 
 def _shown(value: Any) -> str:
@@ -269,16 +266,6 @@ def _shown(value: Any) -> str:
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxlong = shortener.maxother = 120
     return shortener.repr(value)
-
-
-def _bounded(value: Any, minimum: float, maximum: float) -> Any:
-    if not minimum <= value <= maximum:
-        raise ValueError
-    return value
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def merge_values(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Configuration keys of the optimiser, and keys that may change on resume."""
 
-from dataclasses import dataclass
+from typing import Literal
 
-from util.config.settings import key, one_of, optional, real
+from util.config.settings import Amount, Positive, Settings, key
 
 # Keys that a resumed training does not take over from its former run.
 NEW_ON_RESUME = ("resume", "resume_changed")
@@ -23,26 +23,22 @@ FREE_ON_RESUME = (
 )
 
 
-@dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Settings):
     """The optimiser."""
 
-    name: str = key("sgd", one_of("sgd", "adamw"), "optimiser")
-    lr: float = key(1e-3, real(0, open_minimum=True), "base learning rate")
-    momentum: float = key(0.9, real(0, 1), "momentum of sgd; adamw's first decay rate")
-    weight_decay: float = key(5e-4, real(0), "weight decay")
-    schedule: str = key(
-        "steps",
-        one_of("steps", "cosine"),
-        "steps: cuts by `lr_step_gamma`; cosine: down to zero at the last step",
+    name: Literal["sgd", "adamw"] = key("sgd", "optimiser")
+    lr: Positive = key(1e-3, "base learning rate")
+    momentum: float = key(0.9, "momentum of sgd; adamw's first decay rate", ge=0, le=1)
+    weight_decay: Amount = key(5e-4, "weight decay")
+    schedule: Literal["steps", "cosine"] = key(
+        "steps", "steps: cuts by `lr_step_gamma`; cosine: down to zero at the last step"
     )
-    warmup: float = key(0.0, real(0, 1), "share of the steps in which the rate rises to `lr`")
-    clip_norm: float | None = key(
-        None, optional(real(0, open_minimum=True)), "maximum global gradient norm; None: no clipping"
-    )
+    warmup: float = key(0.0, "share of the steps in which the rate rises to `lr`", ge=0, le=1)
+    clip_norm: Positive | None = key(None, "maximum global gradient norm; None: no clipping")
     ema_decay: float = key(
         0.0,
-        real(0, 0.999999),
         "decay of the weights' exponential moving average, which snapshots then hold; 0: none",
         formerly="average_decay",
+        ge=0,
+        le=0.999999,
     )

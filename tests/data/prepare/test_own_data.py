@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,7 +78,7 @@ def test_a_description_of_others_is_not_overwritten_but_by_force(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.json: was not made by this command"):
         preparation.prepare_dataset(config, progress=False)
     assert files_of(tmp_path) == before
-    preparation.prepare_dataset(replace(config, force=True), progress=False)
+    preparation.prepare_dataset(config.model_copy(update={"force": True}), progress=False)
     assert read_dataset_json(tmp_path / "Hips/dataset.json").preparation.size_px == (48, 48)
 
 

@@ -1,77 +1,84 @@
 """Configuration keys: what each rule takes and refuses, and what becomes of it."""
 
 import math
-from dataclasses import FrozenInstanceError, dataclass
-from typing import Any
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field, ValidationError, create_model
 
 from util.config.settings import (
+    MAX_WHOLE,
+    Amount,
+    Count,
+    Counts,
+    ListAsTuple,
+    Positive,
+    Range,
+    Settings,
+    SettingsError,
+    Text,
+    TextOrNumber,
+    Whole,
     default_values,
     describe_keys,
-    flag,
     group,
-    increasing_pair,
     key,
     markdown_table,
-    matching,
     merge_values,
-    one_of,
-    optional,
     parse_values,
     plain_values,
-    real,
-    several,
-    text,
-    text_or_number,
-    whole,
+    with_present_names,
 )
 from util.errors import UserError
 
 
-@dataclass(frozen=True)
-class Inner:
-    lr: float = key(0.5, real(0, open_minimum=True), "rate")
-    sizes: tuple[int, ...] | None = key((3, 4), optional(several(whole(1), length=2)), "sizes")
+class Inner(Settings):
+    lr: float = key(0.5, "rate", gt=0)
+    sizes: Annotated[tuple[Count, Count], ListAsTuple] | None = key((3, 4), "sizes")
 
 
-@dataclass(frozen=True)
-class Outer:
-    n_steps: int = key(10, whole(1), "steps")
-    name: str | None = key(None, optional(text()), "name")
-    optim: Any = group(Inner)  # noqa: RUF009 - makes a field, as `dataclasses.field` does
+class Outer(Settings):
+    n_steps: Count = key(10, "steps", formerly="steps")
+    name: Text | None = key(None, "name")
+    optim: Inner = group(Inner)
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=0, le=4)]
+Pair = Annotated[tuple[Count, Count], ListAsTuple]
 ACCEPTED = [
-    (whole(1), 1, 1),
-    (whole(0, 4), 4, 4),
-    (whole(-3), -3, -3),
-    (real(0), 0, 0.0),
-    (real(0), 3, 3.0),
-    (real(0, 1), 1.0, 1.0),
-    (real(0, open_minimum=True), 1e-300, 1e-300),
-    (flag(), True, True),
-    (flag(), False, False),
-    (text(), "cuda:1", "cuda:1"),
-    (one_of("a", "b"), "b", "b"),
-    (text_or_number(), 3, "3"),
-    (text_or_number(), "latest", "latest"),
-    (matching(r"a\d", "a and a digit"), "a7", "a7"),
-    (one_of(1, 2), 2, 2),
-    (optional(whole(1)), None, None),
-    (optional(whole(1)), 5, 5),
-    (several(whole(1)), [], ()),
-    (several(whole(1)), [1, 2], (1, 2)),
-    (several(whole(1), length=2), (3, 4), (3, 4)),
-    (several(real(0)), [1, 0.5], (1.0, 0.5)),
-    (increasing_pair(real(0)), [0.5, 1.5], (0.5, 1.5)),
-    (increasing_pair(real(0)), [1, 1], (1.0, 1.0)),
+    (Count, 1, 1),
+    (Side, 4, 4),
+    (Whole, 0, 0),
+    (Amount, 0, 0.0),
+    (Amount, 3, 3.0),
+    (Share, 1.0, 1.0),
+    (Positive, 1e-300, 1e-300),
+    (bool, True, True),
+    (bool, False, False),
+    (Text, "cuda:1", "cuda:1"),
+    (Literal["a", "b"], "b", "b"),
+    (TextOrNumber, 3, "3"),
+    (TextOrNumber, "latest", "latest"),
+    (Literal[1, 2], 2, 2),
+    (Count | None, None, None),
+    (Count | None, 5, 5),
+    (Counts, [], ()),
+    (Counts, [1, 2], (1, 2)),
+    (Pair, [3, 4], (3, 4)),
+    (Range, [1, 1.5], (1.0, 1.5)),
+    (Range, [1, 1], (1.0, 1.0)),
 ]
 
 
-@pytest.mark.parametrize(("rule", "value", "expected"), ACCEPTED)
-def test_a_value_within_the_rule_is_taken_in_its_final_type(rule, value, expected):
-    parsed = rule.parse(value)
+def one_key(kind, **constraints):
+    """Return a configuration of one key."""
+    return create_model("OneKey", __base__=Settings, value=(kind, key(..., "the key", **constraints)))
+
+
+@pytest.mark.parametrize(("kind", "value", "expected"), ACCEPTED)
+def test_a_valid_value_is_converted_to_its_final_type(kind, value, expected):
+    parsed = parse_values(one_key(kind), {"value": value}).value
     assert parsed == expected
     assert type(parsed) is type(expected)
     if isinstance(expected, tuple):
@@ -79,77 +86,112 @@ def test_a_value_within_the_rule_is_taken_in_its_final_type(rule, value, expecte
 
 
 REFUSED = [
-    (whole(1), 0),
-    (whole(0, 4), 5),
-    (whole(1), 5.5),
-    (whole(1), 5.0),
-    (whole(0), True),
-    (whole(1), "5"),
-    (whole(1), None),
-    (real(0), -1e-9),
-    (real(0, 1), 1.5),
-    (real(0, open_minimum=True), 0),
-    (real(0), True),
-    (real(0), math.nan),
-    (real(0), math.inf),
-    (real(0), "0.1"),
-    (real(0), None),
-    (flag(), "no"),
-    (flag(), "True"),
-    (flag(), 0),
-    (flag(), 1),
-    (flag(), None),
-    (text(), ""),
-    (text(), "  "),
-    (text(), 5),
-    (text(), None),
-    (one_of("a", "b"), "c"),
-    (text_or_number(), 0),
-    (text_or_number(), True),
-    (text_or_number(), ""),
-    (matching(r"a\d", "a and a digit"), "a77"),
-    (matching(r"a\d", "a and a digit"), 7),
-    (one_of(1, 2), True),
-    (one_of(1, 2), 1.0),
-    (one_of("1", "2"), 1),
-    (optional(whole(1)), 0),
-    (optional(text()), ""),
-    (several(whole(1)), 1),
-    (several(whole(1)), "12"),
-    (several(whole(1)), [1, 0]),
-    (several(whole(1)), [True]),
-    (several(whole(1)), {1: 2}),
-    (several(whole(1), minimum=1), []),
-    (several(whole(1), length=2), [1]),
-    (several(whole(1), length=2), [1, 2, 3]),
-    (increasing_pair(real(0)), [1.5, 0.5]),
-    (increasing_pair(real(0)), [0.5]),
-    (increasing_pair(real(0)), [0.5, math.nan]),
+    (Count, 0),
+    (Side, 5),
+    (Count, 5.5),
+    (Count, 5.0),
+    (Whole, True),
+    (Count, "5"),
+    (Count, None),
+    (Amount, -1e-9),
+    (Share, 1.5),
+    (Positive, 0),
+    (Amount, True),
+    (Amount, math.nan),
+    (Amount, math.inf),
+    (Amount, "0.1"),
+    (Amount, None),
+    (bool, "no"),
+    (bool, "True"),
+    (bool, 0),
+    (bool, 1),
+    (bool, None),
+    (Text, ""),
+    (Text, "  "),
+    (Text, 5),
+    (Text, None),
+    (Literal["a", "b"], "c"),
+    (TextOrNumber, 0),
+    (TextOrNumber, True),
+    (TextOrNumber, ""),
+    (Literal["1", "2"], 1),
+    (Count | None, 0),
+    (Text | None, ""),
+    (Counts, 1),
+    (Counts, "12"),
+    (Counts, [1, 0]),
+    (Counts, [True]),
+    (Counts, {1: 2}),
+    (Counts, {1, 2}),
+    (Pair, [1]),
+    (Pair, [1, 2, 3]),
+    (Range, [1.5, 0.5]),
+    (Range, [0.5]),
+    (Range, [0, 1]),
+    (Range, [0.5, math.nan]),
 ]
 
 
-@pytest.mark.parametrize(("rule", "value"), REFUSED)
-def test_a_value_outside_the_rule_is_refused(rule, value):
-    with pytest.raises((TypeError, ValueError)):
-        rule.parse(value)
+@pytest.mark.parametrize(("kind", "value"), REFUSED)
+def test_an_invalid_value_is_refused_by_its_key(kind, value):
+    with pytest.raises(SettingsError, match=r"^value=.*must be .+"):
+        parse_values(one_key(kind), {"value": value})
 
 
 @pytest.mark.parametrize(
-    ("rule", "meaning"),
+    ("kind", "constraints", "requirement"),
     [
-        (whole(1), "a whole number of at least 1"),
-        (whole(0, 4), "a whole number of at least 0 and at most 4"),
-        (real(0, open_minimum=True), "a number above 0"),
-        (real(0, 1), "a number of at least 0 and at most 1"),
-        (one_of("any", "all"), "one of any, all"),
-        (matching("a", "the letter a"), "the letter a"),
-        (optional(text()), "a text that is not empty, or None"),
-        (several(whole(1), length=2), "a list of 2 values, each a whole number of at least 1"),
-        (increasing_pair(real(0)), "[low, high] with low at most high, each a number of at least 0"),
+        (Count, {}, "a whole number of at least 1"),
+        (Side, {}, "a whole number of at least 0 and at most 4"),
+        (Positive, {}, "a number above 0"),
+        (Share, {}, "a number of at least 0 and at most 1"),
+        (bool, {}, "True or False"),
+        (Literal["any", "all"], {}, "one of any, all"),
+        (Literal["any"], {}, "one of any"),
+        (str, {"must_be": "the letter a"}, "the letter a"),
+        (Text, {"formerly": "word"}, "a text that is not empty"),
+        (Text | None, {}, "a text that is not empty, or None"),
+        (Pair, {}, "a list of 2 values, each a whole number of at least 1"),
+        (Range, {}, "[low, high] with low at most high, each a number above 0"),
     ],
 )
-def test_rules_describe_themselves(rule, meaning):
-    assert rule.text == meaning
+def test_requirements_follow_from_type_and_constraints(kind, constraints, requirement):
+    assert [text for _, _, text, _ in describe_keys(one_key(kind, **constraints))] == [requirement]
+
+
+def test_former_names_are_refused_with_the_present_one_or_renamed():
+    with pytest.raises(UserError, match=r"^steps: unknown configuration key; it is now called n_steps$"):
+        parse_values(Outer, {"steps": 3})
+    values, notes = with_present_names(Outer, {"steps": 3, "optim": {"lr": 1}})
+    assert values == {"n_steps": 3, "optim": {"lr": 1}}
+    assert notes == ["steps: now n_steps"]
+
+
+def test_all_invalid_values_are_named_at_once():
+    values = {"n_steps": 0, "nam": 1, "optim": {"lr": 0, "sizes": [0, 0]}}
+    with pytest.raises(SettingsError) as caught:
+        parse_values(Outer, values)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "nam",
+        "n_steps=0",
+        "optim.lr=0",
+        "optim.sizes=[0, 0]",
+    ]
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_json_schema_holds_types_bounds_and_meanings():
+    schema = Outer.model_json_schema()
+    assert schema["properties"]["n_steps"] == {
+        "default": 10,
+        "description": "steps",
+        "formerly": "steps",
+        "maximum": MAX_WHOLE,
+        "minimum": 1,
+        "title": "N Steps",
+        "type": "integer",
+    }
+    assert schema["additionalProperties"] is False
 
 
 def test_defaults_are_plain_values():
@@ -164,7 +206,7 @@ def test_parsing_gives_a_frozen_object_of_final_types():
     config = parse_values(Outer, {"n_steps": 7, "name": "x", "optim": {"lr": 1, "sizes": None}})
     assert config == Outer(n_steps=7, name="x", optim=Inner(lr=1.0, sizes=None))
     assert isinstance(config.optim.lr, float)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(ValidationError):
         config.n_steps = 8
 
 
@@ -173,6 +215,11 @@ def test_plain_values_parse_to_the_same_object():
     plain = plain_values(config)
     assert plain == {"n_steps": 3, "name": "x", "optim": {"lr": 0.25, "sizes": [8, 9]}}
     assert parse_values(Outer, plain) == config
+
+
+def test_a_missing_key_that_has_no_default_is_named_with_an_example():
+    with pytest.raises(UserError, match=r"^value: missing key; set it, as value=3$"):
+        parse_values(one_key(Count, examples=[3]), {})
 
 
 def test_parsing_leaves_its_input_as_it_was():
@@ -191,7 +238,6 @@ def _changed(**changes):
         (_changed(n_stps=3), "n_stps: unknown configuration key; did you mean n_steps?"),
         (_changed(zzz=3), "zzz: unknown configuration key; known keys: n_steps, name, optim"),
         (_changed(optim={"lrr": 1}), "optim.lrr: unknown configuration key; did you mean optim.lr?"),
-        (_changed(optim={"lr": 1.0}), "optim.sizes: missing configuration key"),
         (_changed(optim={"lr": 0, "sizes": None}), "optim.lr=0: must be a number above 0"),
         (
             _changed(optim=0.1),
@@ -199,11 +245,10 @@ def _changed(**changes):
         ),
         (_changed(n_steps="no"), "n_steps='no': must be a whole number of at least 1"),
         (_changed(n_steps={"a": 1}), "n_steps={'a': 1}: must be a whole number of at least 1"),
-        ({"n_steps": 1, "optim": default_values(Inner)}, "name: missing configuration key"),
         (_changed(**{"5": 1}), "5: unknown configuration key; known keys: n_steps, name, optim"),
     ],
 )
-def test_the_first_invalid_value_is_named_by_its_key(values, message):
+def test_an_unknown_key_or_invalid_value_is_named(values, message):
     with pytest.raises(UserError) as caught:
         parse_values(Outer, values)
     assert str(caught.value) == message
