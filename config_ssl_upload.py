@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from data.data_settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.dataset_lookup import find_dataset
@@ -214,10 +214,14 @@ class Config(Settings):
     phantom: PhantomConfig = group(PhantomConfig)
     path: PathConfig = group(PathConfig)
 
+    _spec: DatasetSpec | None = PrivateAttr(None)
+
     @property
     def spec(self) -> DatasetSpec:
-        """The dataset's constants."""
-        return self.layout.spec
+        """The dataset's constants, which `parse_config` looks up."""
+        if self._spec is None:
+            raise ValueError("the dataset was not looked up; make configurations by parse_config")
+        return self._spec
 
     @property
     def test_organs(self) -> dict[int, str]:
@@ -225,16 +229,20 @@ class Config(Settings):
         return {label: self.spec.labels[label] for label in self.test_label}
 
     @property
+    def data_dir(self) -> Path:
+        """The folder that holds the dataset's volumes folder."""
+        data_dir = getattr(self.path, path_group(self.dataset)).data_dir
+        return Path(data_dir or default_data_dir(self.dataset))
+
+    @property
     def layout(self) -> DatasetLayout:
         """Where the dataset's files lie."""
-        paths = getattr(self.path, path_group(self.dataset))
-        data_dir = Path(paths.data_dir or default_data_dir(self.dataset))
-        spec = find_dataset(self.dataset, data_dir)
+        supervoxel_dir = getattr(self.path, path_group(self.dataset)).supervoxel_dir
         return DatasetLayout(
-            spec=spec,
-            data_dir=data_dir,
-            supervoxel_dir=Path(paths.supervoxel_dir or data_dir),
-            supervoxel_min_vox=self.n_sv or spec.supervoxel_min_vox,
+            spec=self.spec,
+            data_dir=self.data_dir,
+            supervoxel_dir=Path(supervoxel_dir or self.data_dir),
+            supervoxel_min_vox=self.n_sv or self.spec.supervoxel_min_vox,
         )
 
     @property
@@ -282,7 +290,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         UserError: an unknown key, a wrong type, an impossible value or combination.
     """
     config: Config = parse_values(Config, values)
-    spec = config.spec
+    spec = config._spec = find_dataset(config.dataset, config.data_dir)
     if config.setting == 2 and config.organ_group >= len(spec.organ_groups):
         raise UserError(
             f"organ_group={config.organ_group}: {config.dataset} has {len(spec.organ_groups)} organ groups, "

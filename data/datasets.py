@@ -103,6 +103,7 @@ DATASETS = {
                 test_labels=(1, 2, 3, 4),
                 organ_groups=((1, 4), (2, 3)),
                 supervoxel_min_vox=180,
+                is_synthetic=True,
             ),
             config_defaults={  # sized for two CPU cores
                 "n_steps": 2000,

@@ -13,7 +13,7 @@ def ensure_volumes(layout: DatasetLayout, *, phantom: PhantomSettings, n_phantom
     Raises:
         UserError: volumes of a real dataset are missing, or PHANTOM's cannot be written.
     """
-    if layout.spec.name == "PHANTOM":
+    if layout.spec.is_synthetic:
         make_phantom(layout.data_dir, phantom, n_scans=n_phantom_scans)
     scan_ids = layout.scan_ids()
     layout.check_labels()

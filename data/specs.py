@@ -21,6 +21,7 @@ class DatasetSpec:
             volumes may hold either.
         keeps_slice_axes: each scan keeps the axis that its slices are stacked along, so that several
             orientations occur; otherwise the dataset has one.
+        is_synthetic: the scans are generated where they are missing, and all are labelled.
     """
 
     name: str
@@ -31,6 +32,7 @@ class DatasetSpec:
     supervoxel_min_vox: int | None
     raw_labels: dict[int, int] = field(default_factory=dict)
     keeps_slice_axes: bool = False
+    is_synthetic: bool = False
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def check_fold(
     if not scan_ids:
         return
     position = choose_support_position(supp_idx, len(scan_ids))
-    if layout.spec.name == "PHANTOM":  # has all organs, and may not exist yet
+    if layout.spec.is_synthetic:  # has all organs, and may not exist yet
         return
     scans = [
         load_evaluation_scan(layout, scan_id, image_size_px=image_size_px, with_image=False)

@@ -130,7 +130,7 @@ def find_split(
     Raises:
         UserError, NothingToDo: as `split_scans`, `DatasetLayout.scan_ids` and `check_labels` do.
     """
-    is_phantom = layout.spec.name == "PHANTOM"
+    is_phantom = layout.spec.is_synthetic
     scan_ids = scan_ids or (range(n_phantom_scans) if is_phantom else layout.scan_ids())
     labelled_ids = scan_ids if is_phantom else set(layout.labelled_ids()).intersection(scan_ids)
     split = split_scans(scan_ids, sorted(labelled_ids), fold, source=layout.volumes_dir)
