@@ -49,6 +49,8 @@ from util.parallel.collectives import (
 from util.parallel.devices import choose_device
 from util.parallel.hardware import choose_kernels, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
+from util.parallel.threads import ThreadChoice, apply_threads, choose_threads
+from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import progress_bar
 
 CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers
@@ -105,12 +107,19 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         # The network first, as pretrained weights may turn out to be missing.
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
+        threads = choose_threads(
+            ranks,
+            n_workers=config.num_workers,
+            slice_size_px=dataset.slice_size_px,
+            feature_width=config.model.feature_width,
+        )
+        apply_threads(threads)
         model = place_network(config, network, device=device, ranks=ranks)
         provenance = Provenance(
             dataset.content_hash() if ranks.is_main else None, describe_environment(device)
         )
         state = make_state(config, network, device=device, provenance=provenance, log=log)
-        _announce(config, network, dataset, run_dir=run_dir, device=device, ranks=ranks)
+        _announce(config, network, dataset, run_dir=run_dir, device=device, threads=threads, ranks=ranks)
         if former_run is not None:
             state.resume(former_run, plain_values(config), ranks=ranks)
         data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
@@ -165,9 +174,10 @@ def _run_steps(
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
     monitor = NonFiniteMonitor(state.guard, episodes_of, folder=checkpoints.run_dir)
-    with progress_bar(
+    bar = progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
-    ) as bar:
+    )
+    with bar, AdaptiveWaitPolicy():
         # With several ranks none may leave alone: the others would wait for it.
         for batch in loader if ranks.is_distributed else signals.interruptible(loader):
             if batch is None:
@@ -345,6 +355,7 @@ def _announce(
     *,
     run_dir: Path,
     device: torch.device,
+    threads: ThreadChoice,
     ranks: Ranks,
 ) -> None:
     n_parameters, index = sum(p.numel() for p in network.parameters()), dataset.index
@@ -352,7 +363,7 @@ def _announce(
     print(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "
         f"{config.n_steps} steps of batch {config.batch_size}{on_ranks} in {config.precision} on {device}\n"
-        f"network: {config.model.encoder}, {n_parameters / 1e6:.1f} million parameters\n"
+        f"threads: {threads}\nnetwork: {config.model.encoder}, {n_parameters / 1e6:.1f} million parameters\n"
         f"episodes: {len(index.target_ids)} targets in {len(index.scan_positions)} scans\nrun: {run_dir}",
         flush=True,
     )

@@ -57,6 +57,8 @@ from util.parallel.collectives import gather_values, local_main_first, run_on_al
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
+from util.parallel.threads import apply_threads, choose_threads
+from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import note_on_bar, progress_bar
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
@@ -133,6 +135,14 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     split = local_main_first(lambda: _make_split(config))
     remarks = find_mismatches(snapshot, requested, split.held_out)
     scans = load_fold(config.layout, split.held_out, image_size_px=config.image_size_px)
+    threads = choose_threads(
+        ranks,
+        n_workers=0,
+        slice_size_px=scans[0].images.shape[-2:],
+        feature_width=config.model.feature_width,
+    )
+    apply_threads(threads)
+    print(f"threads: {threads}")
     position = choose_support_position(config.supp_idx, len(scans))
     remarks += describe_split(split)
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
@@ -149,7 +159,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         every_support=config.evaluation.every_support,
     )
     remarks += describe_missing_organs(scans, config.test_organs, support=scans[position])
-    scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
+    with AdaptiveWaitPolicy():
+        scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
     if not ranks.is_main:
         return scores
     if not any(score.dice for score in scores if score.method == TRAINED):

@@ -33,6 +33,7 @@ class EpisodeDataset(Dataset):
     Attributes:
         config: as passed.
         scan_ids: of the scans, in their order.
+        slice_size_px: height and width of their slices.
         index: every eligible window, built once.
 
     Raises:
@@ -44,6 +45,7 @@ class EpisodeDataset(Dataset):
         self.config = config
         _require_one_size(scans)
         self.scan_ids = [scan.scan_id for scan in scans]
+        self.slice_size_px = scans[0].image.shape[-2:]
         self._images = [scan.image for scan in scans]
         self._targets = [_target_volumes(scan, config) for scan in scans]
         self.index = _build_checked_index(scans, self._targets, config)

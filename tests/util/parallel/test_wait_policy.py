@@ -1,0 +1,99 @@
+"""OpenMP threads sleep while other programs need the cores, spin otherwise, and compute the same."""
+
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from util.parallel import wait_policy
+from util.parallel.wait_policy import AdaptiveWaitPolicy
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP and /proc")
+
+
+@pytest.fixture(name="load")
+def _load(monkeypatch):
+    """Set the share of the time in which threads wait for a core; samples follow each other quickly."""
+    monkeypatch.setattr(wait_policy, "_SAMPLE_S", 0.01)
+    state = {"share": 0.0, "waited": 0.0, "time": time.monotonic()}
+
+    def seconds_without_core():
+        now = time.monotonic()
+        state["waited"] += state["share"] * (now - state["time"])
+        state["time"] = now
+        return state["waited"]
+
+    monkeypatch.setattr(wait_policy, "_seconds_without_core", seconds_without_core)
+    return state
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def n_tasks():
+    return len(list(wait_policy.Path("/proc/self/task").iterdir()))
+
+
+def test_threads_sleep_on_busy_cores_and_spin_again_on_free_ones(load):
+    product = torch.ones(64, 64) @ torch.ones(64, 64)
+    before = n_tasks()
+    with AdaptiveWaitPolicy({}) as policy:
+        assert not policy.sleeps
+        load["share"] = 0.5
+        wait_until(lambda: policy.sleeps)
+        assert n_tasks() > before
+        assert torch.equal(torch.ones(64, 64) @ torch.ones(64, 64), product)
+        load["share"] = 0.05  # neither busy nor quiet: nothing changes
+        time.sleep(0.2)
+        assert policy.sleeps
+        load["share"] = 0.0
+        wait_until(lambda: not policy.sleeps)
+    assert not any(thread.name.endswith(("policy", "team")) for thread in threading.enumerate())
+
+
+def test_nothing_is_left_behind_when_it_ends_on_busy_cores(load):
+    load["share"] = 1.0
+    with AdaptiveWaitPolicy({}) as policy:
+        wait_until(lambda: policy.sleeps)
+    assert not policy.sleeps
+    assert not any(thread.name.endswith(("policy", "team")) for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_the_users_policy_is_left_alone(load, name):
+    load["share"] = 1.0
+    with AdaptiveWaitPolicy({name: "active"}) as policy:
+        time.sleep(0.1)
+        assert not policy.sleeps
+
+
+def test_without_gnu_openmp_or_scheduler_statistics_it_does_nothing(load, monkeypatch):
+    load["share"] = 1.0
+    monkeypatch.setattr(wait_policy, "_find_empty_region", lambda: None)
+    with AdaptiveWaitPolicy({}) as policy:
+        time.sleep(0.1)
+        assert not policy.sleeps
+    monkeypatch.undo()
+    monkeypatch.setattr(wait_policy, "_seconds_without_core", lambda: None)
+    with AdaptiveWaitPolicy({}) as policy:
+        assert not policy.sleeps
+
+
+def test_time_without_a_core_is_measured():
+    if wait_policy._seconds_without_core() is None:
+        pytest.skip("this kernel has no scheduler statistics")
+    before = wait_policy._seconds_without_core()
+    ends = time.monotonic() + 0.3
+
+    def spin():
+        while time.monotonic() < ends:
+            sum(range(100))
+
+    spin()
+    assert 0 <= wait_policy._seconds_without_core() - before < 60
