@@ -1,9 +1,8 @@
 """Run training.py or validation.py fold by fold.
 
 Usage: `python script/folds.py train|evaluate [key=value ...]`. `train.sh` and `evaluate.sh` prepare the
-environment and hand over to this; their --help says what users may rely on. Not in shell, because only here
-do signals and exit codes pass between script and fold without loss. Imports the standard library and its
-neighbour alone, so that it adds nothing to the time before the first fold.
+environment and execute this; their --help documents the behaviour. Python rather than shell, to forward
+signals and exit codes reliably; standard library only, to start at once.
 """
 
 import os
@@ -13,40 +12,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# The folder of this file, where a script's imports are looked for first.
-from launch import EXIT_USER_ERROR, JobRunner, RequestError, read_plan
+# Found beside this file, whose folder comes first in sys.path.
+from launch import EXIT_USER_ERROR, JobRunner, UsageError, read_launch_config
 
 ALL_FOLDS = ("0", "1", "2", "3", "4")
 PREPARED_CHAOST2 = Path("data/CHAOST2/chaos_MR_T2_normalized")
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is done to every fold.
-
-    That is the entry point, a word for it, and whether a summary ends it.
-    """
+class Action:
+    """What to run on every fold, its label, and whether a summary follows."""
 
     entry_point: str
-    doing: str
+    label: str
     has_summary: bool
 
 
-STEPS = {
-    "train": Step("training.py", "training", has_summary=False),
-    "evaluate": Step("validation.py", "evaluating", has_summary=True),
+ACTIONS = {
+    "train": Action("training.py", "training", has_summary=False),
+    "evaluate": Action("validation.py", "evaluating", has_summary=True),
 }
 
 
 @dataclass(frozen=True)
-class Request:
-    """The command line, taken apart.
+class CommandLine:
+    """Parsed command line.
 
     Attributes:
-        dataset: the dataset named by `dataset=` or by `path.<NAME>.<key>=`; None where none is.
-        eval_fold: the value of `eval_fold=`; None where not given.
-        reload_model_path: the whole word `reload_model_path=...`; None where not given.
-        overrides: all other words, sacred's options included, in order.
+        dataset: from `dataset=` or `path.<NAME>.<key>=`; None if neither is set.
+        eval_fold: value of `eval_fold=`; None if not set.
+        reload_model_path: the whole argument `reload_model_path=...`; None if not set.
+        overrides: all other arguments in order, including sacred's options.
     """
 
     dataset: str | None
@@ -55,80 +51,72 @@ class Request:
     overrides: tuple[str, ...]
 
 
-def parse_request(words: list[str]) -> Request:
-    """Take the command line apart; the last of several values counts, as for sacred.
+def parse_command_line(arguments: list[str]) -> CommandLine:
+    """Parse the command line; as in sacred, the last value of a key counts.
 
     Raises:
-        RequestError: `dataset=` or `eval_fold=` is empty, or only the paths of several datasets are given.
+        UsageError: `dataset=` or `eval_fold=` is empty, or several datasets have paths and none is selected.
     """
-    taken: dict[str, str] = {}
+    values: dict[str, str] = {}
     overrides = []
     datasets_with_paths = set()
-    for word in words:
-        # Sacred strips the blanks around keys and values, and reads quoted values as literals.
-        key, value = (part.strip() for part in word.partition("=")[::2])
-        if word == "with":  # as in `python training.py with ...`; put in again for every fold
+    for argument in arguments:
+        # Like sacred: strip blanks around keys and values, and quotes around values.
+        key, value = (part.strip() for part in argument.partition("=")[::2])
+        if argument == "with":  # as in `python training.py with ...`; every fold's command has its own
             continue
         if key in ("dataset", "eval_fold"):
-            taken[key] = value.strip("\"'")
-            if not taken[key]:
-                raise RequestError(f"{key}= has no value (an unset variable?); give one or leave it out")
+            values[key] = value.strip("\"'")
+            if not values[key]:
+                raise UsageError(f"{key}= has no value (an unset variable?); set it or omit the key")
         elif key == "reload_model_path":
-            taken[key] = word
+            values[key] = argument
         else:
-            overrides.append(word)
+            overrides.append(argument)
             if match := re.fullmatch(r"path\.(\w+)\.[\w.]+", key):
                 datasets_with_paths.add(match[1])
-    if "dataset" not in taken and len(datasets_with_paths) > 1:
+    if "dataset" not in values and len(datasets_with_paths) > 1:
         names = ", ".join(sorted(datasets_with_paths))
-        raise RequestError(f"paths of several datasets are given ({names}); add dataset=<NAME>")
-    dataset = taken.get("dataset", next(iter(datasets_with_paths), None))
-    return Request(dataset, taken.get("eval_fold"), taken.get("reload_model_path"), tuple(overrides))
+        raise UsageError(f"paths of several datasets are set ({names}); add dataset=<NAME>")
+    dataset = values.get("dataset", next(iter(datasets_with_paths), None))
+    return CommandLine(dataset, values.get("eval_fold"), values.get("reload_model_path"), tuple(overrides))
 
 
-def refuse_hidden_settings(request: Request) -> None:
-    """Refuse a configuration file that sets what is set here for every fold.
-
-    It would be lost unsaid.
+def check_config_files(command_line: CommandLine) -> None:
+    """Refuse configuration files whose dataset or fold would be silently overridden.
 
     Raises:
-        RequestError: a file among the words names `dataset` or `eval_fold`, and the command line does not.
+        UsageError: a file sets `dataset` or `eval_fold`, and the command line does not.
     """
-    for path in (Path(word) for word in request.overrides if "=" not in word):
+    for path in (Path(argument) for argument in command_line.overrides if "=" not in argument):
         if not path.is_file():
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         for key in ("dataset", "eval_fold"):
-            if getattr(request, key) is None and re.search(rf"\b{key}\b[\"']?\s*:", text):
-                raise RequestError(f"{path} sets {key}; give it on the command line, too: {key}=<value>")
+            if getattr(command_line, key) is None and re.search(rf"\b{key}\b[\"']?\s*:", text):
+                raise UsageError(f"{path} sets {key}; set it on the command line, too: {key}=<value>")
 
 
-def choose_dataset_and_folds(request: Request) -> tuple[str, tuple[str, ...]]:
-    """Settle what is run.
-
-    Says so where PHANTOM stands in for a CHAOST2 that nobody named.
-    """
-    dataset, folds = request.dataset, ALL_FOLDS
+def select_dataset_and_folds(command_line: CommandLine) -> tuple[str, tuple[str, ...]]:
+    """Select what to run: PHANTOM if no dataset is set and CHAOST2 is not prepared."""
+    dataset, folds = command_line.dataset, ALL_FOLDS
     if dataset is None and any(PREPARED_CHAOST2.glob("image_*.nii.gz")):
         dataset = "CHAOST2"
     elif dataset is None:
         dataset, folds = "PHANTOM", ALL_FOLDS[:1]
         print(
-            f"CHAOST2 is not prepared ({PREPARED_CHAOST2} holds no image_<id>.nii.gz).\n"
-            "Using PHANTOM, synthetic scans made on the spot, fold 0 only unless eval_fold is given.\n"
+            f"CHAOST2 is not prepared ({PREPARED_CHAOST2} contains no image_<id>.nii.gz).\n"
+            "Using PHANTOM (synthetic scans, generated now), fold 0 unless eval_fold is set.\n"
             "For other data: dataset=<NAME> path.<NAME>.data_dir=<folder>.",
             flush=True,
         )
-    return dataset, folds if request.eval_fold is None else (request.eval_fold,)
+    return dataset, folds if command_line.eval_fold is None else (command_line.eval_fold,)
 
 
-def run_step(
+def run_labelled(
     runner: JobRunner, label: str, command: list[str], *, environments: Sequence[Mapping[str, str]]
 ) -> None:
-    """Run one labelled command, as a process for each environment.
-
-    Leaves the program with its exit code where it fails or is stopped.
-    """
+    """Run a command once per environment; exit with its code if it fails."""
     print(f"== {label} ==", flush=True)
     code = runner.run([sys.executable, *command], environments)
     if runner.received:
@@ -139,46 +127,43 @@ def run_step(
         sys.exit(code)
 
 
-def run_folds(step: Step, words: list[str]) -> None:
-    """Run a step on every fold that the command line asks for.
+def run_folds(action: Action, arguments: list[str]) -> None:
+    """Run an action on the requested folds.
 
     Raises:
-        RequestError: see `parse_request` and `read_plan`; or one snapshot is given for the evaluation of
-            several folds.
+        UsageError: see `parse_command_line`, `check_config_files` and `read_launch_config`; or several folds
+            are to be evaluated with one snapshot.
     """
-    request = parse_request(words)
-    refuse_hidden_settings(request)
-    dataset, folds = choose_dataset_and_folds(request)
-    reload = [request.reload_model_path] if request.reload_model_path else []
-    if reload and step.has_summary and len(folds) > 1:
-        raise RequestError(f"{reload[0]}: a snapshot belongs to one fold; add eval_fold=<0 to 4>")
+    command_line = parse_command_line(arguments)
+    check_config_files(command_line)
+    dataset, folds = select_dataset_and_folds(command_line)
+    reload = [command_line.reload_model_path] if command_line.reload_model_path else []
+    if reload and action.has_summary and len(folds) > 1:
+        raise UsageError(f"{reload[0]}: a snapshot belongs to one fold; add eval_fold=<0 to 4>")
 
-    plan, runner = read_plan(), JobRunner()
+    launch_config, runner = read_launch_config(), JobRunner()
     for position, fold in enumerate(folds, start=1):
-        place = f"eval_fold={fold}"
+        label = f"eval_fold={fold}"
         if len(folds) > 1:
-            place = f"fold {position} of {len(folds)} ({place})"
-        command = [step.entry_point, "with", f"dataset={dataset}", f"eval_fold={fold}"]
-        run_step(
+            label = f"fold {position} of {len(folds)} ({label})"
+        command = [action.entry_point, "with", f"dataset={dataset}", f"eval_fold={fold}"]
+        run_labelled(
             runner,
-            f"{place}: {step.doing} {dataset}",
-            [*command, *reload, *request.overrides],
-            environments=plan.environments(position),
+            f"{label}: {action.label} {dataset}",
+            [*command, *reload, *command_line.overrides],
+            environments=launch_config.environments(position),
         )
-    if step.has_summary and len(folds) > 1 and plan.machine == 0:
-        command = [step.entry_point, "summarise", "with", f"dataset={dataset}", *request.overrides]
-        run_step(runner, f"all folds: summary of {dataset}", command, environments=[{}])
+    if action.has_summary and len(folds) > 1 and launch_config.node_rank == 0:
+        command = [action.entry_point, "summarise", "with", f"dataset={dataset}", *command_line.overrides]
+        run_labelled(runner, f"all folds: summary of {dataset}", command, environments=[{}])
 
 
 def main() -> None:
-    """Run the step named by the first word.
-
-    The exit code is 2 for what the user has to mend.
-    """
-    os.environ["PYTHONUNBUFFERED"] = "1"  # a log file or a pipe shows every line at once
+    """Run the action named by the first argument; exit code 2 for user errors."""
+    os.environ["PYTHONUNBUFFERED"] = "1"  # write every line to log files and pipes at once
     try:
-        run_folds(STEPS[sys.argv[1]], sys.argv[2:])
-    except RequestError as error:
+        run_folds(ACTIONS[sys.argv[1]], sys.argv[2:])
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 

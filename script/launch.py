@@ -1,8 +1,8 @@
-"""Run a program as one process, or as the several ranks of one job.
+"""Launch a program as one process or as several ranks.
 
-Usage: `NPROC=2 python script/launch.py training.py with ...`. folds.py starts every fold this way. The ranks
-find what `torchrun` would set. Unlike it, this imports nothing beyond the standard library, passes SIGUSR1
-on, ends with the exit code of the rank that failed first, and leaves it to the ranks to say why.
+Usage: `NPROC=2 python script/launch.py training.py with ...`; folds.py launches every fold in this way. Sets
+the environment variables of `torchrun`, but needs only the standard library, forwards SIGUSR1, exits with the
+code of the rank that failed first, and leaves error messages to the ranks.
 """
 
 import os
@@ -15,164 +15,163 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 EXIT_USER_ERROR = 2
-DEFAULT_PORT = 29500  # torchrun's; on one machine a free port is taken instead
+DEFAULT_PORT = 29500  # as for torchrun; on one machine a free port is used instead
 LOCAL_ADDRESS = "127.0.0.1"
-POLL_S = 0.05
-# The ranks end by themselves once one has failed, unless they are stuck in an exchange with it.
-PATIENCE_S = 15.0
+POLL_INTERVAL_S = 0.05
+# After a failure the other ranks exit by themselves, unless they hang in a collective with the failed one.
+GRACE_PERIOD_S = 15.0
 
 
-class RequestError(Exception):
-    """The user asks for what cannot be run as meant; told in one line."""
+class UsageError(Exception):
+    """Request that cannot be run; reported in one line."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which processes a job has.
+class LaunchConfig:
+    """Processes of a job.
 
     Attributes:
-        n_local: processes on this machine.
-        n_machines: machines, with as many processes each.
-        machine: this machine's number.
-        address: name or address of machine 0.
-        port: where its rank 0 listens; None for a free one, where there is one machine.
+        n_local_ranks: processes per machine.
+        n_nodes: number of machines.
+        node_rank: number of this machine.
+        master_addr: host name or address of machine 0.
+        master_port: port of rank 0 on machine 0; None: a free one (single machine only).
     """
 
-    n_local: int = 1
-    n_machines: int = 1
-    machine: int = 0
-    address: str = LOCAL_ADDRESS
-    port: int | None = None
+    n_local_ranks: int = 1
+    n_nodes: int = 1
+    node_rank: int = 0
+    master_addr: str = LOCAL_ADDRESS
+    master_port: int | None = None
 
     def environments(self, job: int = 0) -> list[dict[str, str]]:
-        """Return what each process of this machine has to find in its environment.
+        """Return the environment variables to set for each process on this machine.
 
-        A single process finds nothing new. `job` counts jobs that follow each other: on several machines each
-        has a port of its own, so that no rank meets those of the job before.
+        Empty for a single process. `job` numbers consecutive jobs and is added to the port, so that no rank
+        connects to ranks of the previous job.
         """
-        n_ranks = self.n_machines * self.n_local
+        n_ranks = self.n_nodes * self.n_local_ranks
         if n_ranks == 1:
             return [{}]
-        port = _free_port() if self.port is None else self.port + job
-        job_wide = {
+        port = _free_port() if self.master_port is None else self.master_port + job
+        shared = {
             "WORLD_SIZE": n_ranks,
-            "LOCAL_WORLD_SIZE": self.n_local,
-            "MASTER_ADDR": self.address,
+            "LOCAL_WORLD_SIZE": self.n_local_ranks,
+            "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": port,
         }
-        if self.n_local > 1 and "OMP_NUM_THREADS" not in os.environ:
-            job_wide["OMP_NUM_THREADS"] = max(1, _n_cores() // self.n_local)
-        places = [
-            {"RANK": self.machine * self.n_local + local_rank, "LOCAL_RANK": local_rank}
-            for local_rank in range(self.n_local)
+        if self.n_local_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+            shared["OMP_NUM_THREADS"] = max(1, _n_cores() // self.n_local_ranks)
+        ranks = [
+            {"RANK": self.node_rank * self.n_local_ranks + local_rank, "LOCAL_RANK": local_rank}
+            for local_rank in range(self.n_local_ranks)
         ]
-        return [{name: str(value) for name, value in {**job_wide, **place}.items()} for place in places]
+        return [{name: str(value) for name, value in {**shared, **rank}.items()} for rank in ranks]
 
 
-def read_plan(environment: Mapping[str, str] = os.environ) -> Plan:
-    """Read NPROC, NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
-
-    Empty ones count as unset.
+def read_launch_config(environment: Mapping[str, str] = os.environ) -> LaunchConfig:
+    """Read NPROC, NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT; empty means unset.
 
     Raises:
-        RequestError: one is no number or out of range, or several machines lack what they need.
+        UsageError: a value is not a number or out of range, or a variable for several machines is missing.
     """
-    n_local = _n_gpus() if environment.get("NPROC") == "gpu" else _whole(environment, "NPROC", 1, default=1)
-    n_machines = _whole(environment, "NNODES", 1, default=1)
-    port = _whole(environment, "MASTER_PORT", 1, default=None)
-    if n_machines == 1:
-        return Plan(n_local, port=port)
+    is_per_gpu = environment.get("NPROC") == "gpu"
+    n_local_ranks = _n_gpus() if is_per_gpu else _read_int(environment, "NPROC", 1, default=1)
+    n_nodes = _read_int(environment, "NNODES", 1, default=1)
+    port = _read_int(environment, "MASTER_PORT", 1, default=None)
+    if n_nodes == 1:
+        return LaunchConfig(n_local_ranks, master_port=port)
     for name in ("NODE_RANK", "MASTER_ADDR"):
         if not environment.get(name):
-            raise RequestError(
-                f"NNODES={n_machines} needs {name}: set NODE_RANK to 0, 1, ... on the machines, and "
-                "MASTER_ADDR to the name of the first on all"
+            raise UsageError(
+                f"NNODES={n_nodes} requires {name}: set NODE_RANK to 0, 1, ... on the machines, and "
+                "MASTER_ADDR to the address of machine 0 on all of them"
             )
-    machine = _whole(environment, "NODE_RANK", 0, default=0)
-    if machine >= n_machines:
-        raise RequestError(f"NODE_RANK={machine}: must be 0 to {n_machines - 1} with NNODES={n_machines}")
-    return Plan(n_local, n_machines, machine, environment["MASTER_ADDR"], port or DEFAULT_PORT)
+    node_rank = _read_int(environment, "NODE_RANK", 0, default=0)
+    if node_rank >= n_nodes:
+        raise UsageError(f"NODE_RANK={node_rank}: must be 0 to {n_nodes - 1} with NNODES={n_nodes}")
+    return LaunchConfig(n_local_ranks, n_nodes, node_rank, environment["MASTER_ADDR"], port or DEFAULT_PORT)
 
 
 class JobRunner:
-    """Runs jobs one by one and passes on the signals that reach this process."""
+    """Run jobs one after the other and forward signals to their processes."""
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
-        self._children: list[subprocess.Popen] = []
+        self._processes: list[subprocess.Popen] = []
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._receive)
+            signal.signal(number, self._handle)
 
     def run(self, command: Sequence[str], environments: Sequence[Mapping[str, str]] = ({},)) -> int:
-        """Run a command, once for each environment at the same time, to its end.
+        """Run a command as one process per environment, and wait for all of them.
 
         Returns:
-            The exit code of the process that failed first, 128 + n where signal n ended it; 0 if none failed.
+            Exit code of the process that failed first, 128 + n if killed by signal n; 0 if none failed.
         """
         for environment in environments:
-            self._children.append(subprocess.Popen(command, env={**os.environ, **environment}))
-        for number in self.received:  # those that came while the children were starting
-            self._pass_on(number)
+            self._processes.append(subprocess.Popen(command, env={**os.environ, **environment}))
+        for number in self.received:  # received while the processes were starting
+            self._forward(number)
         code = self._wait()
-        self._children = []
+        self._processes = []
         return code
 
     def _wait(self) -> int:
-        """Wait for all; end those that outlive a failed one for too long."""
-        code, means, deadline = 0, [signal.SIGTERM, signal.SIGKILL], float("inf")
-        while running := [child for child in self._children if child.poll() is None]:
-            failed = next((child for child in self._children if child.returncode), None)
+        """Wait for all processes; after a failure, terminate the others when the grace period ends."""
+        code, remaining_signals, deadline = 0, [signal.SIGTERM, signal.SIGKILL], float("inf")
+        while running := [process for process in self._processes if process.poll() is None]:
+            failed = next((process for process in self._processes if process.returncode), None)
             if failed and not code:
-                code, deadline = self._tell(failed), time.monotonic() + PATIENCE_S
+                code, deadline = self._exit_code(failed), time.monotonic() + GRACE_PERIOD_S
             if not code and len(running) == 1:
                 running[0].wait()
-            elif means and time.monotonic() > deadline:
-                signal_now, deadline = means.pop(0), time.monotonic() + PATIENCE_S
-                for child in running:
-                    child.send_signal(signal_now)
+            elif remaining_signals and time.monotonic() > deadline:
+                number, deadline = remaining_signals.pop(0), time.monotonic() + GRACE_PERIOD_S
+                for process in running:
+                    process.send_signal(number)
             else:
-                time.sleep(POLL_S)
-        failed = next((child for child in self._children if child.returncode), None)
-        return self._tell(failed) if failed and not code else code
+                time.sleep(POLL_INTERVAL_S)
+        failed = next((process for process in self._processes if process.returncode), None)
+        return self._exit_code(failed) if failed and not code else code
 
-    def _tell(self, failed: subprocess.Popen) -> int:
-        """Return a failed process's exit code; tell of a rank that could not tell itself."""
+    def _exit_code(self, failed: subprocess.Popen) -> int:
+        """Return a failed process's exit code; report a killed rank, which cannot report itself."""
         if failed.returncode > 0:
             return failed.returncode
-        ended_by = signal.Signals(-failed.returncode)
-        if len(self._children) > 1 and not self.received:
-            place = self._children.index(failed)
-            print(f"error: local rank {place} was ended by {ended_by.name}", file=sys.stderr)
-        return 128 + ended_by
+        number = signal.Signals(-failed.returncode)
+        if len(self._processes) > 1 and not self.received:
+            local_rank = self._processes.index(failed)
+            print(f"error: local rank {local_rank} was killed by {number.name}", file=sys.stderr)
+        return 128 + number
 
-    def _receive(self, number: int, _frame: object) -> None:
+    def _handle(self, number: int, _frame: object) -> None:
         self.received.append(signal.Signals(number))
-        self._pass_on(self.received[-1])
+        self._forward(self.received[-1])
 
-    def _pass_on(self, number: int) -> None:
-        # Ctrl-C reaches the children by itself; a second SIGINT would cut their clean-up short.
+    def _forward(self, number: int) -> None:
+        # The terminal sends Ctrl-C to the processes, too; a second SIGINT would interrupt their clean-up.
         if number != signal.SIGINT:
-            for child in self._children:
-                child.send_signal(number)
+            for process in self._processes:
+                process.send_signal(number)
 
 
-def _whole(environment: Mapping[str, str], name: str, minimum: int, *, default: int | None) -> int | None:
+def _read_int(environment: Mapping[str, str], name: str, minimum: int, *, default: int | None) -> int | None:
     text = environment.get(name, "").strip()
     if not text:
         return default
     if not text.isdecimal() or int(text) < minimum:
-        or_gpu = ", or gpu for one process on each GPU" if name == "NPROC" else ""
-        raise RequestError(f"{name}={text}: must be a whole number of at least {minimum}{or_gpu}")
+        or_gpu = ", or gpu for one process per GPU" if name == "NPROC" else ""
+        raise UsageError(f"{name}={text}: must be a whole number of at least {minimum}{or_gpu}")
     return int(text)
 
 
 def _n_gpus() -> int:
-    """Count this machine's CUDA devices, as PyTorch does."""
-    count = "import torch; print(torch.cuda.device_count())"
-    result = subprocess.run([sys.executable, "-c", count], stdout=subprocess.PIPE, text=True, check=False)
+    """Count this machine's CUDA devices, with PyTorch in a separate process."""
+    command = "import torch; print(torch.cuda.device_count())"
+    result = subprocess.run([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True, check=False)
     words = result.stdout.split() or ["0"]
     if words[-1] == "0":
-        raise RequestError("NPROC=gpu: this machine offers no CUDA device; give a number of processes")
+        raise UsageError("NPROC=gpu: this machine has no CUDA device; set NPROC to a number of processes")
     return int(words[-1])
 
 
@@ -187,10 +186,10 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    """Run the program named by the command line, and exit with its code."""
+    """Launch the program on the command line and exit with its code."""
     try:
-        environments = read_plan().environments()
-    except RequestError as error:
+        environments = read_launch_config().environments()
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     sys.exit(JobRunner().run([sys.executable, *sys.argv[1:]], environments))

@@ -79,9 +79,9 @@ def test_dataset_wins_over_the_paths_of_others(clone):
     [
         (["eval_fold="], "eval_fold= has no value"),
         (["dataset= "], "dataset= has no value"),
-        (["path.SABS.data_dir=/a", "path.CMR.data_dir=/b"], r"several datasets are given (CMR, SABS)"),
-        (["mine.json"], "mine.json sets dataset; give it on the command line, too: dataset=<value>"),
-        (["mine.json", "dataset=CMR"], "mine.json sets eval_fold; give it on the command line"),
+        (["path.SABS.data_dir=/a", "path.CMR.data_dir=/b"], r"several datasets are set (CMR, SABS)"),
+        (["mine.json"], "mine.json sets dataset; set it on the command line, too: dataset=<value>"),
+        (["mine.json", "dataset=CMR"], "mine.json sets eval_fold; set it on the command line"),
     ],
 )
 def test_what_would_silently_run_something_else_is_refused(clone, arguments, message):

@@ -85,20 +85,20 @@ def test_nproc_gpu_means_a_rank_for_each_gpu(ranked, n_gpus, n_ranks):
     result = train(ranked, NPROC="gpu")
     if n_ranks is None:
         assert result.returncode == 2
-        assert "error: NPROC=gpu: this machine offers no CUDA device; give a number" in result.stderr
+        assert "error: NPROC=gpu: this machine has no CUDA device; set NPROC to a number" in result.stderr
     assert len(ranks_of(ranked)) == (n_ranks or 0)
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"NPROC": "x"}, "NPROC=x: must be a whole number of at least 1, or gpu for one process on each GPU"),
+        ({"NPROC": "x"}, "NPROC=x: must be a whole number of at least 1, or gpu for one process per GPU"),
         ({"NPROC": "0"}, "NPROC=0: must be a whole number of at least 1"),
         ({"NPROC": "-2"}, "NPROC=-2: must be"),
         ({"NPROC": "1.5"}, "NPROC=1.5: must be"),
         ({"NNODES": "two"}, "NNODES=two: must be a whole number of at least 1"),
-        ({"NNODES": "2", "MASTER_ADDR": "a"}, "NNODES=2 needs NODE_RANK: set NODE_RANK to 0, 1, ... on the"),
-        ({"NNODES": "2", "NODE_RANK": "0"}, "NNODES=2 needs MASTER_ADDR"),
+        ({"NNODES": "2", "MASTER_ADDR": "a"}, "NNODES=2 requires NODE_RANK: set NODE_RANK to 0, 1, ... on"),
+        ({"NNODES": "2", "NODE_RANK": "0"}, "NNODES=2 requires MASTER_ADDR"),
         ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "a"}, "NODE_RANK=2: must be 0 to 1 with NNODES=2"),
         ({"NPROC": "2", "MASTER_PORT": "http"}, "MASTER_PORT=http: must be a whole number"),
     ],
@@ -143,13 +143,13 @@ def test_a_failing_ranks_exit_code_is_the_jobs(ranked, stubs):
 def test_a_rank_that_could_not_tell_its_end_is_told_of(ranked):
     result = train(ranked, NPROC="2", STUB_1="kill")
     assert result.returncode == 128 + signal.SIGKILL
-    assert "error: local rank 1 was ended by SIGKILL\n" in result.stderr
+    assert "error: local rank 1 was killed by SIGKILL\n" in result.stderr
 
 
 def test_ranks_that_outlive_a_failed_one_are_ended(ranked):
-    impatient = "import launch; launch.PATIENCE_S = 0.2; launch.main()"
+    command = "import launch; launch.GRACE_PERIOD_S = 0.2; launch.main()"
     result = subprocess.run(
-        [sys.executable, "-c", impatient, "training.py"],
+        [sys.executable, "-c", command, "training.py"],
         cwd=ranked.root,
         env={"PYTHONPATH": str(ranked.root / "script"), "NPROC": "3", "STUB_1": "4", "STUB_2": "wait"},
         capture_output=True,
