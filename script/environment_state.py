@@ -1,20 +1,20 @@
-"""Report what the Python that runs this file still lacks, as `key=value` lines.
+"""Print what the current interpreter lacks, as `key=value` lines.
 
-`environment.sh` reads them; one start of Python answers every question of a second call. It must run on a
-Python older than the project's, without any package, so nothing but the standard library is imported above.
+`environment.sh` reads them; one start of Python checks everything. Old interpreters without packages must be
+able to run this file, so it imports only the standard library at the top.
 """
 
 import hashlib
 import sys
 from pathlib import Path
 
-OLDEST_PYTHON = (3, 10)
+MIN_PYTHON = (3, 10)
 EXTENSION_DIR = Path("data/supervoxels")
 EXTENSION_NAME = "felzenszwalb_3d_cy"
 
 
 def fingerprint(paths):
-    """Hash the names and contents of files; a missing file counts as such."""
+    """Hash the names and contents of files, including which are missing."""
     digest = hashlib.sha256()
     for path in paths:
         content = path.read_bytes() if path.is_file() else b"missing"
@@ -25,7 +25,7 @@ def fingerprint(paths):
 def unmet_requirements(requirements_file):
     """List the lines of a requirements file that installed packages do not satisfy.
 
-    Only what is named in the file is checked, by its metadata: importing torch alone would take seconds.
+    Reads package metadata instead of importing, as importing torch takes seconds; ignores dependencies.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -54,36 +54,36 @@ def unmet_requirements(requirements_file):
 
 
 def extension_state(repo_root):
-    """Tell whether the Cython extension fits this Python and its sources.
+    """Check that the extension is built for this interpreter from current sources.
 
     Returns:
-        The stamp file's path, what it must hold, and whether the built extension is up to date.
+        Path of the stamp file, hash of the sources that it must hold, whether the extension is up to date.
     """
     from sysconfig import get_config_var
 
     suffix = get_config_var("EXT_SUFFIX")
     folder = repo_root / EXTENSION_DIR
     sources = [folder / "setup.py", *sorted(folder.glob("*.pyx")), *sorted(folder.glob("*.pxd"))]
-    # Not the absolute paths: a clone that was moved need not be built again.
-    wanted = fingerprint([source.relative_to(repo_root) for source in sources])
+    # Relative paths, so that a moved clone is not rebuilt.
+    sources_hash = fingerprint([source.relative_to(repo_root) for source in sources])
     stamp = repo_root / "build" / f"{EXTENSION_NAME}{suffix}.stamp"
     built = folder / f"{EXTENSION_NAME}{suffix}"
-    is_current = built.is_file() and stamp.is_file() and stamp.read_text().strip() == wanted
-    return stamp, wanted, is_current
+    is_current = built.is_file() and stamp.is_file() and stamp.read_text().strip() == sources_hash
+    return stamp, sources_hash, is_current
 
 
 def main():
-    """Print the state of this Python for the repository in the current folder."""
+    """Print the state of this interpreter for the repository in the current folder."""
     print("version={}.{}.{}".format(*sys.version_info[:3]))
-    if sys.version_info < OLDEST_PYTHON:
-        print("unmet=Python>={}.{}".format(*OLDEST_PYTHON))
+    if sys.version_info < MIN_PYTHON:
+        print("unmet=Python>={}.{}".format(*MIN_PYTHON))
         return
     requirements_file = Path("requirements.txt")
     print(f"unmet={', '.join(unmet_requirements(requirements_file))}")
     print(f"requirements={fingerprint([requirements_file])}")
-    stamp, wanted, is_current = extension_state(Path.cwd())
+    stamp, sources_hash, is_current = extension_state(Path.cwd())
     print(f"extension_stamp={stamp}")
-    print(f"extension_sources={wanted}")
+    print(f"extension_sources={sources_hash}")
     print(f"extension={'current' if is_current else 'stale'}")
 
 

@@ -1,42 +1,42 @@
 #!/usr/bin/env bash
-# Prepare a dataset from its download. `bash script/prepare.sh --help` says how.
+# Prepare a dataset from its download; see `bash script/prepare.sh --help`.
 set -euo pipefail
 
 usage() {
     cat <<'USAGE'
 usage: bash script/prepare.sh dataset=<name> raw=<folder or zip> [key=value ...] [--check] [--debug]
 
-Turns what a challenge's site gives, or your own NIfTI files, into prepared volumes and supervoxels. The first
-call prepares the Python environment, as script/train.sh --help says.
+Converts the download of a challenge, or your own NIfTI files, to prepared volumes and supervoxels. The first
+call prepares the Python environment, see script/train.sh --help.
 
   bash script/prepare.sh dataset=CHAOST2 raw=downloads/CHAOS_Train_Sets.zip
-  bash script/prepare.sh dataset=SABS raw=downloads/Abdomen/RawData/Training     img/ and label/ lie in it
-  bash script/prepare.sh dataset=CMR raw=downloads/MSCMRSeg                      patient<N>_C0.nii.gz and _manual
-  bash script/prepare.sh dataset=PELVIS raw=scans/pelvis                         your own, with a dataset.json
-  bash script/prepare.sh dataset=CHAOST2 raw=downloads/CHAOS --check             only checks, writes nothing
+  bash script/prepare.sh dataset=SABS raw=downloads/Abdomen/RawData/Training     with img/ and label/
+  bash script/prepare.sh dataset=CMR raw=downloads/MSCMRSeg                      with patient<N>_C0.nii.gz and _manual
+  bash script/prepare.sh dataset=PELVIS raw=scans/pelvis                         your own data with a dataset.json
+  bash script/prepare.sh dataset=CHAOST2 raw=downloads/CHAOS --check             check only, write nothing
 
-Everything is checked before anything is written: every problem costs one line, and the exit code is then 2.
-A second call makes only what is missing or whose download, parameters or code changed; an interrupted one goes
-on. A zip file is unpacked beside data_dir for the time of the work.
+Everything is checked before anything is written; each problem is reported in one line, with exit code 2.
+A second call rebuilds only what is missing or whose download, parameters or code changed; an interrupted call
+resumes. A zip file is temporarily unpacked beside data_dir.
 
-  dataset=          CHAOST2, SABS, CMR, or a name for your own data
-  raw=              the download: a folder, or its zip file
-  data_dir=         where the prepared volumes go; by default data/<dataset>, where training looks
-  supervoxel_dir=   where supervoxels_<n_sv> goes; by default data_dir
-  n_sv=             least supervoxel size in voxels; by default the dataset's
-  num_workers=      scans in work at once; by default one for each core. Fewer need less memory
-  check=True        only check the download, as --check does
-  force=True        make all volumes anew, and replace those that others made
+  dataset=          CHAOST2, SABS, CMR, or the name of your own data
+  raw=              the download: a folder or a zip file
+  data_dir=         folder of the prepared volumes; default data/<dataset>, where training looks for them
+  supervoxel_dir=   folder of supervoxels_<n_sv>; default data_dir
+  n_sv=             minimum supervoxel size in voxels; default the dataset's
+  num_workers=      scans processed at once; default one per core, fewer need less memory
+  check=True        only check the download, same as --check
+  force=True        rebuild all volumes and replace volumes made by other tools, same as --force
 
-data_dir then holds the volumes, the supervoxels, cases.json (which scan is which of the download),
-fingerprint.json (shapes, spacings, intensities, organs, hashes) and contact_sheet.png, which is worth a look:
-is left left, do labels sit on organs? Both are there only when all is done. Relative paths start at the
-repository's root, where the script runs.
+data_dir then holds the volumes, the supervoxels, cases.json (the source of each scan in the download),
+fingerprint.json (shapes, spacings, intensities, organs, hashes) and contact_sheet.png; check in it that left and
+right are not swapped and that labels match the organs. The last two are written only when everything else is
+done. Relative paths are relative to the repository's root.
 USAGE
 }
 
 # shellcheck source=script/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
-help_if_asked "$@"
+handle_help "$@"
 prepare_environment
 exec "$python" -m data.prepare "$@"

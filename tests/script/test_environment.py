@@ -137,8 +137,8 @@ def test_a_python_that_is_too_old_is_named_with_the_way_out(venv_clone, tmp_path
     result = venv_clone.run("script/train.sh", PYTHON=old)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
-        f"error: Python 3.10 or newer with venv is needed to create .venv, but {old} is Python 3.8; "
-        "install one, or name it: PYTHON=/path/to/python3.12"
+        f"error: creating .venv needs Python 3.10 or newer with venv, but {old} is Python 3.8; "
+        "install it, or set PYTHON=/path/to/python3.12"
     )
     missing = venv_clone.run("script/train.sh", PYTHON="/nowhere/python3")
     assert (missing.returncode, "/nowhere/python3 does not run" in missing.stderr) == (2, True)
@@ -159,7 +159,7 @@ def test_an_index_that_cannot_be_reached_is_one_clear_line_and_no_stamp(venv_clo
     unreachable = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     result = venv_clone.run("script/train.sh", **unreachable)
     assert result.returncode == 2
-    assert "error: the package index cannot be reached" in result.stderr.splitlines()[-1]
+    assert "error: the package index is unreachable" in result.stderr.splitlines()[-1]
     assert not (venv_clone.root / ".venv/requirements.stamp").exists()
     assert not venv_clone.calls()
 
@@ -225,7 +225,7 @@ def test_ctrl_c_during_preparation_says_so_and_the_next_call_goes_on(clone):
             break
     time.sleep(0.2)  # the build starts after its announcement
     os.killpg(job.pid, signal.SIGINT)
-    assert job.communicate(timeout=10)[1] == "environment: interrupted; the next call goes on from here\n"
+    assert job.communicate(timeout=10)[1] == "environment: interrupted; run the command again to resume\n"
     assert job.returncode == 130
     setup.write_text(stub + "# changed\n")
     assert clone.run("script/train.sh").returncode == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.data_settings import PrepareConfig
+from data.datasets import RAW_DATASETS
 from util.config.settings import describe_keys
 
 REPO_ROOT = Path(__file__).parents[2]
@@ -47,6 +48,11 @@ def test_every_key_and_no_other_is_explained(clone):
     told = clone.run("script/prepare.sh", "--help").stdout
     explained = re.findall(r"^  (\w+)=(?:True)? +\S", told, flags=re.MULTILINE)
     assert explained == [name for name, *_ in describe_keys(PrepareConfig)]
+
+
+def test_help_lists_the_datasets_that_can_be_prepared(clone):
+    help_text = clone.run("script/prepare.sh", "--help").stdout
+    assert f"\n  dataset=          {', '.join(RAW_DATASETS)}, or the name of your own data\n" in help_text
 
 
 def test_words_arrive_whole_in_order_and_from_any_folder(clone, tmp_path):
