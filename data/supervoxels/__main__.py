@@ -12,7 +12,7 @@ from util.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, 2 (bad input) or 130 (interrupted)."""
+    """Run the command; return 0, 2 (invalid input) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
     try:
         data_dir = options.data_dir or Path(default_data_dir(options.dataset))
@@ -57,11 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data.supervoxels", description="Make a dataset's supervoxels."
     )
-    parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or own data")
+    parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or own data's name")
     parser.add_argument("--data-dir", type=Path, help="prepared volumes; default data/<dataset>")
-    parser.add_argument("--supervoxel-dir", type=Path, help="where supervoxels go; default the data folder")
+    parser.add_argument("--supervoxel-dir", type=Path, help="output folder; default the data folder")
     parser.add_argument("--min-size", type=int, help="minimum size in voxels; default the dataset's")
-    parser.add_argument("--scale", type=float, default=1.0, help="larger values prefer larger supervoxels")
+    parser.add_argument("--scale", type=float, default=1.0, help="larger values give larger supervoxels")
     parser.add_argument("--workers", type=int, help="processes; default one per core")
     parser.add_argument("--force", action="store_true", help="rebuild files that are up to date")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from util.errors import UserError
 
-BODY_THRESHOLD = 10.0  # of intensities scaled to 0..255
+BODY_THRESHOLD = 10.0  # on intensities scaled to 0..255
 # The published minimum size of 5000 voxels, relative to the median CHAOST2 body of 1.32 million voxels. The
 # 1000 voxels of CMR correspond to a body of 264 000.
 MIN_SIZE_SHARE = 1 / 264
@@ -31,11 +31,9 @@ def scale_intensities(volume: np.ndarray) -> np.ndarray:
     check_volume(volume)
     low, high = float(volume.min()), float(volume.max())
     if low == high:
-        raise UserError(
-            f"volume: must hold different intensities, got {low:g} everywhere; is the scan empty?"
-        )
+        raise UserError(f"volume: must not be constant, got {low:g} everywhere; is the scan empty?")
     scaled = np.empty(volume.shape, dtype=np.float32)
-    for target, source in zip(scaled, volume, strict=True):  # by slice: float64 of a whole CT is large
+    for target, source in zip(scaled, volume, strict=True):  # slice by slice: a whole CT in float64 is large
         target[...] = 255.0 * (source.astype(np.float64) - low) / (high - low)
     return scaled
 
@@ -48,7 +46,7 @@ def find_body(scaled_volume: np.ndarray) -> np.ndarray:
 
     Returns:
         Boolean `(Z, H, W)`: per slice the largest 8-connected region above 10 (ties: the first in raster
-        order), with its holes filled (4-connected). All False in a slice with nothing above 10.
+        order), with its holes filled (4-connected). All False in slices without intensities above 10.
     """
     body = np.zeros(scaled_volume.shape, dtype=bool)
     eight_connected = np.ones((3, 3), dtype=bool)
@@ -66,9 +64,9 @@ def check_volume(volume: np.ndarray) -> None:
         raise UserError(f"volume: must be 3D (Z, H, W) and not empty, got shape {volume.shape}")
     if volume.dtype.kind not in "fiub":
         raise UserError(f"volume: must hold real numbers, got {volume.dtype}")
-    largest = np.finfo(np.float32).max
+    max_float32 = np.finfo(np.float32).max
     for slice_idx, pixels in enumerate(volume):
-        if not (np.isfinite(pixels).all() and np.abs(pixels, dtype=np.float64).max() <= largest):
+        if not (np.isfinite(pixels).all() and np.abs(pixels, dtype=np.float64).max() <= max_float32):
             raise UserError(
-                f"volume: intensities must be finite float32 numbers, got others in slice {slice_idx}"
+                f"volume: intensities must be finite float32 numbers, slice {slice_idx} has others"
             )

@@ -1,4 +1,4 @@
-"""Weights as the bit patterns of float32, which sort as they do: they are never negative."""
+"""Edge weights as float32 bit patterns, which sort like the weights, as these are not negative."""
 
 from libc.math cimport fabsf
 from libc.stdint cimport uint32_t, uint64_t
@@ -25,30 +25,31 @@ cdef inline float as_weight(uint32_t bits) noexcept nogil:
     return weight
 
 
-cdef inline uint64_t* sort_entries(
-    uint64_t* entries, uint64_t* scratch, Py_ssize_t n_entries, int shift, uint64_t highest
+cdef inline uint64_t* radix_sort(
+    uint64_t* entries, uint64_t* scratch, Py_ssize_t n_entries, int shift, uint64_t max_entry
 ) noexcept nogil:
-    """Sort entries, at most `highest`, by their bits from `shift` on; return which of the two holds them.
+    """Sort entries (at most `max_entry`) by their bits from `shift` up.
 
-    A stable radix sort, last digit first.
+    Stable radix sort, least significant digit first. Overwrites `entries` and `scratch`; returns the one that
+    holds the result.
     """
-    cdef Py_ssize_t[N_DIGITS] place
+    cdef Py_ssize_t[N_DIGITS] offset
     cdef uint64_t* source = entries
     cdef uint64_t* target = scratch
     cdef Py_ssize_t i, digit, total, count
-    while shift < 63 and highest >> shift:
-        memset(place, 0, sizeof(place))
+    while shift < 63 and max_entry >> shift:
+        memset(offset, 0, sizeof(offset))
         for i in range(n_entries):
-            place[(source[i] >> shift) & (N_DIGITS - 1)] += 1
+            offset[(source[i] >> shift) & (N_DIGITS - 1)] += 1
         total = 0
         for digit in range(N_DIGITS):
-            count = place[digit]
-            place[digit] = total
+            count = offset[digit]
+            offset[digit] = total
             total += count
         for i in range(n_entries):
             digit = (source[i] >> shift) & (N_DIGITS - 1)
-            target[place[digit]] = source[i]
-            place[digit] += 1
+            target[offset[digit]] = source[i]
+            offset[digit] += 1
         source, target = target, source
         shift += DIGIT_BITS
     return source

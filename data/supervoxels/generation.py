@@ -1,7 +1,7 @@
-"""Make the supervoxel files of a dataset, several scans at a time.
+"""Make the supervoxel files of a dataset in parallel.
 
-Up-to-date files are skipped, those whose image, parameters or algorithm changed are rebuilt, and files
-without a record (prepared elsewhere) are checked and kept.
+Skips up-to-date files, rebuilds files whose image, parameters or algorithm changed, and checks and keeps
+foreign files (made by other tools, hence without a record).
 """
 
 import time
@@ -27,7 +27,7 @@ from util.io.folders import check_folder
 from util.io.image_io import read_geometry, read_volume, write_volume
 from util.remarks import remark
 
-MIN_SUPERVOXELS = 10  # per scan: with fewer, episodes repeat
+MIN_SUPERVOXELS = 10  # per scan; with fewer, episodes hardly vary
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class GenerationSummary:
     """Result of `generate_supervoxels`.
 
     Attributes:
-        made: ids of the scans segmented now.
+        made: ids of the scans that were segmented.
         skipped: ids of the scans that were up to date.
-        foreign: ids of the scans whose file was made elsewhere and kept.
+        foreign: ids of the scans whose foreign file was kept.
         n_supervoxels: scan id -> number of supervoxels, for made and skipped scans.
         seconds: wall time of the whole call.
     """
@@ -70,19 +70,19 @@ def generate_supervoxels(
 ) -> GenerationSummary:
     """Update a dataset's supervoxel files.
 
-    The first failure ends the call; scans finished or running by then keep their files, and no file is ever
-    half written.
+    Stops at the first failure; files of scans that are finished or running are kept. Files are written
+    atomically.
 
     Args:
         layout: paths of images and supervoxels; its `supervoxel_min_vox` is the minimum size.
-        scan_ids: the scans to update; all of the dataset by default.
+        scan_ids: scans to update; default all scans of the dataset.
         scale: see `segmentation.segment_supervoxels`.
         n_workers, progress: see `run_in_processes`.
-        force: rebuild our own files even if they are up to date; foreign ones are kept nevertheless.
+        force: rebuild up-to-date files; foreign files are kept nevertheless.
 
     Raises:
         UserError: an image is missing, damaged or cannot be segmented; a foreign file's grid differs from the
-            image's; a file of ours has another minimum size; a file cannot be written; the extension is
+            image's; a recorded file has another minimum size; a file cannot be written; the extension is
             needed but not built; a worker died. The message names the file.
     """
     start = time.perf_counter()
@@ -103,15 +103,15 @@ def generate_supervoxels(
         else:
             counts[scan_id] = count
     skipped = tuple(counts)
-    if tasks:  # fail before the work rather than after it
+    if tasks:  # fail before segmenting rather than after
         check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
-    counts |= _make_all(tasks, n_workers, progress=progress)
-    few = {scan_id: count for scan_id, count in counts.items() if count < MIN_SUPERVOXELS}
-    if few:
-        named = ", ".join(f"scan {scan_id}: {count}" for scan_id, count in sorted(few.items()))
+    counts |= _segment_scans(tasks, n_workers, progress=progress)
+    sparse = {scan_id: count for scan_id, count in counts.items() if count < MIN_SUPERVOXELS}
+    if sparse:
+        listed = ", ".join(f"scan {scan_id}: {count}" for scan_id, count in sorted(sparse.items()))
         remark(
-            f"{layout.supervoxels_dir}: fewer than {MIN_SUPERVOXELS} supervoxels in {len(few)} scans "
-            f"({named}); episodes will hardly vary, lower n_sv (supervoxel_min_size_vox in dataset.json)"
+            f"{layout.supervoxels_dir}: fewer than {MIN_SUPERVOXELS} supervoxels in {len(sparse)} scans "
+            f"({listed}); episodes will hardly vary, lower n_sv (supervoxel_min_size_vox in dataset.json)"
         )
     return GenerationSummary(
         made=tuple(task.scan_id for task in tasks),
@@ -142,7 +142,7 @@ def _check_existing(task: _Task) -> None:
 
 
 def _is_foreign(task: _Task) -> bool:
-    """Tell whether a supervoxel file exists without our record, and check its grid."""
+    """Test for a supervoxel file without a record, and check its grid."""
     if not task.image_path.is_file():
         raise UserError(f"{task.image_path}: no such file; scan {task.scan_id} is not in this dataset")
     if not task.supervoxel_path.is_file() or record_path(task.supervoxel_path).exists():
@@ -166,28 +166,28 @@ def _current_count(task: _Task) -> int | None:
     return record.n_supervoxels
 
 
-def _make_all(tasks: list[_Task], n_workers: int | None, *, progress: bool) -> dict[int, int]:
-    """Make the tasks' files; returns scan id -> number of supervoxels."""
+def _segment_scans(tasks: list[_Task], n_workers: int | None, *, progress: bool) -> dict[int, int]:
+    """Segment scans in parallel; return scan id -> number of supervoxels."""
     if not tasks:
         return {}
-    # Imported late: a complete dataset must be usable without the compiled extension. Imported here as well
-    # as in the workers, so that a missing extension is reported before they start.
+    # Imported late, so that complete datasets can be used without the compiled extension, and here as well as
+    # in the workers, so that a missing extension is reported before they start.
     from data.supervoxels.segmentation import check_parameters
 
     check_parameters(tasks[0].recipe.min_size_vox, tasks[0].recipe.scale)
     results = run_in_processes(
-        _make_one, tasks, description="supervoxels", n_workers=n_workers, progress=progress
+        _segment_scan, tasks, description="supervoxels", n_workers=n_workers, progress=progress
     )
     return dict(results)
 
 
-def _make_one(task: _Task) -> tuple[int, int]:
-    """Segment one scan and write its files; returns id and number of supervoxels."""
-    from data.supervoxels.segmentation import make_supervoxels  # late: see `_make_all`
+def _segment_scan(task: _Task) -> tuple[int, int]:
+    """Segment one scan and write its files; return its id and number of supervoxels."""
+    from data.supervoxels.segmentation import make_supervoxels  # late, see `_segment_scans`
 
     recipe, folders = task.recipe, (task.image_path.parent, task.supervoxel_path.parent)
     with scan_errors(task.scan_id, task.image_path, "segment", *folders):
-        image_state = file_state(task.image_path)  # first: a change during reading must be detected later
+        image_state = file_state(task.image_path)  # before reading, to detect later changes
         volume, geometry = read_volume(task.image_path)
         supervoxels = make_supervoxels(
             volume, geometry.spacing_mm, min_size_vox=recipe.min_size_vox, scale=recipe.scale
@@ -195,8 +195,8 @@ def _make_one(task: _Task) -> tuple[int, int]:
         count = int(supervoxels.max())
         with atomic_write(task.supervoxel_path, suffix=".nii.gz") as temporary:
             write_volume(temporary, supervoxels, geometry)
-            # The record goes first: interrupted between the two, the scan is rebuilt instead of being taken
-            # for a foreign one.
+            # The record is written first: if interrupted before the file follows, the scan is rebuilt instead
+            # of being treated as foreign.
             record = Record(recipe, count, image_state, file_state(temporary))
             write_record(record_path(task.supervoxel_path), record)
     return task.scan_id, count

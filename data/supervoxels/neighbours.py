@@ -6,11 +6,11 @@ import numpy as np
 
 from util.errors import UserError
 
-# Steps (z, y, x) to those of the 26 neighbours that follow in raster order. Their order breaks ties between
-# edges of equal weight, before the raster order of the edge's first voxel.
+# Steps (z, y, x) to the 13 of the 26 neighbours that are later in raster order. Ties between edges of equal
+# weight are broken by the order of directions here, then by raster order of the start voxel.
 DIRECTIONS = ((0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, -1))  # within the slice
-DIRECTIONS += ((1, 0, 0), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))  # to faces and edges of the next one
-DIRECTIONS += ((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1))  # to its corners
+DIRECTIONS += ((1, 0, 0), (1, 0, 1), (1, 0, -1), (1, 1, 0), (1, -1, 0))  # to the next slice, faces and edges
+DIRECTIONS += ((1, 1, 1), (1, 1, -1), (1, -1, 1), (1, -1, -1))  # to the next slice, corners
 
 IN_PLANE_TOLERANCE = 0.01
 
@@ -18,8 +18,8 @@ IN_PLANE_TOLERANCE = 0.01
 def weight_factors(spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Return the weight factor of each direction, float32 `(13,)`.
 
-    A step along m axes including z has `sqrt((m - 1 + s^2) / m)`, s = slice over pixel distance: its length
-    relative to the same step on a cubic grid. In-plane steps have 1.
+    A step along m axes including z has the factor `sqrt((m - 1 + s^2) / m)`, its length relative to the same
+    step on a cubic grid, where s is slice distance over pixel distance. In-plane steps have the factor 1.
 
     Raises:
         UserError: not three positive numbers, y and x differ by more than 1 percent, or z by more than a

@@ -1,8 +1,8 @@
 """Segment one volume into supervoxels: scaling, graph segmentation, body mask.
 
 Source: Felzenszwalb and Huttenlocher, Efficient Graph-Based Image Segmentation, IJCV 2004, in 3D with
-anisotropic voxels. The result is the same on every machine: ties have an order, intensities and weights are
-float32, and the merge criterion is compared in float64.
+anisotropic voxels. The result does not depend on the machine: ties have a fixed order, intensities and
+weights are float32, and the merge criterion is compared in float64.
 """
 
 import math
@@ -22,7 +22,7 @@ except ImportError as error:
     raise UserError(f"the supervoxel extension is not built ({error}); run '{BUILD_COMMAND}'") from error
 if kernel.KERNEL_VERSION != ALGORITHM_VERSION:
     raise UserError(
-        f"the supervoxel extension is version {kernel.KERNEL_VERSION}, its source {ALGORITHM_VERSION}; "
+        f"the supervoxel extension is outdated (version {kernel.KERNEL_VERSION}, not {ALGORITHM_VERSION}); "
         f"run '{BUILD_COMMAND}' again"
     )
 
@@ -93,8 +93,8 @@ def segment_supervoxels(
 
 
 def check_parameters(min_size_vox: int, scale: float) -> None:
-    """Raise `UserError` unless both are positive, finite and of the right type."""
+    """Raise `UserError` unless both are positive and finite, and the size is whole."""
     if not isinstance(min_size_vox, Integral) or min_size_vox < 1:
-        raise UserError(f"supervoxel min size: must be a whole number of voxels above 0, got {min_size_vox}")
+        raise UserError(f"supervoxel min size: must be a whole number of at least 1, got {min_size_vox}")
     if not 0.0 < scale < math.inf:
         raise UserError(f"supervoxel scale: must be positive and finite, got {scale}")

@@ -1,6 +1,6 @@
 """Build the supervoxel extension in place.
 
-`python data/supervoxels/setup.py build_ext --inplace`, from any folder. Intermediate files go to `build/`.
+Run `python data/supervoxels/setup.py build_ext --inplace` in any folder. Intermediate files go to `build/`.
 """
 
 import os
@@ -17,21 +17,21 @@ try:
 except ImportError as error:
     sys.exit(f"error: {error.name} is missing; run 'pip install -r requirements.txt' first")
 
-# Identical results on every machine: no fused multiply-add, no reassociation, whatever CFLAGS says.
+# No fused multiply-add and no reassociation, whatever CFLAGS says: results must not depend on the machine.
 FLAGS = {"unix": ["-O3", "-fno-fast-math", "-ffp-contract=off"], "msvc": ["/O2", "/fp:precise"]}
 
 
 class BuildExtension(build_ext):
-    """Build with our flags, and report a missing compiler."""
+    """Build with `FLAGS`, and report a missing compiler."""
 
     def build_extensions(self) -> None:
-        """Compile; exits with one line when there is no C compiler."""
+        """Compile; exit with a one-line message if there is no C compiler."""
         command = getattr(self.compiler, "compiler_so", None)
         if command and shutil.which(command[0]) is None:
             sys.exit(
                 f"error: no C compiler: '{command[0]}' is not on the PATH; install one (Debian, Ubuntu: "
                 "'apt install build-essential python3-dev'; macOS: 'xcode-select --install') "
-                "or point CC to yours"
+                "or set CC to a compiler"
             )
         for extension in self.extensions:
             extension.extra_compile_args = FLAGS.get(self.compiler.compiler_type, [])
@@ -39,7 +39,7 @@ class BuildExtension(build_ext):
 
 
 def main() -> None:
-    """Run setuptools from the repository root, where the extension's name is a path."""
+    """Run setuptools in the repository's root, to which its paths are relative."""
     os.chdir(ROOT)
     extension = Extension(
         "data.supervoxels.felzenszwalb_3d_cy", [str(Path("data", "supervoxels", "felzenszwalb_3d_cy.pyx"))]

@@ -1,7 +1,7 @@
 """Record the inputs of each supervoxel file, to rebuild it when they change.
 
 The record of `superpix-MIDDLE_7.nii.gz` is `superpix-MIDDLE_7.record.json` beside it. A supervoxel file
-without a record was made elsewhere.
+without a record is foreign, that is made by another tool.
 """
 
 import json
@@ -16,7 +16,7 @@ from util.io.files import write_text
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a supervoxel file depends on except the image."""
+    """Inputs of a supervoxel file other than the image."""
 
     algorithm_version: int
     min_size_vox: int
@@ -39,12 +39,12 @@ def record_path(supervoxel_path: Path) -> Path:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON atomically; raises `UserError` if that fails."""
+    """Write a record as JSON, atomically; raise `UserError` if that fails."""
     write_text(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def read_record(path: Path) -> Record | None:
-    """Read a record; None if it is missing, damaged or not one of ours."""
+    """Read a record; None if it is missing, damaged or in another format."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         record = Record(
@@ -59,10 +59,9 @@ def read_record(path: Path) -> Record | None:
 
 
 def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:
-    """Tell whether a supervoxel file matches its image and the recipe.
+    """Test whether a supervoxel file matches its image and the recipe.
 
-    If only file times differ from the record (a copied folder), it is refreshed, which speeds up the next
-    check.
+    If only file times differ (as in a copied folder), the record is updated, to speed up the next check.
     """
     if record.recipe != recipe:
         return False
@@ -72,6 +71,6 @@ def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_p
         return False
     confirmed = replace(record, image=image, supervoxels=supervoxels)
     if confirmed != record:
-        with suppress(UserError):  # a read-only folder costs only time
+        with suppress(UserError):  # in a read-only folder the next check is slow again
             write_record(record_path(supervoxel_path), confirmed)
     return True

@@ -1,4 +1,4 @@
-"""A volume's voxels and the steps from one to its 26 neighbours."""
+"""Voxel grid of a volume, with the steps to the 26 neighbours of a voxel."""
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -7,7 +7,7 @@ from data.supervoxels.edge_weights cimport weight_bits
 cdef enum:
     N_DIRECTIONS = 13
     N_STEPS = 26
-    DIRECTION_SHIFT = 28  # an edge in 32 bits: 4 for the direction, 28 for the voxel that it starts from
+    DIRECTION_SHIFT = 28  # edge in 32 bits: 4 for its direction, 28 for its start voxel
     VOXEL_MASK = (1 << 28) - 1
     NO_EDGE = 0xFFFFFFFFFFFFFFFF  # above every rank
 
@@ -15,8 +15,8 @@ cdef struct Grid:
     const float* intensity
     Py_ssize_t[3] shape
     Py_ssize_t n_voxels
-    # Step 2 d + 1 goes along direction d, step 2 d against it: of two edges with equal weights at one voxel
-    # the one with the lower step comes first, by direction and then by the voxel that the edge starts from.
+    # Step 2 d + 1 is forward along direction d, step 2 d backward. Steps order edges of equal weight at a
+    # voxel: by direction, then by start voxel.
     Py_ssize_t[N_STEPS][3] offset
     Py_ssize_t[N_STEPS] stride
     float[N_STEPS] factor
@@ -43,7 +43,7 @@ cdef inline Grid make_grid(
 
 
 cdef inline bint has_row(const Grid* grid, int step, Py_ssize_t z, Py_ssize_t y) noexcept nogil:
-    """Tell whether the step leads from row (z, y) to another one inside the volume."""
+    """Test whether the step from row (z, y) stays inside the volume along z and y."""
     cdef Py_ssize_t to_z = z + grid.offset[step][0]
     cdef Py_ssize_t to_y = y + grid.offset[step][1]
     return 0 <= to_z < grid.shape[0] and 0 <= to_y < grid.shape[1]
@@ -62,16 +62,16 @@ cdef inline uint32_t step_bits(const Grid* grid, Py_ssize_t voxel, int step) noe
 
 
 cdef inline uint64_t edge_rank(const Grid* grid, Py_ssize_t voxel, int step) noexcept nogil:
-    """Return a number for the edge, the same from both ends, that orders edges: weight << 32 | edge."""
+    """Return the sort key of an edge, `weight bits << 32 | edge`; equal from both ends."""
     cdef Py_ssize_t start = voxel if step & 1 else voxel + grid.stride[step]
     cdef uint64_t edge = (<uint64_t>(step >> 1) << DIRECTION_SHIFT) | <uint64_t>start
     return (<uint64_t>step_bits(grid, voxel, step) << 32) | edge
 
 
-cdef inline int32_t near_end(uint64_t rank) noexcept nogil:
+cdef inline int32_t edge_start(uint64_t rank) noexcept nogil:
     return rank & VOXEL_MASK
 
 
-cdef inline int32_t far_end(const Grid* grid, uint64_t rank) noexcept nogil:
+cdef inline int32_t edge_end(const Grid* grid, uint64_t rank) noexcept nogil:
     cdef int direction = (rank >> DIRECTION_SHIFT) & 15
-    return near_end(rank) + <int32_t>grid.stride[2 * direction + 1]
+    return edge_start(rank) + <int32_t>grid.stride[2 * direction + 1]

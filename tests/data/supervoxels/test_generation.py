@@ -241,7 +241,7 @@ def test_a_complete_dataset_needs_no_extension(layout, monkeypatch):
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_a_scan_that_fails_is_named_and_leaves_nothing_half_written(layout, n_workers):
     write_volume(layout.image_path(7), np.zeros(GEOMETRY.shape, dtype=np.int16), GEOMETRY)
-    with pytest.raises(UserError, match=r"image_7\.nii\.gz: volume: must hold different intensities, got 0"):
+    with pytest.raises(UserError, match=r"image_7\.nii\.gz: volume: must not be constant, got 0"):
         generate(layout, n_workers=n_workers)
     assert not layout.supervoxel_path(7).exists()
     assert not [name for name in content(layout) if "tmp" in name or "_7." in name]
