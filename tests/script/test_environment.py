@@ -1,4 +1,4 @@
-"""The environment prepares itself: created once, gone on with, mended, and never the system's."""
+"""environment.sh creates, resumes and repairs .venv, and never modifies an active environment."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ def test_an_active_environment_that_lacks_something_is_left_alone_for_venv(venv_
     assert result.returncode == 0
 
 
-def test_the_first_call_creates_venv_installs_builds_and_goes_on(installed):
+def test_the_first_call_creates_venv_installs_builds_and_trains(installed):
     clone, first = installed
     assert first.returncode == 0, first.stderr
     for step in ("creating .venv", "installing requirements.txt", "building the Cython extension", "ready"):
@@ -79,7 +79,7 @@ def test_the_first_call_creates_venv_installs_builds_and_goes_on(installed):
     assert len(clone.calls()) == 1
 
 
-def test_the_second_call_installs_nothing_says_nothing_and_starts_at_once(venv_clone):
+def test_the_second_call_installs_and_prints_nothing_and_starts_at_once(venv_clone):
     (venv_clone.root / "build/pip.log").unlink()
     start_s = time.perf_counter()
     result = venv_clone.run("script/train.sh", "eval_fold=0")
@@ -98,7 +98,7 @@ def test_changed_requirements_are_installed(venv_clone):
     assert list(venv_clone.root.glob(".venv/lib/*/site-packages/stubpackage-2.0.dist-info"))
 
 
-def test_an_interrupted_install_goes_on_in_the_same_venv(venv_clone):
+def test_an_interrupted_install_resumes_in_the_same_venv(venv_clone):
     (venv_clone.root / ".venv/requirements.stamp").unlink()
     for path in venv_clone.root.glob(".venv/lib/*/site-packages/stubpackage-1.0.dist-info"):
         shutil.rmtree(path)
@@ -131,7 +131,7 @@ def test_a_broken_venv_is_created_anew(venv_clone, tmp_path, damage):
     assert result.stderr.endswith("/.venv: could not be created: Error: stub\n")
 
 
-def test_a_python_that_is_too_old_is_named_with_the_way_out(venv_clone, tmp_path):
+def test_a_python_that_is_too_old_is_named_with_a_hint(venv_clone, tmp_path):
     shutil.rmtree(venv_clone.root / ".venv")
     old = write_stub_python(tmp_path / "python3.8", version="3.8", has_ensurepip=True)
     result = venv_clone.run("script/train.sh", PYTHON=old)
@@ -145,7 +145,7 @@ def test_a_python_that_is_too_old_is_named_with_the_way_out(venv_clone, tmp_path
     assert not venv_clone.calls()
 
 
-def test_a_python_without_ensurepip_is_named_with_the_way_out(venv_clone, tmp_path):
+def test_a_python_without_ensurepip_is_named_with_a_hint(venv_clone, tmp_path):
     shutil.rmtree(venv_clone.root / ".venv")
     bare = write_stub_python(tmp_path / "python3.11", version="3.11", has_ensurepip=False)
     result = venv_clone.run("script/train.sh", PYTHON=bare)
@@ -164,7 +164,7 @@ def test_an_index_that_cannot_be_reached_is_one_clear_line_and_no_stamp(venv_clo
     assert not venv_clone.calls()
 
 
-def test_a_requirement_that_does_not_exist_is_told_in_pips_words(venv_clone):
+def test_a_requirement_that_does_not_exist_is_reported_with_pips_error(venv_clone):
     (venv_clone.root / "requirements.txt").write_text("stubpackage>=3\n")
     result = venv_clone.run("script/train.sh")
     assert result.returncode == 2
@@ -193,7 +193,7 @@ def test_the_extension_of_another_python_does_not_count(clone):
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("stub_error", "expected"),
     [
         (
             "error: no C compiler: install one",
@@ -206,16 +206,16 @@ def test_the_extension_of_another_python_does_not_count(clone):
         ),
     ],
 )
-def test_a_failed_build_names_what_is_missing(clone, said, expected):
+def test_a_failed_build_names_what_is_missing(clone, stub_error, expected):
     setup = clone.root / "data/supervoxels/setup.py"
-    setup.write_text(f"import sys\nsys.exit({said!r})\n")
+    setup.write_text(f"import sys\nsys.exit({stub_error!r})\n")
     result = clone.run("script/train.sh")
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith(expected)
     assert not clone.calls()
 
 
-def test_ctrl_c_during_preparation_says_so_and_the_next_call_goes_on(clone):
+def test_ctrl_c_during_preparation_is_reported_and_the_next_call_resumes(clone):
     setup = clone.root / "data/supervoxels/setup.py"
     stub = setup.read_text()
     setup.write_text("import time\ntime.sleep(30)\n")

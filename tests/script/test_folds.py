@@ -30,9 +30,9 @@ def test_eval_fold_picks_one_fold(clone):
 
 
 def test_arguments_arrive_whole_in_order_and_from_any_folder(clone, tmp_path):
-    given = ["test_label=[1, 4]", "path.log_dir=my runs/$HOME", "--debug", "-l", "DEBUG", "note='*'", "a=b=c"]
-    clone.run("script/train.sh", "with", "dataset=CMR", "eval_fold=1", *given, cwd=tmp_path)
-    assert clone.calls() == [["training.py", "with", "dataset=CMR", "eval_fold=1", *given]]
+    words = ["test_label=[1, 4]", "path.log_dir=my runs/$HOME", "--debug", "-l", "DEBUG", "note='*'", "a=b=c"]
+    clone.run("script/train.sh", "with", "dataset=CMR", "eval_fold=1", *words, cwd=tmp_path)
+    assert clone.calls() == [["training.py", "with", "dataset=CMR", "eval_fold=1", *words]]
 
 
 def test_blanks_and_quotes_around_values_are_read_as_sacred_reads_them(clone):
@@ -124,9 +124,9 @@ def start_and_wait_for_fold_1(clone):
 def test_a_signal_stops_the_fold_and_the_loop(clone, send, sent, exit_code):
     job = start_and_wait_for_fold_1(clone)
     send(job.pid, sent)
-    _, said = job.communicate(timeout=10)
+    _, stderr = job.communicate(timeout=10)
     assert job.returncode == exit_code
-    assert f"fold 2 of 5 (eval_fold=1): training SABS: stopped by {sent.name}" in said
+    assert f"fold 2 of 5 (eval_fold=1): training SABS: stopped by {sent.name}" in stderr
     assert folds_of(clone.calls()) == ["eval_fold=0", "eval_fold=1"]
 
 

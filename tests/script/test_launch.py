@@ -1,4 +1,4 @@
-"""NPROC starts the ranks of one job: their places, threads, signals and exit code."""
+"""NPROC starts the ranks of one job: their environment, threads, signals and exit code."""
 
 import json
 import os
@@ -140,13 +140,13 @@ def test_a_failing_ranks_exit_code_is_the_jobs(ranked, stubs):
     assert "Traceback" not in result.stderr
 
 
-def test_a_rank_that_could_not_tell_its_end_is_told_of(ranked):
+def test_a_killed_rank_is_reported(ranked):
     result = train(ranked, NPROC="2", STUB_1="kill")
     assert result.returncode == 128 + signal.SIGKILL
     assert "error: local rank 1 was killed by SIGKILL\n" in result.stderr
 
 
-def test_ranks_that_outlive_a_failed_one_are_ended(ranked):
+def test_ranks_that_outlive_a_failed_one_are_terminated(ranked):
     command = "import launch; launch.GRACE_PERIOD_S = 0.2; launch.main()"
     result = subprocess.run(
         [sys.executable, "-c", command, "training.py"],
@@ -178,16 +178,16 @@ def test_signals_reach_all_ranks(ranked, send, sent):
         if waiting == 2:
             break
     send(job.pid, sent)
-    _, said = job.communicate(timeout=10)
+    _, stderr = job.communicate(timeout=10)
     assert job.returncode == 128 + sent
-    assert said.splitlines()[-1] == f"== eval_fold=2: training SABS: stopped by {sent.name} =="
+    assert stderr.splitlines()[-1] == f"== eval_fold=2: training SABS: stopped by {sent.name} =="
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_help_tells_of_several_processes_and_machines(clone, name):
-    told = clone.run(f"script/{name}.sh", "--help").stdout
+def test_help_documents_several_processes_and_machines(clone, name):
+    help_text = clone.run(f"script/{name}.sh", "--help").stdout
     for word in ("NPROC=4", "NPROC=gpu", "NNODES=2", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        assert word in told
+        assert word in help_text
 
 
 class TestSlurm:
@@ -218,8 +218,8 @@ class TestSlurm:
     )
     def test_an_array_task_trains_its_fold_with_a_rank_for_each_gpu(self, ranked, start, variables, n_ranks):
         job = start("dataset=SABS", "note=two words", **variables)
-        _, said = job.communicate(timeout=30)
-        assert job.returncode == 0, said
+        _, stderr = job.communicate(timeout=30)
+        assert job.returncode == 0, stderr
         expected = ["with", "dataset=SABS", "eval_fold=3", "note=two words"]
         assert [arguments for arguments, _ in ranks_of(ranked)] == [expected] * n_ranks
 
@@ -229,9 +229,9 @@ class TestSlurm:
             if line == "waiting\n":
                 break
         job.send_signal(signal.SIGUSR1)
-        _, said = job.communicate(timeout=10)
+        _, stderr = job.communicate(timeout=10)
         assert job.returncode == 128 + signal.SIGUSR1
-        assert "== eval_fold=3: training SABS: stopped by SIGUSR1 ==" in said
+        assert "== eval_fold=3: training SABS: stopped by SIGUSR1 ==" in stderr
 
     def test_a_failed_training_is_a_failed_task(self, start):
         job = start("dataset=SABS", STUB_0="7")
@@ -240,8 +240,8 @@ class TestSlurm:
 
     def test_submission_from_another_folder_is_refused(self, start, tmp_path):
         job = start(SLURM_SUBMIT_DIR=str(tmp_path))
-        _, said = job.communicate(timeout=10)
-        assert (job.returncode, said) == (
+        _, stderr = job.communicate(timeout=10)
+        assert (job.returncode, stderr) == (
             2,
             f"error: {tmp_path} is not the repository's root; submit from there\n",
         )

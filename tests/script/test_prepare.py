@@ -45,8 +45,8 @@ def test_it_is_executable_and_says_how_to_use_it_without_an_environment(clone):
 
 
 def test_every_key_and_no_other_is_explained(clone):
-    told = clone.run("script/prepare.sh", "--help").stdout
-    explained = re.findall(r"^  (\w+)=(?:True)? +\S", told, flags=re.MULTILINE)
+    help_text = clone.run("script/prepare.sh", "--help").stdout
+    explained = re.findall(r"^  (\w+)=(?:True)? +\S", help_text, flags=re.MULTILINE)
     assert explained == [name for name, *_ in describe_keys(PrepareConfig)]
 
 
@@ -56,9 +56,9 @@ def test_help_lists_the_datasets_that_can_be_prepared(clone):
 
 
 def test_words_arrive_whole_in_order_and_from_any_folder(clone, tmp_path):
-    given = ["with", "dataset=CMR", "raw=my scans/$HOME", "note='*'", "--check", "--debug"]
-    result = clone.run("script/prepare.sh", *given, cwd=tmp_path)
-    assert (result.returncode, clone.calls()) == (0, [given])
+    arguments = ["with", "dataset=CMR", "raw=my scans/$HOME", "note='*'", "--check", "--debug"]
+    result = clone.run("script/prepare.sh", *arguments, cwd=tmp_path)
+    assert (result.returncode, clone.calls()) == (0, [arguments])
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130])

@@ -1,4 +1,4 @@
-"""`test.sh` and `.ci/run`: style, imports and tests, and an exit code that tells of each."""
+"""`test.sh` and `.ci/run`: style, imports and tests, and the exit code."""
 
 import pytest
 
