@@ -1,4 +1,4 @@
-"""Draw an evaluated fold of PHANTOM: support, query, prediction and truth.
+"""Plot an evaluated fold of PHANTOM: support, query, prediction and ground truth.
 
 `python -m bench.figure runs/PHANTOM/fold_0/evaluation/1` writes docs/images/phantom.png.
 """
@@ -23,7 +23,7 @@ from util.io.grids import find_reorientation, orientation, reorient_volume
 from util.io.image_io import Geometry, read_volume
 
 PROTOCOL = "chunks"
-# Sky blue and orange of Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Sky blue and orange of the Okabe-Ito palette, which is safe for colour-blind readers.
 TRUTH = {"colors": "#56b4e9", "linestyles": "-"}
 PREDICTION = {"colors": "#e69f00", "linestyles": "--"}
 ROW_LABELS = ("support,\nannotated", "query", "query: prediction\nand truth")
@@ -31,12 +31,12 @@ SIDE_INCHES, MARGIN_INCHES, DPI = 1.9, (0.6, 1.25), 86
 BODY_MARGIN = 0.04
 UNIT_SQUARE = {"extent": (0, 1, 1, 0), "origin": "upper"}  # images and masks may differ in size
 GREY_PERCENTILES = (0.5, 99.5)
-# A support slice and its mask, a query slice, its truth and its prediction, each `(H, W)`.
+# Support slice and mask, query slice, its ground truth and prediction, each `(H, W)`.
 Slices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def main() -> None:
-    """Draw one evaluation run."""
+    """Plot one evaluation run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path, help="evaluation run of PHANTOM")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "images" / "phantom.png")
@@ -45,19 +45,19 @@ def main() -> None:
 
 
 def draw_result(run_dir: Path, path: Path) -> None:
-    """Draw the query of median Dice and save the figure as PNG.
-
-    Of an even number of queries, it is the lower of the two.
+    """Plot the query of median Dice (the lower one of an even number) and save it as PNG.
 
     Raises:
-        UserError: the run is damaged, has no predictions, or is not one of PHANTOM.
+        UserError: the run is damaged, has no predictions, or is of another dataset than PHANTOM.
     """
     scores = read_scores(run_dir / "scores.json")
     scores = select(scores, method=TRAINED, protocol=PROTOCOL, main_support=True)
     summary = json.loads((run_dir / "scores.json").read_text(encoding="utf-8"))["summary"]
     config = parse_config(summary["config"])
     if config.dataset != "PHANTOM":
-        raise UserError(f"{run_dir}: must be a run of PHANTOM: figures show no patient; got {config.dataset}")
+        raise UserError(
+            f"{run_dir}: must be a run of PHANTOM, because figures show no patients; got {config.dataset}"
+        )
     dice = {i: overall_mean(select(scores, query_id=i)) for i in sorted({s.query_id for s in scores})}
     query_id = sorted(dice, key=dice.__getitem__)[(len(dice) - 1) // 2]
     query_scores = select(scores, query_id=query_id)
@@ -72,13 +72,12 @@ def draw_result(run_dir: Path, path: Path) -> None:
 
 
 def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: Path) -> Iterator[Slices]:
-    """Yield the slices to draw, organ by organ.
+    """Yield for each organ the middle slice of the query's middle chunk and its support slice.
 
-    They are the middle one of the query's middle chunk and the support slice that serves it. `scores` has one
-    entry for each organ of the query. Raises `UserError` for missing or damaged files.
+    `scores` has one entry per organ of the query. Raises `UserError` for missing or damaged files.
     """
-    ids = (scores[0].support_id, scores[0].query_id)
-    support, query = load_fold(config.layout, ids, image_size_px=config.image_size_px)
+    scan_ids = (scores[0].support_id, scores[0].query_id)
+    support, query = load_fold(config.layout, scan_ids, image_size_px=config.image_size_px)
     organs = {score.label: score.organ for score in scores}
     options = {"n_part": config.n_part, "all_slices": False, "every_support": False}
     for job in plan_jobs([support, query], organs, support_position=0, **options):
@@ -98,13 +97,13 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
 
 
 def _upright(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Turn axial slices as radiologists view them: patient's right at the left, front at the top."""
+    """Reorient to radiological convention: the patient's right is on the left, anterior is up."""
     return reorient_volume(volume, find_reorientation(geometry, f"LP{orientation(geometry)[2]}"))
 
 
 @plain_matplotlib()
 def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str], caption: str) -> None:
-    """Draw one organ a column, outlines over the images, and save the figure as PNG."""
+    """Plot one column per organ, with outlines over the images, and save the figure as PNG."""
     from matplotlib.figure import Figure  # late: only plots need it
     from matplotlib.lines import Line2D
 
@@ -139,7 +138,7 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
 
 
 def _find_body(images: Sequence[np.ndarray]) -> list[tuple[float, float]]:
-    """Return where rows and columns of z-scored images exceed their mean, as shares of the image's sides."""
+    """Return the row and column range of the body in z-scored images, relative to the image size."""
     bright = [np.argwhere(image > 0) / image.shape for image in images]
     pairs = zip(np.min([b.min(0) for b in bright], 0), np.max([b.max(0) for b in bright], 0), strict=True)
     return [(max(first - BODY_MARGIN, 0), min(last + BODY_MARGIN, 1)) for first, last in pairs]

@@ -1,7 +1,8 @@
-"""Describe where and with what is measured."""
+"""Describe the hardware and software of a measurement."""
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from util.parallel.processor import processor_name, usable_cores
@@ -10,7 +11,7 @@ VERSIONED_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "opencv-python-h
 
 
 def describe_machine(device: str = "cpu") -> dict[str, str]:
-    """Describe processor, usable cores, memory, system and, on CUDA, the GPU."""
+    """Return processor, usable cores, memory, system and, on CUDA, the GPU."""
     machine = {
         "processor": processor_name(),
         "cores": str(usable_cores()),
@@ -25,11 +26,9 @@ def describe_machine(device: str = "cpu") -> dict[str, str]:
 
 
 def describe_versions() -> dict[str, str]:
-    """Name the versions of Python and of the packages that matter for speed."""
+    """Return the versions of Python and of the installed packages that affect speed."""
     versions = {"Python": platform.python_version()}
     for package in VERSIONED_PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

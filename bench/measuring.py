@@ -1,7 +1,7 @@
-"""Measure times and memory, each variant in a process of its own.
+"""Measure time and peak memory, each variant in a separate process.
 
-A benchmark is a module `bench.<name>` with a `main()` that measures, makes one `bench.sections.Section` and
-writes it as JSON with `write_section`. MB are 10^6 bytes.
+A benchmark is a module `bench.<name>` whose `main()` measures and passes one `bench.sections.Section` to
+`write_section`. 1 MB is 10^6 bytes.
 """
 
 import importlib
@@ -13,28 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from util.errors import UserError
+from util.errors import EXIT_USER_ERROR, UserError
 from util.io.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 MB = 1e6
-USER_ERROR_CODE = 2
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one variant took.
+    """Time and memory of one variant.
 
     Attributes:
         seconds: time of each run, at least one.
-        peak_mb: most memory held at a time: by the process, or on CUDA by PyTorch on the device.
-        extra: whatever else the measured function returned; `import_mb` is the process's peak before it was
-            called, that is Python and its imports.
+        peak_mb: peak memory: of the process, or on CUDA of PyTorch's allocations on the device.
+        extra: further values that the measured function returned, and `import_mb`, the process's peak before
+            the call, which is the memory of Python and its imports.
     """
 
     seconds: tuple[float, ...]
@@ -46,41 +46,24 @@ class Measurement:
         """Median time in seconds."""
         return statistics.median(self.seconds)
 
-    @property
-    def low(self) -> float:
-        """Shortest time in seconds."""
-        return min(self.seconds)
-
-    @property
-    def high(self) -> float:
-        """Longest time in seconds."""
-        return max(self.seconds)
-
 
 def measure_in_process(
-    target: str, /, *, environment: Mapping[str, str] | None = None, **arguments: Any
+    target: str, /, *, rounds: int = 1, environment: Mapping[str, str] | None = None, **arguments: Any
 ) -> Measurement:
-    """Call a function in a fresh Python, so that its peak memory is its own.
+    """Call a function in a new Python process, so that its peak memory is its own.
 
     Args:
-        target: `"bench.module:function"`. It does its own set-up and returns a dictionary of JSON values with
-            `seconds`, a list, and any others; `peak_mb` unless the process's own peak is meant.
-        environment: variables to set beside the present ones, `{"OMP_NUM_THREADS": "1"}` say.
-        arguments: for the function; JSON values.
+        target: `"bench.module:function"`. The function includes its own set-up and returns a dictionary of
+            JSON values with `seconds`, a list, and optionally `peak_mb` in place of the process's peak.
+        rounds: number of processes; their results are pooled as in `measure_alternately`.
+        environment: additional environment variables.
+        arguments: of the function; JSON values.
 
     Raises:
-        subprocess.CalledProcessError: it failed; its traceback tells why.
-        SystemExit: it raised a `UserError`, which it has printed.
+        subprocess.CalledProcessError: the function failed; its traceback is on stderr.
+        SystemExit: it raised a `UserError`, whose message is on stderr.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        result_path = Path(folder, "result.json")
-        command = [sys.executable, "-m", "bench.measuring", target, json.dumps(arguments), str(result_path)]
-        done = subprocess.run(command, check=False, cwd=ROOT, env={**os.environ, **(environment or {})})
-        if done.returncode == USER_ERROR_CODE:  # it has told why
-            sys.exit(USER_ERROR_CODE)
-        done.check_returncode()
-        result = json.loads(result_path.read_text(encoding="utf-8"))
-    return Measurement(tuple(result.pop("seconds")), result.pop("peak_mb"), result)
+    return _pool([_run_once(target, arguments, environment) for _ in range(rounds)])
 
 
 def measure_alternately(
@@ -89,23 +72,21 @@ def measure_alternately(
     rounds: int,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Measurement]:
-    """Measure several variants in turn.
-
-    A slow moment of the machine then meets them all.
+    """Measure several variants in turn, so that slow phases of the machine affect all of them.
 
     Args:
-        variants: name -> (target, arguments), as `measure_in_process` takes them.
-        rounds: how often each runs, in a fresh process each time.
-        environment: as there.
+        variants: name -> (target, arguments), see `measure_in_process`.
+        rounds: number of processes of each variant.
+        environment: additional environment variables.
 
     Returns:
-        name -> all rounds together: their runs, the highest peak, and the last round's `extra`.
+        name -> all runs of all rounds, the highest peak, and the last round's `extra`.
     """
-    taken = {name: [] for name in variants}
+    measured = {name: [] for name in variants}
     for _ in range(rounds):
         for name, (target, arguments) in variants.items():
-            taken[name].append(measure_in_process(target, environment=environment, **arguments))
-    return {name: _together(measurements) for name, measurements in taken.items()}
+            measured[name].append(_run_once(target, arguments, environment))
+    return {name: _pool(measurements) for name, measurements in measured.items()}
 
 
 def time_calls(
@@ -115,10 +96,9 @@ def time_calls(
     warm_up: int = 1,
     synchronize: Callable[[], object] | None = None,
 ) -> list[float]:
-    """Return the wall time of each call in seconds.
+    """Return the wall time of each call in seconds, after `warm_up` calls that are not timed.
 
-    The first `warm_up` calls do not count. `synchronize` waits for a device that works on its own:
-    `torch.cuda.synchronize`, say.
+    `synchronize` waits for an asynchronous device: `torch.cuda.synchronize`, for example.
     """
     seconds = []
     for _ in range(warm_up + repeats):
@@ -131,24 +111,20 @@ def time_calls(
 
 
 def peak_memory_mb() -> float:
-    """Return the most memory that this process held so far.
+    """Return the peak memory of this process so far.
 
-    Linux's own `ru_maxrss` starts at what the parent held when it started this process; VmHWM does not.
+    Linux initialises `ru_maxrss` with the parent's memory, but not VmHWM.
     """
-    peak_mb = _status_mb("VmHWM")
-    if peak_mb is not None:
-        return peak_mb
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
+    return status_mb("VmHWM") or max_rss_mb(resource.RUSAGE_SELF)
 
 
-def held_memory_mb() -> float:
-    """Return the memory that this process holds now; its peak where that is not told."""
-    held_mb = _status_mb("VmRSS")
-    return peak_memory_mb() if held_mb is None else held_mb
+def max_rss_mb(who: int) -> float:
+    """Return the maximum resident set size of `resource.RUSAGE_SELF` or `RUSAGE_CHILDREN`."""
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MB
 
 
-def _status_mb(key: str) -> float | None:
+def status_mb(key: str) -> float | None:
+    """Return an entry of Linux's /proc/self/status, such as VmRSS; None on other systems."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="utf-8").splitlines():
@@ -157,13 +133,25 @@ def _status_mb(key: str) -> float | None:
     return None
 
 
-def _together(measurements: list[Measurement]) -> Measurement:
-    seconds = tuple(run for measurement in measurements for run in measurement.seconds)
-    return Measurement(seconds, max(one.peak_mb for one in measurements), measurements[-1].extra)
+def _run_once(target: str, arguments: dict[str, Any], environment: Mapping[str, str] | None) -> Measurement:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        result_path = Path(folder, "result.json")
+        command = [sys.executable, "-m", "bench.measuring", target, json.dumps(arguments), str(result_path)]
+        process = subprocess.run(command, check=False, cwd=ROOT, env={**os.environ, **(environment or {})})
+        if process.returncode == EXIT_USER_ERROR:  # its message is on stderr
+            sys.exit(EXIT_USER_ERROR)
+        process.check_returncode()
+        result = json.loads(result_path.read_text(encoding="utf-8"))
+    return Measurement(tuple(result.pop("seconds")), result.pop("peak_mb"), result)
 
 
-def _run_child(target: str, arguments: str, result_path: str) -> None:
-    """Do what `measure_in_process` asks, inside the fresh Python."""
+def _pool(measurements: Sequence[Measurement]) -> Measurement:
+    seconds = tuple(value for measurement in measurements for value in measurement.seconds)
+    return Measurement(seconds, max(m.peak_mb for m in measurements), measurements[-1].extra)
+
+
+def _worker_main(target: str, arguments: str, result_path: str) -> None:
+    """Call the target in the process that `measure_in_process` started."""
     module, function_name = target.split(":")
     function = getattr(importlib.import_module(module), function_name)
     import_mb = peak_memory_mb()
@@ -174,7 +162,7 @@ def _run_child(target: str, arguments: str, result_path: str) -> None:
 
 if __name__ == "__main__":
     try:
-        _run_child(*sys.argv[1:])
+        _worker_main(*sys.argv[1:])
     except UserError as user_error:
         print(f"error: {user_error}", file=sys.stderr)
-        sys.exit(USER_ERROR_CODE)
+        sys.exit(EXIT_USER_ERROR)

@@ -1,4 +1,4 @@
-"""Draw the benchmarks' plots."""
+"""Plot benchmark results."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,36 +11,30 @@ def plot_lines(
     file_name: str,
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
-    x_label: str,
-    y_label: str,
+    labels: tuple[str, str],
     caption: str,
     log_scale: bool = False,
     quick: bool = False,
 ) -> Plot:
-    """Draw lines through measured points and save them in the plots' folder.
+    """Plot measured points with lines and save the figure in the `plots` folder.
 
     Args:
-        file_name: ends in `.png`; begins with the benchmark's name, and the device's unless it is the CPU.
-        series: name in the legend -> (x, y).
-        x_label: with the unit.
-        y_label: with the unit.
-        caption: the sentence that belongs to the plot.
-        log_scale: both axes logarithmic, so that proportional growth is a straight line of slope 1.
-        quick: into the quick runs' folder.
-
-    Returns:
-        The plot, for a `Section`.
+        file_name: ends in `.png`.
+        series: label in the legend -> (x, y).
+        labels: of the x and the y axis, with units.
+        caption: of the returned plot.
+        log_scale: both axes logarithmic, so that proportional growth has slope 1.
+        quick: save in the folder of quick runs.
     """
-    from matplotlib.figure import Figure  # late: only plots need it; no display, no global state
+    from matplotlib.figure import Figure  # late: only plots need it
 
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
     for name, (x, y) in series.items():
         axes.plot(x, y, marker="o", label=name)
-    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
     if log_scale:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set(xscale="log", yscale="log")
     else:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

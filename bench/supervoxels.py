@@ -1,11 +1,11 @@
-"""Time the supervoxels of one scan against sorted edge lists, and of a dataset.
+"""Time supervoxels of a scan against sorted edge lists, and of a dataset.
 
     python -m bench.supervoxels
     python -m bench.supervoxels --image data/CHAOST2/chaos_MR_T2_normalized/image_1.nii.gz
     python -m bench.supervoxels --data-dir data/CHAOST2
 
-Without files it makes a synthetic scan of 36 x 256 x 256. The results of all ways must agree. The twins'
-union-find is compiled too, hence the ratios are those of the ways to walk the edges.
+The default is a synthetic scan of 36 x 256 x 256. All implementations must give the same result. The
+union-find of the naive ones is compiled too, so the ratios compare how edges are enumerated and sorted.
 """
 
 import argparse
@@ -21,82 +21,87 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measuring import MB, ROOT, Measurement, measure_alternately, measure_in_process
-from bench.plotting import plot_lines
-from bench.sections import (
-    Headline,
-    Plot,
-    Section,
-    Table,
-    benchmark_parser,
-    format_duration,
-    format_memory,
-    format_memory_ratio,
-    format_ratio,
-    format_seconds,
-    write_section,
+from bench import formatting
+from bench.measuring import (
+    ONE_THREAD,
+    ROOT,
+    Measurement,
+    max_rss_mb,
+    measure_alternately,
+    measure_in_process,
 )
+from bench.plotting import plot_lines
+from bench.sections import Headline, Plot, Section, Table, benchmark_parser, write_section
 from bench.synthetic import SHAPE, SPACING_MM, make_volume, write_dataset
 from data.supervoxels.segmentation import scale_intensities
 from util.io.image_io import read_volume
 
-NAMES = {"ours": "ours", "tight": "tight edge list", "textbook": "textbook edge list"}
-TIME_VARIANT = "bench.cases.supervoxels:time_variant"  # a module that imports little
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+NAMES = {"ours": "ours", "compact": "compact edge list", "textbook": "textbook edge list"}
+TIME_VARIANT = "bench.cases.supervoxels:time_variant"  # a module with few imports
 
 
 def main() -> None:
-    """Measure, and write the section."""
-    options = parse_arguments()
-    measured = measure_variants(options, twins_dir=build_twins())
-    tables = [variants_table(measured)]
+    """Measure and write the section."""
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--image", help="scan to segment in place of the synthetic one; skips the rest")
+    parser.add_argument("--data-dir", help="prepared CHAOST2 in place of synthetic scans, for the command")
+    parser.add_argument("--min-size", type=int, default=5000, help="minimum supervoxel size in voxels")
+    options = parser.parse_args()
+    measured = measure_variants(options, extensions_dir=build_extensions())
+    ours, compact, textbook = (measured[name] for name in NAMES)
+    rows = [
+        [
+            NAMES[name],
+            formatting.times(m),
+            formatting.memory(m),
+            formatting.time_ratio(m, ours),
+            formatting.memory_ratio(m, ours),
+        ]
+        for name, m in measured.items()
+    ]
+    tables = [Table("One scan:", ["", "time", "peak memory", "time / ours", "memory / ours"], rows)]
     plots = []
     if not options.image:
         tables.append(dataset_table(options))
         plots.append(growth_plot(quick=options.quick))
-    ours, tight, textbook = (measured[name] for name in NAMES)
     section = Section(
         title="Supervoxels",
-        command="bash bench/run.sh supervoxels",
         intro=(
-            "One scan of {}, least size {} voxels, one thread. All ways give the same {} segments, voxel by "
-            "voxel. The textbook's way lists all edges as int64 pairs with float64 weights, sorts them with "
-            "NumPy and joins them in two compiled loops; the tight one does so with 32 bits. Memory is the "
-            "whole process's; of it {:.0f} MB are Python with its imports."
-        ).format(
-            " x ".join(map(str, ours.extra["shape"])),
-            options.min_size,
-            ours.extra["n_segments"],
-            ours.extra["import_mb"],
+            f"One scan of {' x '.join(map(str, ours.extra['shape']))}, minimum size {options.min_size} "
+            f"voxels, one thread. All implementations give the same {ours.extra['n_segments']} segments, "
+            "voxel by voxel. The textbook one lists all edges as int64 pairs with float64 weights, sorts "
+            "them with NumPy and merges them in two compiled loops; the compact one does so with 32 bits. "
+            "Memory is that of the whole process, of which Python with its imports takes "
+            f"{ours.extra['import_mb']:.0f} MB."
         ),
         tables=tables,
         plots=plots,
         headline=[
             headline("supervoxels of a scan, against the textbook", ours, textbook, ">= 10x, memory >= 4x"),
-            headline("supervoxels of a scan, against the tight list", ours, tight, ""),
+            headline("supervoxels of a scan, against the compact list", ours, compact, ""),
         ],
     )
-    write_section("supervoxels", section, options.device, quick=options.quick)
+    write_section("supervoxels", section, device=options.device, quick=options.quick)
 
 
-def measure_variants(options: argparse.Namespace, *, twins_dir: str) -> dict[str, Measurement]:
-    """Measure all ways on the same scan; exits unless they agree."""
+def measure_variants(options: argparse.Namespace, *, extensions_dir: str) -> dict[str, Measurement]:
+    """Measure all implementations on the same scan; exits unless they agree."""
     n_slices = 12 if options.quick else SHAPE[0]
     with scan_file(options.image, n_slices=n_slices) as scan:
-        shared = {"scan": scan, "min_size_vox": options.min_size, "twins_dir": twins_dir}
+        shared = {"scan": scan, "min_size_vox": options.min_size, "extensions_dir": extensions_dir}
         variants = {
             name: (TIME_VARIANT, {**shared, "variant": name, "repeats": 5 if name == "ours" else 1})
             for name in NAMES
         }
         measured = measure_alternately(variants, rounds=1 if options.quick else 3, environment=ONE_THREAD)
-    if len({one.extra["digest"] for one in measured.values()}) > 1:
-        sys.exit("error: the results differ")
+    if len({m.extra["digest"] for m in measured.values()}) > 1:
+        sys.exit("error: the implementations give different supervoxels")
     return measured
 
 
 @contextmanager
 def scan_file(image: str | None, *, n_slices: int) -> Iterator[str]:
-    """Yield a file with a scan in 0..255, read or made, and its spacing."""
+    """Yield the path of a real or synthetic scan in 0..255 with its spacing."""
     if image:
         volume, geometry = read_volume(Path(image))
         spacing_mm = geometry.spacing_mm
@@ -109,7 +114,7 @@ def scan_file(image: str | None, *, n_slices: int) -> Iterator[str]:
 
 
 def time_dataset(data_dir: str | None, n_scans: int, n_workers: int) -> dict[str, object]:
-    """Time the command that makes a dataset's supervoxels; seconds are per scan."""
+    """Time the command that generates a dataset's supervoxels, in seconds per scan."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         if data_dir is None:
             write_dataset(Path(folder), n_scans, with_supervoxels=False)
@@ -118,101 +123,65 @@ def time_dataset(data_dir: str | None, n_scans: int, n_workers: int) -> dict[str
         started = time.perf_counter()
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
-        n_made = len(list(Path(folder, "supervoxels_5000").glob("*.nii.gz")))
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / MB
-    return {"seconds": [seconds / n_made], "peak_mb": peak_mb, "n_scans": n_made}
-
-
-def variants_table(measured: dict[str, Measurement]) -> Table:
-    """Lay out the comparison."""
-    ours = measured["ours"]
-    rows = [
-        [
-            NAMES[name],
-            format_seconds(one),
-            format_memory(one),
-            format_ratio(one, ours),
-            format_memory_ratio(one, ours),
-        ]
-        for name, one in measured.items()
-    ]
-    return Table("One scan:", ["", "time", "peak memory", "time, of ours", "memory, of ours"], rows)
+        n_files = len(list(Path(folder, "supervoxels_5000").glob("*.nii.gz")))
+    peak_mb = max_rss_mb(resource.RUSAGE_CHILDREN)
+    return {"seconds": [seconds / n_files], "peak_mb": peak_mb, "n_scans": n_files}
 
 
 def dataset_table(options: argparse.Namespace) -> Table:
     """Measure the whole command with one and two workers."""
     arguments = {"data_dir": options.data_dir, "n_scans": 2 if options.quick else 8}
+    rounds = 1 if options.quick else 3
     rows = []
-    for n_workers in (1, 2):
-        one = measure_alternately(
-            {"": ("bench.supervoxels:time_dataset", {**arguments, "n_workers": n_workers})},
-            rounds=1 if options.quick else 3,
-            environment=ONE_THREAD,
-        )[""]
-        rows.append([str(n_workers), str(one.extra["n_scans"]), format_seconds(one), format_memory(one)])
+    for n in (1, 2):
+        m = measure_in_process(
+            "bench.supervoxels:time_dataset", rounds=rounds, environment=ONE_THREAD, n_workers=n, **arguments
+        )
+        rows.append([str(n), str(m.extra["n_scans"]), formatting.times(m), formatting.memory(m)])
     caption = "The whole command, `python -m data.supervoxels`, with start-up, reading, checking and writing:"
     return Table(caption, ["workers", "scans", "time per scan", "peak memory of the largest process"], rows)
 
 
-def time_slices(n_slices: int) -> float:
-    """Return our median time for a synthetic scan of so many slices."""
-    with scan_file(None, n_slices=n_slices) as scan:
-        arguments = {"variant": "ours", "scan": scan, "min_size_vox": 5000, "twins_dir": ""}
-        return measure_in_process(TIME_VARIANT, environment=ONE_THREAD, repeats=3, **arguments).median
-
-
 def growth_plot(*, quick: bool) -> Plot:
-    """Measure our time against the number of slices and draw it."""
+    """Measure and plot our time against the number of slices."""
     counts = (6, 12, 24) if quick else (9, 18, 36, 72, 144)
-    seconds = [time_slices(n_slices) for n_slices in counts]
-    per_voxel = [1e9 * time / (n * 256 * 256) for time, n in zip(seconds, counts, strict=True)]
+    arguments = {"variant": "ours", "min_size_vox": 5000, "extensions_dir": "", "repeats": 3}
+    seconds = []
+    for n_slices in counts:
+        with scan_file(None, n_slices=n_slices) as scan:
+            measured = measure_in_process(TIME_VARIANT, environment=ONE_THREAD, scan=scan, **arguments)
+        seconds.append(measured.median)
+    per_voxel_ns = [1e9 * time / (n * 256 * 256) for time, n in zip(seconds, counts, strict=True)]
     caption = (
-        f"Supervoxels against the number of slices of 256 x 256: {format_duration(seconds[0])} for "
-        f"{counts[0]}, {format_duration(seconds[-1])} for {counts[-1]}; "
-        f"{per_voxel[0]:.0f} and {per_voxel[-1]:.0f} ns a voxel."
+        f"Supervoxels against the number of slices of 256 x 256: {formatting.duration(seconds[0])} for "
+        f"{counts[0]}, {formatting.duration(seconds[-1])} for {counts[-1]}; "
+        f"{per_voxel_ns[0]:.0f} and {per_voxel_ns[-1]:.0f} ns per voxel."
     )
     return plot_lines(
         "supervoxels_slices.png",
         {"ours": (counts, seconds)},
-        x_label="slices",
-        y_label="time (s)",
+        labels=("slices", "time (s)"),
         caption=caption,
         quick=quick,
     )
 
 
-def headline(name: str, ours: Measurement, twin: Measurement, target: str) -> Headline:
-    """Make a row of the summary."""
+def headline(name: str, ours: Measurement, naive: Measurement, target: str) -> Headline:
+    """Compare time and memory in a row of the summary."""
+    cells = [f"{formatting.times(m)}, {formatting.memory(m)}" for m in (ours, naive)]
     return Headline(
-        name,
-        f"{format_seconds(ours)}, {format_memory(ours)}",
-        f"{format_seconds(twin)}, {format_memory(twin)}",
-        format_ratio(twin, ours),
-        format_memory_ratio(twin, ours),
-        target,
+        name, *cells, formatting.time_ratio(naive, ours), formatting.memory_ratio(naive, ours), target
     )
 
 
-def build_twins() -> str:
-    """Compile the twins, so that no measured process does; return their folder."""
+def build_extensions() -> str:
+    """Compile the naive implementations before anything is measured; returns their folder."""
     import pyximport
 
     sys.path.insert(0, str(ROOT / "bench" / "naive"))
     pyximport.install(build_dir=str(ROOT / "build" / "bench"), language_level=3)
-    built = [importlib.import_module(name) for name in ("supervoxels_edge_list", "supervoxels_textbook")]
-    return str(Path(built[0].__file__).parent)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--image", help="a scan to segment instead of the synthetic one; skips the rest")
-    parser.add_argument(
-        "--data-dir", help="a prepared CHAOST2 for the whole command instead of synthetic scans"
-    )
-    parser.add_argument("--min-size", type=int, default=5000, help="least supervoxel in voxels")
-    return parser.parse_args()
+    modules = [importlib.import_module(name) for name in ("supervoxels_compact", "supervoxels_textbook")]
+    return str(Path(modules[0].__file__).parent)
 
 
 if __name__ == "__main__":

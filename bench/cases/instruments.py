@@ -3,8 +3,10 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
+from unittest.mock import patch
 
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -13,11 +15,8 @@ import models.few_shot_seg
 from models.few_shot_seg import FewShotSeg
 
 
-class OperationCounter(TorchDispatchMode):
-    """Counts the operations of products and convolutions.
-
-    Backward passes are included.
-    """
+class FlopCounter(TorchDispatchMode):
+    """Count the operations of matrix products and convolutions, backward passes included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +26,7 @@ class OperationCounter(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        with self:  # in inference mode products arrive whole, and are counted by their parts
+        with self:  # inference mode dispatches composite products, whose components are counted
             out = function.decompose(*args, **kwargs)
         if out is not NotImplemented:
             return out
@@ -38,30 +37,34 @@ class OperationCounter(TorchDispatchMode):
         return out
 
 
-class Clock:
-    """Adds up the time of the network's parts, each without those inside it."""
+class Profiler:
+    """Sum the time of each part, without the parts nested in it.
+
+    Args:
+        synchronize: waits for the device; None on a CPU.
+    """
 
     def __init__(self, synchronize: Callable[[], object] | None) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.synchronize = synchronize or (lambda: None)
-        self._inner = [0.0]
+        self._nested_seconds = [0.0]
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
+        """Time the block as a part."""
         self.synchronize()
         started = time.perf_counter()
-        self._inner.append(0.0)
+        self._nested_seconds.append(0.0)
         yield
         self.synchronize()
-        took = time.perf_counter() - started
-        self.seconds[name] += took - self._inner.pop()
-        self._inner[-1] += took
+        seconds = time.perf_counter() - started
+        self.seconds[name] += seconds - self._nested_seconds.pop()
+        self._nested_seconds[-1] += seconds
 
     @contextmanager
-    def watch(self, network: FewShotSeg) -> Iterator[None]:
-        """Time the parts of a network's forward passes."""
-        places = [
+    def profile(self, network: FewShotSeg) -> Iterator[None]:
+        """Time the parts of the network's forward passes within the block."""
+        functions = [
             (network.encoder, "forward", "encoder"),
             (models.few_shot_seg, "extract_prototypes", "prototypes"),
             (models.few_shot_seg, "make_prior_masks", "prior masks"),
@@ -70,16 +73,14 @@ class Clock:
             (network.matching.decoder_bg, "forward", "decoders"),
             (network.matching.decoder_fg, "forward", "decoders"),
         ]
-        kept = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
-        for (owner, name, part), (_, _, function) in zip(places, kept, strict=True):
-            setattr(owner, name, self._timed(part, function))
-        try:
+        with ExitStack() as patches:
+            for owner, name, part in functions:
+                timed = self._timed(part, getattr(owner, name))
+                patches.enter_context(patch.object(owner, name, timed))
             yield
-        finally:
-            for owner, name, function in kept:
-                setattr(owner, name, function)
 
     def _timed(self, part: str, function: Callable) -> Callable:
+        @wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
             with self.part(part):
                 return function(*arguments, **options)

@@ -1,48 +1,45 @@
-"""Run one way of making supervoxels, with no more imports than it needs."""
+"""Time one implementation of supervoxels, with few imports in the process."""
 
 import hashlib
 import sys
-import time
 
 import numpy as np
 
-from bench.measuring import peak_memory_mb
-from bench.naive.supervoxels import segment_by_textbook, segment_by_tight_edge_list
+from bench.measuring import peak_memory_mb, time_calls
+from bench.naive.supervoxels import segment_compact, segment_textbook
 from data.supervoxels.segmentation import segment_supervoxels
 
-VARIANTS = {
-    "ours": segment_supervoxels,
-    "tight": segment_by_tight_edge_list,
-    "textbook": segment_by_textbook,
-}
+VARIANTS = {"ours": segment_supervoxels, "compact": segment_compact, "textbook": segment_textbook}
 
 
 def time_variant(
-    variant: str, scan: str, min_size_vox: int, *, repeats: int, twins_dir: str
+    variant: str, scan: str, min_size_vox: int, *, repeats: int, extensions_dir: str
 ) -> dict[str, object]:
-    """Time one way.
+    """Time one implementation.
 
     Args:
         variant: one of `VARIANTS`.
-        scan: a file with `volume`, float32 `(Z, H, W)` in 0..255, and `spacing_mm`.
-        min_size_vox: least size of a segment.
-        repeats: how often it runs.
-        twins_dir: where the compiled twins lie.
+        scan: file with `volume`, float32 `(Z, H, W)` in 0..255, and `spacing_mm`.
+        min_size_vox: minimum segment size.
+        repeats: number of timed calls.
+        extensions_dir: folder of the compiled naive implementations.
     """
-    sys.path.insert(0, twins_dir)
+    sys.path.insert(0, extensions_dir)
     with np.load(scan) as arrays:
         volume, spacing_mm = arrays["volume"], tuple(arrays["spacing_mm"])
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
+    labels = None
+
+    def segment() -> None:
+        nonlocal labels
         labels = VARIANTS[variant](volume, spacing_mm, min_size_vox=min_size_vox)
-        seconds.append(time.perf_counter() - started)
-    peak_mb = peak_memory_mb()  # before the comparison adds its own
+
+    seconds = time_calls(segment, repeats, warm_up=0)
+    peak_mb = peak_memory_mb()  # before the digest allocates memory
     return {"seconds": seconds, "peak_mb": peak_mb, "shape": volume.shape, **describe_labels(labels)}
 
 
 def describe_labels(labels: np.ndarray) -> dict[str, object]:
-    """Count the segments, and make a digest that forgets their ids."""
+    """Count the segments and compute a digest that does not depend on their ids."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     by_appearance = np.argsort(np.argsort(first))[inverse.ravel()].astype(np.int32)
     return {"n_segments": len(first), "digest": hashlib.sha256(by_appearance.tobytes()).hexdigest()}

@@ -1,8 +1,7 @@
-"""Make episodes as they are often made.
+"""Naive episodes of the same distribution as `dataloaders.episodes`.
 
-That is: searching per episode, two warps, three channels. The twin that `bench/episodes.py` compares with: it
-plays the same episodes in distribution, but searches the volumes anew for each one and deforms every channel
-twice with SciPy.
+Each one searches the volumes again, repeats the image in three channels and warps each of them twice with
+SciPy.
 """
 
 import math
@@ -39,18 +38,18 @@ def make_episode(
     for i in sides[generator.integers(2)]:
         images[i] = _gamma(images[i], gamma)
     side = sides[generator.integers(2)]
-    inverse, offset = _draw_affine(masks[0].shape, generator, ranges)
-    places = _draw_elastic(masks[0].shape, generator, ranges)
+    inverse, offset = _sample_affine(masks[0].shape, generator, ranges)
+    coordinates = _sample_elastic(masks[0].shape, generator, ranges)
     for i in side:
         images[i], masks[i] = _warp_affine(images[i], masks[i], inverse, offset)
-        images[i], masks[i] = _warp_elastic(images[i], masks[i], places)
+        images[i], masks[i] = _warp_elastic(images[i], masks[i], coordinates)
     return {"images": images, "masks": masks}
 
 
 def _search(
     scans: Sequence[PreparedScan], generator: np.random.Generator, *, n_slices: int, min_size_px: float
 ) -> tuple[PreparedScan, int, list[int]]:
-    """Draw scans and supervoxels until one has neighbouring slices that will do."""
+    """Sample scans and supervoxels until one has enough adjacent slices."""
     while True:
         scan = scans[generator.integers(len(scans))]
         ids = np.unique(scan.supervoxels)
@@ -72,7 +71,7 @@ def _gamma(image: np.ndarray, gamma: float) -> np.ndarray:
     return (((image - low) / (high - low)) ** gamma * (high - low) + low).astype(np.float32)
 
 
-def _draw_affine(
+def _sample_affine(
     shape: tuple[int, int], generator: np.random.Generator, ranges: AugmentationRanges
 ) -> tuple[np.ndarray, np.ndarray]:
     angle = math.radians(generator.uniform(-ranges.rotation_deg, ranges.rotation_deg))
@@ -84,7 +83,7 @@ def _draw_affine(
     return inverse, centre - inverse @ (centre + shift)
 
 
-def _draw_elastic(
+def _sample_elastic(
     shape: tuple[int, int], generator: np.random.Generator, ranges: AugmentationRanges
 ) -> np.ndarray:
     noise = generator.uniform(-1, 1, size=(2, *shape))
@@ -107,9 +106,11 @@ def _warp_affine(
     return np.stack(channels), warped >= 0.5
 
 
-def _warp_elastic(image: np.ndarray, mask: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _warp_elastic(
+    image: np.ndarray, mask: np.ndarray, coordinates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     channels = [
-        ndimage.map_coordinates(channel, places, order=1, mode="constant", cval=channel.min())
+        ndimage.map_coordinates(channel, coordinates, order=1, mode="constant", cval=channel.min())
         for channel in image
     ]
-    return np.stack(channels), ndimage.map_coordinates(mask.astype(np.float32), places, order=1) >= 0.5
+    return np.stack(channels), ndimage.map_coordinates(mask.astype(np.float32), coordinates, order=1) >= 0.5

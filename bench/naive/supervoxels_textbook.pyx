@@ -1,30 +1,30 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The segmentation's two scans over a sorted edge list, as one writes them first."""
+"""Both passes over a sorted edge list, as in the textbook."""
 
 import numpy as np
 
 
 cdef long find(long[::1] parent, long voxel) noexcept nogil:
     cdef long root = voxel
-    cdef long further
+    cdef long next_voxel
     while parent[root] != root:
         root = parent[root]
     while parent[voxel] != root:  # path compression
-        further = parent[voxel]
+        next_voxel = parent[voxel]
         parent[voxel] = root
-        voxel = further
+        voxel = next_voxel
     return root
 
 
-def join_edges(const long[:, ::1] edges, const double[::1] weights, long n_voxels, *, double k, long min_size):
-    """Return each voxel's root after both scans.
+def merge_edges(const long[:, ::1] edges, const double[::1] weights, long n_voxels, *, double k, long min_size):
+    """Return each voxel's root after both passes.
 
     Args:
-        edges: `(E, 2)` raster indices of the voxels at both ends, in increasing weight.
+        edges: `(E, 2)` raster indices of both voxels, in order of increasing weight.
         weights: `(E,)`.
-        n_voxels: number of voxels.
-        k: the merge criterion's constant.
-        min_size: in voxels.
+        n_voxels: number of voxels in the volume.
+        k: constant of the merge criterion.
+        min_size: minimum segment size in voxels.
     """
     cdef long[::1] parent = np.arange(n_voxels)
     cdef long[::1] size = np.ones(n_voxels, dtype=np.int64)

@@ -1,7 +1,4 @@
-"""Put the study's records into one page with curves.
-
-`python -m bench.study.report` does so alone.
-"""
+"""Build one page with curves from the study's records: `python -m bench.study.report`."""
 
 import argparse
 import statistics
@@ -9,256 +6,225 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.study.arms import ABLATION, ARMS, PRIOR, PROFILES, RECIPE, START, WHOLE, Profile
+from bench import formatting
+from bench.study.arms import ABLATION, ARMS, PRIOR, PROFILES, RECIPE, REFERENCE, WHOLE
 from bench.study.curves import plot_curves, plot_priors
 from bench.study.measures import (
     Record,
-    average_supports,
-    by_arm,
-    compare_ends,
-    compare_to_start,
-    is_alive,
-    measure_scatter,
-    measure_silence,
+    background_only_share,
+    early_and_late_means,
+    format_difference,
+    group_by_arm,
+    has_informative_prior,
+    pooled_deviation,
     read_records,
+    support_mean,
 )
-from bench.study.trial import RECORDED, add_results_option
+from bench.study.trial import RECORDED, DiceTable, add_results_option
 from util.io.files import write_text
 
 INTRODUCTION = Path(__file__).with_name("introduction.md")
 SUMMARISED = ("phantom", "chaost2")
 GROUPS = {
     WHOLE: "Whole recipes",
-    ABLATION: "Parts of the network switched off",
+    ABLATION: "Ablations of the network",
     PRIOR: "Forms of the prior",
-    RECIPE: "One change to the training",
+    RECIPE: "Single changes to the training",
 }
 PRIOR_METRICS = {
-    "raw_prior_foreground": "raw foreground's area",
-    "raw_prior_background": "raw background's",
-    "prior_foreground": "refined foreground's area",
-    "prior_background": "refined background's",
-    "prior_dice_foreground": "foreground's Dice",
-    "prior_dice_by_chance": "by chance",
+    "raw_prior_foreground": "area of raw foreground",
+    "raw_prior_background": "of raw background",
+    "prior_foreground": "of refined foreground",
+    "prior_background": "of refined background",
+    "prior_dice_foreground": "foreground Dice",
+    "prior_dice_by_chance": "chance Dice",
 }
+# Names in the records -> names on the page.
+TEST_TIME_LABELS = {"5 query copies": "5 augmented queries", "clean-up": "largest component"}
 
 
 def main() -> None:
-    """Write the page of a folder of records."""
+    """Write the page of a results folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_results_option(parser)
     write_page(parser.parse_args().results)
 
 
 def write_page(results: Path) -> None:
-    """Write the page of a folder of records, beside it.
-
-    Remarks that lie there in `conclusions.md` come first.
-    """
-    records = {name: found for name in PROFILES if (found := read_records(results, name))}
-    sections = [describe_profile(PROFILES[name], found) for name, found in records.items()]
-    for name, found in records.items():
+    """Write the page next to a results folder, with the conclusions from `conclusions.md` there."""
+    all_records = {name: records for name in PROFILES if (records := read_records(results, name))}
+    for name, records in all_records.items():
         title = f"{PROFILES[name].dataset}, fold {PROFILES[name].eval_fold}"
-        plot_curves(found, results.parent / "plots" / f"{name}.png", title=title)
-        if _compares_priors(found):
-            plot_priors(_choose_priors(by_arm(found)), results.parent / "plots" / f"{name}_priors.png")
-    remarks = results.parent / "conclusions.md"
-    conclusions = remarks.read_text(encoding="utf-8") if remarks.is_file() else ""
+        plot_curves(records, results.parent / "plots" / f"{name}.png", title=title)
+        if _compares_priors(records):
+            plot_priors(_prior_arms(records), results.parent / "plots" / f"{name}_priors.png")
+    conclusions = results.parent / "conclusions.md"
+    parts = [path.read_text(encoding="utf-8") for path in (INTRODUCTION, conclusions) if path.is_file()]
     page = results.parent / "RESULTS.md"
-    write_text(
-        page, "\n".join([INTRODUCTION.read_text(encoding="utf-8"), conclusions, *sections]).rstrip() + "\n"
-    )
-    print(f"wrote {page}: {sum(map(len, records.values()))} trials")
+    write_text(page, "\n".join([*parts, *map(describe_profile, all_records.values())]).rstrip() + "\n")
+    print(f"wrote {page}: {sum(map(len, all_records.values()))} trials")
 
 
 def summarise_recipes() -> str:
-    """Return the README's table of recipes beside what needs no training."""
-    of_profile = {name: by_arm(records) for name in SUMMARISED if (records := read_records(RECORDED, name))}
-    header = ["mean Dice", *(_name_column(name, of_arm) for name, of_arm in of_profile.items())]
-    rows: dict[str, list[str]] = defaultdict(list)
-    for of_arm in of_profile.values():
-        with_baselines = [r for found in of_arm.values() for r in found if "baselines" in r]
+    """Return the README's table of recipes and untrained baselines."""
+    header, rows = ["mean Dice"], defaultdict(list)
+    for name in SUMMARISED:
+        records = read_records(RECORDED, name)
+        if not records:
+            continue
+        arms, profile = group_by_arm(records), PROFILES[name]
+        n_seeds = min(len(arms.get(arm, ())) for arm in ("published", "strong"))
+        seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
+        header.append(f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {seeds}")
         for method in ("untrained", "untrained cosine", "copied support mask"):
-            rows[method].append(_tell_spread(r["baselines"][method]["mean"] for r in with_baselines))
+            means = [r["baselines"][method]["mean"] for r in records if "baselines" in r]
+            rows[method].append(_format_spread(means))
         for arm, label in (("published", "published rate"), ("strong", "`recipe=strong`")):
-            rows[label].append(_tell_dice_and_time(of_arm[arm]) if arm in of_arm else "")
-    return _format_table(header, [[name, *cells] for name, cells in rows.items()])
+            dice = _format_spread(r["chunks"]["mean"] for r in arms.get(arm, ()))
+            rows[label].append(f"**{dice}**, {_min_minutes(arms[arm]):.0f} min" if arm in arms else "")
+    return formatting.table(header, [[name, *cells] for name, cells in rows.items()])
 
 
 def summarise_default() -> str:
-    """Return the README's table of what two commands without arguments give."""
+    """Return the README's table of a training with default settings."""
     records = read_records(RECORDED, "phantom_default")
-    rows = _list_baselines([record for record in records if "baselines" in record])
-    organs = [_tell_spread(r["chunks"]["organs"][organ] for r in records) for organ in _list_organs(records)]
-    mean = _tell_spread(record["chunks"]["mean"] for record in records)
-    trained = f"**trained, {records[0]['n_steps']} steps, no label**"
-    return _format_table(["", *_list_organs(records), "mean"], [*rows, [trained, *organs, f"**{mean}**"]])
+    *organs, mean = _dice_cells([record["chunks"] for record in records])
+    trained = [f"**trained, {records[0]['n_steps']} steps, no label**", *organs, f"**{mean}**"]
+    return formatting.table(["", *_organs(records), "mean"], [*_baseline_rows(records), trained])
 
 
-def _tell_dice_and_time(records: Sequence[Record]) -> str:
-    minutes = min(record["train_seconds"] for record in records) / 60
-    return f"**{_tell_spread(record['chunks']['mean'] for record in records)}**, {minutes:.0f} min"
-
-
-def _name_column(name: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
-    profile = PROFILES[name]
-    n_seeds = min(len(of_arm.get(arm, ())) for arm in ("published", "strong"))
-    seeds = "1 seed" if n_seeds == 1 else f"{n_seeds} seeds"
-    return f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {seeds}"
-
-
-def describe_profile(profile: Profile, records: Sequence[Record]) -> str:
-    """Return a profile's section."""
+def describe_profile(records: Sequence[Record]) -> str:
+    """Return the section of a profile's records."""
     name = records[0]["profile"]
-    of_arm = by_arm(records)
-    length = f"{profile.n_episodes} episodes a training, {_tell_seeds(records)}"
-    parts = [f"## {name}\n\n{profile.meaning}; {length}.{_describe_scatter(of_arm)}\n"]
+    profile, arms = PROFILES[name], group_by_arm(records)
+    counts = sorted({len(group) for group in arms.values()})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    length = (
+        f"{profile.n_episodes} episodes per training, {seeds} {'seed' if seeds == '1' else 'seeds'} per arm"
+    )
+    parts = [f"## {name}\n\n{profile.meaning}; {length}.{_describe_scatter(arms)}\n"]
+    header = ["arm", "setting", *_organs(records), "mean", "all slices", "every support"]
+    header += ["vs. start", "background only", "time"]
     for group, title in GROUPS.items():
-        rows = [_describe_arm(arm, of_arm) for arm in of_arm if ARMS[arm].group == group]
+        rows = [_arm_row(arm, arms) for arm in arms if ARMS[arm].group == group]
         if rows:
-            header = [
-                "arm",
-                "what",
-                *_list_organs(records),
-                "mean",
-                "all slices",
-                "every support",
-                "to the start",
-                "silent",
-                "time",
-            ]
-            parts.append(f"### {title}\n\n{_format_table(header, rows)}\n")
-    parts += [_describe_priors(name, of_arm), _describe_baselines(of_arm), _describe_test_time(of_arm)]
+            parts.append(f"### {title}\n\n{formatting.table(header, rows)}\n")
+    parts.append(_describe_priors(records))
+    baselines = _baseline_rows(records)
+    if baselines:
+        table = formatting.table(["method", *_organs(records), "mean"], baselines)
+        parts.append(f"### Untrained baselines\n\n{table}\n")
+    parts.append(_describe_test_time(arms))
     parts.append(f"![Dice against episodes](plots/{name}.png)\n")
-    parts.append(_describe_provenance(records))
+    machines = sorted({f"{r['machine']['processor']}, threads per trial: {r['threads']}" for r in records})
+    versions = sorted({f"torch {record['versions']['torch']}" for record in records})
+    parts.append(f"Measured on {'; '.join(machines)}; {', '.join(versions)}.\n")
     return "\n".join(part for part in parts if part)
 
 
-def _describe_scatter(of_arm: Mapping[str, Sequence[Record]]) -> str:
-    deviation, freedom = measure_scatter(of_arm)
+def _describe_scatter(arms: Mapping[str, Sequence[Record]]) -> str:
+    deviation, freedom = pooled_deviation(arms)
     if not freedom:
         return ""
-    n = min(map(len, of_arm.values()))
-    least = 2 * deviation * (2 / n) ** 0.5
+    n = min(map(len, arms.values()))
     return (
-        f" Seeds of one arm differ in `every support` with a standard deviation of {deviation:.3f} (pooled, "
-        f"{freedom} degrees of freedom): two arms of {n} seeds each must be {least:.2f} apart before their "
-        "difference is more than twice its own standard error."
+        f" The pooled standard deviation of `every support` over seeds is {deviation:.3f} ({freedom} degrees "
+        f"of freedom): a difference between two arms of {n} seeds each exceeds twice its standard error "
+        f"from {2 * deviation * (2 / n) ** 0.5:.2f}."
     )
 
 
-def _describe_arm(arm: str, of_arm: Mapping[str, Sequence[Record]]) -> list[str]:
-    records = of_arm[arm]
-    organs = [_tell_spread(r["chunks"]["organs"][organ] for r in records) for organ in _list_organs(records)]
-    minutes = min(record["train_seconds"] for record in records) / 60
-    to_start = "" if arm == START else compare_to_start(records, of_arm.get(START, ()))
+def _arm_row(arm: str, arms: Mapping[str, Sequence[Record]]) -> list[str]:
+    records = arms[arm]
     return [
         f"`{arm}`",
         ARMS[arm].meaning,
-        *organs,
-        _tell_spread(r["chunks"]["mean"] for r in records),
-        _tell_spread(r["all_slices"]["mean"] for r in records),
-        f"**{_tell_spread(map(average_supports, records))}**",
-        to_start,
-        f"{statistics.fmean(map(measure_silence, records)):.0%}",
-        f"{minutes:.1f} min",
+        *_dice_cells([r["chunks"] for r in records]),
+        _format_spread(r["all_slices"]["mean"] for r in records),
+        f"**{_format_spread(map(support_mean, records))}**",
+        "" if arm == REFERENCE else format_difference(records, arms.get(REFERENCE, ())),
+        f"{statistics.fmean(map(background_only_share, records)):.0%}",
+        f"{_min_minutes(records):.1f} min",
     ]
 
 
-def _choose_priors(of_arm: Mapping[str, Sequence[Record]]) -> dict[str, Sequence[Record]]:
-    """Return the arms that the prior's masks are told of."""
-    return {name: found for name, found in of_arm.items() if ARMS[name].group in (WHOLE, PRIOR)}
+def _prior_arms(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the arms whose prior masks are described."""
+    return {arm: group for arm, group in group_by_arm(records).items() if ARMS[arm].group in (WHOLE, PRIOR)}
 
 
 def _compares_priors(records: Iterable[Record]) -> bool:
-    """Say whether there are arms of several forms of the prior, worth a picture."""
+    """Return whether several forms of the prior are compared, which are then plotted."""
     return any(ARMS[record["arm"]].group == PRIOR for record in records)
 
 
-def _describe_priors(profile: str, of_arm: Mapping[str, Sequence[Record]]) -> str:
-    """Tell what each form's masks were in the first tenth and in the last quarter of the training."""
+def _describe_priors(records: Sequence[Record]) -> str:
     rows = []
-    for arm, records in _choose_priors(of_arm).items():
+    for arm, group in _prior_arms(records).items():
         cells = [f"`{arm}`"]
         for metric in PRIOR_METRICS:
-            ends = [compare_ends(record["training"][metric]["values"]) for record in records]
-            cells.append(" → ".join(f"{statistics.fmean(values):.2f}" for values in zip(*ends, strict=True)))
-        rows.append([*cells, f"{sum(map(is_alive, records))} of {len(records)}"])
+            means = [early_and_late_means(record["training"][metric]["values"]) for record in group]
+            cells.append(" → ".join(f"{statistics.fmean(values):.2f}" for values in zip(*means, strict=True)))
+        rows.append([*cells, f"{sum(map(has_informative_prior, group))} of {len(group)}"])
     if not rows:
         return ""
-    is_drawn = _compares_priors(record for records in of_arm.values() for record in records)
-    picture = f"\n![Prior masks against episodes](plots/{profile}_priors.png)\n" if is_drawn else ""
+    plot = f"\n![Prior masks against episodes](plots/{records[0]['profile']}_priors.png)\n"
     return (
-        "### The prior masks during training\n\nMasks against the true query masks: mean over the first "
-        "tenth of the training → over its last quarter. `by chance` is the Dice that a mask of that area "
-        "would reach anywhere. `alive`: trainings in whose last quarter the refined foreground masks cover "
-        "1 to 99 % and have at least one and a half times that Dice.\n\n"
-        f"{_format_table(['arm', *PRIOR_METRICS.values(), 'alive'], rows)}\n{picture}"
+        "### The prior masks during training\n"
+        "\n"
+        "Masks compared with the true query masks: mean over the first tenth of the training → over its "
+        "last quarter. `chance Dice` is the expected Dice of a randomly placed mask of the same area. "
+        "`informative`: trainings in whose last quarter the refined foreground masks cover 1 to 99 % of "
+        "the image and have at least 1.5 times the chance Dice.\n"
+        "\n"
+        f"{formatting.table(['arm', *PRIOR_METRICS.values(), 'informative'], rows)}\n"
+        f"{plot if _compares_priors(records) else ''}"
     )
 
 
-def _describe_baselines(of_arm: Mapping[str, Sequence[Record]]) -> str:
-    records = [record for found in of_arm.values() for record in found if "baselines" in record]
-    if not records:
-        return ""
-    header = ["method", *_list_organs(records), "mean"]
-    return f"### Without training\n\n{_format_table(header, _list_baselines(records))}\n"
+def _baseline_rows(records: Sequence[Record]) -> list[list[str]]:
+    """Return a row of Dice for each untrained method, the worst first."""
+    baselines = [record["baselines"] for record in records if "baselines" in record]
+    tables = {method: [seed[method] for seed in baselines] for method in (baselines[0] if baselines else ())}
+    methods = sorted(tables, key=lambda method: statistics.fmean(t["mean"] for t in tables[method]))
+    return [[method, *_dice_cells(tables[method])] for method in methods]
 
 
-def _list_baselines(records: Sequence[Record]) -> list[list[str]]:
+def _describe_test_time(arms: Mapping[str, Sequence[Record]]) -> str:
     rows = []
-    found = [record["baselines"] for record in records]
-    for method in sorted(found[0], key=lambda method: statistics.fmean(of[method]["mean"] for of in found)):
-        tables = [of[method] for of in found]
-        organs = [_tell_spread(table["organs"][organ] for table in tables) for organ in _list_organs(records)]
-        rows.append([method, *organs, _tell_spread(table["mean"] for table in tables)])
-    return rows
-
-
-def _describe_test_time(of_arm: Mapping[str, Sequence[Record]]) -> str:
-    rows = []
-    for arm, records in of_arm.items():
-        for choice in records[0].get("test_time", ()):
+    for arm, records in arms.items():
+        for name in records[0].get("test_time", ()):
             cells = []
             for protocol in ("chunks", "all_slices"):
-                found = [(r["test_time"][choice][protocol]["mean"], r[protocol]["mean"]) for r in records]
-                changes = statistics.fmean(value - plain for value, plain in found)
-                cells.append(f"{_tell_spread(value for value, _ in found)}, {changes:+.3f}")
-            rows.append([f"`{arm}`", choice, *cells])
+                values = [r["test_time"][name][protocol]["mean"] for r in records]
+                change = statistics.fmean(values) - statistics.fmean(r[protocol]["mean"] for r in records)
+                cells.append(f"{_format_spread(values)}, {change:+.3f}")
+            rows.append([f"`{arm}`", TEST_TIME_LABELS.get(name, name), *cells])
     if not rows:
         return ""
-    return (
-        "### Choices at test time\n\nMean Dice, and the change to the same network without.\n\n"
-        f"{_format_table(['arm', 'choice', 'chunks', 'all slices'], rows)}\n"
-    )
+    table = formatting.table(["arm", "setting", "chunks", "all slices"], rows)
+    return f"### Test-time settings\n\nMean Dice, and the change from the same network without.\n\n{table}\n"
 
 
-def _describe_provenance(records: Sequence[Record]) -> str:
-    machines = {f"{r['machine']['processor']}, {r['threads']} threads a trial" for r in records}
-    versions = {f"torch {record['versions']['torch']}" for record in records}
-    return f"On {'; '.join(sorted(machines))}; {', '.join(sorted(versions))}.\n"
-
-
-def _list_organs(records: Sequence[Record]) -> list[str]:
+def _organs(records: Sequence[Record]) -> list[str]:
     return list(records[0]["chunks"]["organs"])
 
 
-def _tell_seeds(records: Sequence[Record]) -> str:
-    counts = {len(found) for found in by_arm(records).values()}
-    low, high = min(counts), max(counts)
-    return f"{low} seeds an arm" if low == high else f"{low} to {high} seeds an arm"
+def _dice_cells(tables: Sequence[DiceTable]) -> list[str]:
+    """Format the Dice of each organ, and the mean, over seeds."""
+    organs = [_format_spread(t["organs"][organ] for t in tables) for organ in tables[0]["organs"]]
+    return [*organs, _format_spread(t["mean"] for t in tables)]
 
 
-def _tell_spread(values: Iterable[float]) -> str:
-    found = list(values)
-    if len(found) == 1:
-        return f"{found[0]:.3f}"
-    return f"{statistics.fmean(found):.3f} ({min(found):.3f}-{max(found):.3f})"
+def _min_minutes(records: Sequence[Record]) -> float:
+    return min(record["train_seconds"] for record in records) / 60
 
 
-def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _format_spread(values: Iterable[float]) -> str:
+    values = list(values)
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else ""
 
 
 if __name__ == "__main__":

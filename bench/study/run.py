@@ -1,6 +1,6 @@
 """Run the study's missing trials, several at a time, and write its report.
 
-`bash bench/study/run.sh` calls this after setting up what it needs.
+`bash bench/study/run.sh` prepares the environment and runs this module.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.study import report
-from bench.study.arms import ARMS, PROFILES, arms_of
-from bench.study.trial import BUILD_DIR, add_options, config_of, read_record, result_path
+from bench.study.arms import ARMS, N_SEEDS, PROFILES
+from bench.study.trial import BUILD_DIR, Trial, add_options, read_record
 from config_ssl_upload import REPOSITORY
 from util.config.command_line import run_guarded
 from util.errors import EXIT_INTERRUPTED
@@ -26,48 +26,45 @@ from util.parallel.processor import usable_cores
 FULL = ("phantom_default", "phantom", "chaost2_choice", "chaost2")
 LOG_DIR = BUILD_DIR / "logs"
 
-Trial = tuple[str, str, int]
-
 
 def main() -> int:
-    """Run what is missing; returns the exit code."""
-    options = read_options()
+    """Run the missing trials; returns the exit code."""
+    options = parse_arguments()
     trials = missing_trials(options)
-    n_there = len(all_trials(options)) - len(trials)
-    told = f"{n_there} trials are in {options.results}, {len(trials)} to run, {options.jobs} at a time"
-    print(told, flush=True)
-    # All before any trial: it takes minutes, and shows at once what is missing.
-    for profile in dict.fromkeys(profile for profile, _, _ in trials):
+    n_records = len(list_trials(options)) - len(trials)
+    print(
+        f"{n_records} trials are in {options.results}, {len(trials)} to run, {options.jobs} at a time",
+        flush=True,
+    )
+    # Before any trial: preparation takes minutes, and missing data should be reported at once.
+    for profile in dict.fromkeys(trial.profile for trial in trials):
         code = run_guarded(lambda profile=profile: prepare(profile, options))
         if code != 0:
             return code
     failed = run_trials(trials, options)
     report.write_page(options.results)
     for trial in failed:
-        said = log_path(trial).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = said[-1] if said else "nothing was said"
-        print(f"error: {name_of(trial)} failed ({last}); see {log_path(trial)}", file=sys.stderr)
+        lines = log_path(trial).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else "no output"
+        print(f"error: {trial} failed ({reason}); see {log_path(trial)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def read_options(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line.
-
-    `full` stands for the profiles of the whole study on a CPU.
-    """
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; `full` selects all profiles for a CPU."""
     parser = argparse.ArgumentParser(prog="bash bench/study/run.sh", description=__doc__.splitlines()[0])
     parser.add_argument(
         "profiles",
         nargs="*",
         default=["quick"],
         metavar="profile",
-        help=f"{', '.join(PROFILES)}, or full for {', '.join(FULL)}; quick if none is named",
+        help=f"{', '.join(PROFILES)}, or full for {', '.join(FULL)}; default: quick",
     )
     parser.add_argument(
         "--arms", nargs="+", choices=ARMS, metavar="arm", help=f"only these: {', '.join(ARMS)}"
     )
-    parser.add_argument("--seeds", type=int, help="trainings of each arm, instead of the profile's number")
-    parser.add_argument("--jobs", type=int, help="trials at a time; 1 on a GPU, elsewhere one a core")
+    parser.add_argument("--seeds", type=int, default=N_SEEDS, help="trainings per arm")
+    parser.add_argument("--jobs", type=int, help="trials at a time; default: 1 on a GPU, else one per core")
     add_options(parser)
     options = parser.parse_args(words)
     if options.jobs is None:
@@ -77,101 +74,85 @@ def read_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     options.results = options.results.resolve()
     for name in options.profiles:
         if name not in PROFILES:
-            parser.error(f"{name}: no such profile; there are {', '.join(PROFILES)}, and full")
-    if options.jobs < 1 or (options.seeds is not None and options.seeds < 1):
+            parser.error(f"{name}: unknown profile; must be full or one of {', '.join(PROFILES)}")
+    if options.jobs < 1 or options.seeds < 1:
         parser.error("--jobs and --seeds must be at least 1")
-    if not all_trials(options):
-        parser.error(f"--arms {' '.join(options.arms)}: none is in {', '.join(options.profiles)}")
+    if not list_trials(options):
+        parser.error(f"--arms {' '.join(options.arms)}: not in {', '.join(options.profiles)}")
     return options
 
 
-def all_trials(options: argparse.Namespace) -> list[Trial]:
-    """List the trials that are asked for.
-
-    Every arm comes with the first seed before any comes with the next.
-    """
-    trials = []
-    for name in options.profiles:
-        profile = PROFILES[name]
-        arms = [arm for arm in arms_of(profile) if options.arms is None or arm in options.arms]
-        seeds = range(1, (options.seeds or profile.n_seeds) + 1)
-        trials += [(name, arm, seed) for seed in seeds for arm in arms]
-    return trials
-
-
-def missing_trials(options: argparse.Namespace) -> list[Trial]:
-    """List those without a record of the present settings."""
+def list_trials(options: argparse.Namespace) -> list[Trial]:
+    """List the requested trials: per profile, all arms with the first seed, then the next."""
     return [
-        trial for trial in all_trials(options) if read_record(result_path(options.results, *trial)) is None
+        Trial(profile, arm, seed)
+        for profile in options.profiles
+        for seed in range(1, options.seeds + 1)
+        for arm in PROFILES[profile].named_arms()
+        if options.arms is None or arm in options.arms
     ]
 
 
+def missing_trials(options: argparse.Namespace) -> list[Trial]:
+    """List the requested trials without a record of the current settings."""
+    return [trial for trial in list_trials(options) if not read_record(trial.record_path(options.results))]
+
+
 def prepare(profile: str, options: argparse.Namespace) -> None:
-    """Make volumes and supervoxels once, before several trials need them.
+    """Prepare volumes and supervoxels once for all trials of a profile.
 
     Raises:
-        UserError: volumes are missing or not usable.
+        UserError: volumes are missing or invalid.
     """
     from data.preparation import ensure_volumes
     from data.supervoxels.generation import generate_supervoxels
 
-    arms = list(arms_of(PROFILES[profile]))
+    arms = list(PROFILES[profile].named_arms())
     for arm in dict.fromkeys([arms[0], *(arm for arm in arms if arm == "mixed_sizes")]):
-        config = config_of(profile, arm, 1, options=options)
+        config = Trial(profile, arm, 1).config(options)
         ensure_volumes(config.layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
         for layout in (config.layout, *config.further_layouts):
             generate_supervoxels(layout)
 
 
 def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> list[Trial]:
-    """Run trials in processes of their own, `options.jobs` at a time.
-
-    Returns those that failed.
-    """
-    threads = str(max(1, usable_cores() // options.jobs))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    """Run trials in separate processes, `options.jobs` at a time; returns those that failed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, usable_cores() // options.jobs))}
     shared = [
         word
         for name in ("device", "data_dir", "supervoxel_dir", "results")
         if (value := getattr(options, name))
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
-    running: list[subprocess.Popen] = []
+    processes: list[subprocess.Popen] = []
 
     def run(trial: Trial) -> bool:
         log_path(trial).parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "bench.study.trial", *map(str, trial), *shared]
         with log_path(trial).open("w", encoding="utf-8") as log:
-            child = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
-            running.append(child)
-            return child.wait() == 0
+            process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+            processes.append(process)
+            return process.wait() == 0
 
     failed = []
     with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(trials), unit="trial") as bar:
         try:
             for trial, succeeded in zip(trials, pool.map(run, trials), strict=True):
                 bar.update()
-                bar.set_postfix_str(name_of(trial))
+                bar.set_postfix_str(str(trial))
                 if not succeeded:
                     failed.append(trial)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in running:
-                child.terminate()
+            for process in processes:
+                process.terminate()
             raise
     return failed
 
 
-def name_of(trial: Trial) -> str:
-    """Name a trial in a line of text."""
-    profile, arm, seed = trial
-    return f"{profile} {arm} {seed}"
-
-
 def log_path(trial: Trial) -> Path:
-    """Name the file that keeps what a trial says."""
-    profile, arm, seed = trial
-    return LOG_DIR / profile / f"{arm}_{seed}.log"
+    """Return the path of a trial's output."""
+    return LOG_DIR / trial.profile / f"{trial.arm}_{trial.seed}.log"
 
 
 if __name__ == "__main__":
@@ -179,7 +160,7 @@ if __name__ == "__main__":
     try:
         code = main()
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with what is missing", file=sys.stderr)
+        print("interrupted; the same command resumes with the missing trials", file=sys.stderr)
         code = EXIT_INTERRUPTED
     print(f"{time.perf_counter() - started:.0f} s")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The figure of a result shows the run's slices, and no patient."""
+"""The figure of a result shows slices of the run, and never of patients."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from util.evaluation.report import write_scores
 from util.io.image_io import read_volume
 
 SUPPORT_ID = 2
-DICE = {0: 0.7, 1: 0.5, 3: 0.8}  # query id -> Dice of every organ; the median is query 0's
+DICE = {0: 0.7, 1: 0.5, 3: 0.8}  # query id -> Dice of every organ; query 0 has the median
 
 
 def _config(tmp_path, dataset="PHANTOM"):
@@ -33,36 +33,36 @@ def _write_run(tmp_path, config):
             scores.append(VolumeScore(**values, **ids, n_slices=1, dice=dice))
             if config.dataset == "PHANTOM":
                 truth, geometry = read_volume(config.layout.label_path(query_id))
-                found = {
+                volumes = {
                     "slices": np.arange(len(truth)),
                     "probabilities": (truth == label).astype(np.float32),
                 }
-                writer.add(query_id, geometry, label=label, organ=organ, **found)
+                writer.add(query_id, geometry, label=label, organ=organ, **volumes)
     summary = {"config": plain_values(config), "snapshot_step": 7, "support_id": SUPPORT_ID}
     write_scores(run_dir, scores, summary)
     return run_dir
 
 
-def test_the_query_of_median_dice_is_drawn_with_its_support_truth_and_prediction(tmp_path, monkeypatch):
+def test_the_query_of_median_dice_is_plotted_with_support_ground_truth_and_prediction(tmp_path, monkeypatch):
     config = _config(tmp_path)
     make_phantom(tmp_path / "data", PhantomSettings(image_size_px=48, seed=1), n_scans=10)
-    drawn = {}
+    plotted = {}
     draw = figure.draw_slices
 
     def record(columns, path, **texts):
-        drawn.update(columns=columns, **texts)
+        plotted.update(columns=columns, **texts)
         draw(columns, path, **texts)
 
     monkeypatch.setattr(figure, "draw_slices", record)
     path = tmp_path / "phantom.png"
     figure.draw_result(_write_run(tmp_path, config), path)
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert drawn["titles"] == [f"{organ}, Dice 0.70" for organ in config.test_organs.values()]
-    assert "fold 0, 7 training steps" in drawn["caption"]
-    assert "Query: scan 0, mean Dice 0.70; over all 3 queries 0.67" in drawn["caption"]
+    assert plotted["titles"] == [f"{organ}, Dice 0.70" for organ in config.test_organs.values()]
+    assert "fold 0, 7 training steps" in plotted["caption"]
+    assert "Query: scan 0, mean Dice 0.70; over all 3 queries 0.67" in plotted["caption"]
     support_labels, query_labels = (read_volume(config.layout.label_path(i))[0] for i in (SUPPORT_ID, 0))
     for label, (_, support_mask, _, truth, prediction) in zip(
-        config.test_organs, drawn["columns"], strict=True
+        config.test_organs, plotted["columns"], strict=True
     ):
         assert support_mask.any()
         assert any(np.array_equal(support_mask, labels == label) for labels in support_labels[:, ::-1])

@@ -9,51 +9,54 @@ from bench.measuring import Measurement, measure_alternately, measure_in_process
 HERE = "tests.bench.test_measuring"
 
 
-# Called in processes of their own
+# Targets that run in separate processes
 
 
-def hold(n_mb, repeats=1):
-    block = bytearray(n_mb * 1_000_000)
-    block[::1024] = b"1" * len(block[::1024])
+def allocate(n_mb, repeats=1):
+    memory = bytearray(n_mb * 1_000_000)
+    memory[::1024] = b"1" * len(memory[::1024])
     return {"seconds": [0.5] * repeats, "n_mb": n_mb, "process": os.getpid()}
 
 
-def tell_own_peak():
+def return_peak():
     return {"seconds": [1.0], "peak_mb": 7.0, "threads": os.environ["OMP_NUM_THREADS"]}
 
 
 def fail(kind):
     from util.errors import UserError
 
-    raise {"user": UserError, "defect": RuntimeError}[kind]("told in one line")
+    raise {"user": UserError, "defect": RuntimeError}[kind]("invalid input")
 
 
-def test_calls_that_warm_up_do_not_count():
+def test_warm_up_calls_are_not_timed():
     calls = []
     seconds = time_calls(lambda: calls.append(0), 3, warm_up=2, synchronize=lambda: calls.append(1))
     assert calls == [0, 1] * 5
     assert len(seconds) == 3
 
 
-def test_a_call_is_timed_until_the_device_is_done():
+def test_timing_includes_synchronisation():
     (seconds,) = time_calls(lambda: None, 1, warm_up=0, synchronize=lambda: time.sleep(0.02))
     assert seconds >= 0.02
 
 
-def test_each_process_has_its_own_peak_whatever_its_parent_holds():
-    parents = bytearray(300_000_000)
-    parents[::1024] = b"1" * len(parents[::1024])
-    little, much = measure_in_process(f"{HERE}:hold", n_mb=1), measure_in_process(f"{HERE}:hold", n_mb=200)
-    assert 190 < much.peak_mb - little.peak_mb < 230
-    assert little.peak_mb < 200
-    assert little.extra["import_mb"] <= little.peak_mb
-    assert much.extra["n_mb"] == 200
+def test_peak_memory_excludes_that_of_the_parent_process():
+    parent_memory = bytearray(300_000_000)
+    parent_memory[::1024] = b"1" * len(parent_memory[::1024])
+    small, large = (
+        measure_in_process(f"{HERE}:allocate", n_mb=1),
+        measure_in_process(f"{HERE}:allocate", n_mb=200),
+    )
+    assert 190 < large.peak_mb - small.peak_mb < 230
+    assert small.peak_mb < 200
+    assert small.extra["import_mb"] <= small.peak_mb
+    assert large.extra["n_mb"] == 200
 
 
-def test_variants_run_in_turn_each_round_in_a_process_of_its_own():
+def test_variants_alternate_and_each_round_is_a_separate_process():
     variants = {
-        "a": (f"{HERE}:hold", {"n_mb": 1, "repeats": 2}),
-        "b": (f"{HERE}:tell_own_peak", {}),
+        "a": (f"{HERE}:allocate", {"n_mb": 1, "repeats": 2}),
+        "b": (f"{HERE}:return_peak", {}),
     }
     measured = measure_alternately(variants, rounds=2, environment={"OMP_NUM_THREADS": "3"})
     assert measured["a"].seconds == (0.5,) * 4
@@ -62,14 +65,14 @@ def test_variants_run_in_turn_each_round_in_a_process_of_its_own():
     assert measured["a"].extra["process"] != os.getpid()
 
 
-def test_a_users_mistake_in_the_process_ends_the_benchmark_in_one_line(capfd):
-    with pytest.raises(SystemExit) as ended:
+def test_a_user_error_in_the_process_exits_with_one_line(capfd):
+    with pytest.raises(SystemExit) as raised:
         measure_in_process(f"{HERE}:fail", kind="user")
-    assert ended.value.code == 2
-    assert capfd.readouterr().err == "error: told in one line\n"
+    assert raised.value.code == 2
+    assert capfd.readouterr().err == "error: invalid input\n"
 
 
-def test_a_defect_in_the_process_keeps_its_traceback(capfd):
+def test_a_bug_in_the_process_keeps_its_traceback(capfd):
     with pytest.raises(measuring.subprocess.CalledProcessError):
         measure_in_process(f"{HERE}:fail", kind="defect")
-    assert "RuntimeError: told in one line" in capfd.readouterr().err
+    assert "RuntimeError: invalid input" in capfd.readouterr().err

@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from bench.report import format_table, make_page, read_sections
+from bench.report import make_page, read_sections
 from bench.sections import Headline, Plot, Section, Table
 from util.errors import UserError
 
@@ -26,17 +26,7 @@ def save(folder, device, name, content):
     return path
 
 
-def test_a_table_is_written_with_its_caption_and_its_bars_escaped():
-    table = Table("Two:", ["a", "b"], [["1", "x|y"]])
-    assert format_table(table) == "Two:\n\n| a | b |\n| --- | --- |\n| 1 | x\\|y |\n"
-
-
-def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match=r"table 'Two:': 2 columns, but the row \['1'\]"):
-        format_table(Table("Two:", ["a", "b"], [["1"]]))
-
-
-def test_sections_come_in_a_fixed_order_the_cpus_first(tmp_path):
+def test_sections_have_a_fixed_order_with_the_cpu_first(tmp_path):
     for device, name in [
         ("cuda", "training_step"),
         ("cpu", "zebra"),
@@ -44,8 +34,8 @@ def test_sections_come_in_a_fixed_order_the_cpus_first(tmp_path):
         ("cpu", "evaluation"),
     ]:
         save(tmp_path, device, name, section(name))
-    found = [(device, one.title) for device, one in read_sections(tmp_path)]
-    assert found == [
+    titles = [(device, section.title) for device, section in read_sections(tmp_path)]
+    assert titles == [
         ("cpu", "evaluation"),
         ("cpu", "supervoxels"),
         ("cpu", "zebra"),
@@ -53,41 +43,41 @@ def test_sections_come_in_a_fixed_order_the_cpus_first(tmp_path):
     ]
 
 
-def test_a_section_survives_its_file(tmp_path):
-    whole = section(
+def test_a_section_survives_the_round_trip(tmp_path):
+    complete = section(
         "One",
         tables=[Table("t", ["a"], [["1"]])],
         plots=[Plot("p.png", "A plot.")],
         remarks=["r"],
         headline=[Headline("n", "f", "s", "2x", "3x", ">= 2x")],
     )
-    save(tmp_path, "cpu", "one", whole)
-    assert read_sections(tmp_path) == [("cpu", whole)]
+    save(tmp_path, "cpu", "one", complete)
+    assert read_sections(tmp_path) == [("cpu", complete)]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"title": "T", "tables": []}'])
-def test_a_file_that_is_no_section_is_named(tmp_path, content):
+def test_an_invalid_file_is_named(tmp_path, content):
     path = save(tmp_path, "cpu", "bad", content)
     with pytest.raises(
-        UserError, match=f"{path}: is not a benchmark's result .*; delete it and run it again"
+        UserError, match=f"{path}: must be a benchmark result .*; delete it and repeat the benchmark"
     ):
         read_sections(tmp_path)
 
 
-def test_the_page_tells_the_summary_first_and_where_each_section_ran():
+def test_the_page_has_the_summary_first_and_the_machine_of_each_section():
     fast = section("Fast", headline=[Headline("step", "1 s", "9 s", "9x", "2x", ">= 3x")])
-    shown = section("Shown", plots=[Plot("p.png", "A plot.")], remarks=["Mind this."])
+    shown = section("Shown", plots=[Plot("p.png", "A plot.")], remarks=["A remark."])
     page = make_page([("cpu", shown), ("cuda", fast)])
     summary = "| step (cuda) | 1 s | 9 s | 9x | 2x | >= 3x |"
-    in_order = ["# Measurements", "bash bench/run.sh\n", "## Summary", summary, "## Shown", "## Fast (cuda)"]
-    places = [page.index(text) for text in in_order]
-    assert places == sorted(places)
+    parts = ["# Measurements", "bash bench/run.sh\n", "## Summary", summary, "## Shown", "## Fast (cuda)"]
+    positions = [page.index(text) for text in parts]
+    assert positions == sorted(positions)
     assert "`bash bench/run.sh shown`; P, 2 cores; Python 3.11." in page
     assert "A plot.\n\n![p.png](plots/p.png)" in page
-    assert "- Mind this." in page
+    assert "- A remark." in page
 
 
-def test_a_page_without_results_still_says_how_to_get_them():
+def test_a_page_without_results_explains_how_to_produce_them():
     page = make_page([])
     assert "bash bench/run.sh" in page
     assert "## Summary" not in page

@@ -1,34 +1,34 @@
-"""The study's arms are valid configurations, and each differs from the common start by what it says."""
+"""Every arm is a valid configuration that differs from the reference as described."""
 
 import pytest
 
-from bench.study.arms import ARMS, PROFILES, START, arms_of, changes_of, make_config
-from bench.study.trial import key_of
+from bench.study.arms import ARMS, PROFILES, REFERENCE, changes_of, make_config
+from bench.study.trial import Trial
 from config_ssl_upload import RECIPES, dataset_defaults, parse_config
 from util.config.settings import merge_values, plain_values
 
-TRIALS = [(profile, arm) for profile in PROFILES for arm in arms_of(PROFILES[profile])]
+TRIALS = [(profile, arm) for profile in PROFILES for arm in PROFILES[profile].named_arms()]
 
 
 def _config(profile, arm, seed=1):
     return make_config(PROFILES[profile], ARMS[arm], seed, more={})
 
 
-def _flat(values, prefix=""):
+def _flatten(values, prefix=""):
     flat = {}
     for name, value in values.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        inner = _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
         flat |= inner
     return flat
 
 
-def _differences(arm, other=START, profile="phantom"):
-    one, two = (_flat(plain_values(_config(profile, name))) for name in (arm, other))
-    return {name: value for name, value in one.items() if two[name] != value}
+def _differences(arm, other=REFERENCE, profile="phantom"):
+    values, other_values = (_flatten(plain_values(_config(profile, name))) for name in (arm, other))
+    return {name: value for name, value in values.items() if other_values[name] != value}
 
 
 @pytest.mark.parametrize(("profile", "arm"), TRIALS)
-def test_every_arm_is_a_valid_configuration_of_as_many_episodes(profile, arm):
+def test_every_arm_is_a_valid_configuration_with_the_profiles_number_of_episodes(profile, arm):
     config = _config(profile, arm, seed=7)
     assert config.n_steps * config.batch_size == PROFILES[profile].n_episodes
     assert (config.seed, config.eval_fold) == (7, PROFILES[profile].eval_fold)
@@ -48,58 +48,60 @@ def test_every_arm_is_a_valid_configuration_of_as_many_episodes(profile, arm):
         ("cosine", {"optim.schedule": "cosine", "optim.warmup": 0.05}),
     ],
 )
-def test_an_arm_differs_from_the_start_by_what_it_says_alone(arm, differences):
+def test_an_arm_differs_from_the_reference_only_as_described(arm, differences):
     assert _differences(arm) == differences
 
 
-def test_the_default_profile_trains_as_phantom_is_trained_without_words():
+def test_the_default_profile_trains_like_a_command_without_arguments():
     plain = {"dataset": "PHANTOM", "recipe": "published"}
-    default = _flat(plain_values(parse_config(merge_values(dataset_defaults(*plain.values()), plain))))
-    studied = _flat(plain_values(_config("phantom_default", START, seed=default["seed"])))
-    changed = {name for name, value in default.items() if studied[name] != value}
-    # What is kept and scored of the training, not what is trained.
+    default = _flatten(plain_values(parse_config(merge_values(dataset_defaults(*plain.values()), plain))))
+    arm_values = _flatten(plain_values(_config("phantom_default", REFERENCE, seed=default["seed"])))
+    changed = {name for name, value in default.items() if arm_values[name] != value}
+    # These affect which results are saved and scored, not the training.
     assert changed == {"save_snapshot_every", "evaluation.baselines", "evaluation.save_predictions"}
 
 
-def test_no_choice_is_made_by_the_held_out_fold_of_real_scans():
+def test_the_held_out_fold_of_real_scans_is_not_used_for_selection():
     for name, profile in PROFILES.items():
         if profile.dataset != "PHANTOM":
-            assert profile.chooses == (profile.eval_fold != 0), name
+            assert profile.for_selection == (profile.eval_fold != 0), name
 
 
-def test_larger_batches_take_fewer_steps_and_cut_their_rate_as_early():
+def test_larger_batches_take_fewer_steps_and_decay_their_rate_at_the_same_episode():
     differences = _differences("batch_4_linear")
     assert differences["n_steps"] == 250
     assert differences["max_iters_per_load"] == 200
     assert differences["optim.lr"] == pytest.approx(1.2e-2)
 
 
-def test_no_two_arms_are_the_same():
-    configs = [str(_flat(plain_values(_config("phantom", arm)))) for arm in arms_of(PROFILES["phantom"])]
+def test_all_arms_differ():
+    configs = [
+        str(_flatten(plain_values(_config("phantom", arm)))) for arm in PROFILES["phantom"].named_arms()
+    ]
     assert len(set(configs)) == len(configs)
 
 
-def test_the_strong_arm_takes_the_recipe_as_it_is():
-    config = _flat(plain_values(_config("phantom", "strong")))
-    for name, value in _flat(RECIPES["strong"]).items():
+def test_the_strong_arm_uses_the_recipe_unchanged():
+    config = _flatten(plain_values(_config("phantom", "strong")))
+    for name, value in _flatten(RECIPES["strong"]).items():
         assert config[name] == value
 
 
-def test_a_records_key_depends_on_what_its_figures_depend_on():
+def test_the_key_of_a_record_depends_on_profile_arm_and_seed():
     keys = {
-        key_of("phantom", "start", 1),
-        key_of("phantom", "start", 2),
-        key_of("phantom", "no_prior", 1),
-        key_of("chaost2_choice", "start", 1),
+        Trial("phantom", "start", 1).key,
+        Trial("phantom", "start", 2).key,
+        Trial("phantom", "no_prior", 1).key,
+        Trial("chaost2_choice", "start", 1).key,
     }
     assert len(keys) == 4
-    assert key_of("phantom", "start", 1) == key_of("phantom", "start", 1)
+    assert Trial("phantom", "start", 1).key == Trial("phantom", "start", 1).key
 
 
-def test_a_recipe_that_changes_makes_its_trials_anew(monkeypatch):
-    before = key_of("phantom", "strong", 1), key_of("phantom", "start", 1)
+def test_changing_a_recipe_invalidates_its_trials_only(monkeypatch):
+    before = Trial("phantom", "strong", 1).key, Trial("phantom", "start", 1).key
     monkeypatch.setitem(RECIPES, "strong", {"optim": {"lr": 0.123}})
-    after = key_of("phantom", "strong", 1), key_of("phantom", "start", 1)
+    after = Trial("phantom", "strong", 1).key, Trial("phantom", "start", 1).key
     assert before[0] != after[0]
     assert before[1] == after[1]
     assert changes_of(PROFILES["phantom"], ARMS["strong"], 1)["optim"] == {"lr": 0.123}

@@ -1,12 +1,12 @@
-"""The study's page says what its records hold."""
+"""The study's page agrees with its records."""
 
 import json
 
 import pytest
 
 from bench.study import measures, report
-from bench.study.arms import START
-from bench.study.trial import key_of
+from bench.study.arms import REFERENCE
+from bench.study.trial import Trial
 
 ORGANS = ("liver", "spleen")
 
@@ -27,7 +27,7 @@ def _record(arm, seed, mean, **more):
         )
     }
     return {
-        "key": key_of("phantom", arm, seed),
+        "key": Trial("phantom", arm, seed).key,
         "profile": "phantom",
         "arm": arm,
         "seed": seed,
@@ -55,7 +55,7 @@ TEST_TIME = {"clean-up": {name: {"mean": 0.45, "organs": {}} for name in ("chunk
 
 @pytest.fixture(name="results")
 def _results(tmp_path, monkeypatch):
-    """Adds records to a folder of its own, which is also the one that the README's tables are made of."""
+    """Write records to a temporary folder, from which the README's tables are made too."""
     folder = tmp_path / "results"
     monkeypatch.setattr(report, "RECORDED", folder)
 
@@ -74,10 +74,10 @@ def _row(page, start):
     return row
 
 
-def test_the_page_gives_each_arms_mean_spread_and_difference_to_the_start(results, tmp_path):
+def test_the_page_has_mean_range_and_difference_to_the_reference_of_each_arm(results, tmp_path):
     folder = results(
-        _record(START, 1, 0.40, baselines=BASELINES, test_time=TEST_TIME),
-        _record(START, 2, 0.50, baselines=BASELINES, test_time=TEST_TIME),
+        _record(REFERENCE, 1, 0.40, baselines=BASELINES, test_time=TEST_TIME),
+        _record(REFERENCE, 2, 0.50, baselines=BASELINES, test_time=TEST_TIME),
         _record("no_prior", 1, 0.43),
         _record("no_prior", 2, 0.55),
         _record("prior_calibrated", 1, 0.60),
@@ -90,93 +90,95 @@ def test_the_page_gives_each_arms_mean_spread_and_difference_to_the_start(result
     assert row.endswith("| 0% | 2.0 min |")
     assert "+0.200 (1)" in _row(page, "| `prior_calibrated` | `prior_form")
     assert "| copied support mask | 0.250 (0.250-0.250)" in page
-    assert "| `start` | clean-up | 0.450 (0.450-0.450), +0.000" in page
+    assert "| `start` | largest component | 0.450 (0.450-0.450), +0.000" in page
     areas = "0.50 → 1.00 | 0.25 → 0.50 | 0.10 → 0.20 | 0.20 → 0.40 | 0.30 → 0.60 | 0.05 → 0.10"
     assert f"| `prior_calibrated` | {areas} | 1 of 1 |" in page
-    assert "1 to 2 seeds an arm" in page
+    assert "1 to 2 seeds per arm" in page
     for name in ("phantom", "phantom_priors"):
         assert f"(plots/{name}.png)" in page
         assert (tmp_path / "plots" / f"{name}.png").stat().st_size > 5000
 
 
-def test_scatter_is_pooled_over_arms_that_learnt():
-    of_arm = {
-        START: [_record(START, 1, 0.4), _record(START, 2, 0.5)],  # variance 0.005
+def test_the_deviation_is_pooled_over_arms_that_learnt():
+    arms = {
+        REFERENCE: [_record(REFERENCE, 1, 0.4), _record(REFERENCE, 2, 0.5)],  # variance 0.005
         "no_prior": [
             _record("no_prior", seed, mean) for seed, mean in ((1, 0.3), (2, 0.4), (3, 0.5))
         ],  # 0.01
         "clipped": [_record("clipped", 1, 0.0), _record("clipped", 2, 0.4)],
         "cosine": [_record("cosine", 1, 0.4)],
     }
-    deviation, freedom = measures.measure_scatter(of_arm)
+    deviation, freedom = measures.pooled_deviation(arms)
     assert freedom == 3
     assert deviation == pytest.approx(((0.005 + 2 * 0.01) / 3) ** 0.5)
-    assert measures.measure_scatter({"cosine": of_arm["cosine"]}) == (0.0, 0)
+    assert measures.pooled_deviation({"cosine": arms["cosine"]}) == (0.0, 0)
 
 
 @pytest.mark.parametrize(
-    ("area", "dice", "by_chance", "expected"),
+    ("area", "dice", "chance", "expected"),
     [(0.3, 0.2, 0.1, True), (0.3, 0.14, 0.1, False), (0.0, 0.0, 0.0, False), (1.0, 0.2, 0.1, False)],
 )
-def test_alive_is_neither_empty_nor_full_nor_chance_in_the_last_quarter(area, dice, by_chance, expected):
+def test_an_informative_prior_is_neither_degenerate_nor_random_in_the_last_quarter(
+    area, dice, chance, expected
+):
     record = _record("prior_contrast", 1, 0.4)
     for metric, value in (
         ("prior_foreground", area),
         ("prior_dice_foreground", dice),
-        ("prior_dice_by_chance", by_chance),
+        ("prior_dice_by_chance", chance),
     ):
         record["training"][metric]["values"][-5:] = [value] * 5
-    assert measures.is_alive(record) is expected
+    assert measures.has_informative_prior(record) is expected
 
 
-def test_silent_is_the_share_of_the_log_without_an_alignment_loss():
-    record = _record(START, 1, 0.4)
+def test_background_only_is_the_share_of_the_log_without_an_alignment_loss():
+    record = _record(REFERENCE, 1, 0.4)
     record["training"]["alignment_loss"]["values"] = [0.3, 0.0, 0.0, 0.1]
-    assert measures.measure_silence(record) == 0.5
+    assert measures.background_only_share(record) == 0.5
 
 
-def test_conclusions_stand_before_the_tables(results, tmp_path):
+def test_conclusions_precede_the_tables(results, tmp_path):
     (tmp_path / "conclusions.md").write_text("## What follows\n\nNothing.\n")
-    report.write_page(results(_record(START, 1, 0.4)))
+    report.write_page(results(_record(REFERENCE, 1, 0.4)))
     page = (tmp_path / "RESULTS.md").read_text()
     assert page.index("# Does it learn?") < page.index("What follows") < page.index("## phantom")
 
 
-def test_damaged_records_and_those_of_other_settings_are_left_out_and_named(results, tmp_path, capsys):
+def test_damaged_records_and_those_of_other_settings_are_skipped_and_named(results, tmp_path, capsys):
     folder = results(
-        _record(START, 1, 0.4),
+        _record(REFERENCE, 1, 0.4),
         {**_record("no_prior", 1, 0.9), "key": "other"},
-        {**_record("no_mining", 1, 0.9), "profile": "phantom_default"},  # which has no such arm
+        {**_record("no_mining", 1, 0.9), "profile": "phantom_default"},  # has no such arm
     )
     (folder / "phantom" / "angle_only_1.json").write_text("{half")
     report.write_page(folder)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     page = (tmp_path / "RESULTS.md").read_text()
     for name in ("no_prior", "angle_only", "no_mining"):
-        assert f"{name}_1.json: is damaged or was made with other settings" in said
+        assert f"{name}_1.json: damaged or of other settings" in output
         assert f"| `{name}`" not in page
 
 
-def test_a_difference_is_taken_over_shared_seeds_only():
-    start = [_record(START, 1, 0.4)]
+def test_a_difference_uses_shared_seeds_only():
+    reference = [_record(REFERENCE, 1, 0.4)]
     both = [_record("cosine", 1, 0.5), _record("cosine", 2, 0.9)]
-    assert measures.compare_to_start(both, start) == "+0.100 (1)"
-    assert measures.compare_to_start(both[1:], start) == ""
+    assert measures.format_difference(both, reference) == "+0.100 (1)"
+    assert measures.format_difference(both[1:], reference) == ""
 
 
 @pytest.mark.parametrize("summarise", [report.summarise_default, report.summarise_recipes])
-def test_the_readme_has_the_kept_records_tables(summarise):
+def test_the_readme_has_the_tables_of_the_recorded_results(summarise):
     readme = (report.RECORDED.parents[2] / "README.md").read_text(encoding="utf-8")
     assert summarise() in readme
 
 
-def test_the_summary_gives_recipes_and_baselines_with_their_spread(results):
+def test_the_summary_has_recipes_and_baselines_with_their_range(results):
     baselines = {
         name: {"mean": mean, "organs": {}}
         for name, mean in (("untrained", 0.02), ("untrained cosine", 0.2), ("copied support mask", 0.3))
     }
     results(
-        _record(START, 1, 0.4, baselines=baselines),
+        _record(REFERENCE, 1, 0.4, baselines=baselines),
         _record("published", 1, 0.3),
         _record("published", 2, 0.5),
         _record("strong", 1, 0.6),

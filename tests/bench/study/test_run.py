@@ -1,4 +1,4 @@
-"""The study runs what is missing, in processes of their own, and says what failed."""
+"""The study runs missing trials in separate processes and reports failures."""
 
 import json
 import subprocess
@@ -9,137 +9,138 @@ import pytest
 
 import training
 from bench.study import arms, run, trial
-from bench.study.arms import PROFILES, START
-from bench.study.run import all_trials, missing_trials, name_of, read_options, run_trials
-from bench.study.trial import key_of, result_path
+from bench.study.arms import N_SEEDS, PROFILES, REFERENCE
+from bench.study.run import list_trials, missing_trials, parse_arguments, run_trials
+from bench.study.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def _temporary_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "BUILD_DIR", tmp_path / "build")
     monkeypatch.setattr(run, "LOG_DIR", tmp_path / "logs")
 
 
-def test_the_quick_form_is_what_is_run_without_words():
-    assert read_options([]).profiles == ["quick"]
+def test_the_default_is_the_quick_profile():
+    assert parse_arguments([]).profiles == ["quick"]
 
 
-def test_full_stands_for_the_profiles_of_a_cpu():
-    options = read_options(["full", "phantom"])
+def test_full_selects_the_profiles_for_a_cpu():
+    options = parse_arguments(["full", "phantom"])
     assert options.profiles == ["phantom_default", "phantom", "chaost2_choice", "chaost2"]
 
 
 @pytest.mark.parametrize(
     ("words", "jobs"), [([], 6), (["--device", "cuda"], 1), (["--device", "cuda", "--jobs", "2"], 2)]
 )
-def test_a_gpu_has_one_trial_at_a_time(words, jobs, monkeypatch):
+def test_a_gpu_runs_one_trial_at_a_time_by_default(words, jobs, monkeypatch):
     monkeypatch.setattr(run, "usable_cores", lambda: 6)
-    assert read_options(words).jobs == jobs
+    assert parse_arguments(words).jobs == jobs
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["phantoms"], "no such profile"),
+        (["phantoms"], "unknown profile"),
         (["--arms", "none"], "invalid choice"),
         (["--jobs", "0"], "at least 1"),
-        (["chaost2", "--arms", "no_prior"], "--arms no_prior: none is in chaost2"),
+        (["chaost2", "--arms", "no_prior"], "--arms no_prior: not in chaost2"),
     ],
 )
-def test_what_is_not_there_is_refused_with_code_2(words, message, capsys):
+def test_invalid_arguments_are_refused_with_code_2(words, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        read_options(words)
+        parse_arguments(words)
     assert message in capsys.readouterr().err
 
 
-def test_every_arm_comes_with_the_first_seed_before_any_with_the_second():
-    trials = all_trials(read_options(["phantom"]))
-    n_arms = len(trials) // PROFILES["phantom"].n_seeds
+def test_all_arms_run_with_the_first_seed_before_the_second():
+    trials = list_trials(parse_arguments(["phantom"]))
+    n_arms = len(trials) // N_SEEDS
     assert {seed for _, _, seed in trials[:n_arms]} == {1}
     assert len({arm for _, arm, _ in trials[:n_arms]}) == n_arms
 
 
-def _write(results, profile, arm, seed, key):
-    path = result_path(results, profile, arm, seed)
+def _write(results, trial, key):
+    path = trial.record_path(results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"profile": profile, "arm": arm, "seed": seed, "key": key}))
+    path.write_text(json.dumps({**trial._asdict(), "key": key}))
 
 
-def test_trials_that_are_done_with_the_present_settings_are_not_run_again(tmp_path):
-    words = ["phantom", "--arms", START, "no_prior", "--seeds", "2", "--results", str(tmp_path)]
-    options = read_options(words)
-    _write(tmp_path, "phantom", START, 1, key_of("phantom", START, 1))
-    _write(tmp_path, "phantom", START, 2, "of other settings")
-    result_path(tmp_path, "phantom", "no_prior", 1).write_text("{half")
+def test_trials_with_a_record_of_the_current_settings_are_not_repeated(tmp_path):
+    words = ["phantom", "--arms", REFERENCE, "no_prior", "--seeds", "2", "--results", str(tmp_path)]
+    options = parse_arguments(words)
+    finished = Trial("phantom", REFERENCE, 1)
+    _write(tmp_path, finished, finished.key)
+    _write(tmp_path, Trial("phantom", REFERENCE, 2), "key of other settings")
+    Trial("phantom", "no_prior", 1).record_path(tmp_path).write_text("{half")
     assert missing_trials(options) == [
         ("phantom", "no_prior", 1),
-        ("phantom", START, 2),
+        ("phantom", REFERENCE, 2),
         ("phantom", "no_prior", 2),
     ]
 
 
-def test_the_kept_records_do_not_keep_anyone_from_running_the_study():
-    assert read_options(["phantom"]).results != trial.RECORDED
-    assert not missing_trials(read_options(["phantom", "--arms", START, "--results", str(trial.RECORDED)]))
-    options = read_options(["chaost2", "--results", "results"])
-    assert options.results.is_absolute()  # trials run elsewhere
+def test_the_default_results_folder_is_not_that_of_the_recorded_results():
+    assert parse_arguments(["phantom"]).results != trial.RECORDED
+    assert not missing_trials(
+        parse_arguments(["phantom", "--arms", REFERENCE, "--results", str(trial.RECORDED)])
+    )
+    options = parse_arguments(["chaost2", "--results", "results"])
+    assert options.results.is_absolute()  # trials run in another working directory
 
 
-def test_missing_volumes_end_the_study_before_any_trial_with_one_line(tmp_path, monkeypatch, capsys):
+def test_missing_volumes_are_reported_in_one_line_before_any_trial(tmp_path, monkeypatch, capsys):
     words = ["chaost2", "--data-dir", str(tmp_path / "none"), "--results", str(tmp_path / "results")]
     monkeypatch.setattr(run.sys, "argv", ["run", *words])
-    monkeypatch.setattr(run, "run_trials", lambda *_: pytest.fail("a trial was run"))
+    monkeypatch.setattr(run, "run_trials", lambda *_: pytest.fail("a trial ran"))
     assert run.main() == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert str(tmp_path / "none") in line
 
 
-def test_the_folder_of_real_scans_is_not_for_synthetic_ones(tmp_path):
-    options = read_options(["full", "--data-dir", str(tmp_path)])
-    of_phantom, of_chaost2 = (
-        trial.config_of(profile, "strong", 1, options=options) for profile in ("phantom", "chaost2")
-    )
-    assert of_chaost2.layout.data_dir == tmp_path
-    assert of_phantom.layout.data_dir != tmp_path
-    elsewhere = trial.config_of("chaost2", "strong", 1, options=read_options(["full"]))
-    assert elsewhere.path.log_dir != of_chaost2.path.log_dir  # or one would go on with the other's training
+def test_the_folder_of_real_scans_is_not_used_for_synthetic_ones(tmp_path):
+    options = parse_arguments(["full", "--data-dir", str(tmp_path)])
+    synthetic, real = (Trial(profile, "strong", 1).config(options) for profile in ("phantom", "chaost2"))
+    assert real.layout.data_dir == tmp_path
+    assert synthetic.layout.data_dir != tmp_path
+    default_folder = Trial("chaost2", "strong", 1).config(parse_arguments(["full"]))
+    assert default_folder.path.log_dir != real.path.log_dir  # or one would resume the other's training
 
 
-def test_trials_run_in_processes_of_their_own_and_failed_ones_are_returned(monkeypatch):
-    real, seen = subprocess.Popen, []
+def test_trials_run_in_separate_processes_and_failed_ones_are_returned(monkeypatch):
+    popen, started = subprocess.Popen, []
 
     def start(command, **options):
-        seen.append((command[2:], options["env"]["OMP_NUM_THREADS"]))
+        started.append((command[2:], options["env"]["OMP_NUM_THREADS"]))
         fails = "no_prior" in command
-        return real([sys.executable, "-c", f"print('hello'); raise SystemExit({int(fails)})"], **options)
+        return popen([sys.executable, "-c", f"print('hello'); raise SystemExit({int(fails)})"], **options)
 
     monkeypatch.setattr(run.subprocess, "Popen", start)
     monkeypatch.setattr(run, "usable_cores", lambda: 6)
-    options = read_options(["phantom", "--jobs", "2", "--data-dir", "/scans", "--results", "/results"])
-    trials = [("phantom", START, 1), ("phantom", "no_prior", 1), ("phantom", "cosine", 1)]
+    options = parse_arguments(["phantom", "--jobs", "2", "--data-dir", "/scans", "--results", "/results"])
+    trials = [Trial("phantom", arm, 1) for arm in (REFERENCE, "no_prior", "cosine")]
     assert run_trials(trials, options) == [("phantom", "no_prior", 1)]
-    words = ["bench.study.trial", "phantom", START, "1", "--device", "cpu", "--data-dir", "/scans"]
+    words = ["bench.study.trial", "phantom", REFERENCE, "1", "--device", "cpu", "--data-dir", "/scans"]
     words += ["--results", "/results"]
-    assert (words, "3") in seen
+    assert (words, "3") in started
     assert run.log_path(trials[0]).read_text() == "hello\n"
-    assert name_of(trials[1]) == "phantom no_prior 1"
+    assert str(trials[1]) == "phantom no_prior 1"
 
 
 @pytest.fixture(name="tiny_quick")
 def _tiny_quick(monkeypatch, phantom_dir):
     tiny = PROFILES["quick"].values | {
         "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 8},
-        "precision": "fp32",  # processors without bfloat16 units are fifty times slower in it
+        "precision": "fp32",  # bfloat16 is fifty times slower on processors without support
         "phantom": {"n_scans": 10, "image_size_px": 48},
         "path": {"PHANTOM": {"data_dir": str(phantom_dir)}},
         "checkpoint_minutes": 0,
         "n_sv": 60,
     }
     monkeypatch.setitem(PROFILES, "quick", replace(PROFILES["quick"], n_episodes=4, values=tiny))
-    monkeypatch.setattr(arms, "N_MARKS", 2)  # scoring takes most of the time
+    monkeypatch.setattr(arms, "N_CURVE_POINTS", 2)  # scoring takes most of the time
 
 
 def _check_record(record):
@@ -153,47 +154,47 @@ def _check_record(record):
 
 
 @pytest.mark.usefixtures("tiny_quick")
-@pytest.mark.parametrize("stopped", ["in training", "in scoring", "between"])
-def test_a_trial_that_is_stopped_goes_on_and_leaves_the_record_of_an_unbroken_one(
-    stopped, tmp_path, monkeypatch
+@pytest.mark.parametrize("interrupted", ["in training", "in scoring", "between"])
+def test_an_interrupted_trial_resumes_with_the_record_of_an_uninterrupted_one(
+    interrupted, tmp_path, monkeypatch
 ):
-    def run_into(folder):
-        options = read_options(["quick", "--results", str(tmp_path / folder)])
-        return trial.read_record(trial.run_trial("quick", "angle_only", 1, options=options))
+    def run_trial(folder):
+        options = parse_arguments(["quick", "--results", str(tmp_path / folder)])
+        return trial.read_record(trial.run_trial(Trial("quick", "angle_only", 1), options))
 
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    def interrupt_third(config, model, state, batch, **places):
+    def interrupt_third(config, model, state, batch, **options):
         if state.step == 2:
             raise KeyboardInterrupt
-        take_step(config, model, state, batch, **places)
+        take_step(config, model, state, batch, **options)
 
     take_step, steps = training.take_step, []
-    if stopped != "in training":  # then there is no new snapshot to be scored
+    if interrupted != "in training":  # scoring is not tested again
         monkeypatch.setattr(trial, "_score", lambda *_args, **_options: {"curve": {}})
-    unbroken = run_into("unbroken")
+    uninterrupted = run_trial("uninterrupted")
     assert not list((tmp_path / "build" / "trainings").iterdir())
-    if stopped == "in training":
-        _check_record(unbroken)
+    if interrupted == "in training":
+        _check_record(uninterrupted)
     with monkeypatch.context() as patched:
-        if stopped == "in training":
+        if interrupted == "in training":
             patched.setattr(training, "take_step", interrupt_third)
         else:
             patched.setattr(trial, "_score", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run_into("broken")
+            run_trial("interrupted")
     [work_dir] = (tmp_path / "build" / "trainings").iterdir()
-    if stopped == "between":
+    if interrupted == "between":
         next(work_dir.rglob("trained.json")).unlink()
 
-    def count(config, model, state, batch, **places):
+    def count(config, model, state, batch, **options):
         steps.append(state.step + 1)
-        take_step(config, model, state, batch, **places)
+        take_step(config, model, state, batch, **options)
 
     monkeypatch.setattr(training, "take_step", count)
-    again = run_into("broken")
-    assert steps == {"in training": [3, 4], "in scoring": [], "between": [1, 2, 3, 4]}[stopped]
+    resumed = run_trial("interrupted")
+    assert steps == {"in training": [3, 4], "in scoring": [], "between": [1, 2, 3, 4]}[interrupted]
     times = {"train_seconds": None}
-    assert again | times == unbroken | times
+    assert resumed | times == uninterrupted | times
     assert not work_dir.exists()

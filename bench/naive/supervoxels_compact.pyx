@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The textbook's two scans over a sorted edge list: what the fast supervoxels are timed against."""
+"""Both passes over a sorted edge list, with 32-bit indices and weights."""
 
 import numpy as np
 
@@ -11,22 +11,22 @@ cdef int find(int[::1] parent, int voxel) noexcept nogil:
     return voxel
 
 
-def join_edges(const int[::1] first, const int[::1] second, const float[::1] weight, *, double k, int min_size):
-    """Return each voxel's root after both scans; edges come in increasing weight, the voxels' number is n."""
+def merge_edges(const int[::1] first, const int[::1] second, const float[::1] weight, *, double k, int min_size):
+    """Return each voxel's root after both passes over edges of increasing weight."""
     n_voxels = max(np.asarray(first).max(), np.asarray(second).max()) + 1
     cdef int[::1] parent = np.arange(n_voxels, dtype=np.int32)
     cdef int[::1] size = np.ones(n_voxels, dtype=np.int32)
     cdef float[::1] highest = np.zeros(n_voxels, dtype=np.float32)
     cdef Py_ssize_t edge
-    cdef int a, b, scan
+    cdef int a, b, merge_pass
     with nogil:
-        for scan in range(2):
+        for merge_pass in range(2):
             for edge in range(weight.shape[0]):
                 a = find(parent, first[edge])
                 b = find(parent, second[edge])
                 if a == b:
                     continue
-                if scan == 0:
+                if merge_pass == 0:
                     if not (weight[edge] < highest[a] + k / size[a] and weight[edge] < highest[b] + k / size[b]):
                         continue
                 elif size[a] >= min_size and size[b] >= min_size:

@@ -1,0 +1,82 @@
+"""Variants, tables and summary rows that the network's benchmarks share."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench import formatting
+from bench.measuring import Measurement
+from bench.sections import Headline, Table
+
+STEP, SLICE, VOLUME = (f"bench.cases.network:time_{name}" for name in ("training", "evaluation", "volume"))
+
+
+def network_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of all measured functions: the device, and a small network if quick."""
+    small = {"size_px": 64, "encoder": "resnet18", "feature_width": 64}
+    return {"device": options.device, **(small if options.quick else {})}
+
+
+def describe_network(options: argparse.Namespace) -> str:
+    """Return the network's size for an introduction."""
+    return "a small network (quick run)" if options.quick else "ResNet-101, 256 x 256, width 512"
+
+
+def list_precisions(device: str) -> tuple[str, ...]:
+    """List the number formats to compare; TF32 exists on CUDA only."""
+    return ("fp32", "tf32", "bf16") if device.startswith("cuda") else ("fp32", "bf16")
+
+
+def comparison_table(
+    caption: str,
+    unit: str,
+    measured: Mapping[str, Measurement],
+    *,
+    details: Mapping[str, Callable[[Measurement], str]] | None = None,
+) -> Table:
+    """Compare variants with the naive implementation.
+
+    Args:
+        caption: of the table.
+        unit: what is timed, the header of the time column.
+        measured: `"<precision> <variant>"` -> its measurement.
+        details: header -> cell of further columns, after the time.
+    """
+    details = details or {}
+    rows = []
+    for name, measurement in measured.items():
+        precision, variant = name.split(" ", 1)
+        naive = measured.get(f"{precision} naive", measured["fp32 naive"])
+        rows.append(
+            [
+                precision,
+                variant,
+                formatting.times(measurement),
+                *(cell(measurement) for cell in details.values()),
+                formatting.memory(measurement),
+                formatting.time_ratio(naive, measurement),
+                formatting.time_ratio(measured["fp32 naive"], measurement),
+                formatting.memory_ratio(naive, measurement),
+            ]
+        )
+    columns = ["format", "variant", unit, *details, "peak memory"]
+    columns += ["time, naive / variant", "time, naive fp32 / variant", "memory, naive / variant"]
+    return Table(caption, columns, rows)
+
+
+def headline_rows(
+    name: str, measured: Mapping[str, Measurement], targets: Mapping[str, str]
+) -> list[Headline]:
+    """Compare the fast variant of each precision with the naive fp32 implementation."""
+    naive = measured["fp32 naive"]
+    rows = []
+    for precision, target in targets.items():
+        fast = measured[f"{precision} fast"]
+        ratio = formatting.time_ratio(naive, fast)
+        if precision != "fp32":
+            ratio += f" (naive {precision}: {formatting.time_ratio(measured[f'{precision} naive'], fast)})"
+        times = formatting.times(fast), formatting.times(naive)
+        rows.append(
+            Headline(f"{name}, {precision}", *times, ratio, formatting.memory_ratio(naive, fast), target)
+        )
+    return rows
