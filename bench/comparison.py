@@ -13,7 +13,7 @@ STEP, SLICE, VOLUME = (f"bench.cases.network:time_{name}" for name in ("training
 
 def network_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of all measured functions: the device, and a small network if quick."""
-    small = {"size_px": 64, "encoder": "resnet18", "feature_width": 64}
+    small = {"size_px": 64, "model": {"encoder": "resnet18", "feature_width": 64}}
     return {"device": options.device, **(small if options.quick else {})}
 
 
@@ -34,31 +34,20 @@ def comparison_table(
     *,
     details: Mapping[str, Callable[[Measurement], str]] | None = None,
 ) -> Table:
-    """Compare variants with the naive implementation.
+    """Compare `"<precision> <variant>"` with the naive variants.
 
-    Args:
-        caption: of the table.
-        unit: what is timed, the header of the time column.
-        measured: `"<precision> <variant>"` -> its measurement.
-        details: header -> cell of further columns, after the time.
+    `details` are headers and cells of further columns, after the time.
     """
     details = details or {}
     rows = []
     for name, measurement in measured.items():
         precision, variant = name.split(" ", 1)
-        naive = measured.get(f"{precision} naive", measured["fp32 naive"])
-        rows.append(
-            [
-                precision,
-                variant,
-                formatting.times(measurement),
-                *(cell(measurement) for cell in details.values()),
-                formatting.memory(measurement),
-                formatting.time_ratio(naive, measurement),
-                formatting.time_ratio(measured["fp32 naive"], measurement),
-                formatting.memory_ratio(naive, measurement),
-            ]
-        )
+        naive_fp32 = measured["fp32 naive"]
+        naive = measured.get(f"{precision} naive", naive_fp32)
+        cells = [formatting.times(measurement), *(cell(measurement) for cell in details.values())]
+        cells += [formatting.memory(measurement)]
+        cells += [formatting.time_ratio(reference, measurement) for reference in (naive, naive_fp32)]
+        rows.append([precision, variant, *cells, formatting.memory_ratio(naive, measurement)])
     columns = ["format", "variant", unit, *details, "peak memory"]
     columns += ["time, naive / variant", "time, naive fp32 / variant", "memory, naive / variant"]
     return Table(caption, columns, rows)
@@ -75,8 +64,6 @@ def headline_rows(
         ratio = formatting.time_ratio(naive, fast)
         if precision != "fp32":
             ratio += f" (naive {precision}: {formatting.time_ratio(measured[f'{precision} naive'], fast)})"
-        times = formatting.times(fast), formatting.times(naive)
-        rows.append(
-            Headline(f"{name}, {precision}", *times, ratio, formatting.memory_ratio(naive, fast), target)
-        )
+        cells = formatting.times(fast), formatting.times(naive), ratio, formatting.memory_ratio(naive, fast)
+        rows.append(Headline(f"{name}, {precision}", *cells, target))
     return rows

@@ -45,7 +45,7 @@ def main() -> None:
         "evaluation_size": (sizes_of_slices, "slice height and width in px", "segmented slice in s"),
         "batch": ({"ours": measure(STEP, "batch_size", COUNTS)}, "episodes per step", "training step in s"),
         "shots": (
-            {"ours": measure(STEP, "n_shots", SHOTS)},
+            {"ours": measure(STEP, "n_shot", SHOTS)},
             "support slices per episode",
             "training step in s",
         ),

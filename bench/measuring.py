@@ -53,8 +53,8 @@ def measure_in_process(
     """Call a function in a new Python process, so that its peak memory is its own.
 
     Args:
-        target: `"bench.module:function"`. The function includes its own set-up and returns a dictionary of
-            JSON values with `seconds`, a list, and optionally `peak_mb` in place of the process's peak.
+        target: `"bench.module:function"`, which includes its set-up and returns a dictionary of JSON values
+            with `seconds`, a list, and optionally `peak_mb` in place of the process's peak.
         rounds: number of processes; their results are pooled as in `measure_alternately`.
         environment: additional environment variables.
         arguments: of the function; JSON values.
@@ -74,13 +74,8 @@ def measure_alternately(
 ) -> dict[str, Measurement]:
     """Measure several variants in turn, so that slow phases of the machine affect all of them.
 
-    Args:
-        variants: name -> (target, arguments), see `measure_in_process`.
-        rounds: number of processes of each variant.
-        environment: additional environment variables.
-
-    Returns:
-        name -> all runs of all rounds, the highest peak, and the last round's `extra`.
+    `variants` maps names to targets and arguments, see `measure_in_process`. The results have all runs of all
+    rounds, the highest peak, and the last round's `extra`.
     """
     measured = {name: [] for name in variants}
     for _ in range(rounds):

@@ -54,14 +54,10 @@ def _step_table(measured: dict[str, Batches]) -> Table:
     rows = []
     for name, batches in measured.items():
         plain = measured[name.split(",")[0]]
-        rows.append(
-            [
-                name,
-                *(f"{formatting.times(batches[n])}, {formatting.memory(batches[n])}" for n in (1, 2)),
-                f"{batches[2].median / plain[2].median:.2f}x",
-                f"{_tensors_mb(batches[2]) / _tensors_mb(plain[2]):.2f}x",
-            ]
-        )
+        cells = [f"{formatting.times(batches[n])}, {formatting.memory(batches[n])}" for n in (1, 2)]
+        for measure in (lambda m: m.median, _tensors_mb):
+            cells.append(f"{measure(batches[2]) / measure(plain[2]):.2f}x")
+        rows.append([name, *cells])
     columns = ["setting", "batch 1", "batch 2", "relative time, batch 2", "relative memory, batch 2"]
     caption = "Time and peak memory of a step; relative memory excludes Python's imports"
     return Table(caption, columns, rows)

@@ -23,7 +23,7 @@ def plot_lines(
         series: label in the legend -> (x, y).
         labels: of the x and the y axis, with units.
         caption: of the returned plot.
-        log_scale: both axes logarithmic, so that proportional growth has slope 1.
+        log_scale: use logarithmic axes, on which proportional growth has slope 1.
         quick: save in the folder of quick runs.
     """
     from matplotlib.figure import Figure  # late: only plots need it

@@ -42,14 +42,7 @@ def main() -> None:
 
 
 def read_sections(results_dir: Path) -> list[tuple[str, Section]]:
-    """Read all sections with their devices, in the page's order.
-
-    Args:
-        results_dir: holds `<device>/<name>.json`.
-
-    Raises:
-        UserError: a file is not a section.
-    """
+    """Read all `<device>/<name>.json` in the page's order; raises `UserError` for an invalid file."""
     paths = sorted(results_dir.glob("*/*.json"), key=_sort_key)
     return [(path.parent.name, _read_section(path)) for path in paths]
 

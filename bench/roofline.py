@@ -28,14 +28,7 @@ def roofline_table(
     *,
     unit: str,
 ) -> Table:
-    """Compare the fast variants with their lower bound.
-
-    Args:
-        measured: `"<precision> fast"` -> its times.
-        counted: precision -> a run with the number of operations in `extra["flop"]`; one row each.
-        rates: precision -> FLOP/s.
-        unit: what is timed, a column header.
-    """
+    """Compare `"<precision> fast"` with the operations counted in it at `rates` in FLOP/s."""
     rows = []
     for precision, count in counted.items():
         flop, rate = count.extra["flop"], rates[precision]
@@ -47,16 +40,9 @@ def roofline_table(
 
 
 def matrix_rate(dtype: str, device: str = "cpu", *, n: int = 4096, repeats: int = 5) -> float:
-    """Measure the rate of a product of two n x n matrices.
+    """Return the highest rate, in FLOP/s, of products of two n x n matrices.
 
-    Args:
-        dtype: name of a torch dtype; PyTorch's settings decide whether `"float32"` uses TF32.
-        device: a torch device.
-        n: matrix size.
-        repeats: number of products, of which the fastest counts.
-
-    Returns:
-        FLOP/s; a multiply-add is two operations.
+    A multiply-add is two operations. PyTorch's settings decide whether `"float32"` uses TF32.
     """
     import torch
 

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# Run benchmarks and write bench/RESULTS.md. `bash bench/run.sh --help` says how.
+# Run benchmarks and write bench/RESULTS.md; see `bash bench/run.sh --help`.
 set -euo pipefail
 
 usage() {
     cat <<'USAGE'
 usage: bash bench/run.sh [name ...] [--quick] [--device cpu|cuda|mps]
 
-Runs the named benchmarks, all by default, and writes bench/RESULTS.md from all results so far. Each leaves
-bench/results/<device>/<name>.json when it is finished: after an interruption, name those that are left.
---quick takes less than a minute for each and writes to build/bench instead, where it replaces no record.
+Runs the named benchmarks, by default all, and writes bench/RESULTS.md from all results so far. Each finished
+benchmark writes bench/results/<device>/<name>.json; after an interruption, name the remaining ones.
+--quick takes under a minute each and writes to build/bench instead, so that recorded results are kept.
 
   bash bench/run.sh                          all, on the CPU
   bash bench/run.sh supervoxels episodes
   bash bench/run.sh --quick
-  bash bench/run.sh --device cuda            all that use a device
+  bash bench/run.sh --device cuda            all that support a device
 USAGE
 }
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-# These use no device, whatever is asked for.
+# These run on the CPU only, whatever --device says.
 cpu_only=' supervoxels episodes startup '
 
 all=()
 for file in "$here"/*.py; do
-    # The others are what they share.
+    # The other modules are shared code.
     if grep -q '^    write_section(' "$file"; then
         all+=("$(basename -- "$file" .py)")
     fi
@@ -72,7 +72,7 @@ fi
 source "$here/../script/environment.sh"
 prepare_environment
 
-# What is finished is kept and reported, also when a later one fails or is interrupted.
+# Report the finished benchmarks, even if a later one fails or is interrupted.
 trap '"$python" -m bench.report "${quick[@]}"; exit 130' INT TERM
 failed=()
 for name in "${names[@]}"; do

@@ -43,19 +43,13 @@ def main() -> None:
     scan_counts, slice_counts = ((5, 20), (20, 60)) if quick else ((5, 20, 80), (20, 40, 80, 120))
     rounds = 1 if quick else 3
     commands, stages = measure_start(scan_counts, rounds=rounds)
-    command_rows = [[name, formatting.times(measurement)] for name, measurement in commands.items()]
-    command_caption = "Commands, from start to end or to the first step:"
     section = Section(
         title="Start-up and growth with the data",
         intro=(
             "The start of a training up to its first step, and its dependence on the number of scans "
             f"({N_SLICES} x 256 x 256, with supervoxels) and of slices. Files are in the page cache."
         ),
-        tables=[
-            Table(command_caption, ["command", "time"], command_rows),
-            import_table(),
-            stage_table(stages),
-        ],
+        tables=[command_table(commands), import_table(), stage_table(stages)],
         plots=[
             start_plot(commands, stages, quick=quick),
             episode_plot("scans", {n: (n, N_SLICES) for n in scan_counts}, rounds=rounds, quick=quick),
@@ -136,6 +130,12 @@ def time_stages(data_dir: str, n_scans: int) -> dict[str, object]:
     }
 
 
+def command_table(commands: dict[str, Measurement]) -> Table:
+    """Tabulate the commands' times."""
+    rows = [[name, formatting.times(measurement)] for name, measurement in commands.items()]
+    return Table("Commands, from start to end or to the first step:", ["command", "time"], rows)
+
+
 def import_table() -> Table:
     """Measure the import time of each package for `training.py print_config`."""
     command = [sys.executable, "-X", "importtime", *PRINT_CONFIG]
@@ -203,13 +203,9 @@ def start_plot(commands: dict[str, Measurement], stages: dict[int, Measurement],
 
 
 def episode_plot(what: str, sizes: dict[int, tuple[int, int]], *, rounds: int, quick: bool) -> Plot:
-    """Measure and plot the time of an episode.
+    """Measure and plot the time of an episode against the number of scans or slices.
 
-    Args:
-        what: is varied, "scans" or "slices".
-        sizes: its count -> numbers of scans and of slices.
-        rounds: number of processes per size.
-        quick: save in the folder of quick runs.
+    `sizes` maps that number to those of scans and of slices.
     """
     medians = []
     for n_scans, n_slices in sizes.values():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import formatting
+from bench.formatting import duration, memory, memory_ratio, time_ratio, times
 from bench.measuring import (
     ONE_THREAD,
     ROOT,
@@ -50,13 +50,7 @@ def main() -> None:
     measured = measure_variants(options, extensions_dir=build_extensions())
     ours, compact, textbook = (measured[name] for name in NAMES)
     rows = [
-        [
-            NAMES[name],
-            formatting.times(m),
-            formatting.memory(m),
-            formatting.time_ratio(m, ours),
-            formatting.memory_ratio(m, ours),
-        ]
+        [NAMES[name], times(m), memory(m), time_ratio(m, ours), memory_ratio(m, ours)]
         for name, m in measured.items()
     ]
     tables = [Table("One scan:", ["", "time", "peak memory", "time / ours", "memory / ours"], rows)]
@@ -137,7 +131,7 @@ def dataset_table(options: argparse.Namespace) -> Table:
         m = measure_in_process(
             "bench.supervoxels:time_dataset", rounds=rounds, environment=ONE_THREAD, n_workers=n, **arguments
         )
-        rows.append([str(n), str(m.extra["n_scans"]), formatting.times(m), formatting.memory(m)])
+        rows.append([str(n), str(m.extra["n_scans"]), times(m), memory(m)])
     caption = "The whole command, `python -m data.supervoxels`, with start-up, reading, checking and writing:"
     return Table(caption, ["workers", "scans", "time per scan", "peak memory of the largest process"], rows)
 
@@ -153,8 +147,8 @@ def growth_plot(*, quick: bool) -> Plot:
         seconds.append(measured.median)
     per_voxel_ns = [1e9 * time / (n * 256 * 256) for time, n in zip(seconds, counts, strict=True)]
     caption = (
-        f"Supervoxels against the number of slices of 256 x 256: {formatting.duration(seconds[0])} for "
-        f"{counts[0]}, {formatting.duration(seconds[-1])} for {counts[-1]}; "
+        f"Supervoxels against the number of slices of 256 x 256: {duration(seconds[0])} for "
+        f"{counts[0]}, {duration(seconds[-1])} for {counts[-1]}; "
         f"{per_voxel_ns[0]:.0f} and {per_voxel_ns[-1]:.0f} ns per voxel."
     )
     return plot_lines(
@@ -168,10 +162,8 @@ def growth_plot(*, quick: bool) -> Plot:
 
 def headline(name: str, ours: Measurement, naive: Measurement, target: str) -> Headline:
     """Compare time and memory in a row of the summary."""
-    cells = [f"{formatting.times(m)}, {formatting.memory(m)}" for m in (ours, naive)]
-    return Headline(
-        name, *cells, formatting.time_ratio(naive, ours), formatting.memory_ratio(naive, ours), target
-    )
+    cells = [f"{times(m)}, {memory(m)}" for m in (ours, naive)]
+    return Headline(name, *cells, time_ratio(naive, ours), memory_ratio(naive, ours), target)
 
 
 def build_extensions() -> str:

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,61 +28,53 @@ WARM_UP_PX = 64
 QUERY_SEED, SUPPORT_SEED = 1, 2
 
 
-@dataclass(frozen=True, kw_only=True)
 class Case:
     """Network, input size and device of a measurement.
 
-    Attributes:
-        variant: `fast`, or `naive` for the naive counterpart (one episode of one shot).
+    Args:
+        size_px: height and width of the slices.
+        device: a torch device.
+        variant: `fast`, or `naive` for the naive network (one episode of one shot).
+        changes: nested configuration values other than the defaults.
     """
 
-    size_px: int = 256
-    batch_size: int = 1
-    n_shots: int = 1
-    precision: str = "fp32"
-    compile: bool = False
-    activation_checkpointing: bool = False
-    channels_last: bool = True
-    encoder: str = "resnet101"
-    feature_width: int = 512
-    device: str = "cpu"
-    variant: str = "fast"
+    def __init__(
+        self, *, size_px: int = 256, device: str = "cpu", variant: str = "fast", **changes: Any
+    ) -> None:
+        values = merge_values(dataset_defaults("CHAOST2"), {"model": {"encoder_weights": None}})
+        naive = {"channels_last": False} if variant == "naive" else {}
+        self.config = parse_config(merge_values(values, {**changes, **naive}))
+        self.size_px, self.device, self.variant = size_px, torch.device(device), variant
+        choose_kernels(deterministic=False, precision=self.config.precision)
+        self.network = make_network(self.config)
 
-    def make_network(self) -> tuple[Config, FewShotSeg]:
-        """Set the kernels up for the number format; returns the configuration and network."""
-        choose_kernels(deterministic=False, precision=self.precision)
-        network = {"encoder": self.encoder, "feature_width": self.feature_width, "encoder_weights": None}
-        keys = ("batch_size", "precision", "compile", "activation_checkpointing")
-        changes = {
-            **{name: getattr(self, name) for name in keys},
-            "n_shot": self.n_shots,
-            "channels_last": self.channels_last and self.variant == "fast",
-            "model": network,
-        }
-        config = parse_config(merge_values(dataset_defaults("CHAOST2"), changes))
-        return config, make_network(config)
-
-    def make_batch(self, size_px: int | None = None) -> dict[str, Tensor]:
+    def make_batch(self, size_px: int) -> dict[str, Tensor]:
         """Make episodes of noise with an ellipse that covers 5 percent of the slice."""
-        size_px = size_px or self.size_px
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, size_px)] * 2, indexing="ij")
         mask = ((y / 0.22) ** 2 + (x / 0.29) ** 2 < 1).float()
-        shape = (self.batch_size, self.n_shots, 1, size_px, size_px)
-        batch = {"episode_index": torch.arange(self.batch_size)}
-        for name, seed, n_slices in (("support", SUPPORT_SEED, self.n_shots), ("query", QUERY_SEED, 1)):
+        n_episodes, n_shots = self.config.batch_size, self.config.n_shot
+        shape = (n_episodes, n_shots, 1, size_px, size_px)
+        batch = {"episode_index": torch.arange(n_episodes)}
+        for name, seed, n_slices in (("support", SUPPORT_SEED, n_shots), ("query", QUERY_SEED, 1)):
             noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))[:, :n_slices]
             batch[f"{name}_images"] = noise + 2 * mask
-            batch[f"{name}_masks"] = mask.expand(self.batch_size, n_slices, -1, -1).contiguous()
+            batch[f"{name}_masks"] = mask.expand(n_episodes, n_slices, -1, -1).contiguous()
         return batch
+
+    def prepare_evaluation(self) -> tuple[FewShotSeg, Tensor, Tensor, Tensor]:
+        """Return the network, support `(1, 1, H, W)`, its mask `(H, W)` and query `(1, 1, H, W)`."""
+        batch = self.make_batch(self.size_px)
+        tensors = batch["support_images"][0], batch["support_masks"][0, 0], batch["query_images"][0]
+        return self.network.to(self.device).eval(), *(tensor.to(self.device) for tensor in tensors)
 
     @property
     def synchronize(self) -> Callable[[], object] | None:
         """Function that waits for the device; None on a CPU."""
-        return torch.cuda.synchronize if self.device.startswith("cuda") else None
+        return torch.cuda.synchronize if self.device.type == "cuda" else None
 
     def device_memory(self) -> dict[str, Any]:
         """Return the peak on a CUDA device as a part of the result; empty on other devices."""
-        if not self.device.startswith("cuda"):
+        if self.device.type != "cuda":
             return {}
         return {"peak_mb": torch.cuda.max_memory_allocated(self.device) / MB, "on_device": True}
 
@@ -93,36 +84,27 @@ def time_training(
 ) -> dict[str, Any]:
     """Time training steps: forward in both directions, backward, optimiser.
 
-    Args:
-        repeats: timed steps, after a warm-up step on small slices.
-        time_parts: also time the parts of one more step.
-        count_flop: also count the operations of one more step.
-        options: fields of `Case`.
-
-    Returns:
-        `seconds`, `peak_mb` on CUDA, `losses`, and, if requested, `parts` in seconds and `flop`.
+    A warm-up step on small slices precedes them. One more step each gives `parts`, in seconds, and `flop` if
+    requested. `options` are those of `Case`.
     """
     case = Case(**options)
-    device = torch.device(case.device)
-    config, network = case.make_network()
-    model = place_network(config, network.train(), device=device, ranks=SINGLE_RANK)
+    config, network, device = case.config, case.network.train(), case.device
+    model = place_network(config, network, device=device, ranks=SINGLE_RANK)
     optimizer = make_optimizer(config.optim, network.parameters(), device=device)
     compute_loss = _fast_loss if case.variant == "fast" else _naive_loss
 
-    def step(size_px: int = case.size_px, profiler: Profiler | None = None) -> float:
+    def step(size_px: int = case.size_px, profiler: Profiler | None = None) -> None:
         loss = compute_loss(model, case.make_batch(size_px), config, device)
         with profiler.part("backward") if profiler else contextlib.nullcontext():
             loss.backward()
         with profiler.part("optimiser") if profiler else contextlib.nullcontext():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
 
-    step(case.size_px if case.compile or device.type == "cuda" else WARM_UP_PX)
+    step(case.size_px if config.compile or device.type == "cuda" else WARM_UP_PX)
     gc.collect()
-    losses: list[Tensor] = []
-    seconds = time_calls(lambda: losses.append(step()), repeats, warm_up=0, synchronize=case.synchronize)
-    result = {"seconds": seconds, "losses": [float(loss) for loss in losses], **case.device_memory()}
+    seconds = time_calls(step, repeats, warm_up=0, synchronize=case.synchronize)
+    result: dict[str, Any] = {"seconds": seconds, **case.device_memory()}
     if count_flop:
         with FlopCounter() as counter:
             step()
@@ -146,11 +128,11 @@ def time_evaluation(
     it again for each slice.
     """
     case = Case(**options)
-    network, support, mask, query = _prepare_evaluation(case)
+    network, support, mask, query = case.prepare_evaluation()
     queries = query.expand(n_slices, -1, -1, -1)
     result: dict[str, Any] = {}
     if case.variant == "fast":
-        segmenter = NetworkSegmenter(network, precision=case.precision)
+        segmenter = NetworkSegmenter(network, precision=case.config.precision)
         segmenter.encode([queries[:1]])
         started = time.perf_counter()
         state = segmenter.prepare(segmenter.encode([support]), mask)
@@ -165,7 +147,7 @@ def time_evaluation(
 
         @torch.inference_mode()
         def run() -> list[Tensor]:
-            with mixed_precision(queries.device, case.precision):
+            with mixed_precision(queries.device, case.config.precision):
                 return [naive.predict(support, mask[None], query[None]).cpu() for query in queries]
 
     seconds = time_calls(run, repeats, synchronize=case.synchronize)
@@ -186,8 +168,8 @@ def time_volume(
     previous one.
     """
     case = Case(**options)
-    network, support, mask, query = _prepare_evaluation(case)
-    segmenter = NetworkSegmenter(network, precision=case.precision)
+    network, support, mask, query = case.prepare_evaluation()
+    segmenter = NetworkSegmenter(network, precision=case.config.precision)
     starts = [organ * slices_per_organ // 2 for organ in range(n_organs)]
     images = query.cpu().expand(starts[-1] + slices_per_organ, -1, -1, -1)
     segmenter.encode([query])
@@ -221,14 +203,6 @@ def time_volume(
 
     seconds = time_calls(run, repeats, warm_up=0, synchronize=case.synchronize)
     return {"seconds": seconds, "n_slices": n_organs * slices_per_organ, **case.device_memory()}
-
-
-def _prepare_evaluation(case: Case) -> tuple[FewShotSeg, Tensor, Tensor, Tensor]:
-    """Return the network, support `(1, 1, H, W)`, its mask `(H, W)` and query `(1, 1, H, W)`."""
-    _, network = case.make_network()
-    batch = case.make_batch()
-    tensors = batch["support_images"][0], batch["support_masks"][0, 0], batch["query_images"][0]
-    return network.to(case.device).eval(), *(tensor.to(case.device) for tensor in tensors)
 
 
 def _fast_loss(model: nn.Module, batch: dict[str, Tensor], config: Config, device: torch.device) -> Tensor:

@@ -15,14 +15,10 @@ VARIANTS = {"ours": segment_supervoxels, "compact": segment_compact, "textbook":
 def time_variant(
     variant: str, scan: str, min_size_vox: int, *, repeats: int, extensions_dir: str
 ) -> dict[str, object]:
-    """Time one implementation.
+    """Time one of `VARIANTS`.
 
-    Args:
-        variant: one of `VARIANTS`.
-        scan: file with `volume`, float32 `(Z, H, W)` in 0..255, and `spacing_mm`.
-        min_size_vox: minimum segment size.
-        repeats: number of timed calls.
-        extensions_dir: folder of the compiled naive implementations.
+    `scan` is a file with `volume`, float32 `(Z, H, W)` in 0..255, and `spacing_mm`; `extensions_dir` is the
+    folder of the compiled naive implementations.
     """
     sys.path.insert(0, extensions_dir)
     with np.load(scan) as arrays:

@@ -20,19 +20,12 @@ REFERENCE = "start"  # the key of its records
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting to compare with the reference.
+    """One setting to compare with the reference: nested configuration values, or a recipe."""
 
-    Attributes:
-        group: ABLATION, PRIOR, RECIPE or WHOLE.
-        meaning: description of the change.
-        changes: nested configuration values.
-        recipe: whose defaults apply; recipes other than `published` keep their own learning rate.
-    """
-
-    group: str
+    group: str  # ABLATION, PRIOR, RECIPE or WHOLE
     meaning: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    recipe: str = "published"
+    recipe: str = "published"  # others keep their own learning rate
 
 
 @dataclass(frozen=True)
@@ -40,15 +33,11 @@ class Profile:
     """Dataset, network and length of training on which arms are compared.
 
     Attributes:
-        meaning: description.
-        dataset: of the configuration.
-        eval_fold: the fold held out of training and scored.
         n_episodes: per training; arms with larger batches take fewer steps.
         values: nested configuration values.
         arms: names of the arms; None: all.
         more_sv: sizes of the additional supervoxels of the arm that mixes them.
-        for_selection: whether settings, test-time settings among them, may be selected by its scores; other
-            folds are scored once.
+        for_selection: whether settings may be selected by its scores; other folds are scored once.
     """
 
     meaning: str

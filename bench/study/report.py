@@ -97,11 +97,10 @@ def describe_profile(records: Sequence[Record]) -> str:
     """Return the section of a profile's records."""
     name = records[0]["profile"]
     profile, arms = PROFILES[name], group_by_arm(records)
-    counts = sorted({len(group) for group in arms.values()})
-    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    length = (
-        f"{profile.n_episodes} episodes per training, {seeds} {'seed' if seeds == '1' else 'seeds'} per arm"
-    )
+    counts = [len(group) for group in arms.values()]
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    seeds += " seed" if max(counts) == 1 else " seeds"
+    length = f"{profile.n_episodes} episodes per training, {seeds} per arm"
     parts = [f"## {name}\n\n{profile.meaning}; {length}.{_describe_scatter(arms)}\n"]
     header = ["arm", "setting", *_organs(records), "mean", "all slices", "every support"]
     header += ["vs. start", "background only", "time"]

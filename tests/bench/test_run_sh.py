@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def clone(tmp_path):
-    """A repository of three stand-in benchmarks, whose environment is this Python."""
+    """Make a repository of three fake benchmarks that run with this Python."""
     for folder in ("bench", "script"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "bench" / "run.sh", tmp_path / "bench")
@@ -42,11 +42,11 @@ def run(clone, *arguments):
 
     command = ["bash", str(clone / "bench" / "run.sh"), *arguments]
     environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return process.returncode, process.stdout.splitlines(), process.stderr.splitlines()
 
 
-def test_named_benchmarks_run_in_their_order_then_the_report(clone):
+def test_named_benchmarks_run_in_the_given_order_before_the_report(clone):
     code, out, _ = run(clone, "step", "supervoxels", "--quick")
     assert (code, out) == (0, ["step --quick", "supervoxels --quick", "report --quick"])
 
@@ -58,7 +58,7 @@ def test_all_run_by_default_and_a_failure_does_not_stop_the_others(clone):
 
 
 @pytest.mark.parametrize("words", [["--device", "cuda"], ["--device=cuda"]])
-def test_a_device_runs_what_uses_one(clone, words):
+def test_a_device_selects_the_benchmarks_that_support_one(clone, words):
     (clone / "bench" / "broken.py").unlink()
     code, out, _ = run(clone, *words)
     assert (code, out) == (0, ["step --device cuda", "report"])
@@ -73,11 +73,11 @@ def test_a_device_runs_what_uses_one(clone, words):
         (["--device"], "error: --device needs a name: cpu, cuda or mps"),
     ],
 )
-def test_a_mistake_costs_one_line_and_runs_nothing(clone, words, message):
+def test_invalid_arguments_are_reported_in_one_line_and_nothing_runs(clone, words, message):
     assert run(clone, "step", *words) == (2, [], [message])
 
 
-def test_help_is_short_and_costs_nothing(clone):
+def test_help_runs_nothing(clone):
     code, out, error = run(clone, "--help")
     assert code == 0
     assert out[0].startswith("usage: bash bench/run.sh")
