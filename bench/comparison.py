@@ -12,7 +12,7 @@ STEP, SLICE, VOLUME = (f"bench.cases.network:time_{name}" for name in ("training
 
 
 def network_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of all measured functions: the device, and a small network if quick."""
+    """Return the device, and a small network for quick runs."""
     small = {"size_px": 64, "model": {"encoder": "resnet18", "feature_width": 64}}
     return {"device": options.device, **(small if options.quick else {})}
 

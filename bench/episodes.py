@@ -1,4 +1,4 @@
-"""Time training episodes against the naive version, on one thread, and the loader.
+"""Time training episodes against the naive version, and the loader.
 
     python -m bench.episodes
     python -m bench.episodes --data-dir data/CHAOST2 --supervoxel-dir data/CHAOST2
@@ -122,7 +122,7 @@ def load(
     n_scans: int = 5,
     n_slices: int = SHAPE[0],
 ) -> list[PreparedScan]:
-    """Load a prepared CHAOST2 or make synthetic scans, and use one thread from now on."""
+    """Load or make scans, and limit this process to one thread."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     if data_dir is None:

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def draw_result(run_dir: Path, path: Path) -> None:
-    """Plot the query of median Dice (the lower one of an even number) and save it as PNG.
+    """Plot the query of median Dice (of an even number, the lower one) as PNG.
 
     Raises:
         UserError: the run is damaged, has no predictions, or is of another dataset than PHANTOM.
@@ -72,7 +72,7 @@ def draw_result(run_dir: Path, path: Path) -> None:
 
 
 def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: Path) -> Iterator[Slices]:
-    """Yield for each organ the middle slice of the query's middle chunk and its support slice.
+    """Yield for each organ the middle slice of the middle chunk and its support.
 
     `scores` has one entry per organ of the query. Raises `UserError` for missing or damaged files.
     """
@@ -103,7 +103,7 @@ def _upright(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 @plain_matplotlib()
 def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str], caption: str) -> None:
-    """Plot one column per organ, with outlines over the images, and save the figure as PNG."""
+    """Plot one column per organ, with outlines over the images, as PNG."""
     from matplotlib.figure import Figure  # late: only plots need it
     from matplotlib.lines import Line2D
 

@@ -6,7 +6,7 @@ from bench.measuring import Measurement
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table; raises ValueError if a row's length differs from the header's."""
+    """Format a Markdown table; raises ValueError for a row of another length."""
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"a row must have {len(columns)} cells, got {row}")

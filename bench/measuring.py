@@ -72,7 +72,7 @@ def measure_alternately(
     rounds: int,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Measurement]:
-    """Measure several variants in turn, so that slow phases of the machine affect all of them.
+    """Measure variants in turn, so that slow phases of the machine affect all.
 
     `variants` maps names to targets and arguments, see `measure_in_process`. The results have all runs of all
     rounds, the highest peak, and the last round's `extra`.
@@ -91,7 +91,7 @@ def time_calls(
     warm_up: int = 1,
     synchronize: Callable[[], object] | None = None,
 ) -> list[float]:
-    """Return the wall time of each call in seconds, after `warm_up` calls that are not timed.
+    """Return the wall time in seconds of each call after `warm_up` calls.
 
     `synchronize` waits for an asynchronous device: `torch.cuda.synchronize`, for example.
     """
@@ -114,12 +114,12 @@ def peak_memory_mb() -> float:
 
 
 def max_rss_mb(who: int) -> float:
-    """Return the maximum resident set size of `resource.RUSAGE_SELF` or `RUSAGE_CHILDREN`."""
+    """Return the maximum resident set size of `RUSAGE_SELF` or `RUSAGE_CHILDREN`."""
     return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / MB
 
 
 def status_mb(key: str) -> float | None:
-    """Return an entry of Linux's /proc/self/status, such as VmRSS; None on other systems."""
+    """Return an entry of /proc/self/status, such as VmRSS; None without it."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="utf-8").splitlines():

@@ -21,7 +21,7 @@ Batches = dict[int, Measurement]  # by batch size
 
 
 def main() -> None:
-    """Measure batches of 1 and 2 with each setting, and extrapolate to the largest batch."""
+    """Measure batches of 1 and 2, and extrapolate to the largest batch."""
     options = benchmark_parser(__doc__).parse_args()
     on_cuda = options.device.startswith("cuda")
     shared = {**network_arguments(options), "environment": None if on_cuda else ALLOCATOR}

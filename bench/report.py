@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def read_sections(results_dir: Path) -> list[tuple[str, Section]]:
-    """Read all `<device>/<name>.json` in the page's order; raises `UserError` for an invalid file."""
+    """Read all `<device>/<name>.json`; raises `UserError` for an invalid file."""
     paths = sorted(results_dir.glob("*/*.json"), key=_sort_key)
     return [(path.parent.name, _read_section(path)) for path in paths]
 

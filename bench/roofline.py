@@ -1,4 +1,4 @@
-"""Compare measured times with a lower bound: operations at the device's peak matrix rate."""
+"""Compare times with a lower bound: the operations at the matrix rate."""
 
 from collections.abc import Iterable, Mapping
 
@@ -28,7 +28,7 @@ def roofline_table(
     *,
     unit: str,
 ) -> Table:
-    """Compare `"<precision> fast"` with the operations counted in it at `rates` in FLOP/s."""
+    """Compare `"<precision> fast"` with its counted operations at `rates`, FLOP/s."""
     rows = []
     for precision, count in counted.items():
         flop, rate = count.extra["flop"], rates[precision]

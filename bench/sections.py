@@ -1,4 +1,4 @@
-"""Benchmark results as sections of a page: data model, number formats and JSON files.
+"""Benchmark results as sections of a page: data model and JSON files.
 
 `bench.report` builds the page from all sections.
 """
@@ -44,7 +44,7 @@ class Headline:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One benchmark's part of the page; `write_section` fills in the last three fields."""
+    """One benchmark's results; `write_section` fills in the last three fields."""
 
     title: str
     intro: str

@@ -1,4 +1,4 @@
-"""Time the start of a training up to its first step, and how it grows with the data.
+"""Time a training up to its first step, and the growth with the data.
 
     python -m bench.startup
 

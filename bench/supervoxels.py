@@ -167,7 +167,7 @@ def headline(name: str, ours: Measurement, naive: Measurement, target: str) -> H
 
 
 def build_extensions() -> str:
-    """Compile the naive implementations before anything is measured; returns their folder."""
+    """Compile the naive implementations; returns their folder."""
     import pyximport
 
     sys.path.insert(0, str(ROOT / "bench" / "naive"))

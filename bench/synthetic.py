@@ -31,20 +31,22 @@ def make_scans(n_scans: int, shape: tuple[int, int, int] = SHAPE) -> list[Prepar
 
 
 def chaost2_layout(data_dir: Path, supervoxel_dir: Path | None = None) -> DatasetLayout:
-    """Return the layout of CHAOST2; supervoxels are by default in the folder of the volumes."""
+    """Return the layout of CHAOST2, by default with all files in one folder."""
     spec = find_spec("CHAOST2")
     folders = {"data_dir": data_dir, "supervoxel_dir": supervoxel_dir or data_dir}
     return DatasetLayout(spec, **folders, supervoxel_min_vox=spec.supervoxel_min_vox)
 
 
 def write_dataset(folder: Path, n_scans: int, *, with_supervoxels: bool) -> None:
-    """Write a prepared CHAOST2 of up to four different volumes with empty label maps.
+    """Write a prepared CHAOST2 of up to four different volumes.
 
-    Supervoxels are boxes, which are treated like supervoxels from an external source.
+    Supervoxels are boxes, which are treated like supervoxels from an external source; so are the organs, each
+    of which every scan must show.
     """
     layout, geometry = chaost2_layout(folder), _make_geometry(SHAPE)
     volumes = [make_volume(seed) for seed in range(min(n_scans, 4))]
-    boxes, labels = _make_boxes(SHAPE), np.zeros(SHAPE, dtype=np.int16)
+    boxes = _make_boxes(SHAPE)
+    labels = (boxes % 5).astype(np.int16)  # four organs
     for scan_id in range(n_scans):
         write_volume(layout.image_path(scan_id), volumes[scan_id % len(volumes)], geometry)
         write_volume(layout.label_path(scan_id), labels, geometry)

@@ -1,4 +1,4 @@
-"""Time a training step against the naive network, by part, and against the matrix rate.
+"""Time a training step: naive network, parts, and compute bound.
 
 python -m bench.training_step [--quick] [--device cuda]
 """

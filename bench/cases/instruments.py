@@ -16,7 +16,7 @@ from models.few_shot_seg import FewShotSeg
 
 
 class FlopCounter(TorchDispatchMode):
-    """Count the operations of matrix products and convolutions, backward passes included."""
+    """Count operations of matrix products and convolutions, backward included."""
 
     def __init__(self) -> None:
         super().__init__()

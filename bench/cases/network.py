@@ -1,4 +1,4 @@
-"""Time training steps and segmentation with the network and its naive counterpart."""
+"""Time training steps and segmentation with the network and the naive one."""
 
 import contextlib
 import gc
@@ -62,9 +62,9 @@ class Case:
         return batch
 
     def prepare_evaluation(self) -> tuple[FewShotSeg, Tensor, Tensor, Tensor]:
-        """Return the network, support `(1, 1, H, W)`, its mask `(H, W)` and query `(1, 1, H, W)`."""
+        """Return network, support and query `(1, 1, H, W)`, and support mask `(H, W)`."""
         batch = self.make_batch(self.size_px)
-        tensors = batch["support_images"][0], batch["support_masks"][0, 0], batch["query_images"][0]
+        tensors = batch["support_images"][0], batch["query_images"][0], batch["support_masks"][0, 0]
         return self.network.to(self.device).eval(), *(tensor.to(self.device) for tensor in tensors)
 
     @property
@@ -73,7 +73,7 @@ class Case:
         return torch.cuda.synchronize if self.device.type == "cuda" else None
 
     def device_memory(self) -> dict[str, Any]:
-        """Return the peak on a CUDA device as a part of the result; empty on other devices."""
+        """Return the peak on a CUDA device for the result; empty on other devices."""
         if self.device.type != "cuda":
             return {}
         return {"peak_mb": torch.cuda.max_memory_allocated(self.device) / MB, "on_device": True}
@@ -128,7 +128,7 @@ def time_evaluation(
     it again for each slice.
     """
     case = Case(**options)
-    network, support, mask, query = case.prepare_evaluation()
+    network, support, query, mask = case.prepare_evaluation()
     queries = query.expand(n_slices, -1, -1, -1)
     result: dict[str, Any] = {}
     if case.variant == "fast":
@@ -168,7 +168,7 @@ def time_volume(
     previous one.
     """
     case = Case(**options)
-    network, support, mask, query = case.prepare_evaluation()
+    network, support, query, mask = case.prepare_evaluation()
     segmenter = NetworkSegmenter(network, precision=case.config.precision)
     starts = [organ * slices_per_organ // 2 for organ in range(n_organs)]
     images = query.cpu().expand(starts[-1] + slices_per_organ, -1, -1, -1)

@@ -35,7 +35,7 @@ class NaiveFewShotSeg(nn.Module):
     def forward(
         self, support_image: Tensor, support_mask: Tensor, query_image: Tensor, query_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return query and alignment loss for images `(1, 1, H, W)` and masks `(1, H, W)`."""
+        """Return query and alignment loss of images `(1, 1, H, W)`, masks `(1, H, W)`."""
         features, tau = self.model.encoder(torch.cat([support_image, query_image]))
         (support, query), (tau_support, tau_query) = features.split(1), tau
         taus = {"tau_support": tau_support, "tau_query": tau_query}
@@ -57,7 +57,7 @@ class NaiveFewShotSeg(nn.Module):
     def segment(
         self, support: Tensor, mask: Tensor, query: Tensor, *, tau_support: Tensor, tau_query: Tensor
     ) -> Tensor:
-        """Segment query features `(1, C, h, w)` from support features and their mask `(1, H, W)`."""
+        """Segment query features `(1, C, h, w)` given a support mask `(1, H, W)`."""
         masks = (1 - mask, mask)
         prototypes = [self.prototypes(support, masks[index], index) for index in (0, 1)]
         priors = self.priors(prototypes, query, tau_support=tau_support, tau_query=tau_query)
@@ -71,7 +71,7 @@ class NaiveFewShotSeg(nn.Module):
         return upsampled.softmax(dim=1)
 
     def prototypes(self, features: Tensor, mask: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """Return the global prototype `(1, C)` and the region prototypes `(P, C)` of a class."""
+        """Return the global `(1, C)` and region `(P, C)` prototypes of a class."""
         full = _resize(features, mask.shape[-2:])
         masked = full * mask[:, None]
         global_ = masked.sum(dim=(2, 3)) / (mask.sum() + EPSILON)
@@ -104,7 +104,7 @@ class NaiveFewShotSeg(nn.Module):
         return [raw[0] * (1 - raw[1]), raw[1] * (1 - raw[0])]
 
     def similarity(self, prototypes: Tensor, features: Tensor) -> Tensor:
-        """Return the similarity `(P, h, w)` of prototypes `(P, C)` and features `(1, C, h, w)`."""
+        """Compare prototypes `(P, C)` with features `(1, C, h, w)`: `(P, h, w)`."""
         angle = torch.einsum("pc,chw->phw", F.normalize(prototypes), F.normalize(features)[0])
         difference = features - prototypes[:, :, None, None]
         distance = difference.pow(2).mean(dim=1).clamp(min=1e-12).sqrt()
@@ -122,7 +122,7 @@ class NaiveFewShotSeg(nn.Module):
     def aggregate(
         self, module: InformationAggregation, query: Tensor, source: Tensor, mask: Tensor
     ) -> Tensor:
-        """Attend to source features, with unmasked and with masked keys; the mask is `(h, w)`."""
+        """Attend to source features, with plain keys and keys masked by `(h, w)`."""
         positions, source_positions = query[0].flatten(1).T, source[0].flatten(1).T
         masked_source = (source[0] * mask).flatten(1).T
         queries, values = module.wq(positions), module.wv(source_positions)

@@ -1,4 +1,4 @@
-"""Arms of the study, each one change to the reference arm, and profiles to run them on."""
+"""Arms, each one change to the reference, and profiles to run them on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ REFERENCE = "start"  # the key of its records
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting to compare with the reference: nested configuration values, or a recipe."""
+    """One setting to compare with the reference: changed values, or a recipe."""
 
     group: str  # ABLATION, PRIOR, RECIPE or WHOLE
     meaning: str
@@ -193,7 +193,7 @@ def changes_of(profile: Profile, arm: Arm, seed: int) -> dict[str, Any]:
 
 
 def make_config(profile: Profile, arm: Arm, seed: int, *, more: Mapping[str, Any]) -> Config:
-    """Return the validated configuration of a training; `more` are further nested values."""
+    """Return a training's configuration; `more` are further nested values."""
     values = merge_values(dataset_defaults(profile.dataset, arm.recipe), changes_of(profile, arm, seed))
     return parse_config(merge_values(values, more))
 

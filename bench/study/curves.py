@@ -12,7 +12,7 @@ CURVES = {"start": "start", "published": "published", "strong": "strong", "no_pr
 
 @plain_matplotlib()
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
-    """Plot the main arms' mean Dice against training episodes, for one profile's records."""
+    """Plot the main arms' mean Dice against episodes, for one profile's records."""
     from matplotlib.figure import Figure  # late: only plots need it
 
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
@@ -45,7 +45,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
 
 @plain_matplotlib()
 def plot_priors(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Plot the refined foreground masks' area and Dice above chance, for records by arm."""
+    """Plot the refined foreground masks' area and Dice above chance, by arm."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")

@@ -15,7 +15,7 @@ Record = Mapping[str, Any]
 
 
 def read_records(results: Path, profile: str) -> list[Record]:
-    """Read a profile's records by arm and seed; reports damaged ones and those of other settings."""
+    """Read a profile's records by arm and seed; prints which are invalid."""
     records = []
     for path in (results / profile).glob("*.json"):
         record = read_record(path)
@@ -41,13 +41,13 @@ def support_mean(record: Record) -> float:
 
 
 def background_only_share(record: Record) -> float:
-    """Return the share of the training's log lines in which no query prediction has foreground."""
+    """Return the share of log lines in which no prediction has foreground."""
     losses = record["training"]["alignment_loss"]["values"]
     return statistics.fmean(loss == 0 for loss in losses)
 
 
 def format_difference(records: Sequence[Record], reference: Sequence[Record]) -> str:
-    """Format the mean difference to the reference over shared seeds; empty without any."""
+    """Format the mean difference to the reference over shared seeds, if any."""
     by_seed = {record["seed"]: support_mean(record) for record in reference}
     differences = [support_mean(r) - by_seed[r["seed"]] for r in records if r["seed"] in by_seed]
     return f"{statistics.fmean(differences):+.3f} ({len(differences)})" if differences else ""
@@ -71,7 +71,7 @@ def pooled_deviation(arms: Mapping[str, Sequence[Record]]) -> tuple[float, int]:
 
 
 def has_informative_prior(record: Record) -> bool:
-    """Return whether the final refined foreground masks are neither degenerate nor random."""
+    """Return whether the refined foreground masks end better than chance."""
     area, dice, chance = (
         early_and_late_means(record["training"][metric]["values"])[1]
         for metric in ("prior_foreground", "prior_dice_foreground", "prior_dice_by_chance")

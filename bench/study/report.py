@@ -1,4 +1,4 @@
-"""Build one page with curves from the study's records: `python -m bench.study.report`."""
+"""Build the study's page from its records: `python -m bench.study.report`."""
 
 import argparse
 import statistics
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def write_page(results: Path) -> None:
-    """Write the page next to a results folder, with the conclusions from `conclusions.md` there."""
+    """Write the page next to a results folder, with `conclusions.md` from there."""
     all_records = {name: records for name in PROFILES if (records := read_records(results, name))}
     for name, records in all_records.items():
         title = f"{PROFILES[name].dataset}, fold {PROFILES[name].eval_fold}"

@@ -83,7 +83,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def list_trials(options: argparse.Namespace) -> list[Trial]:
-    """List the requested trials: per profile, all arms with the first seed, then the next."""
+    """List the requested trials: all arms with the first seed, then the next."""
     return [
         Trial(profile, arm, seed)
         for profile in options.profiles
@@ -116,7 +116,7 @@ def prepare(profile: str, options: argparse.Namespace) -> None:
 
 
 def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> list[Trial]:
-    """Run trials in separate processes, `options.jobs` at a time; returns those that failed."""
+    """Run trials, `options.jobs` processes at a time; returns those that failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, usable_cores() // options.jobs))}
     shared = [
         word
