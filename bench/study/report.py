@@ -32,15 +32,15 @@ GROUPS = {
     RECIPE: "Single changes to the training",
 }
 PRIOR_METRICS = {
-    "raw_prior_foreground": "area of raw foreground",
-    "raw_prior_background": "of raw background",
-    "prior_foreground": "of refined foreground",
-    "prior_background": "of refined background",
+    "raw_prior_foreground": "raw foreground area",
+    "raw_prior_background": "raw background area",
+    "prior_foreground": "refined foreground area",
+    "prior_background": "refined background area",
     "prior_dice_foreground": "foreground Dice",
     "prior_dice_by_chance": "chance Dice",
 }
 # Names in the records -> names on the page.
-TEST_TIME_LABELS = {"5 query copies": "5 augmented queries", "clean-up": "largest component"}
+TEST_TIME_LABELS = {"5 query copies": "test-time augmentation, 5 copies", "clean-up": "largest component"}
 
 
 def main() -> None:
@@ -127,9 +127,9 @@ def _describe_scatter(arms: Mapping[str, Sequence[Record]]) -> str:
         return ""
     n = min(map(len, arms.values()))
     return (
-        f" The pooled standard deviation of `every support` over seeds is {deviation:.3f} ({freedom} degrees "
-        f"of freedom): a difference between two arms of {n} seeds each exceeds twice its standard error "
-        f"from {2 * deviation * (2 / n) ** 0.5:.2f}."
+        f" The pooled standard deviation of `every support` over seeds is {deviation:.3f} (degrees of "
+        f"freedom: {freedom}): a difference between two arms of {n} seeds each exceeds twice its standard "
+        f"error from {2 * deviation * (2 / n) ** 0.5:.2f}."
     )
 
 
