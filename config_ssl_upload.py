@@ -94,7 +94,7 @@ class EvaluationConfig(Settings):
     """What is evaluated beside the published protocol."""
 
     all_slices: bool = key(True, "also segment every slice of each query, without using the organ's position")
-    every_support: bool = key(True, "also take every scan of the fold as support in turn")
+    every_support: bool = key(False, "also take every scan of the fold as support in turn")
     baselines: bool = key(
         False, "also score the untrained network, copied support masks and plain cosine matching"
     )
@@ -192,8 +192,8 @@ class Config(Settings):
         2, "worker processes that make episodes; 0: the main process makes them", ge=0, le=256
     )
     device: Text = key("auto", "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
-    precision: Literal["fp32", "tf32", "bf16"] = key(
-        "fp32", "fp32; tf32 or bf16 for speed on GPUs, bf16 also on CPUs with bfloat16 units"
+    precision: Literal["fp32", "tf32", "bf16", "auto"] = key(
+        "fp32", "number format; auto: the fastest that the device computes in hardware"
     )
     channels_last: bool = key(True, "channels-last memory format in training; faster nearly everywhere")
     compile: bool = key(False, "compile encoder and decoders in training; the first step takes far longer")

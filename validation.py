@@ -55,7 +55,7 @@ from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
-from util.parallel.hardware import choose_kernels, peak_memory_gb
+from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import apply_threads, choose_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
@@ -129,7 +129,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     config = adopt_network(config, snapshot)
     ranks = start_ranks(config.device)
     device = choose_device(config.device, ranks)
-    choose_kernels(deterministic=True, precision=config.precision, device=device)
+    config = config.model_copy(update={"precision": choose_precision(config.precision, device)})
+    choose_kernels(deterministic=True, precision=config.precision)
     _announce(config, snapshot, snapshot_file, device=device)
     requested = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
     split = local_main_first(lambda: _make_split(config))
@@ -332,7 +333,8 @@ def _plan_supports(
 
 def _make_request(job: Job, bank: SupportBank) -> Request:
     slices, parts = map(torch.from_numpy, (job.assignment.slices, job.assignment.parts))
-    return Request(slices, parts, partial(bank.supports, job.support.scan_id, job.label))
+    key = (job.support.scan_id, job.label)  # its parts have the same support slices in every protocol
+    return Request(slices, parts, partial(bank.supports, *key), support_key=key)
 
 
 def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
@@ -364,7 +366,7 @@ def _refuse_other(
 
 def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.device) -> None:
     print(
-        f"evaluating {config.dataset}, fold {config.eval_fold} on {device}\n"
+        f"evaluating {config.dataset}, fold {config.eval_fold} in {config.precision} on {device}\n"
         f"snapshot: {path}, step {snapshot.step}\n"
         f"network: {config.model.encoder}, feature width {config.model.feature_width}"
     )

@@ -11,6 +11,7 @@ from util.io.files import write_text
 
 # Other sections follow by name; those of the CPU precede those of other devices.
 ORDER = ("training_step", "evaluation", "growth", "memory", "supervoxels", "episodes", "startup")
+ORDER += ("contention", "fold")
 HEADLINE_COLUMNS = ["what", "ours", "naive", "ratio", "memory ratio", "target"]
 
 HEAD = """# Measurements

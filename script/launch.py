@@ -60,8 +60,6 @@ class LaunchConfig:
             "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": port,
         }
-        if self.n_local_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
-            shared["OMP_NUM_THREADS"] = max(1, _n_cores() // self.n_local_ranks)
         ranks = [
             {"RANK": self.node_rank * self.n_local_ranks + local_rank, "LOCAL_RANK": local_rank}
             for local_rank in range(self.n_local_ranks)
@@ -173,10 +171,6 @@ def _n_gpus() -> int:
     if words[-1] == "0":
         raise UsageError("NPROC=gpu: this machine has no CUDA device; set NPROC to a number of processes")
     return int(words[-1])
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_port() -> int:

@@ -10,6 +10,7 @@ import pytest
 
 import training
 import validation
+from bench import fold as fold_benchmark
 from util.config.command_line import run_command_line
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
@@ -115,7 +116,10 @@ def test_the_same_command_gives_identical_predictions(runs, capsys):
     assert len(files) == 2 * 2 * 5
     for file in files:
         np.testing.assert_array_equal(read(first / file), read(second / file))
-    assert "training/1/snapshots/snapshot_000003.pt" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "training/1/snapshots/snapshot_000003.pt" in out
+    assert int(fold_benchmark.SLICE_RATE.search(out)[1]) > 0
+    assert float(fold_benchmark.EVALUATED.search(out)[2]) > 0
 
 
 def test_a_snapshot_or_a_run_folder_can_be_named(runs, capsys):

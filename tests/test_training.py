@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import training
+from bench.fold import RATE
 from config_ssl_upload import dataset_defaults, parse_config
 from models.losses import METRICS, EpisodeLosses
 from util.config.command_line import run_command_line
@@ -104,6 +105,9 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
     assert type(snapshot.config["test_label"]) is list
     assert {"python", "torch"} <= set(snapshot.versions)
     told = capsys.readouterr()
+    n_steps, seconds, _ = RATE.search(told.out).groups()
+    assert int(n_steps) > 0
+    assert float(seconds) > 0
     assert "prior fg" in told.out + told.err
     assert json.loads((run / "run.json").read_text())["status"] == "COMPLETED"
 

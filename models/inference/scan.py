@@ -1,9 +1,11 @@
 """Segment many slices of a scan with few calls.
 
-Each slice is encoded once, whatever the number of requests; each call is served by one support.
+Each slice is encoded once, whatever the number of requests, and segmented once with each support; each call
+is served by one support.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +24,13 @@ class Request:
         slices: `(n,)`, their indices in the scan.
         parts: `(n,)`, which of the request's supports serves each of them.
         support_of: gives a support of the request, prepared, by its number.
+        support_key: identifies `support_of`; requests of equal keys share results. None: shares none.
     """
 
     slices: Tensor
     parts: Tensor
     support_of: Callable[[int], Any]
+    support_key: Hashable = None
 
 
 def segment_scan(
@@ -62,15 +66,24 @@ def segment_scan(
         on_encoding("")
 
     encoding = segmenter.encode(batches())
+    n_left = Counter(request.support_key for request in requests)
+    shared: dict[Hashable, dict[tuple[int, int], Tensor]] = {}  # support key -> (part, slice) -> foreground
     for request in requests:
-        places = torch.searchsorted(wanted, request.slices).to(device)
-        foreground = images.new_empty(len(places), *images.shape[-2:])
-        for part, chosen in split_calls(request.parts, per_call):
-            taken = segmenter.take(encoding, places[chosen])
+        n_left[request.support_key] -= 1
+        known = {} if request.support_key is None else shared.setdefault(request.support_key, {})
+        pairs = list(zip(request.parts.tolist(), request.slices.tolist(), strict=True))
+        new = [position for position, pair in enumerate(pairs) if pair not in known]
+        on_segmented(len(pairs) - len(new))
+        for part, chosen in split_calls(request.parts[new], per_call):
+            slices = request.slices[new][chosen]
+            taken = segmenter.take(encoding, torch.searchsorted(wanted, slices).to(device))
             found = segmenter.segment(request.support_of(part), taken, image_size=tuple(images.shape[-2:]))
-            foreground[chosen] = found.to(foreground)
+            keys = [(part, index) for index in slices.tolist()]
+            known.update(zip(keys, found.to(images), strict=True))
             on_segmented(len(chosen))
-        yield foreground
+        yield torch.stack([known[pair] for pair in pairs])
+        if n_left[request.support_key] == 0:
+            shared.pop(request.support_key, None)
 
 
 def best_slices_per_call(device: torch.device) -> int:

@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def clone(tmp_path):
     """Make a repository of three fake benchmarks that run with this Python."""
     for folder in ("bench", "script"):
         (tmp_path / folder).mkdir()
-    shutil.copy(ROOT / "bench" / "run.sh", tmp_path / "bench")
+    for name in ("run.sh", "gpu.sh"):
+        shutil.copy(ROOT / "bench" / name, tmp_path / "bench")
     (tmp_path / "script" / "environment.sh").write_text(
         'cd "$(dirname -- "${BASH_SOURCE[0]}")/.."\nprepare_environment() { python=$PYTHON; }\n'
     )
@@ -37,10 +39,8 @@ def clone(tmp_path):
     return tmp_path
 
 
-def run(clone, *arguments):
-    import sys
-
-    command = ["bash", str(clone / "bench" / "run.sh"), *arguments]
+def run(clone, *arguments, script="run.sh"):
+    command = ["bash", str(clone / "bench" / script), *arguments]
     environment = {**os.environ, "PYTHON": sys.executable}
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return process.returncode, process.stdout.splitlines(), process.stderr.splitlines()
@@ -82,3 +82,30 @@ def test_help_runs_nothing(clone):
     assert code == 0
     assert out[0].startswith("usage: bash bench/run.sh")
     assert error == []
+
+
+GPU_PARTS = ("fold", "training_step", "evaluation", "memory", "growth")
+
+
+def test_the_gpu_script_runs_all_parts_and_reports_those_that_failed(clone):
+    for name in GPU_PARTS:
+        (clone / "bench" / f"{name}.py").write_text(BENCHMARK.format(name=name, code=int(name == "memory")))
+    code, out, error = run(clone, "--device", "cpu", "--quick", "optim.lr=0.1", script="gpu.sh")
+    assert (code, error[-1]) == (1, "error: these failed or took too long, see above: memory")
+    words = "--device cpu --quick"
+    assert out == [
+        f"fold {words} optim.lr=0.1",
+        *(f"{name} {words}" for name in GPU_PARTS[1:]),
+        "report --quick",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--fast"], "error: unknown option '--fast'; bash bench/gpu.sh --help lists them"),
+        (["--device"], "error: --device needs a name: cuda or cpu"),
+    ],
+)
+def test_wrong_words_of_the_gpu_script_are_refused_in_one_line(clone, words, message):
+    assert run(clone, *words, script="gpu.sh") == (2, [], [message])

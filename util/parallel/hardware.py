@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+import time
 
 import torch
 
@@ -10,17 +11,58 @@ from util.parallel.processor import has_bfloat16
 from util.remarks import remark
 
 
-def choose_kernels(*, deterministic: bool, precision: str, device: torch.device | None = None) -> None:
+def native_precisions(device: torch.device) -> tuple[str, ...]:
+    """Return the number formats that a device computes in hardware, the fastest last."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "fp32", "tf32", "bf16"
+    if device.type == "cpu" and has_bfloat16():
+        return "fp32", "bf16"
+    return ("fp32",)
+
+
+def choose_precision(requested: str, device: torch.device) -> str:
+    """Return the number format to compute in.
+
+    Args:
+        requested: `auto` for the fastest native one. One that the device lacks is remarked on, with its speed
+            measured in a small convolution.
+        device: where the network will run.
+    """
+    native = native_precisions(device)
+    if requested == "auto":
+        return native[-1]
+    if requested == "tf32" not in native:
+        remark(f"precision=tf32: {device} has no TF32 and computes in fp32")
+    elif requested not in native:
+        slowdown = _time_convolution(torch.bfloat16, device) / _time_convolution(torch.float32, device)
+        remark(
+            f"precision={requested}: {device} only emulates it; a small convolution takes {slowdown:.2g} "
+            "times as long as in fp32; precision=auto takes the fastest native format"
+        )
+    return requested
+
+
+def _time_convolution(dtype: torch.dtype, device: torch.device) -> float:
+    """Return the shortest time of three forward and backward passes, in seconds, after one to warm up."""
+    image = torch.ones(1, 32, 32, 32, dtype=dtype, device=device)
+    kernel = torch.ones(32, 32, 3, 3, dtype=dtype, device=device, requires_grad=True)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        torch.nn.functional.conv2d(image, kernel).sum().backward()
+        float(kernel.grad[0, 0, 0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def choose_kernels(*, deterministic: bool, precision: str) -> None:
     """Configure determinism and TF32 of CUDA kernels for the process.
 
     Args:
         deterministic: use deterministic kernels instead of benchmarking for the fastest.
         precision: `fp32` disables TF32, which PyTorch allows in convolutions by default; `tf32` and `bf16`
             allow it for float32 operations. Only CUDA GPUs have TF32.
-        device: a CPU without bfloat16 instructions is warned about with `bf16`.
     """
-    if precision == "bf16" and device is not None and device.type == "cpu" and has_bfloat16() is False:
-        remark("precision=bf16: this processor has no bfloat16 instructions and is far slower than with fp32")
     if deterministic:  # must precede the first cuBLAS call
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # products, not just conversions
 
 
 def usable_cores(environment: Mapping[str, str] = os.environ) -> int:

@@ -40,8 +40,8 @@ def _images():
     return torch.arange(N_SLICES).float()[:, None, None, None].expand(-1, 1, *SIZE)
 
 
-def _request(slices, parts, support_of=lambda part: part):
-    return Request(torch.tensor(slices), torch.tensor(parts), support_of)
+def _request(slices, parts, support_of=lambda part: part, **options):
+    return Request(torch.tensor(slices), torch.tensor(parts), support_of, **options)
 
 
 def _run(segmenter, requests, *, per_call=3, images=None, **listeners):
@@ -76,6 +76,25 @@ def test_a_slice_may_be_asked_for_twice():
     assert found[:, 0, 0].tolist() == [5, 105, 0]
 
 
+def test_requests_of_the_same_supports_share_results():
+    segmenter, done = _Recorder(), []
+    requests = [
+        _request([4, 5, 6], [0, 0, 1], support_key="liver"),
+        _request([5, 6], [0, 1], support_key="spleen", support_of=lambda part: part + 2),
+        _request([3, 4, 5, 6, 7], [0, 0, 1, 1, 1], support_key="liver"),
+        _request([4], [0]),
+    ]
+    results = list(_run(segmenter, requests, on_segmented=done.append))
+    assert segmenter.calls == [(0, [4, 5]), (1, [6]), (2, [5]), (3, [6]), (0, [3]), (1, [5, 7]), (0, [4])]
+    assert [found[:, 0, 0].tolist() for found in results] == [
+        [4, 5, 106],
+        [205, 306],
+        [3, 4, 105, 106, 107],
+        [4],
+    ]
+    assert sum(done) == 3 + 2 + 5 + 1
+
+
 def test_supports_are_asked_for_only_when_their_slices_come_up():
     asked = []
 
@@ -97,7 +116,7 @@ def test_progress_is_told_before_each_batch_and_after_each_call():
     requests = [_request([0, 1, 2, 3, 4], [0, 0, 0, 0, 1])]
     list(_run(_Recorder(), requests, per_call=2, on_encoding=told.append, on_segmented=done.append))
     assert told == ["slice 1 of 5", "slice 3 of 5", "slice 5 of 5", ""]
-    assert done == [2, 2, 1]
+    assert done == [0, 2, 2, 1]
 
 
 @pytest.mark.parametrize("per_call", [1, 2, 100])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from util.parallel import hardware, processor
-from util.parallel.hardware import choose_kernels, peak_memory_gb
+from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
 from util.remarks import Remark
 
 pytestmark = pytest.mark.usefixtures("switches_restored")
@@ -64,15 +64,48 @@ def test_peak_memory_of_a_cuda_device_is_that_devices(monkeypatch):
         ("nothing", None),
     ],
 )
-def test_bf16_on_a_processor_without_units_for_it_is_remarked_on(tmp_path, monkeypatch, line, has):
+def test_bfloat16_units_are_found_in_the_processors_flags(tmp_path, monkeypatch, line, has):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: a processor\n{line}\n")
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     assert processor.has_bfloat16() is has
     assert processor.processor_name() == "a processor"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for precision, device in (("bf16", "cpu"), ("fp32", "cpu"), ("bf16", "meta")):
-            choose_kernels(deterministic=False, precision=precision, device=torch.device(device))
-    assert [str(one.message)[:15] for one in caught if one.category is Remark] == ["precision=bf16:"] * (
-        has is False
-    )
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bfloat16", "capability", "native"),
+    [
+        (CPU, True, None, ("fp32", "bf16")),
+        (CPU, False, None, ("fp32",)),
+        (CPU, None, None, ("fp32",)),
+        (GPU, False, (7, 5), ("fp32",)),
+        (GPU, False, (8, 0), ("fp32", "tf32", "bf16")),
+        (GPU, False, (9, 0), ("fp32", "tf32", "bf16")),
+        (torch.device("mps"), True, None, ("fp32",)),
+    ],
+)
+def test_auto_takes_the_fastest_native_format(monkeypatch, device, has_bfloat16, capability, native):
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda asked: asked == GPU and capability)
+    assert hardware.native_precisions(device) == native
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_precision("auto", device) == native[-1]
+        for precision in native:
+            assert choose_precision(precision, device) == precision
+
+
+def test_an_emulated_format_is_remarked_on_with_its_measured_speed(monkeypatch):
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: False)
+    seconds = {torch.bfloat16: 0.5, torch.float32: 0.01}
+    monkeypatch.setattr(hardware, "_time_convolution", lambda dtype, device: seconds[dtype])
+    with pytest.warns(Remark, match=r"^precision=bf16: cpu only emulates it; .* takes 50 times as long"):
+        assert choose_precision("bf16", CPU) == "bf16"
+    with pytest.warns(Remark, match=r"^precision=tf32: cpu has no TF32 and computes in fp32$"):
+        assert choose_precision("tf32", CPU) == "tf32"
+
+
+def test_a_convolution_is_timed_in_either_format():
+    assert all(0 < hardware._time_convolution(dtype, CPU) < 10 for dtype in (torch.float32, torch.bfloat16))

@@ -1,0 +1,126 @@
+"""Time training and evaluation beside other programs that need the cores.
+
+python -m bench.contention [--quick]
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bench import formatting
+from bench.cases.network import time_evaluation, time_training
+from bench.measuring import Measurement, measure_in_process
+from bench.sections import Headline, Section, Table, benchmark_parser, write_section
+from util.parallel.wait_policy import AdaptiveWaitPolicy
+
+# GNU OpenMP's default number of spins: how all threads waited before `AdaptiveWaitPolicy`.
+SPINNING, ADAPTIVE = "spinning", "adaptive"
+POLICIES = {
+    SPINNING: {"GOMP_SPINCOUNT": "300000"},
+    ADAPTIVE: {},
+    "sleeping": {"OMP_WAIT_POLICY": "passive"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+BUSY = "while True: pass"
+OPENMP = (
+    "import torch\nx, w = torch.randn(1, 64, 32, 32), torch.randn(64, 64, 3, 3)\n"
+    "while True: torch.nn.functional.conv2d(x, w, padding=1).relu_()"
+)
+LOADS = {
+    "nothing": [],
+    "1 busy process": [BUSY],
+    "2 busy processes": [BUSY] * 2,
+    "2 OpenMP programs": [OPENMP] * 2,
+}
+IMPORT_S = 8.0  # until the OpenMP programs have imported torch
+LARGE = "training step, ResNet-101, 256 x 256"
+SMALL = {"size_px": 64, "model": {"encoder": "resnet18", "feature_width": 64}}
+TARGETS = {"nothing": 1.05, "1 busy process": 1.6, "2 busy processes": 2.6, "2 OpenMP programs": 2.6}
+
+
+def main() -> None:
+    """Measure every load and policy, and write the section."""
+    parser = benchmark_parser(__doc__)
+    options = parser.parse_args()
+    step = "bench.contention:time_policy"
+    tables, headline = [], []
+    repeats = 3 if options.quick else 10
+    cases: dict[str, dict[str, Any]] = {"training step, ResNet-18, 64 x 64": {**SMALL, "repeats": repeats}}
+    if not options.quick:
+        cases["evaluated slice, ResNet-18, 64 x 64"] = {**SMALL, "is_training": False, "repeats": 3}
+        cases[LARGE] = {"repeats": 2}
+    for name, arguments in cases.items():
+        measured: dict[str, dict[str, Measurement]] = {}
+        # A step of the large network takes many seconds.
+        n_loads, n_policies = (2, 2) if name == LARGE else (len(LOADS), len(POLICIES))
+        for load, programs in list(LOADS.items())[:n_loads]:
+            with running(programs):
+                measured[load] = {
+                    policy: measure_in_process(step, environment=environment, **arguments)
+                    for policy, environment in list(POLICIES.items())[:n_policies]
+                }
+        tables.append(_table(name, measured))
+        quiet = measured["nothing"][SPINNING]
+        headline += [
+            Headline(
+                f"{name}, beside {load}",
+                formatting.times(of_policy[ADAPTIVE]),
+                formatting.times(of_policy[SPINNING]),
+                formatting.time_ratio(of_policy[SPINNING], of_policy[ADAPTIVE]),
+                target=f"time <= {TARGETS[load]} x spinning beside nothing: "
+                f"{formatting.time_ratio(of_policy[ADAPTIVE], quiet)}",
+            )
+            for load, of_policy in measured.items()
+        ]
+    section = Section(
+        title="Contention",
+        intro=(
+            "Steps and slices beside other programs on the same cores: Python loops, or programs whose own "
+            "OpenMP threads spin. `spinning` is GNU OpenMP's default, and how threads waited before; "
+            "`adaptive` (`util/parallel/wait_policy.py`) lets threads sleep while cores are busy; `sleeping` "
+            "is OMP_WAIT_POLICY=passive. The ratio compares the medians with spinning beside nothing."
+        ),
+        tables=tables,
+        headline=headline,
+    )
+    write_section("contention", section, quick=options.quick)
+
+
+def time_policy(is_training: bool = True, **options: Any) -> dict[str, Any]:
+    """Time steps or slices under the wait policy that the environment allows."""
+    with AdaptiveWaitPolicy():
+        if is_training:
+            return time_training(**options)
+        return time_evaluation(**options, n_slices=16)
+
+
+@contextmanager
+def running(programs: list[str]) -> Iterator[None]:
+    """Run Python programs in the background."""
+    processes = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+    try:
+        if OPENMP in programs:
+            time.sleep(IMPORT_S)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _table(caption: str, measured: dict[str, dict[str, Measurement]]) -> Table:
+    quiet = measured["nothing"][SPINNING]
+    rows = [
+        [beside, policy, formatting.times(m), formatting.time_ratio(m, quiet), formatting.memory(m)]
+        for beside, of_policy in measured.items()
+        for policy, m in of_policy.items()
+    ]
+    columns = ["beside", "policy", "time", "time / spinning beside nothing", "peak memory"]
+    return Table(caption[0].upper() + caption[1:], columns, rows)
+
+
+if __name__ == "__main__":
+    main()
