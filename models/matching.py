@@ -95,6 +95,7 @@ class ExpansionMatching(nn.Module):
                 region=region,
                 valid=prototypes[index].valid[:, None],
                 factor=sharpness(tau_query),
+                n_shots=prototypes[index].n_shots,
             )
             logits.append(decoder(matching.flatten(0, 1)).unflatten(0, matching.shape[:2]))
         return torch.cat(logits, dim=2)
@@ -125,6 +126,7 @@ def match(
     region: Tensor,
     valid: Tensor,
     factor: Tensor,
+    n_shots: int,
 ) -> Tensor:
     """Match mined features with expanded prototypes: the decoder's input.
 
@@ -134,6 +136,7 @@ def match(
         region: `(B, Q, P, C)`.
         valid: `(B, 1, P)` bool; where no region prototype counts, all sums over them are 0.
         factor: `k`, `(B, Q)`.
+        n_shots: `s_sum` is the mean over so many shots, so that equal shots give what one gives.
 
     Returns:
         `[F_c, matched, s_att, s_sum, s_glob]`, `(B, Q, 2C + 3, h, w)`.
@@ -146,7 +149,7 @@ def match(
         matched = weights.transpose(-1, -2) @ region
         scalars = (
             (weights * compared).sum(dim=-2),
-            (compared * valid[..., None]).sum(dim=-2),
+            (compared * valid[..., None]).sum(dim=-2) / n_shots,
             cosine_similarity(global_, flat),
         )
     # Channels stand innermost, as the convolutions that follow want them.

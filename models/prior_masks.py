@@ -243,12 +243,12 @@ def _dice(mask: Tensor, truth: Tensor) -> Tensor:
 def _pooled_similarities(
     similarity: Similarity, prototypes: tuple[Prototypes, Prototypes], features: Tensor, tau_query: Tensor
 ) -> list[Tensor]:
-    """Pool over all prototypes of each class, the global one included: each `(B, Q, L)`."""
-    sets = [torch.cat([one.global_[:, None], one.region], dim=1)[:, None] for one in prototypes]
+    """Pool over all prototypes of each class, the global ones included: each `(B, Q, L)`."""
+    vectors, valid = zip(*(of_class.pool() for of_class in prototypes), strict=True)
     # Both classes at once: what concerns the features alone is computed once.
-    compared = similarity(torch.cat(sets, dim=2), features.flatten(-2))
+    compared = similarity(torch.cat(vectors, dim=1)[:, None], features.flatten(-2))
     pooled = []
-    for one, of_class in zip(prototypes, compared.split([s.shape[2] for s in sets], dim=2), strict=True):
-        valid = torch.cat([one.valid.new_ones(len(one.valid), 1), one.valid], dim=1)[:, None]
-        pooled.append((pooling_weights(of_class, sharpness(tau_query), valid) * of_class).sum(dim=-2))
+    for of_class, counts in zip(compared.split([v.shape[1] for v in vectors], dim=2), valid, strict=True):
+        weights = pooling_weights(of_class, sharpness(tau_query), counts[:, None])
+        pooled.append((weights * of_class).sum(dim=-2))
     return pooled

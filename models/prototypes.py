@@ -33,13 +33,27 @@ class Prototypes:
 
     Attributes:
         global_: `(B, C)`, the masked mean over all shots; zero for an empty mask.
-        region: `(B, P, C)`; rows that do not count are arbitrary.
+        region: `(B, P, C)`, of all shots; rows that do not count are arbitrary.
         valid: `(B, P)` bool, the rows that count.
+        shot_global: `(B, S, C)`, the masked mean of each shot.
+        shot_valid: `(B, S)` bool, the shots whose mask is not empty; all of them if every mask is empty.
     """
 
     global_: Tensor
     region: Tensor
     valid: Tensor
+    shot_global: Tensor
+    shot_valid: Tensor
+
+    @property
+    def n_shots(self) -> int:
+        """Number of shots that the prototypes are of."""
+        return self.shot_global.shape[1]
+
+    def pool(self) -> tuple[Tensor, Tensor]:
+        """Return each shot's global prototype and all region ones, `(B, S + P, C)`, and which count."""
+        vectors = torch.cat([self.shot_global, self.region], dim=1)
+        return vectors, torch.cat([self.shot_valid, self.valid], dim=1)
 
 
 def bilinear_matrix(n_out: int, n_in: int, *, device: torch.device | None = None) -> Tensor:
@@ -89,6 +103,12 @@ def _extract(features: Tensor, masks: Tensor, *, area_limit: int, seeds: Tensor 
     area = masks.sum(dim=(1, 2, 3))
     global_weights = (rows.T @ masks @ columns).flatten(-2)
     global_ = torch.einsum("bsl,bslc->bc", global_weights, flat) / (area + AREA_EPSILON)[:, None]
+    shot_global, shot_valid = global_[:, None], torch.ones_like(area, dtype=torch.bool)[:, None]
+    if masks.shape[1] > 1:
+        shot_area = masks.sum(dim=(2, 3))
+        shot_global = torch.einsum("bsl,bslc->bsc", global_weights, flat)
+        shot_global = shot_global / (shot_area + AREA_EPSILON)[..., None]
+        shot_valid = (shot_area > 0) | (area == 0)[:, None]
 
     weights, valid = _region_weights(masks, rows, columns, area_limit=area_limit, seeds=seeds)
     region = weights @ flat
@@ -96,6 +116,8 @@ def _extract(features: Tensor, masks: Tensor, *, area_limit: int, seeds: Tensor 
         global_=global_,
         region=region.reshape(n_episodes, -1, n_channels),
         valid=valid.reshape(n_episodes, -1),
+        shot_global=shot_global,
+        shot_valid=shot_valid,
     )
 
 

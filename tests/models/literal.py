@@ -156,8 +156,9 @@ def matching_maps(
     alpha: Tensor,
     tau_query: Tensor,
     magnitude: bool = True,
+    n_shots: int = 1,
 ) -> Tensor:
-    """Match mined features with expanded prototypes: (2C + 3, h, w)."""
+    """Match mined features with expanded prototypes: (2C + 3, h, w); s_sum is a mean over shots."""
     similarity = similarities(region, mined, alpha, magnitude=magnitude)
     weights = attention_weights(similarity, tau_query)
     matched = torch.zeros_like(mined)
@@ -165,7 +166,7 @@ def matching_maps(
     for prototype, weight, of_prototype in zip(region, weights, similarity, strict=True):
         matched = matched + weight * prototype[:, None, None]
         pooled = pooled + weight * of_prototype
-        summed = summed + of_prototype
+        summed = summed + of_prototype / n_shots
     of_global = F.cosine_similarity(global_[:, None, None].expand_as(mined), mined, dim=0)
     return torch.cat([mined, matched, pooled[None], summed[None], of_global[None]])
 

@@ -50,7 +50,16 @@ class Network:
             )
             for index in (BACKGROUND, FOREGROUND)
         ]
-        priors = self._priors(global_, region, features, tau_support=tau_support, tau_query=tau_query)
+        pools = [
+            torch.stack(
+                [
+                    literal.global_prototype([f], [m])
+                    for f, m in zip(support.features, by_class[index], strict=True)
+                ]
+            )
+            for index in (BACKGROUND, FOREGROUND)
+        ]
+        priors = self._priors(pools, region, features, tau_support=tau_support, tau_query=tau_query)
         logits = []
         for index, name in enumerate(("bg", "fg")):
             mined = self._mine(name, features, priors[index], support=support, mask=by_class[index])
@@ -69,13 +78,14 @@ class Network:
                 alpha=self.weights["similarity.alpha"],
                 tau_query=tau_query,
                 magnitude=self.magnitude,
+                n_shots=len(masks),
             )
             logits.append(literal.decode(self.weights, f"decoder_{name}", maps))
         return torch.softmax(literal.resize(torch.cat(logits), size), dim=0), torch.stack(priors)
 
     def _priors(
         self,
-        global_: Sequence[Tensor],
+        pools: Sequence[Tensor],
         region: Sequence[Tensor],
         features: Tensor,
         *,
@@ -86,7 +96,7 @@ class Network:
             return [torch.ones_like(features[0])] * 2
         raw = []
         for index in (BACKGROUND, FOREGROUND):
-            prototypes = torch.cat([global_[index][None], region[index]])
+            prototypes = torch.cat([pools[index], region[index]])
             similarity = literal.similarities(
                 prototypes, features, self.weights["similarity.alpha"], magnitude=self.magnitude
             )

@@ -2,11 +2,17 @@
 
 import torch
 
-from models.prototypes import BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT, extract_prototypes
+from models.prototypes import BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT, Prototypes, extract_prototypes
 from tests.models import literal
 
 LIMITS = (BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT)
 CLASSES = (literal.BACKGROUND, literal.FOREGROUND)
+
+
+def one_shot(global_, region, valid):
+    """Return the prototypes of one shot."""
+    shot_valid = torch.ones(len(global_), 1, dtype=torch.bool)
+    return Prototypes(global_, region, valid, shot_global=global_[:, None], shot_valid=shot_valid)
 
 
 def random_features(*shape, seed=0):

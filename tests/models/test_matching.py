@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from models.matching import Decoder, ExpansionMatching, match
-from models.prototypes import Prototypes
 from models.similarity import Similarity, sharpness
 from tests.models import literal
+from tests.models.prototype_cases import one_shot
 
 N_EPISODES, N_QUERIES, WIDTH, GRID = 2, 3, 5, (6, 7)
 VALID = torch.tensor([[True, False, True, True], [False] * 4])
@@ -18,7 +18,7 @@ def _random(*shape, seed=0):
 
 
 def _prototypes(seed, valid=VALID):
-    return Prototypes(
+    return one_shot(
         global_=_random(N_EPISODES, WIDTH, seed=seed),
         region=_random(N_EPISODES, valid.shape[1], WIDTH, seed=seed + 1),
         valid=valid,
@@ -35,6 +35,7 @@ def _match(similarity, prototypes, mined, tau_query):
         region=prototypes.region[:, None].expand(-1, n_queries, -1, -1),
         valid=prototypes.valid[:, None],
         factor=sharpness(tau_query),
+        n_shots=prototypes.n_shots,
     )
 
 
@@ -53,6 +54,7 @@ def test_two_prototypes_give_the_hand_computed_maps():
         region=region[None, None],
         valid=torch.ones(1, 1, 2, dtype=torch.bool),
         factor=sharpness(torch.zeros(1, 1, 2, dtype=torch.float64)),
+        n_shots=1,
     )
     first = torch.tensor(6.0, dtype=torch.float64).sigmoid().item()
     assert maps.flatten().tolist() == pytest.approx([2, 0, first, 1 - first, first, 1, 0.6])
@@ -87,7 +89,7 @@ def test_sums_over_no_region_prototype_are_zero():
 
 def test_region_prototypes_given_twice_double_the_plain_sum_and_nothing_else():
     similarity, once, mined, tau_query = _case()
-    twice = Prototypes(once.global_, *(torch.cat([x] * 2, dim=1) for x in (once.region, once.valid)))
+    twice = one_shot(once.global_, *(torch.cat([x] * 2, dim=1) for x in (once.region, once.valid)))
     expected = _match(similarity, once, mined, tau_query)
     expected[:, :, SUMMED] *= 2
     torch.testing.assert_close(_match(similarity, twice, mined, tau_query), expected)

@@ -16,10 +16,10 @@ from models.prior_masks import (
     measure_contrast,
     standardised_margins,
 )
-from models.prototypes import Prototypes
 from models.similarity import Similarity
 from tests.models import literal
 from tests.models.episodes import losses_of, make_batch
+from tests.models.prototype_cases import one_shot
 
 N_EPISODES, WIDTH, GRID = 2, 5, (6, 7)
 
@@ -30,7 +30,7 @@ def _random(*shape, seed):
 
 def _prototypes(seed):
     valid = torch.tensor([[True, True, False], [True, False, False]])
-    return Prototypes(
+    return one_shot(
         global_=_random(N_EPISODES, WIDTH, seed=seed),
         region=_random(N_EPISODES, 3, WIDTH, seed=seed + 1),
         valid=valid,

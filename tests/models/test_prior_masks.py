@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from models.prior_masks import full_prior_masks, make_prior_masks
-from models.prototypes import Prototypes
 from models.similarity import Similarity
 from tests.models import literal
+from tests.models.prototype_cases import one_shot
 
 N_EPISODES, N_QUERIES, WIDTH, GRID = 2, 3, 5, (7, 9)
 
@@ -16,7 +16,7 @@ def _random(*shape, seed=0):
 
 
 def _prototypes(seed, valid):
-    return Prototypes(
+    return one_shot(
         global_=_random(N_EPISODES, WIDTH, seed=seed),
         region=_random(N_EPISODES, valid.shape[1], WIDTH, seed=seed + 1),
         valid=valid,
@@ -66,7 +66,7 @@ def test_masks_equal_the_literal_ones(inputs, magnitude):
 
 def test_one_prototype_equal_to_the_feature_clears_any_threshold_below_fifteen():
     feature = _random(1, 1, WIDTH, 1, 1)
-    of_class = Prototypes(
+    of_class = one_shot(
         global_=feature.reshape(1, WIDTH),
         region=_random(1, 1, WIDTH, seed=1),
         valid=torch.zeros(1, 1, dtype=torch.bool),
@@ -117,7 +117,7 @@ def test_an_episode_and_a_query_give_alone_what_they_give_together(inputs):
             e, q = slice(episode, episode + 1), slice(query, query + 1)
             alone = make_prior_masks(
                 inputs["similarity"],
-                tuple(Prototypes(p.global_[e], p.region[e], p.valid[e]) for p in inputs["prototypes"]),
+                tuple(one_shot(p.global_[e], p.region[e], p.valid[e]) for p in inputs["prototypes"]),
                 inputs["features"][e, q],
                 tau_support=inputs["tau_support"][e],
                 tau_query=inputs["tau_query"][e, q],
