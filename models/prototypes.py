@@ -51,7 +51,10 @@ class Prototypes:
         return self.shot_global.shape[1]
 
     def pool(self) -> tuple[Tensor, Tensor]:
-        """Return each shot's global prototype and all region ones, `(B, S + P, C)`, and which count."""
+        """Return the global prototypes of all shots and the region ones, and which count.
+
+        These are `(B, S + P, C)` and `(B, S + P)` bool.
+        """
         vectors = torch.cat([self.shot_global, self.region], dim=1)
         return vectors, torch.cat([self.shot_valid, self.valid], dim=1)
 

@@ -263,7 +263,7 @@ def test_a_run_of_another_dataset_or_fold_is_not_resumed(place, capsys):
         (["--dataset", "PHANTOM", "--workers", "0"], "supervoxel workers: must be at least 1, got 0"),
         (
             ["--dataset", "PHANTOM", "--min-size", "0"],
-            "supervoxel min size: must be a whole number of voxels",
+            "supervoxel min size: must be a whole number of at least 1",
         ),
         (["--dataset", "PHANTOM", "--scale", "nan", "--min-size", "9"], "supervoxel scale: must be positive"),
     ],

@@ -71,8 +71,7 @@ class SupportBank:
         n_slices: support slices that serve a part: the chosen one and its nearest neighbours among those that
             contain the organ, or all of these if they are fewer.
         join: `probabilities` makes each of them a support of its own, for a `MeanSegmenter`; `shots` makes
-            them the shots of one support. Train with as many shots for that: the network sums similarities
-            over all prototypes (`matching`), and those of one shot are fewer.
+            them the shots of one support.
         device: where the segmenter computes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Properties of this machine's processor, and the cores that this process may use."""
+"""The processor of this machine, and the cores that this process may use."""
 
 import os
 import platform

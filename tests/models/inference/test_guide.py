@@ -1,0 +1,26 @@
+"""A warped mask joins the network's log-odds."""
+
+import pytest
+import torch
+
+from models.inference.guide import guide
+
+
+def test_log_odds_are_added_with_weight_and_offset():
+    network, warped = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0.7, 0.1, 0.5])
+    expected = network.logit() + 0.5 * (warped.logit() + 2)
+    found = guide(network, warped, weight=0.5, offset=2)
+    torch.testing.assert_close(found, expected.sigmoid())
+
+
+def test_without_weight_the_network_decides_alone():
+    network = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert guide(network, torch.zeros(2, 4, 5), weight=0, offset=2) is network
+
+
+def test_positions_that_are_certain_stay_finite():
+    found = guide(torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 1.0]), weight=1, offset=0)
+    assert found.isfinite().all()
+    assert found[0] < 1e-6
+    assert found[1] > 1 - 1e-6
+    assert found[2].item() == pytest.approx(0.5, abs=1e-3)
