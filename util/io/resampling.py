@@ -18,7 +18,14 @@ _MAX_SKEW = 0.02
 _LESS_THAN_A_STEP = 0.999
 
 
-def resample_linear(volume: np.ndarray, geometry: Geometry, target: Geometry, *, fill: float) -> np.ndarray:
+def resample_linear(
+    volume: np.ndarray,
+    geometry: Geometry,
+    target: Geometry,
+    *,
+    fill: float,
+    transform: sitk.Transform | None = None,
+) -> np.ndarray:
     """Resample a volume linearly with SimpleITK.
 
     Args:
@@ -26,6 +33,7 @@ def resample_linear(volume: np.ndarray, geometry: Geometry, target: Geometry, *,
         geometry: its grid.
         target: the grid to resample to.
         fill: for samples more than half a voxel outside the volume; nearer ones take the edge value.
+        transform: maps positions in the target to positions in the volume; None keeps them.
 
     Returns:
         The samples, float32 of the target's shape.
@@ -33,9 +41,8 @@ def resample_linear(volume: np.ndarray, geometry: Geometry, target: Geometry, *,
     # Only the grid of the reference is used.
     reference = to_sitk(np.empty(target.shape, np.uint8), target)
     source = to_sitk(volume, geometry)
-    samples = sitk.Resample(
-        source, reference, sitk.Transform(), sitk.sitkLinear, float(fill), sitk.sitkFloat32
-    )
+    transform = transform or sitk.Transform()
+    samples = sitk.Resample(source, reference, transform, sitk.sitkLinear, float(fill), sitk.sitkFloat32)
     return sitk.GetArrayFromImage(samples)
 
 
