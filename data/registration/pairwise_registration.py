@@ -1,0 +1,206 @@
+"""Register a support scan to a query scan, and judge the result."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from data.registration.registration_stages import Level, RegistrationSettings, evaluate, optimise
+from data.registration.spatial_transform import SpatialTransform, min_jacobian
+from data.supervoxels.body import check_volume, find_body, scale_intensities
+from util.errors import UserError
+from util.io.image_io import Geometry, to_sitk
+from util.io.resampling import resample_linear
+
+MIN_BODY_OVERLAP = 0.7
+MIN_JACOBIAN = 0.0
+MIN_LENGTH_VOX = 4  # along each axis, also after shrinking: ITK's recursive Gaussian needs as many
+_CLIP_PERCENT = 0.5  # of the body's voxels, at either end of the intensities
+_SMOOTHING = 0.25  # sigma per voxel spacing of a level; averaging blocks smooths, too
+_DEFAULTS = RegistrationSettings()
+
+
+class ScanVolume(NamedTuple):
+    """A scan to register.
+
+    Attributes:
+        voxels: `(Z, H, W)`, any real dtype, finite; such as a z-scored image.
+        geometry: its grid.
+        name: for messages.
+    """
+
+    voxels: np.ndarray
+    geometry: Geometry
+    name: str = "scan"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality of a registration.
+
+    Attributes:
+        body_overlap: Dice of the warped support's body and the query's, 0..1.
+        metric_before: the metric with aligned body centres; lower is better.
+        metric_after: the metric after registration.
+        min_jacobian: smallest Jacobian determinant of the B-spline around the query's body; 1 without one.
+    """
+
+    body_overlap: float
+    metric_before: float
+    metric_after: float
+    min_jacobian: float
+
+    @property
+    def failure(self) -> str | None:
+        """Why the registration failed, in a few words; None if it succeeded."""
+        # Negated, so that NaN fails.
+        if not self.body_overlap >= MIN_BODY_OVERLAP:
+            return f"bodies overlap by {self.body_overlap:.2f}, below {MIN_BODY_OVERLAP:g}"
+        if not self.metric_after < self.metric_before:
+            return f"metric got worse, from {self.metric_before:.3g} to {self.metric_after:.3g}"
+        if not self.min_jacobian > MIN_JACOBIAN:
+            return f"B-spline folds (Jacobian determinant {self.min_jacobian:.2f})"
+        return None
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Result of a registration.
+
+    Attributes:
+        transform: from positions in the query to positions in the support.
+        quality: of the transform; `quality.failure` says why a registration failed.
+    """
+
+    transform: SpatialTransform
+    quality: Quality
+
+
+def register(
+    support: ScanVolume, query: ScanVolume, settings: RegistrationSettings = _DEFAULTS
+) -> Registration:
+    """Register a support scan to a query scan.
+
+    The rigid stage starts at the bodies' centres, with several offsets along the slice normal; the best
+    result initialises an anisotropic scaling, that an affine transform, and that a cubic B-spline (Rueckert
+    et al., IEEE Transactions on Medical Imaging 18, 1999). ITK uses one thread meanwhile, as sums over
+    threads differ in the last bits: results are bit-identical for any number of threads.
+
+    Args:
+        support, query: the scans; their grids may differ in shape, spacing and direction.
+        settings: stages, metric and resolution.
+
+    Raises:
+        UserError: as `check_scan` does.
+    """
+    for scan in (support, query):
+        check_scan(scan)
+    with _one_thread():
+        return _register(support, query, settings)
+
+
+def check_scan(scan: ScanVolume) -> None:
+    """Check that a scan can be registered.
+
+    Raises:
+        UserError: the volume is not 3D, real, finite and varying, is too small, or is not of its geometry's
+            shape; or the geometry is singular.
+    """
+    shape, geometry = scan.voxels.shape, scan.geometry
+    try:
+        check_volume(scan.voxels)
+        if shape != geometry.shape:
+            raise UserError(f"volume: shape must be the geometry's {geometry.shape}, got {shape}")
+        if min(shape) < MIN_LENGTH_VOX:
+            raise UserError(f"volume: must have at least {MIN_LENGTH_VOX} voxels per axis, got {shape}")
+        if scan.voxels.min() == scan.voxels.max():
+            raise UserError("volume: must not be constant; is the scan empty?")
+        if min(geometry.spacing_mm) <= 0 or abs(np.linalg.det(geometry.axes)) < 1e-3:
+            raise UserError("geometry: spacing must be positive and direction invertible; fix the header")
+    except UserError as error:
+        raise UserError(f"{scan.name}: {error}") from error
+
+
+def _register(support: ScanVolume, query: ScanVolume, settings: RegistrationSettings) -> Registration:
+    support_body, query_body = (find_body(scale_intensities(scan.voxels)) for scan in (support, query))
+    levels = []
+    for spacing_mm in settings.level_spacings_mm:
+        region = _region(query_body, query.geometry, spacing_mm, settings.margin_mm)
+        images = [
+            _smooth_and_shrink(scan, body, spacing_mm)
+            for scan, body in ((support, support_body), (query, query_body))
+        ]
+        levels.append(Level(*images, region))
+    initial = _align_centres(_centre_mm(support, support_body), _centre_mm(query, query_body))
+    normal = query.geometry.axes[:, 0]
+    transform = SpatialTransform.from_sitk(*optimise(initial, levels, normal, settings))
+    to_support = transform.to_sitk()
+    warped_body = resample_linear(
+        support_body.astype(np.uint8), support.geometry, query.geometry, fill=0.0, transform=to_support
+    )
+    finest = levels[-1]
+    quality = Quality(
+        body_overlap=_dice(warped_body >= 0.5, query_body),
+        metric_before=evaluate(initial, finest, settings),
+        metric_after=evaluate(to_support, finest, settings),
+        min_jacobian=min_jacobian(transform, finest.query, sitk.GetArrayFromImage(finest.region) > 0),
+    )
+    return Registration(transform, quality)
+
+
+def _smooth_and_shrink(scan: ScanVolume, body: np.ndarray, spacing_mm: float) -> sitk.Image:
+    """Clip outliers, and resample the axes finer than `spacing_mm` to about that spacing."""
+    low, high = np.percentile(scan.voxels[body], [_CLIP_PERCENT, 100 - _CLIP_PERCENT])
+    image = to_sitk(np.clip(scan.voxels, low, high).astype(np.float32), scan.geometry)
+    for axis, factor in enumerate(_shrink_factors(image, spacing_mm)):
+        if factor > 1 and _SMOOTHING > 0:
+            image = sitk.RecursiveGaussian(image, _SMOOTHING * spacing_mm, direction=axis)
+    return _shrink(image, spacing_mm)
+
+
+def _shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """Average blocks of voxels; ITK's Shrink would shift the image by half a voxel for even factors."""
+    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), _shrink_factors(image, spacing_mm))
+
+
+def _shrink_factors(image: sitk.Image, spacing_mm: float) -> list[int]:
+    return [
+        int(np.clip(round(spacing_mm / step), 1, length // MIN_LENGTH_VOX))
+        for step, length in zip(image.GetSpacing(), image.GetSize(), strict=True)
+    ]
+
+
+def _region(body: np.ndarray, geometry: Geometry, spacing_mm: float, margin_mm: float) -> sitk.Image:
+    """Return the mask of a body with a rim, on the grid of a level."""
+    mask = _shrink(to_sitk(body.astype(np.uint8), geometry), spacing_mm) >= 0.5
+    return sitk.BinaryDilate(mask, [round(margin_mm / step) for step in mask.GetSpacing()])
+
+
+def _centre_mm(scan: ScanVolume, body: np.ndarray) -> np.ndarray:
+    return scan.geometry.position_mm(np.argwhere(body).mean(axis=0))
+
+
+def _align_centres(support_mm: np.ndarray, query_mm: np.ndarray) -> sitk.Euler3DTransform:
+    transform = sitk.Euler3DTransform()
+    transform.SetCenter(query_mm.tolist())
+    transform.SetTranslation((support_mm - query_mm).tolist())
+    return transform
+
+
+def _dice(mask: np.ndarray, other: np.ndarray) -> float:
+    total = np.count_nonzero(mask) + np.count_nonzero(other)
+    return float(2 * np.count_nonzero(mask & other) / total) if total else 0.0
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let ITK's filters use one thread within the block."""
+    n_threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n_threads)

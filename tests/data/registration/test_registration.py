@@ -1,0 +1,189 @@
+"""Known transforms are recovered, bit by bit the same, and failures are seen."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from data.registration.pairwise_registration import Quality, ScanVolume, register
+from data.registration.registration_stages import RegistrationSettings
+from data.registration.spatial_transform import warp_label_map
+from tests.data.registration.synthetic_bodies import (
+    ORGANS,
+    body_scan,
+    grid,
+    organ_labels,
+    positions_mm,
+    rotation,
+)
+from util.errors import UserError
+
+AFFINE = RegistrationSettings(stage="affine")
+OBLIQUE = rotation(0, 12) @ rotation(2, -9)
+
+
+def linear_map(matrix, translation_mm):
+    """Return a map from the query to the support, and its inverse."""
+    inverse = np.linalg.inv(matrix)
+    return (
+        lambda points_mm: points_mm @ matrix.T + translation_mm,
+        lambda points_mm: (points_mm - translation_mm) @ inverse.T,
+    )
+
+
+def mean_error_mm(transform, truth, geometry):
+    """Return the mean distance between mapped positions and their truth, over the organs."""
+    points_mm = positions_mm(geometry)[organ_labels(geometry) > 0][::50]
+    mapped_mm = [transform.to_sitk().TransformPoint(point) for point in points_mm.tolist()]
+    return np.linalg.norm(mapped_mm - truth(points_mm), axis=1).mean()
+
+
+def dice(mask, other):
+    return 2 * np.count_nonzero(mask & other) / (np.count_nonzero(mask) + np.count_nonzero(other))
+
+
+@pytest.mark.parametrize(
+    ("stage", "matrix", "translation_mm", "direction"),
+    [
+        ("rigid", np.eye(3), (12.0, -9.0, 21.0), np.eye(3)),
+        ("rigid", rotation(2, 8) @ rotation(0, -5), (5.0, 4.0, -12.0), OBLIQUE),
+        ("rigid", rotation(1, 6), (0.0, 8.0, 0.0), np.diag([1, -1, 1]) @ OBLIQUE),  # left-handed
+        ("affine", np.diag([1.15, 0.9, 1.1]), (6.0, 0.0, 10.0), np.eye(3)),
+        ("affine", rotation(2, 6) @ np.diag([0.9, 1.1, 1.05]), (-6.0, 3.0, 14.0), OBLIQUE),
+    ],
+)
+def test_a_known_transform_between_different_grids_is_recovered(stage, matrix, translation_mm, direction):
+    to_support, to_query = linear_map(matrix, np.array(translation_mm))
+    query_grid = grid()
+    support_grid = grid(
+        (32, 60, 64), (6.5, 3.0, 3.2), direction @ rotation(1, 4), centre_mm=to_support(np.zeros(3))
+    )
+    support = body_scan(support_grid, to_query, seed=1)
+    found = register(support, body_scan(query_grid), replace(AFFINE, stage=stage))
+    assert mean_error_mm(found.transform, to_support, query_grid) < 0.8
+    assert found.quality.failure is None
+    assert found.quality.body_overlap > 0.93
+    assert found.quality.min_jacobian == 1
+
+
+def test_a_bspline_brings_organs_closer_than_an_affine_transform():
+    query_grid = grid()
+
+    def bend(points_mm):  # a smooth bend that no affine transform describes
+        x, y, z = np.moveaxis(points_mm, -1, 0)
+        return np.stack([x + 16 * np.cos(z / 30), y + 12 * np.cos(x / 28), z], axis=-1)
+
+    query, support = body_scan(query_grid, bend), body_scan(grid((28, 60, 64)))
+    label_map = organ_labels(support.geometry)
+    means = {}
+    for stage in ("affine", "bspline"):
+        found = register(support, query, RegistrationSettings(stage=stage, control_spacing_mm=50))
+        warped = warp_label_map(label_map, support.geometry, found.transform, query_grid, labels=ORGANS)
+        truth = organ_labels(query_grid, bend)
+        means[stage] = np.mean([dice(warped[label] > 0.5, truth == label) for label in ORGANS])
+        assert found.quality.failure is None
+    assert means["bspline"] > means["affine"] + 0.03
+    assert means["bspline"] > 0.85
+    assert found.quality.min_jacobian < 1
+
+
+def test_mutual_information_aligns_inverted_contrast():
+    to_support, to_query = linear_map(np.eye(3), np.array([8.0, -6.0, 12.0]))
+    support = body_scan(grid(centre_mm=(8, -6, 12)), to_query)
+    body = support.voxels > 0.2
+    inverted = ScanVolume(np.where(body, 4 - support.voxels, support.voxels), support.geometry)
+    settings = replace(AFFINE, stage="rigid", metric="mutual_information")
+    found = register(inverted, body_scan(grid()), settings)
+    assert mean_error_mm(found.transform, to_support, grid()) < 2
+
+
+@pytest.mark.parametrize("metric", ["correlation", "mutual_information"])
+def test_threads_and_repeats_change_no_bit(metric):
+    support = body_scan(grid((20, 40, 44), (7.0, 4.0, 4.0), rotation(0, 5)), seed=1)
+    query = body_scan(grid((20, 40, 40), (7.0, 4.0, 4.0)))
+    settings = RegistrationSettings(metric=metric, n_bspline=4, start_offsets_mm=(0.0,))
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    found = []
+    try:
+        for n_threads in (1, 2, 2):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n_threads)
+            found.append(register(support, query, settings))
+            assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == n_threads
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert found[0] == found[1] == found[2]
+    assert any(found[0].transform.bspline)
+
+
+def test_the_scans_are_unchanged():
+    scans = [body_scan(grid((12, 30, 30), (12.0, 6.0, 6.0)), seed=seed) for seed in (0, 1)]
+    copies = [scan.voxels.copy() for scan in scans]
+    register(*scans, replace(AFFINE, stage="rigid"))
+    assert all(np.array_equal(scan.voxels, copy) for scan, copy in zip(scans, copies, strict=True))
+
+
+def test_an_unrelated_volume_fails():
+    noise = np.zeros((20, 40, 40), np.float32)
+    noise[8:11, 5:35, 5:9] = np.random.default_rng(0).random((3, 30, 4)) + 1
+    unrelated = ScanVolume(noise, grid(noise.shape, (8.0, 4.0, 4.0)))
+    assert register(unrelated, body_scan(grid()), AFFINE).quality.failure is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"body_overlap": 0.3}, "bodies overlap by 0.30"),
+        ({"body_overlap": float("nan")}, "bodies overlap"),
+        ({"metric_after": -0.1}, "metric got worse"),
+        ({"min_jacobian": -0.2}, "folds"),
+    ],
+)
+def test_the_rule_names_what_failed(change, message):
+    good = Quality(body_overlap=0.95, metric_before=-0.3, metric_after=-0.6, min_jacobian=0.4)
+    failure = replace(good, **change).failure
+    assert failure is None if message is None else message in failure
+
+
+@pytest.mark.parametrize(
+    ("voxels", "changes", "message"),
+    [
+        (np.zeros((8, 8, 8)), {}, "must not be constant"),
+        (np.full((8, 8, 8), np.nan), {}, "finite"),
+        (np.eye(8), {}, "must be 3D"),
+        (np.random.default_rng(0).random((3, 8, 8)), {"shape": (3, 8, 8)}, "at least 4 voxels"),
+        (np.random.default_rng(0).random((9, 8, 8)), {}, r"geometry's \(8, 8, 8\), got \(9, 8, 8\)"),
+        (np.random.default_rng(0).random((8, 8, 8)), {"direction": (0.0,) * 9}, "invertible"),
+    ],
+)
+def test_a_bad_volume_is_refused_by_name_in_one_line(voxels, changes, message):
+    geometry = grid((8, 8, 8))
+    bad = ScanVolume(voxels, replace(geometry, **changes), name="image_3.nii.gz")
+    good = ScanVolume(np.random.default_rng(0).random((8, 8, 8)), geometry)
+    for pair in ((bad, good), (good, bad)):
+        with pytest.raises(UserError, match=f"^image_3.nii.gz: [^\n]*{message}[^\n]*$"):
+            register(*pair)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stage": "demons"},
+        {"metric": "mse"},
+        {"level_spacings_mm": ()},
+        {"level_spacings_mm": (0.0,)},
+        {"sampled_share": 1.5},
+        {"margin_mm": -1.0},
+    ],
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        RegistrationSettings(**wrong)
+
+
+def test_torch_is_not_imported():
+    code = "import sys, data.registration.registration_cache; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
