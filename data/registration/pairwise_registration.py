@@ -13,7 +13,6 @@ from data.registration.spatial_transform import SpatialTransform, min_jacobian
 from data.supervoxels.body import check_volume, find_body, scale_intensities
 from util.errors import UserError
 from util.io.image_io import Geometry, to_sitk
-from util.io.resampling import resample_linear
 
 MIN_BODY_OVERLAP = 0.7
 MIN_JACOBIAN = 0.0
@@ -125,25 +124,24 @@ def check_scan(scan: ScanVolume) -> None:
 
 
 def _register(support: ScanVolume, query: ScanVolume, settings: RegistrationSettings) -> Registration:
-    support_body, query_body = (find_body(scale_intensities(scan.voxels)) for scan in (support, query))
-    levels = []
+    bodies = [find_body(scale_intensities(scan.voxels)) for scan in (support, query)]
+    levels, masks = [], []
     for spacing_mm in settings.level_spacings_mm:
-        region = _region(query_body, query.geometry, spacing_mm, settings.margin_mm)
         images = [
             _smooth_and_shrink(scan, body, spacing_mm)
-            for scan, body in ((support, support_body), (query, query_body))
+            for scan, body in zip((support, query), bodies, strict=True)
         ]
-        levels.append(Level(*images, region))
-    initial = _align_centres(_centre_mm(support, support_body), _centre_mm(query, query_body))
+        masks = [
+            _shrink(to_sitk(body.astype(np.uint8), scan.geometry), spacing_mm)
+            for scan, body in zip((support, query), bodies, strict=True)
+        ]
+        levels.append(Level(*images, _dilate(masks[1] >= 0.5, settings.margin_mm)))
+    initial = _align_centres(_centre_mm(support, bodies[0]), _centre_mm(query, bodies[1]))
     normal = query.geometry.axes[:, 0]
     transform = SpatialTransform.from_sitk(*optimise(initial, levels, normal, settings))
-    to_support = transform.to_sitk()
-    warped_body = resample_linear(
-        support_body.astype(np.uint8), support.geometry, query.geometry, fill=0.0, transform=to_support
-    )
-    finest = levels[-1]
+    to_support, finest = transform.to_sitk(), levels[-1]
     quality = Quality(
-        body_overlap=_dice(warped_body >= 0.5, query_body),
+        body_overlap=_overlap(sitk.Resample(masks[0], masks[1], to_support), masks[1]),
         metric_before=evaluate(initial, finest, settings),
         metric_after=evaluate(to_support, finest, settings),
         min_jacobian=min_jacobian(transform, finest.query, sitk.GetArrayFromImage(finest.region) > 0),
@@ -156,7 +154,7 @@ def _smooth_and_shrink(scan: ScanVolume, body: np.ndarray, spacing_mm: float) ->
     low, high = np.percentile(scan.voxels[body], [_CLIP_PERCENT, 100 - _CLIP_PERCENT])
     image = to_sitk(np.clip(scan.voxels, low, high).astype(np.float32), scan.geometry)
     for axis, factor in enumerate(_shrink_factors(image, spacing_mm)):
-        if factor > 1 and _SMOOTHING > 0:
+        if factor > 1:
             image = sitk.RecursiveGaussian(image, _SMOOTHING * spacing_mm, direction=axis)
     return _shrink(image, spacing_mm)
 
@@ -173,9 +171,7 @@ def _shrink_factors(image: sitk.Image, spacing_mm: float) -> list[int]:
     ]
 
 
-def _region(body: np.ndarray, geometry: Geometry, spacing_mm: float, margin_mm: float) -> sitk.Image:
-    """Return the mask of a body with a rim, on the grid of a level."""
-    mask = _shrink(to_sitk(body.astype(np.uint8), geometry), spacing_mm) >= 0.5
+def _dilate(mask: sitk.Image, margin_mm: float) -> sitk.Image:
     return sitk.BinaryDilate(mask, [round(margin_mm / step) for step in mask.GetSpacing()])
 
 
@@ -190,7 +186,9 @@ def _align_centres(support_mm: np.ndarray, query_mm: np.ndarray) -> sitk.Euler3D
     return transform
 
 
-def _dice(mask: np.ndarray, other: np.ndarray) -> float:
+def _overlap(shares: sitk.Image, others: sitk.Image) -> float:
+    """Return the Dice of two masks on one grid, given the bodies' shares of the voxels."""
+    mask, other = (sitk.GetArrayFromImage(image) >= 0.5 for image in (shares, others))
     total = np.count_nonzero(mask) + np.count_nonzero(other)
     return float(2 * np.count_nonzero(mask & other) / total) if total else 0.0
 

@@ -177,10 +177,11 @@ def _execute(method: sitk.ImageRegistrationMethod, transform: sitk.Transform, le
     """Optimise a transform in place; restore it if the scans come apart."""
     parameters = transform.GetParameters()
     method.SetInitialTransform(transform, True)
-    try:
+    with suppress(RuntimeError):
         method.Execute(level.query, level.support)
-    except RuntimeError:
-        transform.SetParameters(parameters)
+        if np.isfinite(transform.GetParameters()).all():
+            return
+    transform.SetParameters(parameters)
 
 
 def _copy_linear(source: sitk.Transform, target: sitk.Transform) -> sitk.Transform:
