@@ -96,8 +96,14 @@ class EvaluationConfig(Settings):
     all_slices: bool = key(True, "also segment every slice of each query, without using the organ's position")
     every_support: bool = key(False, "also take every scan of the fold as support in turn")
     baselines: bool = key(
-        False, "also score the untrained network, copied support masks and plain cosine matching"
+        False, "also score the untrained network, copied masks, plain cosine matching and registration"
     )
+    guide: Literal["none", "registration"] = key(
+        "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
+    )
+    guide_weight: Amount = key(0.5, "weight of the warped mask's log-odds")
+    guide_smoothing_mm: Amount = key(17.5, "Gaussian that smooths the warped mask within slices")
+    guide_offset: float = key(2.0, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
     support_slices: Count = key(
         1, "support slices that serve each query slice: the protocol's and its neighbours"
     )
@@ -249,6 +255,11 @@ class Config(Settings):
     def further_layouts(self) -> list[DatasetLayout]:
         """Where the dataset's files lie, with supervoxels of the further sizes."""
         return [replace(self.layout, supervoxel_min_vox=size) for size in self.task.more_sv]
+
+    @property
+    def needs_registration(self) -> bool:
+        """Whether an evaluation registers the support to its queries."""
+        return self.evaluation.baselines or self.evaluation.guide == "registration"
 
     def find_split(self, scan_ids: Sequence[int] = ()) -> Split:
         """Split the dataset's scans for the fold; see `dataloaders.splits.find_split`."""

@@ -7,7 +7,7 @@ all folds, then sums them up with `python validation.py summarise`. Runs lie und
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ from dataloaders.evaluation_sets import (
 from dataloaders.prepared_scans import load_scan
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import Split, choose_support_position, describe_split
+from dataloaders.warped_masks import WarpedMasks, warp_to_queries
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
+from models.inference.guide import guide
 from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
@@ -52,7 +54,15 @@ from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
-from util.evaluation.report import TRAINED, describe_scores, read_scores, summarise_scores, write_scores
+from util.evaluation.report import (
+    GUIDED,
+    REGISTRATION,
+    TRAINED,
+    describe_scores,
+    read_scores,
+    summarise_scores,
+    write_scores,
+)
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
@@ -161,7 +171,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     )
     remarks += describe_missing_organs(scans, config.test_organs, support=scans[position])
     with AdaptiveWaitPolicy():
-        scores = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
+        scores, failures = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
+    remarks += failures
     if not ranks.is_main:
         return scores
     if not any(score.dice for score in scores if score.method == TRAINED):
@@ -196,31 +207,45 @@ def score_methods(
     run_dir: Path,
     device: torch.device,
     ranks: Ranks = SINGLE_RANK,
-) -> list[VolumeScore]:
-    """Segment and score jobs by every method; write the trained one's predictions.
+) -> tuple[list[VolumeScore], list[str]]:
+    """Segment and score jobs by every method; write predictions.
 
-    Each rank does the queries that fall to it. Returns the scores of all of them, in the jobs' order.
+    These are the trained network's, or the guided ones. Each rank does the queries that fall to it.
+
+    Returns:
+        The scores of all ranks, in the jobs' order, and remarks on failed registrations.
     """
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
+    warped = _warp_support(config, own) if config.needs_registration else None
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
-    for n_method, (method, segmenter) in enumerate(make_segmenters(config, snapshot, device=device)):
+
+    def score(job: Job, probabilities: np.ndarray, method: str, order: tuple[int, int]) -> None:
+        organ = config.spec.labels[job.label]
+        entry = score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ)
+        scores.append(((order[0], query_ids.index(job.query.scan_id), order[1]), entry))
+
+    for n_method, (method, segment) in enumerate(make_methods(config, snapshot, warped, device=device)):
         is_trained = method == TRAINED
-        # Baselines answer one question: the published protocol on the main support.
-        selected = [job for job in own if is_trained or (job.main_support and job.protocol == "chunks")]
+        # Baselines answer one question: what the main support gives without training.
+        selected = [job for job in own if is_trained or job.main_support]
+        if method != REGISTRATION and not is_trained:
+            selected = [job for job in selected if job.protocol == "chunks"]
         started = time.perf_counter()
-        results = segment_jobs(segmenter, selected, config, device=device, name=method)
-        for n_job, (job, probabilities) in enumerate(results):
-            organ = config.spec.labels[job.label]
-            score = score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ)
-            scores.append(((n_method, query_ids.index(job.query.scan_id), n_job), score))
-            if is_trained and job.main_support and config.evaluation.save_predictions:
+        for n_job, (job, probabilities) in enumerate(segment(selected)):
+            score(job, probabilities, method, (n_method, n_job))
+            if not (is_trained and job.main_support):
+                continue
+            if config.evaluation.guide != "none":
+                probabilities = _guide(probabilities, job, warped, config)
+                score(job, probabilities, GUIDED, (n_method + 1, n_job))
+            if config.evaluation.save_predictions:
                 writers[job.protocol].add(
                     job.query.scan_id,
                     job.query.geometry,
                     label=job.label,
-                    organ=organ,
+                    organ=config.spec.labels[job.label],
                     slices=job.assignment.slices,
                     probabilities=probabilities,
                 )
@@ -228,8 +253,46 @@ def score_methods(
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in writers.values():
         writer.write_label_maps()
-    all_scores = [entry for scores_of_rank in gather_values(scores) for entry in scores_of_rank]
-    return [score for _, score in sorted(all_scores, key=lambda entry: entry[0])]
+    of_ranks = gather_values((scores, warped.describe() if warped else []))
+    all_scores = sorted((entry for entries, _ in of_ranks for entry in entries), key=lambda entry: entry[0])
+    return [entry for _, entry in all_scores], [line for _, lines in of_ranks for line in lines]
+
+
+def make_methods(
+    config: Config, snapshot: Snapshot, warped: WarpedMasks | None, *, device: torch.device
+) -> Iterator[tuple[str, Callable[[Sequence[Job]], Iterator[tuple[Job, np.ndarray]]]]]:
+    """Yield the name of each method, and a function from jobs to probabilities."""
+    if config.evaluation.baselines:
+        yield REGISTRATION, warped.segment
+    for name, segmenter in make_segmenters(config, snapshot, device=device):
+        yield name, partial(segment_jobs, segmenter, config=config, device=device, name=name)
+
+
+def _warp_support(config: Config, jobs: Sequence[Job]) -> WarpedMasks | None:
+    """Register the main support to the queries of jobs; None if there are none."""
+    jobs = [job for job in jobs if job.main_support]
+    if not jobs:
+        return None
+    queries = {job.query.scan_id: job.query for job in jobs}
+    labels = list(dict.fromkeys(job.label for job in jobs))
+    cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
+    return warp_to_queries(
+        jobs[0].support, list(queries.values()), labels, cache_dir=cache_dir, progress=find_ranks().is_main
+    )
+
+
+def _guide(probabilities: np.ndarray, job: Job, warped: WarpedMasks, config: Config) -> np.ndarray:
+    """Let the warped mask join the network; after a failed registration the network decides alone."""
+    if not warped.serves(job):
+        return probabilities
+    options = config.evaluation
+    mask = warped.of_job(job, smoothing_mm=options.guide_smoothing_mm)
+    return guide(
+        torch.from_numpy(probabilities),
+        torch.from_numpy(mask),
+        weight=options.guide_weight,
+        offset=options.guide_offset,
+    ).numpy()
 
 
 def adopt_network(config: Config, snapshot: Snapshot) -> Config:
@@ -284,7 +347,7 @@ def make_segmenters(
 
 
 def segment_jobs(
-    segmenter: Segmenter, jobs: Sequence[Job], config: Config, *, device: torch.device, name: str
+    segmenter: Segmenter, jobs: Sequence[Job], *, config: Config, device: torch.device, name: str
 ) -> Iterator[tuple[Job, np.ndarray]]:
     """Segment jobs, query by query.
 

@@ -12,6 +12,7 @@ import training
 import validation
 from bench import fold as fold_benchmark
 from util.config.command_line import run_command_line
+from util.engine.runs import list_runs
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -84,7 +85,8 @@ def test_dice_recomputed_from_the_files_is_the_tables(runs, phantom_dir):
 
 def test_the_table_compares_with_the_baselines(runs):
     methods = {score["method"] for score in read_scores(runs[0] / "evaluation" / "1")}
-    assert methods == {"trained", "untrained", "untrained cosine", "copied support mask"}
+    baselines = {"untrained", "untrained cosine", "copied support mask", "registration"}
+    assert methods == {"trained", *baselines}
 
 
 def test_copied_masks_score_what_copying_by_hand_scores(runs, phantom_dir):
@@ -163,3 +165,17 @@ def test_a_damaged_snapshot_is_refused(runs, tmp_path, capsys):
     damaged.write_bytes(damaged.read_bytes()[:-1000])
     assert run_command_line(validation.experiment, [*overrides, f"reload_model_path={damaged}"]) == 2
     assert "damaged or not a snapshot" in capsys.readouterr().err
+
+
+def test_registration_guides_the_network_and_its_predictions(runs):
+    fold, overrides = runs
+    words = [*overrides, "evaluation.guide=registration", "evaluation.baselines=False"]
+    assert run_command_line(validation.experiment, words) == 0
+    scores = read_scores(list_runs(fold / "evaluation")[0])
+    assert {score["method"] for score in scores} == {"trained", "trained + registration"}
+    network, guided = (
+        [float(score["dice"]) for score in scores if score["method"] == method]
+        for method in ("trained", "trained + registration")
+    )
+    assert len(network) == len(guided) > 0
+    assert sum(guided) > sum(network)

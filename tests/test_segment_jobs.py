@@ -79,7 +79,7 @@ def _config(**choices):
 
 def _segment(segmenter, jobs, **choices):
     """Segment jobs; also check that all come, in the queries' order."""
-    found = list(segment_jobs(segmenter, jobs, _config(**choices), device=CPU, name="test"))
+    found = list(segment_jobs(segmenter, jobs, config=_config(**choices), device=CPU, name="test"))
     query_ids = dict.fromkeys(job.query.scan_id for job in jobs)
     expected = [job for query_id in query_ids for job in jobs if job.query.scan_id == query_id]
     assert all(job is other for (job, _), other in zip(found, expected, strict=True))

@@ -14,7 +14,7 @@ from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
 from util.io.files import write_text
 
-TRAINED = "trained"
+TRAINED, GUIDED, REGISTRATION = "trained", "trained + registration", "registration"
 
 
 def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str, Any]) -> None:
@@ -66,11 +66,13 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
     """Format the tables of one or several folds as text."""
     lines = []
     main_scores = select(scores, main_support=True)
-    trained = select(main_scores, method=TRAINED)
+    best = GUIDED if select(main_scores, method=GUIDED) else TRAINED
+    trained = select(main_scores, method=best)
     for protocol, meaning in (("chunks", "slices that hold the organ"), ("all_slices", "all slices")):
         selected = select(trained, protocol=protocol)
         if selected:
-            lines.append(f"\nDice / IoU per query volume, {protocol} ({meaning}):\n{volume_table(selected)}")
+            title = f"Dice / IoU per query volume, {best}, {protocol} ({meaning})"
+            lines.append(f"\n{title}:\n{volume_table(selected)}")
     lines.append(f"\nmean Dice by method:\n{method_table(main_scores)}")
     supports = select(scores, method=TRAINED, protocol="chunks")
     if any(not score.main_support for score in supports):

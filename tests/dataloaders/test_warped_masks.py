@@ -1,0 +1,93 @@
+"""A support's labels reach each query's grid, smoothed in mm; failed registrations are left out and named."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from data.registration.pairwise_registration import Quality, Registration
+from data.registration.spatial_transform import SpatialTransform
+from dataloaders import warped_masks
+from dataloaders.evaluation_sets import Assignment, EvaluationScan, Job
+from dataloaders.warped_masks import warp_to_queries
+from util.io.image_io import Geometry
+
+FULL, SMALL = (10, 24, 32), (12, 16)
+SPACING_MM = (6.0, 1.5, 2.0)
+LABEL = 3
+GOOD = Quality(body_overlap=0.9, metric_before=-0.2, metric_after=-0.5, min_jacobian=1.0)
+BAD = Quality(body_overlap=0.1, metric_before=-0.2, metric_after=-0.5, min_jacobian=1.0)
+
+
+def make_scan(scan_id, *, size_px=SMALL):
+    label_map = np.zeros(FULL, np.int16)
+    label_map[3:6, 8:14, 10:20] = LABEL
+    geometry = Geometry(FULL, SPACING_MM, (5.0, -7.0, 11.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    images = torch.rand(FULL[0], 1, *size_px, generator=torch.Generator().manual_seed(scan_id))
+    return EvaluationScan(scan_id, images, label_map, label_map, geometry)
+
+
+def make_job(support, query, slices=range(FULL[0])):
+    slices = np.array(slices)
+    assignment = Assignment(slices=slices, parts=np.zeros(len(slices), int))
+    return Job("all_slices", support, query, LABEL, np.array([4]), assignment, True)
+
+
+@pytest.fixture(name="registered")
+def _registered(monkeypatch):
+    """Replace registration: shift by one slice and two columns; scan 8 fails. Records the pairs."""
+    pairs_seen = []
+
+    def register_pairs(pairs, **options):
+        pairs_seen.extend(pairs)
+        transform = SpatialTransform((1.0, 0, 0, 0, 1, 0, 0, 0, 1, 4.0, 0.0, 6.0), (0.0, 0.0, 0.0))
+        return [Registration(transform, BAD if index == 1 else GOOD) for index in range(len(pairs))]
+
+    monkeypatch.setattr(warped_masks, "register_pairs", register_pairs)
+    return pairs_seen
+
+
+@pytest.fixture(name="warped")
+def _warped(registered):
+    support, queries = make_scan(5), [make_scan(7), make_scan(8)]
+    return support, queries, warp_to_queries(support, queries, [LABEL], cache_dir=None, progress=False)
+
+
+def test_masks_are_warped_on_the_full_grid(warped):
+    support, (query, _), masks = warped
+    expected = np.roll((support.label_map == LABEL).astype(np.float32), (-1, -2), axis=(0, 2))
+    np.testing.assert_allclose(masks.masks[7][LABEL], expected, atol=1e-6)
+    found = masks.of_job(make_job(support, query, slices=[2, 4]))
+    np.testing.assert_allclose(found, expected[[2, 4]], atol=1e-6)
+
+
+def test_smoothing_is_in_mm_within_slices(warped):
+    support, (query, _), masks = warped
+    sharp = masks.of_job(make_job(support, query))
+    expected = gaussian_filter(sharp, (0, 4.5 / 1.5, 4.5 / 2.0), mode="constant")
+    np.testing.assert_array_equal(masks.of_job(make_job(support, query), smoothing_mm=4.5), expected)
+
+
+def test_a_failed_registration_serves_no_job_and_is_named(warped):
+    support, (query, failed), masks = warped
+    assert masks.serves(make_job(support, query))
+    assert not masks.serves(make_job(support, failed))
+    assert not masks.serves(make_job(query, query))
+    assert len(masks.describe()) == 1
+    assert masks.describe()[0].startswith("warning: registration failed for 1 queries (scan 8: ")
+    jobs = [make_job(support, query), make_job(support, failed)]
+    found = [probabilities for _, probabilities in masks.segment(jobs)]
+    assert found[0].max() > 0.9
+    assert found[1].shape == FULL
+    assert not found[1].any()
+
+
+def test_resized_slices_keep_the_area_that_they_cover(warped, registered):
+    (volume, _), *_ = registered
+    grid, full = volume.geometry, make_scan(5).geometry
+    assert volume.voxels.shape == grid.shape == (FULL[0], *SMALL)
+    # The outer edges of the first and the last pixel.
+    for index in (-0.5, None):
+        small = [0, *(n - 0.5 if index is None else index for n in SMALL)]
+        large = [0, *(n - 0.5 if index is None else index for n in FULL[1:])]
+        np.testing.assert_allclose(grid.position_mm(small), full.position_mm(large))
