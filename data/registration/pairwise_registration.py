@@ -124,24 +124,25 @@ def check_scan(scan: ScanVolume) -> None:
 
 
 def _register(support: ScanVolume, query: ScanVolume, settings: RegistrationSettings) -> Registration:
-    bodies = [find_body(scale_intensities(scan.voxels)) for scan in (support, query)]
-    levels, masks = [], []
-    for spacing_mm in settings.level_spacings_mm:
-        images = [
-            _smooth_and_shrink(scan, body, spacing_mm)
-            for scan, body in zip((support, query), bodies, strict=True)
-        ]
-        masks = [
-            _shrink(to_sitk(body.astype(np.uint8), scan.geometry), spacing_mm)
-            for scan, body in zip((support, query), bodies, strict=True)
-        ]
-        levels.append(Level(*images, _dilate(masks[1] >= 0.5, settings.margin_mm)))
-    initial = _align_centres(_centre_mm(support, bodies[0]), _centre_mm(query, bodies[1]))
+    support_body, query_body = (find_body(scale_intensities(scan.voxels)) for scan in (support, query))
+    levels = [
+        Level(
+            _smooth_and_shrink(support, support_body, spacing_mm),
+            _smooth_and_shrink(query, query_body, spacing_mm),
+            _dilate(_body_share(query, query_body, spacing_mm) >= 0.5, settings.margin_mm),
+        )
+        for spacing_mm in settings.level_spacings_mm
+    ]
+    initial = _align_centres(_centre_mm(support, support_body), _centre_mm(query, query_body))
     normal = query.geometry.axes[:, 0]
     transform = SpatialTransform.from_sitk(*optimise(initial, levels, normal, settings))
     to_support, finest = transform.to_sitk(), levels[-1]
+    support_share, query_share = (
+        _body_share(scan, body, settings.level_spacings_mm[-1])
+        for scan, body in ((support, support_body), (query, query_body))
+    )
     quality = Quality(
-        body_overlap=_overlap(sitk.Resample(masks[0], masks[1], to_support), masks[1]),
+        body_overlap=_overlap(sitk.Resample(support_share, query_share, to_support), query_share),
         metric_before=evaluate(initial, finest, settings),
         metric_after=evaluate(to_support, finest, settings),
         min_jacobian=min_jacobian(transform, finest.query, sitk.GetArrayFromImage(finest.region) > 0),
@@ -151,12 +152,19 @@ def _register(support: ScanVolume, query: ScanVolume, settings: RegistrationSett
 
 def _smooth_and_shrink(scan: ScanVolume, body: np.ndarray, spacing_mm: float) -> sitk.Image:
     """Clip outliers, and resample the axes finer than `spacing_mm` to about that spacing."""
-    low, high = np.percentile(scan.voxels[body], [_CLIP_PERCENT, 100 - _CLIP_PERCENT])
+    # In float64, so that equal values in another dtype give equal bits, as the cache expects.
+    voxels = scan.voxels[body].astype(np.float64)
+    low, high = np.percentile(voxels, [_CLIP_PERCENT, 100 - _CLIP_PERCENT])
     image = to_sitk(np.clip(scan.voxels, low, high).astype(np.float32), scan.geometry)
     for axis, factor in enumerate(_shrink_factors(image, spacing_mm)):
         if factor > 1:
             image = sitk.RecursiveGaussian(image, _SMOOTHING * spacing_mm, direction=axis)
     return _shrink(image, spacing_mm)
+
+
+def _body_share(scan: ScanVolume, body: np.ndarray, spacing_mm: float) -> sitk.Image:
+    """Return the body's share, 0..1, of each voxel of a level."""
+    return _shrink(to_sitk(body.astype(np.uint8), scan.geometry), spacing_mm)
 
 
 def _shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
