@@ -127,11 +127,21 @@ def test_the_scans_are_unchanged_and_their_dtype_does_not_matter():
         assert np.array_equal(scan.voxels, double.voxels)
 
 
-def test_an_unrelated_volume_fails():
+def test_a_scan_registered_to_itself_stays_where_it_is():
+    scan = body_scan(grid())
+    found = register(scan, scan, RegistrationSettings(start_offsets_mm=(0.0,)))
+    assert mean_error_mm(found.transform, lambda points_mm: points_mm, scan.geometry) < 0.2
+    assert found.quality.failure is None
+
+
+@pytest.mark.parametrize("stage", ["rigid", "affine"])
+@pytest.mark.parametrize("filled", [np.s_[8:11, 5:35, 5:9], np.s_[:]])
+def test_an_unrelated_volume_fails(filled, stage, capfd):
     noise = np.zeros((20, 40, 40), np.float32)
-    noise[8:11, 5:35, 5:9] = np.random.default_rng(0).random((3, 30, 4)) + 1
+    noise[filled] = np.random.default_rng(0).random(noise[filled].shape) + 1
     unrelated = ScanVolume(noise, grid(noise.shape, (8.0, 4.0, 4.0)))
-    assert register(unrelated, body_scan(grid()), AFFINE).quality.failure is not None
+    assert register(unrelated, body_scan(grid()), replace(AFFINE, stage=stage)).quality.failure is not None
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -141,6 +151,7 @@ def test_an_unrelated_volume_fails():
         ({"body_overlap": 0.3}, "bodies overlap by 0.30"),
         ({"body_overlap": float("nan")}, "bodies overlap"),
         ({"metric_after": -0.1}, "metric got worse"),
+        ({"metric_before": 0.0, "metric_after": -0.01}, "hardly related"),
         ({"min_jacobian": -0.2}, "folds"),
     ],
 )
