@@ -50,8 +50,8 @@ def main() -> None:
     repeats = 3 if options.quick else 10
     cases: dict[str, dict[str, Any]] = {"training step, ResNet-18, 64 x 64": {**SMALL, "repeats": repeats}}
     if not options.quick:
-        cases["evaluated slice, ResNet-18, 64 x 64"] = {**SMALL, "is_training": False, "repeats": 3}
-        cases[LARGE] = {"repeats": 2}
+        cases["evaluated slice, ResNet-18, 64 x 64"] = {**SMALL, "is_training": False, "repeats": 2}
+        cases[LARGE] = {"repeats": 1}
     for name, arguments in cases.items():
         measured: dict[str, dict[str, Measurement]] = {}
         # A step of the large network takes many seconds.

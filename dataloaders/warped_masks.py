@@ -99,7 +99,8 @@ def warp_to_queries(
 def _volume(scan: EvaluationScan) -> ScanVolume:
     """Return a scan's image at the network's slice size, with its grid."""
     image = scan.images[:, 0].numpy()
-    return ScanVolume(image, _resized_grid(scan.geometry, image.shape[1:]))
+    grid = _resized_grid(scan.geometry, image.shape[1:])
+    return ScanVolume(image, grid, name=f"scan {scan.scan_id}")
 
 
 def _resized_grid(geometry: Geometry, size_px: Sequence[int]) -> Geometry:

@@ -17,7 +17,7 @@ from util.io.image_io import Geometry, to_sitk
 # Eight pairs of abdominal T2 MRI reached overlaps of 0.76 to 0.93, below 1 as scans end at different heights;
 # a support cut to a third reached 0.61.
 MIN_BODY_OVERLAP = 0.7
-# The pairs reached -0.42 to -0.71 with correlation, noise in place of the support -0.005.
+# The pairs reached -0.40 to -0.71 with correlation, noise in place of the support -0.005.
 MAX_METRIC = -0.1
 METRIC_TOLERANCE = 1e-3  # scans that are aligned already gain nothing
 MIN_JACOBIAN = 0.0  # below, the B-spline folds; the pairs had at least 0.2
