@@ -287,12 +287,13 @@ def _guide(probabilities: np.ndarray, job: Job, warped: WarpedMasks, config: Con
         return probabilities
     options = config.evaluation
     mask = warped.of_job(job, smoothing_mm=options.guide_smoothing_mm)
-    return guide(
+    guided = guide(
         torch.from_numpy(probabilities),
         torch.from_numpy(mask),
         weight=options.guide_weight,
         offset=options.guide_offset,
     ).numpy()
+    return keep_largest_component(guided) if options.largest_component else guided
 
 
 def adopt_network(config: Config, snapshot: Snapshot) -> Config:

@@ -23,7 +23,7 @@ MORE = ("optim.ema_decay=0.9", "eval_fold=0", "evaluation.baselines=False")  # s
 
 @pytest.fixture(name="words_for", scope="module")
 def _words_for(overrides_for, tmp_path_factory):
-    """Give the words of a training of two ranks that has runs of its own."""
+    """Return the arguments of a training of two ranks in a separate run folder."""
     folder = tmp_path_factory.mktemp("joint")
     return lambda name: [
         *overrides_for(folder / name),
@@ -33,7 +33,7 @@ def _words_for(overrides_for, tmp_path_factory):
 
 
 def start(command, **environment):
-    """Start a command in a process group of its own, as a shell does."""
+    """Start a command in a new process group, as a shell does."""
     return subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -121,9 +121,9 @@ def test_two_ranks_that_are_stopped_go_on_to_the_same_weights(words_for, unbroke
     child = launch(words("stopped"))
     wait_for_checkpoint(folder("stopped"))
     os.killpg(child.pid, signal.SIGTERM)
-    _, told = ended(child, 128 + signal.SIGTERM)
-    assert told.count("stopped by SIGTERM; resume with ") == 1
-    assert "Traceback" not in told
+    _, errors = ended(child, 128 + signal.SIGTERM)
+    assert errors.count("stopped by SIGTERM; resume with ") == 1
+    assert "Traceback" not in errors
     out, _ = ended(launch([*words("stopped"), "resume=latest"]), 0)
     assert "resuming after step" in out
     assert_equal_weights(final(folder("stopped")), unbroken)
@@ -139,7 +139,7 @@ def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on(words_for, 
         child.kill()
         pytest.skip("this system does not list a process's children")
     os.kill(int(ranks.read_text().split()[-1]), signal.SIGKILL)
-    out, told = ended(child, 0)
-    assert "resuming after step" in out, told
+    out, errors = ended(child, 0)
+    assert "resuming after step" in out, errors
     assert len(list_runs(folder("killed"))) == 2
     assert_equal_weights(final(folder("killed")), unbroken)
