@@ -49,7 +49,7 @@ from util.parallel.collectives import (
 from util.parallel.devices import choose_device
 from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
-from util.parallel.threads import ThreadChoice, apply_threads, choose_threads
+from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import progress_bar
 
@@ -108,13 +108,12 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         # The network first, as pretrained weights may turn out to be missing.
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
-        threads = choose_threads(
+        threads = set_threads(
             ranks,
             n_workers=config.num_workers,
             slice_size_px=dataset.slice_size_px,
             feature_width=config.model.feature_width,
         )
-        apply_threads(threads)
         model = place_network(config, network, device=device, ranks=ranks)
         provenance = Provenance(
             dataset.content_hash() if ranks.is_main else None, describe_environment(device)

@@ -67,7 +67,7 @@ from util.parallel.collectives import gather_values, local_main_first, run_on_al
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
 from util.parallel.ranks import Ranks, find_ranks
-from util.parallel.threads import apply_threads, choose_threads
+from util.parallel.threads import set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import note_on_bar, progress_bar
 
@@ -146,14 +146,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     split = local_main_first(lambda: _make_split(config))
     remarks = find_mismatches(snapshot, requested, split.held_out)
     scans = load_fold(config.layout, split.held_out, image_size_px=config.image_size_px)
-    threads = choose_threads(
-        ranks,
-        n_workers=0,
-        slice_size_px=scans[0].images.shape[-2:],
-        feature_width=config.model.feature_width,
-    )
-    apply_threads(threads)
-    print(f"threads: {threads}")
+    size_px, width = scans[0].images.shape[-2:], config.model.feature_width
+    print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
     position = choose_support_position(config.supp_idx, len(scans))
     remarks += describe_split(split)
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
@@ -181,22 +175,27 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
             "any) hits its organ; was its training long enough?"
         )
     print("\n".join([describe_scores(scores), *remarks]))
-    summary = {
-        **summarise_scores(scores),
-        "snapshot": str(snapshot_file),
-        "snapshot_step": snapshot.step,
-        "data_fingerprint": data,
-        "support_id": scans[position].scan_id,
-        "remarks": remarks,
-        "config": plain_values(config),
-        "environment": describe_environment(device),
-    }
-    write_scores(run_dir, scores, summary)
+    source = {"snapshot": str(snapshot_file), "snapshot_step": snapshot.step, "data_fingerprint": data}
+    support_id = scans[position].scan_id
+    write_scores(run_dir, scores, _summary(scores, config, remarks, device, **source, support_id=support_id))
     print(
         f"evaluated in {time.perf_counter() - started:.0f} s, peak memory {peak_memory_gb(device):.1f} GB; "
         f"tables and predictions: {run_dir}"
     )
     return scores
+
+
+def _summary(
+    scores: Sequence[VolumeScore], config: Config, remarks: list[str], device: torch.device, **source: Any
+) -> dict[str, Any]:
+    """Return the means, and what they were made of, for `scores.json`."""
+    return {
+        **summarise_scores(scores),
+        **source,
+        "remarks": remarks,
+        "config": plain_values(config),
+        "environment": describe_environment(device),
+    }
 
 
 def score_methods(

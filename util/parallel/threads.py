@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import SimpleITK as sitk
@@ -74,3 +75,10 @@ def apply_threads(choice: ThreadChoice) -> None:
     torch.set_num_threads(choice.number)
     cv2.setNumThreads(choice.number)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(choice.number)
+
+
+def set_threads(ranks: Ranks, **options: Any) -> ThreadChoice:
+    """Choose and apply the number of threads; options as in `choose_threads`."""
+    choice = choose_threads(ranks, **options)
+    apply_threads(choice)
+    return choice
