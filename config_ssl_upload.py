@@ -22,10 +22,12 @@ from data.layout import DatasetLayout
 from data.specs import DatasetSpec
 from dataloaders.episode_settings import TaskConfig
 from dataloaders.splits import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
+from dataloaders.support_episodes import SupportAugmentation
 from models.encoder import BACKBONES, NORMS
 from models.encoder_weights import PUBLISHED, WeightsError
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
+from models.inference.adaptation import PARTS
 from models.inference.supports import JOINTS
 from models.inference.test_time_augmentation import MAX_VERSIONS
 from models.losses import CRITERIA
@@ -36,6 +38,7 @@ from util.config.settings import (
     Count,
     Counts,
     ListAsTuple,
+    Positive,
     Settings,
     Text,
     TextOrNumber,
@@ -127,6 +130,23 @@ class EvaluationConfig(Settings):
     save_predictions: bool = key(True, "write the predictions as NIfTI files")
 
 
+class AdaptationConfig(Settings):
+    """Adaptation of the trained network to the support scan."""
+
+    steps: Whole = key(0, "training steps on the support scan alone before it serves; 0: no adaptation")
+    lr: Positive = key(3e-4, "highest learning rate, of AdamW with warm-up and a cosine schedule")
+    weight_decay: Amount = key(1e-2, "weight decay")
+    parts: Literal[tuple(PARTS)] = key("all", "parts of the network that train")
+    organs: Literal["jointly", "separately"] = key(
+        "jointly", "one adapted network for all organs, or one per organ, each with `adaptation.steps`"
+    )
+    max_gap: Count = key(3, "maximum distance, in slices, between support and query of an episode")
+    min_size: Count = key(
+        50, "minimum area of the organ in at least one slice of an episode, in px at 256 x 256"
+    )
+    augmentation: SupportAugmentation = group(SupportAugmentation)
+
+
 SidePx = Annotated[int, Field(ge=16, le=2048)]
 
 
@@ -216,6 +236,7 @@ class Config(Settings):
     optim: OptimConfig = group(OptimConfig)
     model: ModelConfig = group(ModelConfig)
     task: TaskConfig = group(TaskConfig)
+    adaptation: AdaptationConfig = group(AdaptationConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
     phantom: PhantomConfig = group(PhantomConfig)
     path: PathConfig = group(PathConfig)

@@ -7,7 +7,7 @@ all folds, then sums them up with `python validation.py summarise`. Runs lie und
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from config_ssl_upload import (
     parse_config,
 )
 from data.preparation import describe_change, ensure_volumes, hash_volumes
+from dataloaders.episodes import EpisodeDataset
 from dataloaders.evaluation_sets import (
+    EvaluationScan,
     Job,
     describe_missing_organs,
     load_fold,
@@ -36,16 +38,20 @@ from dataloaders.evaluation_sets import (
 from dataloaders.prepared_scans import load_scan
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import Split, choose_support_position, describe_split
+from dataloaders.support_episodes import make_support_episodes
 from dataloaders.warped_masks import WarpedMasks, warp_to_queries
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
+from models.inference.adaptation import Adaptation
 from models.inference.guide import guide
 from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
+from models.losses import CRITERIA
 from util.config.command_line import run_command_line
 from util.config.settings import default_values, parse_values, plain_values
+from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
 from util.engine.runs import find_snapshot, list_runs
@@ -55,14 +61,17 @@ from util.evaluation.metrics import VolumeScore
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import (
-    GUIDED,
+    ADAPTED,
+    NETWORK_METHODS,
     REGISTRATION,
     TRAINED,
     describe_scores,
+    guided,
     read_scores,
     summarise_scores,
     write_scores,
 )
+from util.io.volume_hash import hash_volume
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
@@ -217,6 +226,7 @@ def score_methods(
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_support(config, own) if config.needs_registration else None
+    adapted = adapt_to_supports(config, snapshot, jobs, device=device)
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
 
@@ -225,21 +235,22 @@ def score_methods(
         entry = score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ)
         scores.append(((order[0], query_ids.index(job.query.scan_id), order[1]), entry))
 
-    for n_method, (method, segment) in enumerate(make_methods(config, snapshot, warped, device=device)):
-        is_trained = method == TRAINED
-        # Baselines answer one question: what the main support gives without training.
-        selected = [job for job in own if is_trained or job.main_support]
-        if method != REGISTRATION and not is_trained:
+    predicting = ADAPTED if config.adaptation.steps else TRAINED
+    methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
+    for n_method, (method, segment) in enumerate(methods):
+        # Others than the trained network answer one question: what the main support gives.
+        selected = [job for job in own if method == TRAINED or job.main_support]
+        if method not in (REGISTRATION, *NETWORK_METHODS):
             selected = [job for job in selected if job.protocol == "chunks"]
         started = time.perf_counter()
         for n_job, (job, probabilities) in enumerate(segment(selected)):
-            score(job, probabilities, method, (n_method, n_job))
-            if not (is_trained and job.main_support):
+            score(job, probabilities, method, (2 * n_method, n_job))
+            if not (method in NETWORK_METHODS and job.main_support):
                 continue
             if config.evaluation.guide != "none":
                 probabilities = _guide(probabilities, job, warped, config)
-                score(job, probabilities, GUIDED, (n_method + 1, n_job))
-            if config.evaluation.save_predictions:
+                score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
+            if config.evaluation.save_predictions and method == predicting:
                 writers[job.protocol].add(
                     job.query.scan_id,
                     job.query.geometry,
@@ -258,13 +269,111 @@ def score_methods(
 
 
 def make_methods(
-    config: Config, snapshot: Snapshot, warped: WarpedMasks | None, *, device: torch.device
+    config: Config,
+    snapshot: Snapshot,
+    warped: WarpedMasks | None,
+    *,
+    adapted: Mapping[tuple[int, int], Snapshot],
+    device: torch.device,
 ) -> Iterator[tuple[str, Callable[[Sequence[Job]], Iterator[tuple[Job, np.ndarray]]]]]:
     """Yield the name of each method, and a function from jobs to probabilities."""
     if config.evaluation.baselines:
         yield REGISTRATION, warped.segment
     for name, segmenter in make_segmenters(config, snapshot, device=device):
         yield name, partial(segment_jobs, segmenter, config=config, device=device, name=name)
+    if adapted:
+        yield ADAPTED, partial(segment_adapted, adapted=adapted, config=config, device=device)
+
+
+def segment_adapted(
+    jobs: Sequence[Job],
+    *,
+    adapted: Mapping[tuple[int, int], Snapshot],
+    config: Config,
+    device: torch.device,
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Segment jobs as `segment_jobs` does, by the network adapted to support scan and organ of each."""
+    jobs_of: dict[int, list[Job]] = {}
+    for job in jobs:
+        jobs_of.setdefault(id(adapted[job.support.scan_id, job.label]), []).append(job)
+    for jobs_of_network in jobs_of.values():
+        snapshot = adapted[jobs_of_network[0].support.scan_id, jobs_of_network[0].label]
+        segmenter = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
+        yield from segment_jobs(segmenter, jobs_of_network, config=config, device=device, name=ADAPTED)
+
+
+def adapt_to_supports(
+    config: Config, snapshot: Snapshot, jobs: Sequence[Job], *, device: torch.device
+) -> dict[tuple[int, int], Snapshot]:
+    """Adapt a snapshot to the main supports of jobs, on one rank of each machine.
+
+    Returns:
+        The adapted snapshot of each support scan and organ; empty if no adaptation is configured.
+    """
+    adapted: dict[tuple[int, int], Snapshot] = {}
+    main_jobs = [job for job in jobs if job.main_support and config.adaptation.steps]
+    for support in {job.support.scan_id: job.support for job in main_jobs}.values():
+        labels = sorted({job.label for job in main_jobs if job.support is support})
+        jointly = config.adaptation.organs == "jointly"
+        for group in [labels] if jointly else [[label] for label in labels]:
+            adapt = partial(adapt_to_support, config, snapshot, support, labels=group, device=device)
+            adapted.update(
+                dict.fromkeys(((support.scan_id, label) for label in group), local_main_first(adapt))
+            )
+    return adapted
+
+
+def adapt_to_support(
+    config: Config,
+    snapshot: Snapshot,
+    support: EvaluationScan,
+    labels: Sequence[int],
+    *,
+    device: torch.device,
+) -> Snapshot:
+    """Adapt a snapshot to the organs of a support; on one rank, if there are several."""
+    settings = config.adaptation
+    identity = {
+        "scan": hash_volume(support.images[:, 0].numpy()),
+        "label_map": hash_volume(support.support_labels),
+        "scan_id": support.scan_id,
+        "labels": list(labels),
+        "settings": plain_values(settings),
+        "loss": config.loss,
+        "precision": config.precision,
+    }
+
+    def start() -> tuple[Adaptation, EpisodeDataset]:
+        adaptation = Adaptation(
+            load_trained(config, snapshot).to(device),
+            n_steps=settings.steps,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            parts=settings.parts,
+            criterion=CRITERIA[config.loss],
+            precision=config.precision,
+        )
+        episodes = make_support_episodes(
+            support,
+            labels,
+            n_episodes=settings.steps,
+            max_gap=settings.max_gap,
+            min_size_px=settings.min_size,
+            augmentation=settings.augmentation,
+            seed=config.seed,
+        )
+        return adaptation, episodes
+
+    organs = ", ".join(config.spec.labels[label] for label in labels)
+    return find_or_adapt(
+        Path(config.path.log_dir) / config.dataset / "adapted",
+        snapshot,
+        identity,
+        start=start,
+        seed=config.seed,
+        title=f"adapting to scan {support.scan_id} ({organs})",
+        progress=find_ranks().is_main,
+    )
 
 
 def _warp_support(config: Config, jobs: Sequence[Job]) -> WarpedMasks | None:

@@ -85,6 +85,9 @@ def all_reads():
         f"task.{name}"
         for name in keys_read(_part_of("dataloaders/episode_settings.py", "TaskConfig"), "self")
     }
+    for path in (ROOT / "dataloaders/augmentation.py", ROOT / "dataloaders/warps.py"):
+        ranges = keys_read(path.read_text(encoding="utf-8"), "ranges")
+        reads |= {f"adaptation.augmentation.{name}" for name in ranges}
     for function in ("find_former_run", "make_network"):
         reads |= keys_read(_part_of("config_ssl_upload.py", function))
     return reads | keys_read(_part_of("config_ssl_upload.py", "Config"), "self")

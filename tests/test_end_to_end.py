@@ -179,3 +179,25 @@ def test_registration_guides_the_network_and_its_predictions(runs):
     )
     assert len(network) == len(guided) > 0
     assert sum(guided) > sum(network)
+
+
+@pytest.mark.parametrize(("organs", "n_networks"), [("jointly", 1), ("separately", 4)])
+def test_an_adapted_network_predicts_beside_the_trained_one(organs, n_networks, runs, tmp_path, capsys):
+    fold, overrides = runs
+    snapshot = fold / "training" / "1"
+    words = [*overrides, f"path.log_dir={tmp_path}", f"reload_model_path={snapshot}", "adaptation.steps=2"]
+    words += [f"adaptation.organs={organs}", "evaluation.guide=registration", "evaluation.baselines=False"]
+    assert run_command_line(validation.experiment, words) == 0
+    assert capsys.readouterr().out.count("2 steps in") == n_networks
+    assert len(list((tmp_path / "PHANTOM/adapted").glob("*.pt"))) == n_networks
+    run_dir = tmp_path / "PHANTOM/fold_0/evaluation/1"
+    scores = read_scores(run_dir)
+    methods = ("trained", "trained + registration", "adapted", "adapted + registration")
+    for method in methods:
+        of_method = [score for score in scores if score["method"] == method]
+        assert [score["label"] for score in of_method] == [score["label"] for score in scores][
+            : len(of_method)
+        ]
+    assert run_command_line(validation.experiment, words) == 0
+    assert "2 steps in" not in capsys.readouterr().out  # taken from the cache
+    assert read_scores(tmp_path / "PHANTOM/fold_0/evaluation/2") == scores

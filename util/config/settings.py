@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 from pydantic.fields import FieldInfo
 
 from util.errors import UserError
@@ -60,6 +68,21 @@ def key(
 def group(of: type[Settings]) -> Any:
     """Declare a nested group of keys."""
     return Field(default_factory=of)
+
+
+def with_defaults(of: type[Model], **defaults: Any) -> type[Model]:
+    """Derive a group with other defaults of some of its keys.
+
+    Raises:
+        KeyError: the group has no such key.
+    """
+    changed = {}
+    for name, default in defaults.items():
+        field = of.model_fields[name]
+        kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        info = Field(default, description=field.description, json_schema_extra=field.json_schema_extra)
+        changed[name] = (kind, info)
+    return create_model(of.__name__, __base__=of, __doc__=of.__doc__, **changed)
 
 
 @dataclass(frozen=True)

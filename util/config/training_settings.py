@@ -18,6 +18,7 @@ FREE_ON_RESUME = (
     "activation_checkpointing",
     "nonfinite",
     "reload_model_path",
+    "adaptation",
     "evaluation",
     "path",
 )

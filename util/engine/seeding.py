@@ -3,7 +3,7 @@
 import numpy as np
 
 # Their order is part of every result: append, never reorder.
-STREAMS = ("weights", "prototypes", "dropout")
+STREAMS = ("weights", "prototypes", "dropout", "adaptation")
 
 
 def derive_seed(seed: int, stream: str, position: int = 0, rank: int = 0) -> int:

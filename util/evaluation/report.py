@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
 from util.io.files import write_text
 
-TRAINED, GUIDED, REGISTRATION = "trained", "trained + registration", "registration"
+TRAINED, ADAPTED, REGISTRATION = "trained", "adapted", "registration"
+
+
+def guided(method: str) -> str:
+    """Return the name of a method that registration guides."""
+    return f"{method} + {REGISTRATION}"
+
+
+# A network's methods, from the least to the most that is done for a result.
+NETWORK_METHODS = (TRAINED, guided(TRAINED), ADAPTED, guided(ADAPTED))
 
 
 def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str, Any]) -> None:
@@ -66,7 +75,7 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
     """Format the tables of one or several folds as text."""
     lines = []
     main_scores = select(scores, main_support=True)
-    best = GUIDED if select(main_scores, method=GUIDED) else TRAINED
+    best = final_method({score.method for score in main_scores})
     trained = select(main_scores, method=best)
     for protocol, meaning in (("chunks", "slices that hold the organ"), ("all_slices", "all slices")):
         selected = select(trained, protocol=protocol)
@@ -78,6 +87,11 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
     if any(not score.main_support for score in supports):
         lines.append(f"\nevery scan as support, mean Dice: {support_spread(supports)}")
     return "\n".join([*lines, ""])
+
+
+def final_method(methods: Collection[str]) -> str:
+    """Choose the method whose scores and predictions stand for an evaluation."""
+    return max((method for method in methods if method in NETWORK_METHODS), key=NETWORK_METHODS.index)
 
 
 def summarise_scores(scores: Sequence[VolumeScore]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from util.config.settings import (
     merge_values,
     parse_values,
     plain_values,
+    with_defaults,
     with_present_names,
 )
 from util.errors import UserError
@@ -215,6 +216,17 @@ def test_plain_values_parse_to_the_same_object():
     plain = plain_values(config)
     assert plain == {"n_steps": 3, "name": "x", "optim": {"lr": 0.25, "sizes": [8, 9]}}
     assert parse_values(Outer, plain) == config
+
+
+def test_derived_defaults_keep_meanings_and_constraints():
+    of = with_defaults(Inner, lr=2.0)
+    assert next(describe_keys(of)) == ("lr", 2.0, "a number above 0", "rate")
+    assert parse_values(of, {"sizes": [1, 2]}) == of(lr=2.0, sizes=(1, 2))
+    with pytest.raises(UserError, match="lr=-1: must be a number above 0"):
+        parse_values(of, {"lr": -1})
+    with pytest.raises(KeyError):
+        with_defaults(Inner, rate=1.0)
+    assert Inner().lr == 0.5
 
 
 def test_a_missing_key_that_has_no_default_is_named_with_an_example():
