@@ -292,7 +292,7 @@ def segment_adapted(
     config: Config,
     device: torch.device,
 ) -> Iterator[tuple[Job, np.ndarray]]:
-    """Segment jobs as `segment_jobs` does, by the network adapted to support scan and organ of each."""
+    """Segment jobs, each by the network adapted to its support scan and organ."""
     jobs_of: dict[int, list[Job]] = {}
     for job in jobs:
         jobs_of.setdefault(id(adapted[job.support.scan_id, job.label]), []).append(job)

@@ -1,4 +1,4 @@
-"""Adapt a trained network to one annotated scan, on episodes from that scan alone.
+"""Adapt a trained network to one annotated scan, on episodes of that scan.
 
 Lineage: test-time training; Sun et al., "Test-Time Training with Self-Supervision", ICML 2020, here with the
 support's own mask as the target, as in one-shot fine-tuning.
@@ -113,7 +113,10 @@ class Adaptation:
 
 
 def rate_factor(step: int, n_steps: int) -> float:
-    """Return the learning rate's factor in a step of 1 to `n_steps`: warm-up, then a cosine to 0."""
+    """Return the factor of the learning rate in a step, counted from 1.
+
+    It rises linearly to 1 over the share `WARMUP` of the steps, then falls to 0 along a cosine.
+    """
     warmup_steps = max(1, round(WARMUP * n_steps))
     if step <= warmup_steps:
         return step / warmup_steps

@@ -110,9 +110,8 @@ Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Text = Annotated[
-    str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$"), MustBe("a text that is not empty")
-]  # without NUL, which no path may contain
+# Without NUL, which no path may contain.
+Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$"), MustBe("a text that is not empty")]
 ListAsTuple = BeforeValidator(_tuple_of_list)
 Counts = Annotated[tuple[Count, ...], ListAsTuple]
 Range = Annotated[

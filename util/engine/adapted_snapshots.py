@@ -1,4 +1,4 @@
-"""Adapt a snapshot to a support once: cached by content, resumed after an interruption."""
+"""Adapt a snapshot to a support: cached by content, resumed if interrupted."""
 
 import hashlib
 import json
