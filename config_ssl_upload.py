@@ -104,9 +104,9 @@ class EvaluationConfig(Settings):
     guide: Literal["none", "registration"] = key(
         "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
     )
-    guide_weight: Amount = key(0.5, "weight of the warped mask's log-odds")
-    guide_smoothing_mm: Amount = key(17.5, "Gaussian that smooths the warped mask within slices")
-    guide_offset: float = key(2.0, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
+    guide_weight: Amount = key(0.75, "weight of the warped mask's log-odds")
+    guide_smoothing_mm: Amount = key(6.0, "Gaussian that smooths the warped mask within slices")
+    guide_offset: float = key(0.5, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
     support_slices: Count = key(
         1, "support slices that serve each query slice: the protocol's and its neighbours"
     )
