@@ -1,8 +1,13 @@
 """Exceptions for expected failures, and exit codes."""
 
 import signal
+from collections.abc import Callable
+from typing import TypeVar
 
-EXIT_DEFECT, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+Value = TypeVar("Value")
+
+# EXIT_PARTIAL: some of the requested results were made, the others could not be.
+EXIT_DEFECT, EXIT_USER_ERROR, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
 _EXIT_SIGNALLED = 128  # plus the signal's number, as in shells
 
 
@@ -38,3 +43,23 @@ class Stopped(KeyboardInterrupt):
     def code(self) -> int:
         """Exit code: 128 plus the signal's number."""
         return _EXIT_SIGNALLED + self.number
+
+
+class ProblemList:
+    """Collect the problems of several checks, to report all of them at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def attempt(self, check: Callable[[], Value]) -> Value | None:
+        """Return a check's result, or note its `UserError` and return None."""
+        try:
+            return check()
+        except UserError as error:
+            self.lines += str(error).splitlines()
+            return None
+
+    def raise_all(self) -> None:
+        """Raise a `UserError` of one line per problem, if there are any."""
+        if self.lines:
+            raise UserError("\n".join(self.lines))

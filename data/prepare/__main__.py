@@ -5,17 +5,13 @@ Everything is checked before anything is written. Then outdated volumes, supervo
 sheet are made.
 """
 
-import ast
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from data.data_settings import PrepareConfig
 from data.prepare.dataset import prepare_dataset
-from util.config.command_line import run_guarded
-from util.config.settings import describe_keys, parse_values
-from util.engine.signals import SignalHandler
-from util.errors import EXIT_USER_ERROR, UserError
+from util.config import key_value_words
+from util.engine.word_command import describe_usage, run_word_command
 
 _FLAGS = ("--check", "--force")
 # Their values are names and folders, and a folder may be named 2019.
@@ -27,27 +23,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
     2: bad input, with one line on stderr per problem; 130: interrupted; 143: terminated.
     """
-    words = list(sys.argv[1:] if words is None else words)
-    if "-h" in words or "--help" in words:
-        print(_usage())
+
+    def run(words: list[str]) -> int:
+        prepare_dataset(parse_words(words), progress=sys.stderr.isatty())
         return 0
-    debug = "--debug" in words
-    problems: list[str] = []
 
-    def run() -> None:
-        try:
-            config = parse_words([word for word in words if word != "--debug"])
-            prepare_dataset(config, progress=sys.stderr.isatty())
-        except UserError as error:
-            if debug:
-                raise
-            problems.extend(str(error).splitlines())
-
-    with SignalHandler():
-        code = run_guarded(run, debug=debug)
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return EXIT_USER_ERROR if problems else code
+    usage = describe_usage(
+        PrepareConfig,
+        "python -m data.prepare dataset=<name> raw=<folder or zip> [key=value ...] [--check]",
+        more="`bash script/prepare.sh --help` says more.",
+    )
+    return run_word_command(run, words, usage=usage)
 
 
 def parse_words(words: Sequence[str]) -> PrepareConfig:
@@ -56,31 +42,7 @@ def parse_words(words: Sequence[str]) -> PrepareConfig:
     Raises:
         UserError: a word cannot be parsed, a key is unknown or missing, or a value breaks its rule.
     """
-    values: dict[str, Any] = {}
-    for word in words[1:] if words[:1] == ["with"] else words:
-        name, equals, text = (part.strip() for part in word.partition("="))
-        if word in _FLAGS:
-            values[word.removeprefix("--")] = True
-        elif not name or not equals or name.startswith("-"):
-            raise UserError(f"cannot understand {word!r}; write key=value, or --help for the keys")
-        else:
-            values[name] = _value(name, text)
-    return parse_values(PrepareConfig, values)
-
-
-def _value(name: str, text: str) -> Any:
-    """Read a value as sacred does: as a Python literal if it is one, or as text."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return text if name in _TEXTS and not isinstance(value, str | None) else value
-
-
-def _usage() -> str:
-    lines = ["usage: python -m data.prepare dataset=<name> raw=<folder or zip> [key=value ...] [--check]", ""]
-    lines += [f"  {name:15} {meaning}" for name, _, _, meaning in describe_keys(PrepareConfig)]
-    return "\n".join([*lines, "", "`bash script/prepare.sh --help` says more."])
+    return key_value_words.parse_words(PrepareConfig, words, flags=_FLAGS, texts=_TEXTS)
 
 
 if __name__ == "__main__":
