@@ -156,8 +156,10 @@ def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
         image = reader.Execute()
     except RuntimeError as error:
         folder = files[0].parent
-        raise UserError(f"{folder}: cannot be read as DICOM ({_reason(error)}); restore the files") from error
-    return sitk.GetArrayFromImage(image), _geometry(image)
+        raise UserError(
+            f"{folder}: cannot be read as DICOM ({error_reason(error)}); restore the files"
+        ) from error
+    return sitk.GetArrayFromImage(image), sitk_geometry(image)
 
 
 def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
@@ -175,7 +177,9 @@ def write_volume(path: Path, volume: np.ndarray, geometry: Geometry) -> None:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             read_voxels(temporary, read_header(temporary))  # ITK does not report a full disk
         except (RuntimeError, UserError) as error:
-            raise UserError(f"{path}: cannot be written ({_reason(error)}); is the disk full?") from error
+            raise UserError(
+                f"{path}: cannot be written ({error_reason(error)}); is the disk full?"
+            ) from error
 
 
 def to_sitk(volume: np.ndarray, geometry: Geometry) -> sitk.Image:
@@ -221,7 +225,8 @@ def _grid_geometry(header: NiftiHeader, orientation: str | None) -> Geometry:
     )
 
 
-def _geometry(image: sitk.Image) -> Geometry:
+def sitk_geometry(image: sitk.Image) -> Geometry:
+    """Return the geometry of a 3D SimpleITK image."""
     return Geometry(
         shape=tuple(reversed([int(length) for length in image.GetSize()])),
         spacing_mm=tuple(reversed(image.GetSpacing())),
@@ -230,7 +235,7 @@ def _geometry(image: sitk.Image) -> Geometry:
     )
 
 
-def _reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Return the informative line of ITK's long message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].removeprefix("sitk::ERROR: ") if lines else "unknown reason"

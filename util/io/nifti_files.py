@@ -72,7 +72,7 @@ def read_header(path: Path) -> NiftiHeader:
             more than it can hold, or qform, sform, `pixdim` and units are invalid or contradict each other.
     """
     with _user_errors(path):
-        header = nibabel.Nifti1Header(_checked_start(path), check=False)
+        header = nibabel.Nifti1Header(read_header_bytes(path), check=False)
         shape, dtype = _volume_shape(header, path), _voxel_dtype(header, path)
         offset, slope, intercept = _storage(header)
         spacing_mm, affine = _grid(header, path)
@@ -144,7 +144,8 @@ def _read(path: Path, n_bytes: int) -> bytes:
         return gzip.GzipFile(fileobj=file).read(n_bytes) if is_gzip else file.read(n_bytes)
 
 
-def _checked_start(path: Path) -> bytes:
+def read_header_bytes(path: Path) -> bytes:
+    """Read the header's bytes; only for files that `read_header` accepts."""
     if path.is_dir():
         raise UserError(f"{path}: no such file, found a folder; give a NIfTI file")
     start = _read(path, _HEADER_BYTES)
