@@ -1,0 +1,101 @@
+"""Find the scans that a file, a folder or a pattern names."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from data.raw.input_scans import ENDINGS, list_dicom_files, scan_ending
+from data.raw.listing import natural_sort_key
+from util.errors import UserError
+
+
+def find_inputs(patterns: Sequence[str]) -> list[Path]:
+    """List the scans that paths and patterns name, each once, in natural order.
+
+    A folder stands for the scan files directly in it, and for each DICOM series: its own files, or those of a
+    folder directly in it.
+
+    Raises:
+        UserError: a path does not exist, a pattern matches nothing, or a folder holds no scan; all such
+            entries are reported, a line each.
+    """
+    found: dict[Path, None] = {}
+    problems = []
+    for pattern in patterns:
+        try:
+            found.update(dict.fromkeys(_expand(pattern)))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return list(found)
+
+
+def name_outputs(paths: Iterable[Path]) -> dict[Path, str]:
+    """Name each scan's result after the scan.
+
+    The ending is that of the format to write: `.nii.gz` for NIfTI and DICOM, `.nrrd` or `.mha` for these
+    formats. Scans of one name in different folders get the names of the folders that tell them apart, as
+    `patient_1_t2.nii.gz`.
+
+    Raises:
+        UserError: two scans would share a result.
+    """
+    paths = list(paths)
+    absolute = {path: path.absolute().parts[1:] for path in paths}
+    n_parts = dict.fromkeys(paths, 1)
+    for depth in range(2, max((len(parts) for parts in absolute.values()), default=0) + 1):
+        names = [_output_name(path, absolute[path][-n_parts[path] :]) for path in paths]
+        shared = [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]
+        if not shared:
+            break
+        n_parts |= dict.fromkeys(shared, depth)
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = _output_name(path, absolute[path][-n_parts[path] :])
+        if name in named:
+            raise UserError(f"{path}: would be written as {name}, as {named[name]} is; rename one of them")
+        named[name] = path
+    return {path: name for name, path in named.items()}
+
+
+def _output_name(path: Path, parts: Sequence[str]) -> str:
+    ending = None if path.is_dir() else scan_ending(path)
+    stem = "_".join(parts)
+    if ending is not None:
+        stem = stem[: -len(ending)]
+    return stem + {".nrrd": ".nrrd", ".nhdr": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}.get(ending, ".nii.gz")
+
+
+def _expand(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        return _scans_in(path)
+    if path.exists():
+        return [path]
+    if not glob.has_magic(pattern):
+        raise UserError(f"query={pattern}: no such file or folder; give scans, a folder or a pattern")
+    matches = sorted(map(Path, glob.glob(pattern, recursive=True)), key=_natural)
+    scans = [match for match in matches if match.is_dir() or scan_ending(match)]
+    found = [scan for match in scans for scan in (_scans_in(match) if match.is_dir() else [match])]
+    if not found:
+        raise UserError(f"query={pattern}: matches {len(matches)} files or folders, none of them a scan")
+    return found
+
+
+def _scans_in(folder: Path) -> list[Path]:
+    try:
+        entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
+        found = [path for path in entries if path.is_file() and scan_ending(path)]
+        found += [each for each in (folder, *filter(Path.is_dir, entries)) if list_dicom_files(each)]
+    except OSError as error:
+        raise UserError(f"query={folder}: cannot be listed ({error.strerror})") from error
+    if not found:
+        raise UserError(
+            f"query={folder}: holds no scan ({', '.join(ENDINGS)}, or DICOM files); give their folder"
+        )
+    return found
+
+
+def _natural(path: Path) -> list[list[tuple[int, int, str]]]:
+    return [natural_sort_key(part) for part in path.parts]
