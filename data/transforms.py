@@ -130,10 +130,10 @@ def prepared_grid(geometry: Geometry, preparation: Preparation) -> Geometry:
     if preparation.orientation is not None:
         geometry = reorient_grid(geometry, find_reorientation(geometry, preparation.orientation))
     if preparation.border_px:
-        geometry = crop_grid(geometry, *_box_within_border(geometry.shape, preparation.border_px))
+        geometry = crop_grid(geometry, *border_box(geometry.shape, preparation.border_px))
     geometry = resampled_grid(geometry, preparation)
     if preparation.size_px is not None:
-        geometry = crop_grid(geometry, *_centred_box(geometry.shape, preparation.size_px))
+        geometry = crop_grid(geometry, *centred_box(geometry.shape, preparation.size_px))
     return geometry
 
 
@@ -150,14 +150,14 @@ def _transform(
         turn = find_reorientation(geometry, preparation.orientation)
         volume, geometry = reorient_volume(volume, turn), reorient_grid(geometry, turn)
     if preparation.border_px:
-        box = _box_within_border(geometry.shape, preparation.border_px)
+        box = border_box(geometry.shape, preparation.border_px)
         volume, geometry = crop_volume(volume, *box, fill=0), crop_grid(geometry, *box)
     fill = float(volume.min()) if fill is None else fill
     target = resampled_grid(geometry, preparation)
     if target != geometry:
         volume, geometry = resample(volume, geometry, target, fill=fill), target
     if preparation.size_px is not None:
-        box = _centred_box(geometry.shape, preparation.size_px)
+        box = centred_box(geometry.shape, preparation.size_px)
         volume, geometry = crop_volume(volume, *box, fill=fill), crop_grid(geometry, *box)
     return volume, geometry
 
@@ -233,7 +233,7 @@ def transform_intensities(image: np.ndarray, preparation: Preparation) -> np.nda
     return changed.astype(np.float32, copy=False)
 
 
-def _box_within_border(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, tuple]:
+def border_box(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, tuple]:
     """Return start and shape of the box within the in-plane borders."""
     rest = (shape[1] - 2 * border_px, shape[2] - 2 * border_px)
     if min(rest) < 1:
@@ -244,7 +244,7 @@ def _box_within_border(shape: tuple[int, int, int], border_px: int) -> tuple[tup
     return (0, border_px, border_px), (shape[0], *rest)
 
 
-def _centred_box(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
+def centred_box(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
     """Return start and shape of a centred box, rounded towards the first voxel."""
     excess = (shape[1] - size_px[0], shape[2] - size_px[1])
     start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in excess)

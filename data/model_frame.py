@@ -1,0 +1,190 @@
+"""The frame of a network's scans: orientation, spacing, size and intensities."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.datasets import DATASETS
+from data.layout import DatasetLayout
+from data.own_spec import DATASET_JSON, read_dataset_json
+from data.transforms import Preparation, border_box, centred_box, prepare_volume, resampled_grid
+from util.errors import UserError
+from util.io.grids import (
+    crop_grid,
+    crop_volume,
+    find_reorientation,
+    is_orientation,
+    orient_like,
+    orient_slices,
+    orientation,
+    reorient_grid,
+    reorient_volume,
+)
+from util.io.image_io import Geometry, read_geometry
+from util.io.resampling import resample_linear
+
+
+@dataclass(frozen=True)
+class ModelFrame:
+    """How scans of any grid become a network's input.
+
+    Attributes:
+        preparation: of the training scans; its orientation may be None.
+        reference: grid of a training scan, whose axes scans are turned to without an orientation; None: each
+            scan keeps the axis that its slices are stacked along.
+        source: where the orientation is from, for messages.
+    """
+
+    preparation: Preparation
+    reference: Geometry | None
+    source: str
+
+    def preparation_of(self, geometry: Geometry) -> Preparation:
+        """Return the preparation of a scan on a grid, with its orientation."""
+        if self.preparation.orientation is not None:
+            return self.preparation
+        letters = orient_slices(geometry) if self.reference is None else orient_like(geometry, self.reference)
+        return replace(self.preparation, orientation=letters)
+
+    def prepare(
+        self, image: np.ndarray, geometry: Geometry, *, label_map: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+        """Bring a scan to this frame; see `prepare_volume`.
+
+        Args:
+            image: `(Z, H, W)`, finite.
+            geometry: its grid.
+            label_map: on that grid, ids of 0 to 255; None for a query.
+        """
+        labels = () if label_map is None else np.unique(label_map).tolist()
+        return prepare_volume(image, label_map, geometry, self.preparation_of(geometry), labels=labels)
+
+    def describe(self) -> str:
+        """Describe the frame in one line."""
+        preparation = self.preparation
+        letters = preparation.orientation or (
+            "slices as stacked" if self.reference is None else f"{orientation(self.reference)} or nearest"
+        )
+        parts = [f"orientation {letters} ({self.source})"]
+        if preparation.spacing_mm:
+            parts.append(
+                "spacing " + " x ".join(f"{mm:g}" for mm in preparation.spacing_mm) + " mm (z, y, x)"
+            )
+        if preparation.in_plane_factor:
+            parts.append(f"pixels enlarged {preparation.in_plane_factor:g} times")
+        if preparation.size_px:
+            parts.append(f"slices of {preparation.size_px[0]} x {preparation.size_px[1]} px")
+        if preparation.window:
+            parts.append(f"intensities {preparation.window[0]:g} to {preparation.window[1]:g}")
+        if preparation.clip_percentile:
+            parts.append(f"clipped at the {preparation.clip_percentile:g}th percentile")
+        return ", ".join(parts)
+
+
+def find_frame(
+    layout: DatasetLayout, *, orientation_letters: str | None = None, are_prepared: bool = False
+) -> ModelFrame:
+    """Find the frame of a dataset's prepared scans.
+
+    The orientation is that of the prepared volumes if they are on this machine, as others' may differ from
+    ours; else that of our preparation.
+
+    Args:
+        layout: paths of the dataset.
+        orientation_letters: axis codes (x, y, z) that replace the dataset's; None keeps them.
+        are_prepared: the scans' intensities and borders are those of prepared volumes already.
+
+    Raises:
+        UserError: the orientation is invalid or unknown, or a file is damaged.
+    """
+    preparation = _find_preparation(layout)
+    if are_prepared:
+        preparation = replace(preparation, window=None, clip_percentile=None, rescale_to=None, border_px=0)
+        preparation = replace(preparation, in_plane_factor=None)
+    if orientation_letters is not None:
+        if not is_orientation(orientation_letters):
+            raise UserError(
+                f"orientation={orientation_letters}: must be three letters, one of each of L/R, P/A and S/I, "
+                "such as LPS"
+            )
+        return ModelFrame(replace(preparation, orientation=orientation_letters), None, "as requested")
+    if layout.spec.keeps_slice_axes:
+        return ModelFrame(preparation, None, f"{DATASET_JSON} sets none")
+    reference = _first_grid(layout)
+    if reference is None and preparation.orientation is None:
+        raise UserError(
+            f"{layout.volumes_dir}: holds no prepared {layout.spec.name} volume, whose orientation the "
+            "network expects; set data_dir to them, or orientation"
+        )
+    if reference is None:
+        return ModelFrame(preparation, None, f"{layout.spec.name}'s preparation")
+    if preparation.orientation is not None:
+        preparation = replace(preparation, orientation=orientation(reference))
+    return ModelFrame(preparation, reference, f"that of {layout.volumes_dir}")
+
+
+def restore_probabilities(
+    probabilities: np.ndarray, prepared: Geometry, raw: Geometry, preparation: Preparation
+) -> np.ndarray:
+    """Bring probabilities of a prepared scan back to its original grid.
+
+    If preparation only turned and cropped the scan, its voxels are put back unchanged; otherwise the
+    probabilities are interpolated linearly.
+
+    Args:
+        probabilities: `(Z, H, W)` on the prepared grid.
+        prepared: that grid.
+        raw: the original grid.
+        preparation: what the scan was prepared with.
+
+    Returns:
+        float32 of the original's shape; 0 where preparation cut the scan off.
+    """
+    turn = find_reorientation(raw, preparation.orientation)
+    turned = reorient_grid(raw, turn)
+    start, shape = border_box(turned.shape, preparation.border_px)
+    within = crop_grid(turned, start, shape)
+    resampled = resampled_grid(within, preparation)
+    if resampled != within:
+        # The last slice lies up to a step before the end of the scan, which would be cut off.
+        longer = crop_grid(prepared, (0, 0, 0), (prepared.shape[0] + 1, *prepared.shape[1:]))
+        return resample_linear(np.pad(probabilities, ((0, 1), (0, 0), (0, 0)), "edge"), longer, raw, fill=0)
+    if preparation.size_px is not None:
+        first, _ = centred_box(within.shape, preparation.size_px)
+        probabilities = crop_volume(probabilities, _negated(first), within.shape, fill=0)
+    probabilities = crop_volume(probabilities, _negated(start), turned.shape, fill=0)
+    return reorient_volume(probabilities, _inverse(turn))
+
+
+def _negated(start: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(-first for first in start)
+
+
+def _inverse(turn: np.ndarray) -> np.ndarray:
+    """Invert a nibabel orientation transform `(3, 2)`."""
+    inverse = np.empty_like(turn)
+    for axis, (target, sign) in enumerate(turn):
+        inverse[int(target)] = axis, sign
+    return inverse
+
+
+def _find_preparation(layout: DatasetLayout) -> Preparation:
+    dataset = DATASETS.get(layout.spec.name)
+    if dataset is None:
+        return read_dataset_json(layout.data_dir / DATASET_JSON).preparation
+    if dataset.preparation is not None:
+        return dataset.preparation
+    grid = _first_grid(layout)
+    if grid is None:
+        raise UserError(
+            f"{layout.volumes_dir}: holds no {layout.spec.name} scan, on whose grid the network was trained; "
+            "set data_dir to the folder of the training"
+        )
+    return Preparation(orientation=orientation(grid), spacing_mm=grid.spacing_mm, size_px=grid.shape[1:])
+
+
+def _first_grid(layout: DatasetLayout) -> Geometry | None:
+    """Return the grid of the first prepared scan, or None without scans."""
+    if not any(layout.volumes_dir.glob("image_*.nii.gz")):
+        return None
+    return read_geometry(layout.image_path(layout.scan_ids()[0]))
