@@ -74,7 +74,7 @@ def load_scan(
     )
     image = np.empty((files.geometry.shape[0], 0, 0), np.float32)
     if with_image:
-        image = _z_score(resize_in_plane(_finite_float32(files.image, image_path), image_size_px), image_path)
+        image = normalise_slices(files.image, image_size_px, source=image_path)
     label_map = full_size_label_map = None
     if with_labels:
         if files.label_map is None:
@@ -95,6 +95,25 @@ def load_scan(
         more_supervoxels=tuple(sets[1:]),
         full_size_label_map=full_size_label_map,
     )
+
+
+def normalise_slices(
+    voxels: np.ndarray, image_size_px: tuple[int, int] | None, *, source: Path | str
+) -> np.ndarray:
+    """Resize a prepared image in plane, and z-score it over the volume.
+
+    Args:
+        voxels: `(Z, H, W)`, any real dtype.
+        image_size_px: see `resize_in_plane`.
+        source: its file or name, for messages.
+
+    Returns:
+        float32, mean 0 and standard deviation 1 after the resize.
+
+    Raises:
+        UserError: the image is constant or not finite.
+    """
+    return _z_score(resize_in_plane(_finite_float32(voxels, source), image_size_px), source)
 
 
 def load_scans(
@@ -151,7 +170,7 @@ def _nearest_positions(old_length: int, new_length: int) -> np.ndarray:
     return np.minimum(centres.astype(np.intp), old_length - 1)
 
 
-def _finite_float32(voxels: np.ndarray, path: Path) -> np.ndarray:
+def _finite_float32(voxels: np.ndarray, path: Path | str) -> np.ndarray:
     # Values beyond float32 become infinite and are reported below.
     with np.errstate(over="ignore"):
         volume = voxels.astype(np.float32)
@@ -161,7 +180,7 @@ def _finite_float32(voxels: np.ndarray, path: Path) -> np.ndarray:
     return volume
 
 
-def _z_score(image: np.ndarray, path: Path) -> np.ndarray:
+def _z_score(image: np.ndarray, path: Path | str) -> np.ndarray:
     # float64 sums: float32 ones lose digits over millions of voxels with a large mean.
     mean, deviation = image.mean(dtype=np.float64), image.std(dtype=np.float64)
     # A constant float32 volume may show rounding noise instead of exactly 0.

@@ -43,10 +43,7 @@ class WarpedMasks:
             smoothing_mm: standard deviation of a Gaussian within the slices.
         """
         mask = self.masks[job.query.scan_id][job.label][job.assignment.slices]
-        if smoothing_mm == 0:
-            return mask
-        _, *in_plane_mm = self.spacing_mm[job.query.scan_id]
-        return gaussian_filter(mask, (0.0, *(smoothing_mm / step for step in in_plane_mm)), mode="constant")
+        return smooth_in_plane(mask, self.spacing_mm[job.query.scan_id], smoothing_mm=smoothing_mm)
 
     def segment(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         """Yield jobs with their masks; a failed registration finds nothing."""
@@ -96,14 +93,24 @@ def warp_to_queries(
     return WarpedMasks(support.scan_id, masks, spacing_mm, failures)
 
 
+def smooth_in_plane(
+    mask: np.ndarray, spacing_mm: tuple[float, float, float], *, smoothing_mm: float
+) -> np.ndarray:
+    """Smooth the slices of a mask `(n, H, W)` by a Gaussian; 0 returns the mask."""
+    if smoothing_mm == 0:
+        return mask
+    _, *in_plane_mm = spacing_mm
+    return gaussian_filter(mask, (0.0, *(smoothing_mm / step for step in in_plane_mm)), mode="constant")
+
+
 def _volume(scan: EvaluationScan) -> ScanVolume:
     """Return a scan's image at the network's slice size, with its grid."""
     image = scan.images[:, 0].numpy()
-    grid = _resized_grid(scan.geometry, image.shape[1:])
+    grid = resized_grid(scan.geometry, image.shape[1:])
     return ScanVolume(image, grid, name=f"scan {scan.scan_id}")
 
 
-def _resized_grid(geometry: Geometry, size_px: Sequence[int]) -> Geometry:
+def resized_grid(geometry: Geometry, size_px: Sequence[int]) -> Geometry:
     """Return the grid of slices that were resized, pixel areas aligned, to `(h, w)`."""
     factors = np.divide(geometry.shape[1:], size_px)
     first_pixel = (0.0, *((factors - 1) / 2))
