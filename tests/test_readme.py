@@ -20,7 +20,7 @@ MAX_README_LINES, MAX_IMAGE_BYTES = 199, 200_000
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)")
 FOLDERS = "script|models|dataloaders|data|util|bench|tests|docs"
-ENTRIES = "config_ssl_upload|training|validation"
+ENTRIES = "config_ssl_upload|training|validation|prediction"
 FILE = re.compile(rf"(?<![\w/.])((?:{FOLDERS})/[\w/]+\.(?:py|pyx|sh|sbatch)|(?:{ENTRIES})\.py)\b")
 MODULE = re.compile(r"python -m ([\w.]+)")
 

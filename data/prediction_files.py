@@ -1,0 +1,110 @@
+"""Write a prediction: masks on the scans' own grids, tables and a record."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.prediction_results import ScanSummary, sort_by_doubt
+from data.raw.input_scans import NIFTI_ENDINGS, InputScan, scan_ending
+from util.errors import UserError
+from util.io.files import atomic_write, write_text
+from util.io.image_io import write_volume
+from util.io.itk_files import write_itk_volume
+from util.io.nifti_masks import write_volume_like
+
+RECORD_NAMES = VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = ("volumes.csv", "agreement.csv", "prediction.json")
+
+
+def check_out(out: Path, *, names: Iterable[str], inputs: Iterable[Path]) -> None:
+    """Check, before any work, that results can be written and replace no input.
+
+    Args:
+        out: folder of the results; created if missing.
+        names: of the files to write.
+        inputs: all scans and masks that are read.
+
+    Raises:
+        UserError: the folder cannot be written, or a result would replace an input.
+    """
+    taken = {path.resolve() for path in inputs}
+    replaced = next((out / name for name in names if (out / name).resolve() in taken), None)
+    if replaced is not None:
+        raise UserError(f"out={out}: {replaced} would replace an input; choose another folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out}: must be a folder, found a file; choose another one")
+    probe = out / ".writable"
+    with atomic_write(probe) as temporary:
+        temporary.write_text("", encoding="utf-8")
+    probe.unlink(missing_ok=True)
+
+
+def write_result(path: Path, volume: np.ndarray, scan: InputScan) -> None:
+    """Write a label map or probabilities on a scan's own grid.
+
+    Results of a NIfTI file have its qform and sform. Raises `UserError` if the file cannot be written.
+
+    Args:
+        path: the file; its ending selects the format (see `name_outputs`).
+        volume: `(Z, H, W)`, uint8, uint16 or float32.
+        scan: what was segmented.
+    """
+    if not path.name.endswith(NIFTI_ENDINGS):
+        write_itk_volume(path, volume, scan.geometry)
+    elif scan.path is not None and scan_ending(scan.path) in NIFTI_ENDINGS and not scan.path.is_dir():
+        write_volume_like(path, volume, scan.path)
+    else:
+        write_volume(path, volume, scan.geometry)
+
+
+def probability_name(result_name: str, organ: str) -> str:
+    """Return the file name of an organ's probabilities beside a result's."""
+    ending = next(each for each in (".nii.gz", ".nrrd", ".mha") if result_name.endswith(each))
+    organ = re.sub(r"[^\w.-]+", "_", organ)
+    return f"{result_name.removesuffix(ending)}_probability_{organ}{ending}"
+
+
+def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mapping[int, str]) -> None:
+    """Write volumes in ml and agreements as CSV, the most doubtful scan first.
+
+    Args:
+        out: the folder.
+        summaries: file name of the result -> summary.
+        labels: id -> name.
+    """
+    volumes = [
+        (name, label, labels[label], ml)
+        for name, summary in summaries.items()
+        for label, ml in summary.volumes_ml.items()
+    ]
+    _write_table(out / VOLUMES_CSV, ("scan", "label", "name", "volume_ml"), volumes)
+    agreements = [
+        (
+            *(name, summaries[name].agreement, each.label, labels[each.label], each.support),
+            *(each.with_registration, each.with_joint, summaries[name].failures.get(each.support)),
+        )
+        for name in sort_by_doubt(summaries)
+        for each in summaries[name].agreements
+    ]
+    header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
+    header += ("dice_support_joint", "registration_failure")
+    _write_table(out / AGREEMENT_CSV, header, agreements)
+
+
+def write_prediction_record(out: Path, labels: Mapping[int, str], record: Mapping[str, Any]) -> None:
+    """Write labels, in nnU-Net's form, and what a prediction was made with as JSON."""
+    values = {"labels": {"background": 0} | {name: label for label, name in labels.items()}, **record}
+    write_text(out / RECORD_JSON, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([f"{value:.4f}" if isinstance(value, float) else value for value in row] for row in rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,151 @@
+"""The segmentation of one scan on its own grid, and how far its sources agree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from util.evaluation.metrics import dice_and_iou
+from util.evaluation.postprocess import THRESHOLD
+from util.io.image_io import Geometry, to_sitk
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far one support's results for one label agree; Dice, 0 to 1.
+
+    Attributes:
+        label: the organ.
+        support: name of the support.
+        with_registration: the network's mask and the mask that registration warped; None without registration
+            or if it failed.
+        with_joint: this support's mask and that of all supports together; None with a single support.
+    """
+
+    label: int
+    support: str
+    with_registration: float | None
+    with_joint: float | None
+
+    @classmethod
+    def measure(
+        cls,
+        label: int,
+        support: str,
+        *,
+        network: np.ndarray,
+        warped: np.ndarray | None,
+        own: np.ndarray,
+        joint: np.ndarray,
+    ) -> "Agreement":
+        """Compare probabilities of one shape.
+
+        They are the network's, the warped mask's, the support's own result and the joint one; `own is
+        joint` if there is a single support.
+        """
+        return cls(
+            label,
+            support,
+            None if warped is None else _overlap(network, warped),
+            None if own is joint else _overlap(own, joint),
+        )
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """What the tables say of one scan.
+
+    Attributes:
+        volumes_ml: label -> volume.
+        agreement: see `Segmentation.agreement`.
+        agreements, failures: see `Segmentation`.
+    """
+
+    volumes_ml: Mapping[int, float]
+    agreement: float | None
+    agreements: Sequence[Agreement]
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The organs of one scan, on its own grid.
+
+    Attributes:
+        label_map: `(Z, H, W)` uint8, or uint16 for ids above 255; 0 = background.
+        geometry: the grid.
+        labels: id -> name of the organs that were looked for.
+        agreements: one per label and support.
+        failures: name of the support -> why its registration failed.
+        probabilities: id -> `(Z, H, W)` float32, if requested.
+        n_slices: network slices that were segmented.
+    """
+
+    label_map: np.ndarray
+    geometry: Geometry
+    labels: Mapping[int, str]
+    agreements: Sequence[Agreement] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    probabilities: Mapping[int, np.ndarray] = field(default_factory=dict)
+    n_slices: int = 0
+
+    @property
+    def volumes_ml(self) -> dict[int, float]:
+        """Volume of each label in ml."""
+        voxel_ml = float(np.prod(self.geometry.spacing_mm)) / 1000
+        return {label: np.count_nonzero(self.label_map == label) * voxel_ml for label in self.labels}
+
+    @property
+    def agreement(self) -> float | None:
+        """Mean of all agreements, 0 to 1; low means doubtful, None means unknown.
+
+        A failed registration counts as 0.
+        """
+        found = [each.with_registration for each in self.agreements if each.support not in self.failures]
+        found += [0.0 for each in self.agreements if each.support in self.failures]
+        found += [each.with_joint for each in self.agreements]
+        known = [value for value in found if value is not None]
+        return float(np.mean(known)) if known else None
+
+    def summarise(self) -> ScanSummary:
+        """Return what remains of interest without the voxels."""
+        return ScanSummary(self.volumes_ml, self.agreement, self.agreements, self.failures)
+
+    def to_sitk(self) -> sitk.Image:
+        """Return the label map as a SimpleITK image."""
+        return to_sitk(self.label_map, self.geometry)
+
+    def to_nibabel(self) -> nibabel.Nifti1Image:
+        """Return the label map as a nibabel image, its axes (x, y, z)."""
+        affine = np.eye(4)
+        affine[:3, :3] = self.geometry.axes[:, ::-1] * self.geometry.spacing_mm[::-1]
+        affine[:3, 3] = self.geometry.origin_mm
+        return nibabel.Nifti1Image(self.label_map.T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+
+
+def _overlap(probabilities: np.ndarray, others: np.ndarray) -> float:
+    """Return the Dice of two masks; 0 if both are empty, as a scan without its organ is doubtful."""
+    mask, other = probabilities > THRESHOLD, others > THRESHOLD
+    return float(dice_and_iou(mask, other)[0]) if mask.any() or other.any() else 0.0
+
+
+def sort_by_doubt(summaries: Mapping[str, ScanSummary]) -> list[str]:
+    """List scans, the most doubtful first; those of unknown agreement come last."""
+    unknown = 2.0  # above any agreement
+
+    def doubt(name: str) -> float:
+        agreement = summaries[name].agreement
+        return unknown if agreement is None else agreement
+
+    return sorted(summaries, key=doubt)
+
+
+def describe_doubtful(summaries: Mapping[str, ScanSummary], *, n_named: int = 3) -> str:
+    """Name the scans to look at first, in one line."""
+    names = [name for name in sort_by_doubt(summaries) if summaries[name].agreement is not None][:n_named]
+    if not names:
+        return "agreement unknown, as there is a single support and no registration: look at every mask"
+    shown = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
+    return f"look first at the masks of least agreement: {shown}"

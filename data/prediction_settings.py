@@ -1,0 +1,91 @@
+"""Configuration keys of `script/predict.sh`."""
+
+import ast
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from data.own_rules import Orientation
+from util.config.settings import MustBe, Settings, Text, key
+
+
+def _split(value: Any) -> Any:
+    """Split a text at its commas; a Python list of texts stays whole."""
+    if not isinstance(value, str):
+        return tuple(value) if isinstance(value, list) else value
+    if value.lstrip().startswith("["):
+        try:
+            return tuple(map(str, ast.literal_eval(value)))
+        except (ValueError, SyntaxError, TypeError):
+            return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _require_entry(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if not texts:
+        raise ValueError("empty")
+    return texts
+
+
+def _parse_range(value: Any) -> Any:
+    """Parse `a:b` to two slice positions; None stands for an open end."""
+    if not isinstance(value, str):
+        return value
+    first, colon, end = (part.strip() for part in value.partition(":"))
+    if not colon or not all(part == "" or part.isdecimal() for part in (first, end)):
+        raise ValueError("not a range")
+    bounds = (int(first or 0), int(end) if end else None)
+    if bounds[1] is not None and bounds[0] >= bounds[1]:
+        raise ValueError("empty range")
+    return bounds
+
+
+Paths = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_split),
+    AfterValidator(_require_entry),
+    MustBe("one or several paths, separated by commas"),
+]
+SliceRange = Annotated[
+    tuple[int, int | None],
+    BeforeValidator(_parse_range),
+    MustBe("a:b with whole numbers a below b, a: or :b"),
+]
+
+
+class PredictConfig(Settings):
+    """Keys of `script/predict.sh`."""
+
+    reload_model_path: Text = key(
+        ..., "the trained network: a snapshot, or a run folder", examples=["runs/CHAOST2/fold_0/training/1"]
+    )
+    support_image: Paths = key(..., "annotated scan, or several", examples=["a.nii.gz"])
+    support_label: Paths = key(
+        ..., "their masks, in the same order, on the scans' grids", examples=["a_seg.nii.gz"]
+    )
+    query: Paths = key(..., "scans to segment: a file, a folder or a pattern, or several", examples=["scans"])
+    out: Text = key(..., "folder of the results", examples=["masks"])
+    labels: Annotated[
+        tuple[Text, ...] | None,
+        BeforeValidator(_split),
+        MustBe("ids, names or id:name, separated by commas, or None"),
+    ] = key(None, "labels to segment, as 1,4 or 1:liver or liver; None: all of the supports")
+    guide: Literal["none", "registration"] = key(
+        "registration", "registration: each support's mask, warped to the query, joins the network; none: not"
+    )
+    slices: SliceRange | None = key(
+        None, "only these slices of each query file, as 10:30 (counted from 0, the last one excluded)"
+    )
+    largest_component: bool = key(
+        False, "keep the largest connected component of each organ, and fill its holes"
+    )
+    confidence: bool = key(False, "also write each label's probability")
+    prepared: bool = key(False, "all scans are prepared volumes already: intensities are not clipped again")
+    orientation: Orientation | None = key(
+        None, "axis codes the network expects, such as LPS; None: those of its training scans"
+    )
+    data_dir: Text | None = key(None, "folder of the training data; None: as in the training")
+    device: Text = key("auto", "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
+    precision: Literal["fp32", "tf32", "bf16", "auto"] = key(
+        "fp32", "number format; auto: the fastest that the device computes in hardware"
+    )

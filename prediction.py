@@ -1,0 +1,447 @@
+"""Segment scans of your own with a trained network and an annotated scan.
+
+`bash script/predict.sh reload_model_path=<run> support_image=a.nii.gz support_label=a_seg.nii.gz query=scans
+out=masks` segments files; `Segmenter` does the same in Python. Research use only, not a medical device.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, make_network, parse_config
+from data.datasets import path_group
+from data.label_choice import choose_labels, renumber_labels
+from data.model_frame import ModelFrame, find_frame
+from data.prediction_files import (
+    RECORD_NAMES,
+    check_out,
+    probability_name,
+    write_prediction_record,
+    write_result,
+    write_tables,
+)
+from data.prediction_results import Agreement, ScanSummary, Segmentation, describe_doubtful
+from data.prediction_settings import PredictConfig
+from data.raw.input_listing import find_inputs, name_outputs
+from data.raw.input_scans import check_slices, read_scan, to_scan
+from dataloaders.framed_scans import (
+    FramedScan,
+    FramedSupport,
+    WarpedSupport,
+    assign_support_slices,
+    frame_query,
+    frame_support,
+    take_supports,
+    warp_support,
+)
+from dataloaders.warped_masks import smooth_in_plane
+from models.inference.guide import guide
+from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
+from models.inference.segmenters import NetworkSegmenter
+from models.inference.segmenters import Segmenter as SupportSegmenter
+from models.inference.supports import MeanSegmenter, SupportBank
+from util.config.key_value_words import parse_words
+from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
+from util.engine.runs import find_snapshot
+from util.engine.snapshots import Snapshot, load_snapshot, load_weights
+from util.engine.word_command import describe_usage, run_word_command
+from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
+from util.evaluation.postprocess import THRESHOLD, keep_largest_component
+from util.io.files import remove_file
+from util.parallel.devices import choose_device
+from util.parallel.hardware import choose_kernels, choose_precision
+from util.parallel.ranks import find_ranks
+from util.parallel.threads import set_threads
+from util.progress import progress_bar
+from util.remarks import remark
+
+NOTICE = "research use only: not a medical device, check every mask"
+# Their values are names, paths and ranges, and a folder may be named 2019.
+_TEXTS = (
+    "reload_model_path",
+    "support_image",
+    "support_label",
+    "query",
+    "out",
+    "labels",
+    "slices",
+    "data_dir",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How supports and registration work together.
+
+    Attributes:
+        guided: register each support to the query; its warped mask joins the network's log-odds.
+        largest_component: see `keep_largest_component`.
+        n_part: support slices of each organ.
+        guiding: weight, offset and smoothing of the warped mask.
+    """
+
+    guided: bool = True
+    largest_component: bool = False
+    n_part: int = Config.model_fields["n_part"].default
+    guiding: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+class Segmenter:
+    """Segment scans on their own grids by one or several annotated scans.
+
+    Args:
+        slices: segments slices from support slices, such as a `NetworkSegmenter`.
+        frame: of the scans that it was trained on.
+        device: where it computes.
+        image_size_px: its slice size; None: that of prepared slices.
+        options: see `Options`.
+        names_of_training: label id -> name in the training data, to request labels by name.
+    """
+
+    def __init__(
+        self,
+        slices: SupportSegmenter,
+        frame: ModelFrame,
+        *,
+        device: torch.device,
+        image_size_px: tuple[int, int] | None = None,
+        options: Options = Options(),
+        names_of_training: Mapping[int, str] | None = None,
+    ) -> None:
+        self.frame, self._slices, self._device = frame, slices, device
+        self._image_size_px, self._options = image_size_px, options
+        self._names_of_training = names_of_training or {}
+        self._supports: list[FramedSupport] = []
+        self.labels: dict[int, str] = {}
+
+    @classmethod
+    def from_snapshot(
+        cls,
+        path: str | Path,
+        *,
+        guide: str = "registration",
+        largest_component: bool = False,
+        device: str = "auto",
+        precision: str = "fp32",
+        orientation: str | None = None,
+        prepared: bool = False,
+        data_dir: str | None = None,
+    ) -> "Segmenter":
+        """Load a snapshot, or the latest of a run folder.
+
+        `PredictConfig` describes the settings.
+
+        Raises:
+            UserError: the snapshot is missing, damaged or of another version, the device is missing, or the
+                frame of its training scans is unknown.
+        """
+        snapshot = load_snapshot(find_snapshot(Path(), str(path)))
+        config = _trained_config(snapshot, data_dir)
+        frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
+        place = choose_device(device)
+        precision = choose_precision(precision, place)
+        choose_kernels(deterministic=True, precision=precision)
+        model = config.model.model_copy(update={"encoder_weights": None})
+        network = load_weights(make_network(config.model_copy(update={"model": model})), snapshot)
+        size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
+        set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=model.feature_width)
+        return cls(
+            NetworkSegmenter(network.to(place), precision=precision),
+            frame,
+            device=place,
+            image_size_px=config.image_size_px,
+            options=Options(guided=guide == "registration", largest_component=largest_component),
+            names_of_training=config.spec.labels,
+        )
+
+    def set_support(
+        self, images: Any, masks: Any, *, labels: Sequence[str | int] | Mapping[int, str] | None = None
+    ) -> None:
+        """Set the annotated scans that show what to segment.
+
+        Args:
+            images: a scan, or a list of scans: paths, SimpleITK or nibabel images, or pairs of an array
+                `(Z, H, W)` and its spacing `(z, y, x)` in mm; see `to_scan`.
+            masks: their masks in the same order; label ids, 0 = background.
+            labels: to segment, see `choose_labels`; None: all in the masks.
+
+        Raises:
+            UserError: masks are missing, do not match their image, or lack a label; one line each.
+        """
+        scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
+        present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
+        chosen = choose_labels(labels, present, names=names, names_of_training=self._names_of_training)
+        options = {
+            "labels": range(1, len(chosen) + 1),
+            "n_part": self._options.n_part,
+            "image_size_px": self._image_size_px,
+        }
+        problems = ProblemList()
+        supports = [
+            problems.attempt(
+                partial(frame_support, self.frame, scan, renumber_labels(ids, chosen), **options)
+            )
+            for scan, ids in zip(scans, maps, strict=True)
+        ]
+        problems.raise_all()
+        self.labels, self._supports = chosen, [support for support in supports if support.chosen]
+        self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self._device)
+        for number, support in enumerate(self._supports):
+            label_map = torch.from_numpy(support.network_labels)
+            volumes = {"images": support.scan.images, "label_map": label_map}
+            for position, slices in support.chosen.items():
+                self._bank.plan(number, position, **volumes, chosen=slices.tolist())
+
+    @property
+    def support_names(self) -> list[str]:
+        """Names of the supports that hold a label to segment."""
+        return [support.scan.name for support in self._supports]
+
+    def segment(
+        self, image: Any, *, slices: tuple[int, int | None] | None = None, confidence: bool = False
+    ) -> Segmentation:
+        """Segment one scan on its own grid.
+
+        Args:
+            image: see `set_support`.
+            slices: first slice and end of the range along the image's first axis; None: all.
+            confidence: also return each label's probability.
+
+        Raises:
+            UserError: no support was set, or the scan is unusable.
+        """
+        if not self._supports:
+            raise UserError("set_support must be called before segment")
+        scan = to_scan(image, name="image", assume_orientation=self._assumed)
+        first, end = check_slices(slices, scan)
+        query = frame_query(self.frame, scan, image_size_px=self._image_size_px)
+        wanted = query.slices_covering(first, end)
+        warped = [warp_support(each, query) if self._options.guided else None for each in self._supports]
+        best = np.full(scan.geometry.shape, THRESHOLD, np.float32)
+        label_map = np.zeros(scan.geometry.shape, np.uint16 if max(self.labels) > 255 else np.uint8)
+        agreements, probabilities = [], {}
+        for label, joint, found in self._segment_labels(query, wanted, warped):
+            agreements += found
+            full = np.zeros(query.geometry.shape, np.float32)
+            full[wanted] = joint
+            restored = query.restore(full)
+            restored[:first] = restored[end:] = 0
+            wins = restored > best
+            label_map[wins] = label
+            best[wins] = restored[wins]
+            if confidence:
+                probabilities[label] = restored
+        names = self.support_names
+        failures = {name: w.failure for name, w in zip(names, warped, strict=True) if w and w.failure}
+        return Segmentation(
+            label_map, scan.geometry, self.labels, agreements, failures, probabilities, len(wanted)
+        )
+
+    @property
+    def _assumed(self) -> str | None:
+        return self.frame.preparation.assume_orientation
+
+    def _segment_labels(
+        self, query: FramedScan, wanted: np.ndarray, warped: Sequence[WarpedSupport | None]
+    ) -> Iterator[tuple[int, np.ndarray, list[Agreement]]]:
+        """Yield each label's id, joint probability `(n, H, W)` in the wanted slices, and agreements."""
+        pairs = [
+            (number, position)
+            for position in range(1, len(self.labels) + 1)
+            for number, support in enumerate(self._supports)
+            if position in support.chosen
+        ]
+        results = segment_scan(
+            MeanSegmenter(self._slices),
+            query.images,
+            [self._make_request(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs],
+            per_call=best_slices_per_call(self._device),
+            device=self._device,
+            on_encoding=lambda _: None,
+            on_segmented=lambda _: None,
+        )
+        for position, label in enumerate(self.labels, start=1):
+            numbers = [number for number, other in pairs if other == position]
+            masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
+            masks = [None if mask is None else mask[wanted] for mask in masks]
+            networks = [resize_slices(next(results), query.geometry.shape[1:]).numpy() for _ in numbers]
+            guided = [self._guide(*pair, query) for pair in zip(networks, masks, strict=True)]
+            joint = guided[0] if len(guided) == 1 else np.mean(guided, axis=0, dtype=np.float32)
+            found = [
+                Agreement.measure(
+                    label, self.support_names[n], network=network, warped=mask, own=own, joint=joint
+                )
+                for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
+            ]
+            yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
+
+    def _make_request(
+        self, pair: tuple[int, int], query: FramedScan, *, wanted: np.ndarray, warped: WarpedSupport | None
+    ) -> Request:
+        number, position = pair
+        support, transform = self._supports[number], warped.transform if warped else None
+        assignment = assign_support_slices(
+            support.chosen[position], support.scan, query, slices=wanted, transform=transform
+        )
+        slices, parts = map(torch.from_numpy, (assignment.slices, assignment.parts))
+        return Request(slices, parts, partial(self._bank.supports, *pair), support_key=pair)
+
+    def _guide(self, network: np.ndarray, mask: np.ndarray | None, query: FramedScan) -> np.ndarray:
+        if mask is None:
+            return network
+        guiding = self._options.guiding
+        smooth = smooth_in_plane(mask, query.geometry.spacing_mm, smoothing_mm=guiding.guide_smoothing_mm)
+        joined = guide(
+            torch.from_numpy(network),
+            torch.from_numpy(smooth),
+            weight=guiding.guide_weight,
+            offset=guiding.guide_offset,
+        )
+        return joined.numpy()
+
+
+def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:
+    """Return the configuration of a snapshot's training, as far as prediction needs it."""
+    try:
+        dataset, names = snapshot.config["dataset"], ("model", "image_size_px", "path")
+        saved = {name: snapshot.config[name] for name in names if name in snapshot.config}
+        values = merge_values(dataset_defaults(dataset), with_present_names(Config, saved)[0])
+        if data_dir is not None:
+            values = merge_values(values, {"path": {path_group(dataset): {"data_dir": data_dir}}})
+        return parse_config(values)
+    except (KeyError, TypeError, UserError) as error:
+        fault = f"its configuration is not usable ({error})"
+        raise UserError(f"{snapshot.source}: {fault}; set data_dir, or train it again") from error
+
+
+def predict(config: PredictConfig, *, progress: bool = True) -> int:
+    """Segment the queries, and write masks, tables and a record.
+
+    A query that cannot be segmented is reported, and the others are segmented.
+
+    Returns:
+        Exit code: 0, 3 if some queries could not be segmented, 2 if none could.
+
+    Raises:
+        UserError: settings, snapshot, supports or `out` are unusable; one line each, before any work.
+    """
+    print(NOTICE, flush=True)
+    segmenter, outputs = _prepare(config)
+    out = Path(config.out)
+    print(
+        f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}\n"
+        f"scans are brought to the frame of the training scans: {segmenter.frame.describe()}; a scan "
+        "of another modality or sequence cannot be recognised, and its mask would be wrong",
+        flush=True,
+    )
+    summaries: dict[str, ScanSummary] = {}
+    failed: dict[str, str] = {}
+    with progress_bar(total=len(outputs), desc="segmenting", unit="scan", disable=not progress) as bar:
+        for path, name in outputs.items():
+            try:
+                summaries[name] = _segment_file(segmenter, path, out / name, config)
+            except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+                failed[str(path)] = (str(error) or "not enough memory").splitlines()[0]
+                print(f"error: {failed[str(path)]}", file=sys.stderr, flush=True)
+                remove_file(out / name)  # an earlier result would pass for this one
+            write_tables(out, summaries, segmenter.labels)
+            bar.update()
+    record = {"notice": NOTICE, "failed": failed, "supports": segmenter.support_names}
+    write_prediction_record(out, segmenter.labels, {**record, "settings": plain_values(config)})
+    print(f"{len(summaries)} of {len(outputs)} scans segmented; masks and tables: {out}")
+    print(describe_doubtful(summaries))
+    if not failed:
+        return 0
+    return EXIT_PARTIAL if summaries else EXIT_USER_ERROR
+
+
+def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
+    """Check all settings and inputs; return the segmenter and the name of each query's result."""
+    problems = ProblemList()
+    inputs = [Path(text) for text in (*config.support_image, *config.support_label)]
+    found = problems.attempt(partial(find_inputs, config.query)) or []
+    given = {path.resolve() for path in inputs}
+    queries = [path for path in found if path.resolve() not in given]
+    if len(queries) < len(found):
+        remark(f"{len(found) - len(queries)} of the queries are supports or their masks, and left out")
+    if found and not queries:
+        problems.lines.append("query: holds nothing but the supports; give the scans to segment")
+    outputs = problems.attempt(partial(name_outputs, queries)) or {}
+    names = [*outputs.values(), *RECORD_NAMES]
+    problems.attempt(partial(check_out, Path(config.out), names=names, inputs=[*inputs, *queries]))
+    segmenter = problems.attempt(
+        partial(
+            Segmenter.from_snapshot,
+            config.reload_model_path,
+            **config.model_dump(
+                include={
+                    "guide",
+                    "largest_component",
+                    "device",
+                    "precision",
+                    "orientation",
+                    "prepared",
+                    "data_dir",
+                }
+            ),
+        )
+    )
+    images, masks = list(config.support_image), list(config.support_label)
+    if segmenter is None:
+        for path in inputs:
+            problems.attempt(partial(read_scan, path))
+    else:
+        problems.attempt(partial(segmenter.set_support, images, masks, labels=config.labels))
+    problems.raise_all()
+    return segmenter, outputs
+
+
+def _segment_file(segmenter: Segmenter, path: Path, target: Path, config: PredictConfig) -> ScanSummary:
+    """Segment one file and write its results."""
+    started = time.perf_counter()
+    scan = read_scan(path, assume_orientation=segmenter.frame.preparation.assume_orientation)
+    result = segmenter.segment(scan, slices=config.slices, confidence=config.confidence)
+    for label, probabilities in result.probabilities.items():
+        name = probability_name(target.name, segmenter.labels[label])
+        write_result(target.with_name(name), probabilities, scan)
+    write_result(target, result.label_map, scan)
+    seconds = (time.perf_counter() - started) / result.n_slices
+    for support, reason in result.failures.items():
+        print(f"warning: {path}: registration of {support} failed ({reason}); the network decides alone")
+    volumes = ", ".join(f"{segmenter.labels[label]} {ml:.1f} ml" for label, ml in result.volumes_ml.items())
+    print(f"{path}: {volumes}; {result.n_slices} slices, {seconds:.2f} s a slice", flush=True)
+    return result.summarise()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    That is 0; 2 for bad input, with one line on stderr per problem, or if no query could be segmented; 3 if
+    some could not; 130 if interrupted, 143 if terminated.
+    """
+
+    def run(words: list[str]) -> int:
+        try:
+            config = parse_words(PredictConfig, words, texts=_TEXTS)
+        except SettingsError as error:
+            raise UserError("\n".join(error.problems)) from error
+        return predict(config, progress=sys.stderr.isatty())
+
+    usage = describe_usage(
+        PredictConfig,
+        "python prediction.py reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask> "
+        "query=<scans> out=<folder> [key=value ...]",
+        more=f"{NOTICE.capitalize()}. `bash script/predict.sh --help` says more.",
+    )
+    return run_word_command(run, words, usage=usage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

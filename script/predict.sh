@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Segment scans of your own; see `bash script/predict.sh --help`.
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+usage: bash script/predict.sh reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask>
+                              query=<scans> out=<folder> [key=value ...] [--debug]
+
+Segments scans with a trained network and one annotated scan, or several. Research use only: not a medical
+device, check every mask. The first call prepares the Python environment, see script/train.sh --help.
+
+  bash script/predict.sh reload_model_path=runs/CHAOST2/fold_0/training/1 support_image=a.nii.gz \
+      support_label=a_seg.nii.gz query=scans out=masks             every scan in a folder
+  ... query='scans/*_t2.nii.gz' labels=1:liver,4:spleen            a pattern; two labels, with names
+  ... support_image=a.nii.gz,b.nii.gz support_label=a_seg.nii.gz,b_seg.nii.gz    two annotated scans
+
+Scans are NIfTI, NRRD or MetaImage files, or folders of a DICOM series. Every mask lies on the grid of its scan
+and has its name. out also holds volumes.csv (ml), agreement.csv (doubtful scans first) and prediction.json.
+
+  reload_model_path=   the trained network: a snapshot, or a run folder
+  support_image=       annotated scan, or several, separated by commas
+  support_label=       their masks in the same order, on the grids of the scans
+  query=               scans to segment: a file, a folder or a pattern, or several
+  out=                 folder of the results
+  labels=              labels to segment, as 1,4 or 1:liver or liver; default all of the supports
+  guide=               registration (default): each support's mask, warped to the query, joins the network;
+                       none: the network alone
+  slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
+  largest_component=   True: keep the largest connected component of each organ, and fill its holes
+  confidence=          True: also write each label's probability
+  prepared=            True: all scans are prepared volumes already, whose intensities are not clipped again
+  orientation=         axis codes the network expects, such as LPS; default those of its training scans
+  data_dir=            folder of the training data; default as in the training
+  device=              cpu, cuda, cuda:<n>, mps, or auto (default)
+  precision=           fp32 (default), tf32, bf16, or auto
+
+A scan that cannot be segmented is reported, and the others are segmented; the exit code is then 3, or 2 if none
+could be. Other mistakes are reported before any work, a line each, with exit code 2. Relative paths are relative
+to the repository's root.
+USAGE
+}
+
+# shellcheck source=script/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+handle_help "$@"
+prepare_environment
+exec "$python" prediction.py "$@"

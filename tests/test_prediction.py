@@ -1,0 +1,383 @@
+"""Scans of one's own: masks on their own grids in all formats and orientations; the evaluation's figures."""
+
+import csv
+import doctest
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import prediction
+from config_ssl_upload import EvaluationConfig, dataset_defaults, make_network, parse_config
+from data.model_frame import ModelFrame
+from data.prediction_files import RECORD_NAMES
+from data.raw.input_scans import InputScan, read_scan
+from data.transforms import Preparation
+from dataloaders.evaluation_sets import EvaluationScan, plan_jobs
+from dataloaders.prepared_scans import normalise_slices
+from models.inference.segmenters import CopySegmenter, NetworkSegmenter
+from prediction import Options, Segmenter, main
+from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
+from tests.models.episodes import make_network as make_small_network
+from tests.oriented_scans import BRIGHT, ORIENTATIONS, is_bright, l_scan
+from util.config.settings import plain_values
+from util.engine.snapshots import Snapshot, save_snapshot
+from util.errors import UserError
+from util.evaluation.metrics import dice_and_iou
+from util.io.image_io import write_volume
+from util.io.itk_files import write_itk_volume
+from validation import segment_jobs
+
+CPU = torch.device("cpu")
+TURNED = ModelFrame(Preparation(orientation="LAS"), None, "test")
+RESAMPLED = ModelFrame(
+    Preparation(orientation="LAS", spacing_mm=(4.0, 1.2, 1.2), size_px=(40, 44)), None, "test"
+)
+
+
+class BrightSegmenter:
+    """Finds what is bright, whatever the support shows; unsure if `sure` is near 1/2."""
+
+    sees_queries = True
+
+    def __init__(self, sure=1.0, threshold=2.0):
+        self.sure, self.threshold = sure, threshold
+
+    def encode(self, batches):
+        return torch.cat(list(batches))
+
+    def take(self, encoding, positions):
+        return encoding[positions]
+
+    def join(self, encodings):
+        return torch.cat(list(encodings))
+
+    def prepare(self, encoding, masks):
+        return None
+
+    def segment(self, support, encoding, *, image_size):
+        return torch.where(encoding[:, 0] > self.threshold, self.sure, 1 - self.sure)
+
+
+def _mask(scan, label=1):
+    return InputScan(label * is_bright(scan).astype(np.uint16), scan.geometry, "mask")
+
+
+def _segmenter(slices=None, frame=TURNED, *, supports=1, **options):
+    segmenter = Segmenter(
+        slices or BrightSegmenter(), frame, device=CPU, options=Options(guided=False, **options)
+    )
+    scan = l_scan("PSR")
+    segmenter.set_support([scan] * supports, [_mask(scan)] * supports)
+    return segmenter
+
+
+@pytest.mark.parametrize("is_oblique", [False, True])
+def test_left_and_right_are_never_exchanged_in_any_of_48_orientations(is_oblique):
+    segmenter = _segmenter()
+    for letters in ORIENTATIONS:
+        scan = l_scan(letters, is_oblique=is_oblique)
+        found = segmenter.segment(scan)
+        assert found.geometry == scan.geometry
+        assert np.array_equal(found.label_map, is_bright(scan)), letters
+
+
+def test_a_query_that_must_be_resampled_gets_its_mask_in_place():
+    segmenter = _segmenter(frame=RESAMPLED)
+    for letters in ORIENTATIONS[::7]:
+        scan = l_scan(letters, is_oblique=True)
+        assert dice_and_iou(segmenter.segment(scan).label_map, is_bright(scan))[0] > 0.85
+
+
+def test_a_range_of_slices_gives_the_same_mask_there_and_none_elsewhere():
+    for letters, frame in (("LPI", TURNED), ("SLP", TURNED), ("RPI", RESAMPLED)):
+        segmenter, scan = _segmenter(frame=frame), l_scan(letters)
+        whole, part = segmenter.segment(scan).label_map, segmenter.segment(scan, slices=(4, 8)).label_map
+        assert part.any()
+        assert np.array_equal(part[4:8], whole[4:8])
+        assert not part[:4].any()
+        assert not part[8:].any()
+
+
+def test_ids_volumes_and_images_are_the_users():
+    scan = l_scan("PSR")
+    segmenter = Segmenter(BrightSegmenter(), TURNED, device=CPU, options=Options(guided=False))
+    segmenter.set_support(scan, _mask(scan, label=500), labels={500: "gland"})
+    found = segmenter.segment(scan)
+    n_voxels = int(is_bright(scan).sum())
+    assert np.array_equal(np.unique(found.label_map), [0, 500])
+    assert found.volumes_ml == {500: pytest.approx(n_voxels * 5.0 * 1.5 * 1.5 / 1000)}
+    assert found.labels == {500: "gland"}
+    assert segmenter.segment(found.to_sitk()).geometry.same_grid(scan.geometry)
+    assert segmenter.segment(found.to_nibabel()).geometry.same_grid(scan.geometry)
+
+
+def _labelled_scan(seed):
+    """Return a body as an input scan, with its labels on the same grid."""
+    geometry = grid(shape=(9 + seed, 33, 35), spacing_mm=(18.0, 5.0, 5.0))
+    scan = body_scan(geometry, seed=seed)
+    return InputScan(scan.voxels, geometry, f"body {seed}"), organ_labels(geometry).astype(np.uint8)
+
+
+@pytest.mark.parametrize("largest_component", [False, True])
+def test_probabilities_are_those_of_the_evaluation_over_all_slices(largest_component):
+    scans = [_labelled_scan(seed) for seed in (0, 1)]
+    slices = NetworkSegmenter(make_small_network().float())
+    frame = ModelFrame(Preparation(orientation="LPS"), None, "test")
+    options = Options(guided=False, largest_component=largest_component)
+    segmenter = Segmenter(slices, frame, device=CPU, options=options)
+    segmenter.set_support(scans[0][0], InputScan(scans[0][1], scans[0][0].geometry, "labels"), labels=[1, 2])
+    evaluated = [
+        EvaluationScan(
+            number,
+            torch.from_numpy(normalise_slices(scan.voxels, None, source=scan.name))[:, None],
+            *(labels.astype(np.int16),) * 2,
+            scan.geometry,
+        )
+        for number, (scan, labels) in enumerate(scans)
+    ]
+    organs = {1: "one", 2: "two"}
+    jobs = plan_jobs(evaluated, organs, support_position=0, n_part=3, all_slices=True, every_support=False)
+    jobs = [job for job in jobs if job.protocol == "all_slices"]
+    config = parse_config(dataset_defaults("PHANTOM"))
+    config = config.model_copy(update={"evaluation": EvaluationConfig(largest_component=largest_component)})
+    results = {scan.name: segmenter.segment(scan, confidence=True) for scan, _ in scans[1:]}
+    compared = 0
+    for job, probabilities in segment_jobs(slices, jobs, config=config, device=CPU, name="test"):
+        found = results[scans[job.query.scan_id][0].name]
+        assert np.array_equal(found.probabilities[job.label], probabilities)
+        compared += 1
+    assert compared == 2
+
+
+@pytest.fixture(name="guided", scope="module")
+def _guided():
+    """A query that is the support's body, shifted and turned; its organs are bright alike."""
+    support, labels = _body((0.0, 0.0, 0.0), 0)
+    query, truth = _body((12.0, -8.0, 10.0), 8)
+    frame = ModelFrame(Preparation(orientation="LPS"), None, "test")
+    found = []
+    for options in (Options(guided=False), Options()):
+        segmenter = Segmenter(BrightSegmenter(0.7, 1.8), frame, device=CPU, options=options)
+        segmenter.set_support(support, InputScan(labels, support.geometry, "labels"), labels=[1, 2])
+        found.append(segmenter.segment(query))
+    return truth, *found
+
+
+def _body(shift_mm, degrees):
+    geometry = grid()
+
+    def to_body(points_mm):
+        return (points_mm - shift_mm) @ rotation(2, degrees)
+
+    scan = body_scan(geometry, to_body, seed=degrees)
+    return InputScan(scan.voxels, geometry, f"body at {degrees}"), organ_labels(geometry, to_body)
+
+
+def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
+    truth, alone, joint = guided
+    for label in (1, 2):
+        before, after = (dice_and_iou(each.label_map == label, truth == label)[0] for each in (alone, joint))
+        assert after > 0.85 > before
+    assert not joint.failures
+    assert [each.label for each in joint.agreements] == [1, 2]
+    assert all(0.05 < each.with_registration < 0.95 for each in joint.agreements)
+    assert joint.agreement == pytest.approx(np.mean([each.with_registration for each in joint.agreements]))
+    assert alone.agreement is None
+
+
+def test_supports_are_averaged_and_compared_with_the_joint_result():
+    scan = l_scan("LAS")
+    halves = [np.zeros(scan.geometry.shape, np.uint8) for _ in range(3)]
+    for half, columns in zip(halves, (slice(0, 10), slice(0, 10), slice(10, 20)), strict=True):
+        half[:, 5:9, columns] = 1
+    segmenter = Segmenter(CopySegmenter(), TURNED, device=CPU, options=Options(guided=False))
+    segmenter.set_support([scan] * 3, [InputScan(half, scan.geometry, "half") for half in halves])
+    found = segmenter.segment(scan, confidence=True)
+    assert np.array_equal(found.label_map, halves[0])  # two of three agree
+    assert np.allclose(found.probabilities[1], np.mean(halves, axis=0))
+    assert [each.with_joint for each in found.agreements] == [1.0, 1.0, 0.0]
+    assert found.agreement == pytest.approx(2 / 3)
+
+
+def test_each_voxel_gets_the_most_probable_label():
+    scan = l_scan("LAS")
+    masks = [np.zeros(scan.geometry.shape, np.uint8) for _ in range(3)]
+    masks[0][:, 5:9, 0:10] = 1
+    masks[1][:, 5:9, 0:10], masks[1][:, 5:9, 8:12] = 1, 2
+    masks[2][:, 5:9, 8:12] = 2
+    segmenter = Segmenter(CopySegmenter(), TURNED, device=CPU, options=Options(guided=False))
+    segmenter.set_support([scan] * 3, [InputScan(mask, scan.geometry, "mask") for mask in masks])
+    row = segmenter.segment(scan).label_map[3, 6, :13]
+    # Label 1 is in two supports: 1 in columns 0-7, 1/2 in 8 and 9; label 2 is in two: 1 in columns 8-11.
+    assert row.tolist() == [1] * 8 + [2] * 4 + [0]
+
+
+def test_supports_must_be_set_first():
+    segmenter = Segmenter(BrightSegmenter(), TURNED, device=CPU)
+    with pytest.raises(UserError, match="set_support must be called"):
+        segmenter.segment(l_scan())
+
+
+OWN = {"name": "Tiny", "labels": {"background": 0, "liver": 1}, "orientation": "LPS", "size_px": [32, 32]}
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path, monkeypatch, narrow_encoder):
+    """A folder with a snapshot of random weights, an annotated scan and queries in several formats."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset.json").write_text(json.dumps(OWN | {"supervoxel_min_size_vox": 9}))
+    values = dataset_defaults("PHANTOM")
+    values["path"]["OWN"]["data_dir"], values["dataset"] = str(tmp_path / "data"), "Tiny"
+    values["model"]["feature_width"] = 8
+    config = parse_config(values)
+    weights = make_network(config).state_dict()
+    save_snapshot(tmp_path / "net.pt", Snapshot(1, weights, plain_values(config), {"python": "3"}))
+    support = l_scan("LPS")
+    write_volume(tmp_path / "a.nii.gz", support.voxels, support.geometry)
+    write_volume(tmp_path / "a_seg.nii.gz", is_bright(support).astype(np.uint8), support.geometry)
+    (tmp_path / "scans").mkdir()
+    queries = {"b.nii.gz": "RAS", "c.nrrd": "SAL", "d.mha": "LIP"}
+    for name, letters in queries.items():
+        scan = l_scan(letters, is_oblique=True)
+        write = write_volume if name.endswith(".gz") else write_itk_volume
+        write(tmp_path / "scans" / name, scan.voxels, scan.geometry)
+    return tmp_path
+
+
+WORDS = ["reload_model_path=net.pt", "support_image=a.nii.gz", "support_label=a_seg.nii.gz", "query=scans"]
+WORDS += ["out=masks", "device=cpu"]
+
+
+def _set(**changes):
+    words = dict(word.split("=", 1) for word in WORDS) | changes
+    return [f"{name}={value}" for name, value in words.items() if value is not None]
+
+
+@pytest.fixture(name="bright")
+def _bright(monkeypatch):
+    monkeypatch.setattr(prediction, "NetworkSegmenter", lambda network, precision: BrightSegmenter())
+
+
+def test_one_command_segments_a_folder_of_all_formats(place, bright, capsys):
+    (place / "scans/bad.nii").write_bytes(b"damaged")
+    assert main([*_set(guide="none", confidence="True", labels="1:liver")]) == 3
+    out, err = capsys.readouterr()
+    assert "not a medical device" in out
+    assert err.startswith("error: scans/bad.nii: cannot be read")
+    names = {"b.nii.gz", "c.nrrd", "d.mha"}
+    written = {path.name for path in (place / "masks").iterdir()}
+    assert written == names | {"b_probability_liver.nii.gz", "c_probability_liver.nrrd", *RECORD_NAMES} | {
+        "d_probability_liver.mha"
+    }
+    for name in names:
+        mask, scan = read_scan(place / "masks" / name), read_scan(place / "scans" / name)
+        assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
+        assert np.array_equal(mask.voxels, scan.voxels == BRIGHT)
+    image, mask = (nibabel.load(place / folder / "b.nii.gz") for folder in ("scans", "masks"))
+    for form in ("get_qform", "get_sform"):
+        assert np.array_equal(getattr(image, form)(coded=True)[0], getattr(mask, form)(coded=True)[0])
+    record = json.loads((place / "masks/prediction.json").read_text())
+    assert record["labels"] == {"background": 0, "liver": 1}
+    assert list(record["failed"]) == ["scans/bad.nii"]
+    rows = list(csv.DictReader((place / "masks/volumes.csv").open()))
+    assert {row["scan"] for row in rows} == names
+    volume_ml = int(is_bright(l_scan()).sum()) * 5.0 * 1.5 * 1.5 / 1000
+    assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
+
+
+def test_doubtful_scans_stand_first(place, bright, capsys):
+    short = l_scan("LPS")
+    write_volume(place / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
+    (place / "scans/c.nrrd").unlink()
+    (place / "scans/d.mha").unlink()
+    assert main(WORDS) == 0
+    rows = list(csv.DictReader((place / "masks/agreement.csv").open()))
+    assert [row["scan"] for row in rows] == ["z.nii.gz", "b.nii.gz"]
+    assert float(rows[0]["agreement_of_scan"]) == 0
+    assert "at least 4 voxels" in rows[0]["registration_failure"]
+    assert "look first at the masks of least agreement: z.nii.gz (0.00)" in capsys.readouterr().out
+
+
+def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(place, bright):
+    (place / "scans/b.nii.gz").write_bytes(b"damaged")
+    (place / "masks").mkdir()
+    (place / "masks/b.nii.gz").write_bytes(b"of an earlier call")
+    assert main(_set(query="scans/b.nii.gz")) == 2
+    assert not (place / "masks/b.nii.gz").exists()
+
+
+def test_supports_in_the_queries_folder_are_left_out(place, bright, capsys):
+    assert main(_set(query="*.nii.gz,scans/b.nii.gz", guide="none")) == 0
+    assert "2 of the queries are supports or their masks" in capsys.readouterr().out
+    assert {path.name for path in (place / "masks").glob("*.nii.gz")} == {"b.nii.gz"}
+
+
+MISTAKES = {
+    "nothing": (dict.fromkeys(("query", "out")), ["query: missing key", "out: missing key"]),
+    "a typing error": ({"laebls": "1"}, ["laebls: unknown configuration key; did you mean labels?"]),
+    "a range": ({"slices": "9:2"}, ["slices='9:2': must be a:b with whole numbers a below b"]),
+    "an orientation": ({"orientation": "up"}, ["orientation='up': must be three letters"]),
+    "no such label": ({"labels": "7"}, ["labels=7: must be a label of the supports' masks, which hold 1;"]),
+    "no snapshot": ({"reload_model_path": "none"}, ["none: holds no snapshots"]),
+    "no query": ({"query": "none*"}, ["query=none*: matches 0 files"]),
+    "out is a file": ({"out": "net.pt"}, ["out=net.pt: must be a folder, found a file"]),
+    "out holds the queries": ({"out": "scans"}, ["out=scans: scans/b.nii.gz would replace an input"]),
+    "an image as mask": ({"support_label": "a.nii.gz"}, ["a.nii.gz: must hold"]),
+    "masks are missing": ({"support_image": "a.nii.gz,scans/b.nii.gz"}, ["support_label: must be one mask"]),
+    "another grid": ({"support_image": "scans/b.nii.gz"}, ["a_seg.nii.gz: must lie on the grid of b.nii.gz"]),
+    "all at once": (
+        {"reload_model_path": "none", "support_image": "x.nii", "query": "y.nii", "out": "net.pt"},
+        ["query=y.nii: no such file", "out=net.pt: must be", "none: holds no", "x.nii: no such file"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "lines"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_cost_one_line_each_before_any_work(place, capsys, changes, lines):
+    if "a.nii.gz: must hold" in lines[0]:
+        scan = l_scan("LPS")
+        write_volume(place / "a.nii.gz", scan.voxels - np.float32(0.5), scan.geometry)
+    before = sorted(place.rglob("*"))
+    assert main(_set(**changes)) == 2
+    found = capsys.readouterr().err.splitlines()
+    assert len(found) == len(lines)
+    assert all(line.startswith(f"error: {text}") for line, text in zip(found, lines, strict=True))
+    left = set(place.rglob("*")) - set(before)
+    assert left <= {place / "masks"}
+    assert not list(left and (place / "masks").iterdir())
+
+
+def test_a_damaged_snapshot_and_one_without_its_data_are_refused(place, capsys):
+    (place / "data/dataset.json").unlink()
+    assert main(WORDS) == 2
+    assert "set data_dir, or train it again" in capsys.readouterr().err
+    (place / "net.pt").write_bytes(b"x")
+    assert main(WORDS) == 2
+    assert "net.pt: is damaged or not a snapshot" in capsys.readouterr().err
+
+
+def test_the_network_itself_predicts_and_does_so_again(place):
+    segmenter = Segmenter.from_snapshot("net.pt", device="cpu", guide="none")
+    segmenter.set_support("a.nii.gz", "a_seg.nii.gz")
+    first, again = (segmenter.segment("scans/c.nrrd", confidence=True) for _ in range(2))
+    assert first.probabilities[1].std() > 0
+    assert np.array_equal(first.probabilities[1], again.probabilities[1])
+    assert segmenter.labels == {1: "label 1"}
+    segmenter.set_support("a.nii.gz", "a_seg.nii.gz", labels=["liver"])
+    assert segmenter.labels == {1: "liver"}
+
+
+def test_the_examples_of_the_documentation_run(place):
+    write_volume(place / "b.nii.gz", l_scan("RPS").voxels, l_scan("RPS").geometry)
+    (place / "runs/training/1/snapshots").mkdir(parents=True)
+    (place / "net.pt").rename(place / "runs/training/1/snapshots/snapshot_000001.pt")
+    page = Path(prediction.__file__).parent / "docs/prediction.md"
+    examples = doctest.DocTestParser().get_doctest(page.read_text(), {}, page.name, str(page), 0)
+    assert len(examples.examples) > 10
+    assert doctest.DocTestRunner().run(examples).failed == 0
