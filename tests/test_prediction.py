@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 import prediction
@@ -21,6 +22,7 @@ from dataloaders.evaluation_sets import EvaluationScan, plan_jobs
 from dataloaders.prepared_scans import normalise_slices
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import Options, Segmenter, main
+from tests.data.raw.raw_sets import write_slice
 from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
 from tests.models.episodes import make_network as make_small_network
 from tests.oriented_scans import BRIGHT, ORIENTATIONS, is_bright, l_scan
@@ -289,6 +291,46 @@ def test_one_command_segments_a_folder_of_all_formats(place, bright, capsys):
     assert {row["scan"] for row in rows} == names
     volume_ml = int(is_bright(l_scan()).sum()) * 5.0 * 1.5 * 1.5 / 1000
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
+
+
+def test_a_dicom_series_gets_a_mask_at_its_position_in_the_patient(place, bright):
+    scan = l_scan("LIP", is_oblique=True)  # coronal slices, from anterior to posterior
+    across, down, _ = scan.geometry.axes[:, ::-1].T
+    for number, pixels in enumerate(scan.voxels):
+        write_slice(
+            place / "series" / f"{99 - number}.dcm",
+            pixels,
+            position_mm=scan.geometry.position_mm((number, 0, 0)),
+            orientation=(*across, *down),
+            spacing_mm=scan.geometry.spacing_mm,
+        )
+    assert main(_set(query="series", guide="none")) == 0
+    mask = nibabel.load(place / "masks/series.nii.gz")
+    found = np.argwhere(np.asarray(mask.dataobj) == 1)
+    expected = np.argwhere(is_bright(scan))
+    assert len(found) == len(expected)
+    centre = nibabel.affines.apply_affine(mask.affine, found.mean(axis=0))
+    centre_lps = scan.geometry.position_mm(expected.mean(axis=0))
+    assert np.allclose(centre, centre_lps * (-1, -1, 1), atol=0.05)
+
+
+def test_each_unusable_query_costs_one_line(place, bright, capsys):
+    scan, queries = l_scan("LPS"), place / "scans"
+    affine = np.diag([1.0, 1.0, 3.0, 1.0])
+    nibabel.Nifti1Image(np.ones((4, 5, 6, 2), np.int16), affine).to_filename(queries / "1_series.nii")
+    colours = SimpleITK.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
+    SimpleITK.WriteImage(colours, str(queries / "2_colours.nrrd"))
+    write_volume(queries / "3_slice.nii.gz", scan.voxels[:1], replace(scan.geometry, shape=(1, 30, 32)))
+    write_volume(queries / "4_constant.nii.gz", 0 * scan.voxels, scan.geometry)
+    nibabel.Nifti1Image(scan.voxels, None).to_filename(queries / "5_lost.nii")
+    assert main(_set(guide="none")) == 3
+    lines = capsys.readouterr().err.splitlines()
+    texts = ("1_series.nii: must be a 3D image", "2_colours.nrrd: must be a 3D image", "at least 2 slices")
+    texts += ("voxels must differ", "5_lost.nii: orientation unknown")
+    assert len(lines) == 5
+    assert all(line.startswith("error: scans/") for line in lines)
+    assert all(text in line for line, text in zip(lines, texts, strict=True))
+    assert len(list(csv.DictReader((place / "masks/volumes.csv").open()))) == 3
 
 
 def test_doubtful_scans_stand_first(place, bright, capsys):
