@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, make_network, parse_config
 from data.datasets import path_group
@@ -136,7 +137,8 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a snapshot, or the latest of a run folder.
 
-        `PredictConfig` describes the settings.
+        `PredictConfig` describes the settings. The process then has PyTorch's deterministic kernels, and as
+        many threads as are useful.
 
         Raises:
             UserError: the snapshot is missing, damaged or of another version, the device is missing, or the
@@ -349,7 +351,7 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
                 summaries[name] = _segment_file(segmenter, path, out / name, config)
             except (UserError, MemoryError, torch.OutOfMemoryError) as error:
                 failed[str(path)] = (str(error) or "not enough memory").splitlines()[0]
-                print(f"error: {failed[str(path)]}", file=sys.stderr, flush=True)
+                tqdm.write(f"error: {failed[str(path)]}", file=sys.stderr)
                 remove_file(out / name)  # an earlier result would pass for this one
             write_tables(out, summaries, segmenter.labels)
             bar.update()
@@ -414,9 +416,9 @@ def _segment_file(segmenter: Segmenter, path: Path, target: Path, config: Predic
     write_result(target, result.label_map, scan)
     seconds = (time.perf_counter() - started) / result.n_slices
     for support, reason in result.failures.items():
-        print(f"warning: {path}: registration of {support} failed ({reason}); the network decides alone")
+        tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); the network decides alone")
     volumes = ", ".join(f"{segmenter.labels[label]} {ml:.1f} ml" for label, ml in result.volumes_ml.items())
-    print(f"{path}: {volumes}; {result.n_slices} slices, {seconds:.2f} s a slice", flush=True)
+    tqdm.write(f"{path}: {volumes}; {result.n_slices} slices, {seconds:.2f} s a slice")
     return result.summarise()
 
 

@@ -23,6 +23,8 @@ from util.io.grids import (
 from util.io.image_io import Geometry, read_geometry
 from util.io.resampling import resample_linear
 
+_RAW_SIZE_PX = 512  # of the CT slices for which a preparation gives its border and factor
+
 
 @dataclass(frozen=True)
 class ModelFrame:
@@ -40,11 +42,21 @@ class ModelFrame:
     source: str
 
     def preparation_of(self, geometry: Geometry) -> Preparation:
-        """Return the preparation of a scan on a grid, with its orientation."""
-        if self.preparation.orientation is not None:
-            return self.preparation
-        letters = orient_slices(geometry) if self.reference is None else orient_like(geometry, self.reference)
-        return replace(self.preparation, orientation=letters)
+        """Return the preparation of a scan on a grid, with its orientation.
+
+        Borders and pixel factors, which the dataset gives for slices of 512 px, are scaled with the size.
+        """
+        letters = self.preparation.orientation
+        if letters is None and self.reference is not None:
+            letters = orient_like(geometry, self.reference)
+        letters = letters or orient_slices(geometry)
+        preparation = replace(self.preparation, orientation=letters)
+        if preparation.in_plane_factor is None:
+            return preparation
+        turned = reorient_grid(geometry, find_reorientation(geometry, letters))
+        scale = max(turned.shape[1:]) / _RAW_SIZE_PX
+        border_px, factor = round(preparation.border_px * scale), preparation.in_plane_factor * scale
+        return replace(preparation, border_px=border_px, in_plane_factor=factor)
 
     def prepare(
         self, image: np.ndarray, geometry: Geometry, *, label_map: np.ndarray | None = None
@@ -71,7 +83,9 @@ class ModelFrame:
                 "spacing " + " x ".join(f"{mm:g}" for mm in preparation.spacing_mm) + " mm (z, y, x)"
             )
         if preparation.in_plane_factor:
-            parts.append(f"pixels enlarged {preparation.in_plane_factor:g} times")
+            parts.append(
+                f"slices of {_RAW_SIZE_PX} px, pixels enlarged {preparation.in_plane_factor:g} times"
+            )
         if preparation.size_px:
             parts.append(f"slices of {preparation.size_px[0]} x {preparation.size_px[1]} px")
         if preparation.window:

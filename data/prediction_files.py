@@ -13,7 +13,8 @@ import numpy as np
 from data.prediction_results import ScanSummary, sort_by_doubt
 from data.raw.input_scans import NIFTI_ENDINGS, InputScan, scan_ending
 from util.errors import UserError
-from util.io.files import atomic_write, write_text
+from util.io.files import write_text
+from util.io.folders import check_folder
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
 from util.io.nifti_masks import write_volume_like
@@ -25,7 +26,7 @@ def check_out(out: Path, *, names: Iterable[str], inputs: Iterable[Path]) -> Non
     """Check, before any work, that results can be written and replace no input.
 
     Args:
-        out: folder of the results; created if missing.
+        out: folder of the results; may be missing.
         names: of the files to write.
         inputs: all scans and masks that are read.
 
@@ -36,12 +37,7 @@ def check_out(out: Path, *, names: Iterable[str], inputs: Iterable[Path]) -> Non
     replaced = next((out / name for name in names if (out / name).resolve() in taken), None)
     if replaced is not None:
         raise UserError(f"out={out}: {replaced} would replace an input; choose another folder")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out={out}: must be a folder, found a file; choose another one")
-    probe = out / ".writable"
-    with atomic_write(probe) as temporary:
-        temporary.write_text("", encoding="utf-8")
-    probe.unlink(missing_ok=True)
+    check_folder(out, key="out", for_writing=True)
 
 
 def write_result(path: Path, volume: np.ndarray, scan: InputScan) -> None:

@@ -9,7 +9,7 @@ from data.dataset_lookup import find_dataset
 from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.model_frame import ModelFrame, find_frame, restore_probabilities
-from data.transforms import Preparation
+from data.transforms import Preparation, prepared_grid
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan, lps_grid
 from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
@@ -87,6 +87,17 @@ def test_a_dataset_without_an_orientation_needs_its_volumes_or_a_request(tmp_pat
     scan = l_scan("RAS")
     write_volume(layout.image_path(0), scan.voxels, scan.geometry)
     assert find_frame(layout).preparation_of(lps_grid()).orientation == "RAS"
+
+
+@pytest.mark.parametrize(
+    ("size_px", "border_px", "factor"), [(512, 32, 1.75), (256, 16, 0.875), (320, 20, 1.09375)]
+)
+def test_borders_and_pixel_factors_follow_the_size_of_a_slice(tmp_path, size_px, border_px, factor):
+    frame = find_frame(_layout("SABS", tmp_path), orientation_letters="LAS")
+    geometry = lps_grid((5, size_px, size_px))
+    preparation = frame.preparation_of(geometry)
+    assert (preparation.border_px, preparation.in_plane_factor) == (border_px, factor)
+    assert prepared_grid(geometry, preparation).shape == (5, 257, 257)
 
 
 def test_prepared_volumes_keep_their_intensities(tmp_path):
