@@ -164,7 +164,11 @@ class Segmenter:
         )
 
     def set_support(
-        self, images: Any, masks: Any, *, labels: Sequence[str | int] | Mapping[int, str] | None = None
+        self,
+        images: Any,
+        masks: Any,
+        *,
+        labels: Sequence[str | int] | Mapping[int, str] | str | int | None = None,
     ) -> None:
         """Set the annotated scans that show what to segment.
 

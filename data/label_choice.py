@@ -29,7 +29,7 @@ def find_label_names(mask_paths: Iterable[Path | None]) -> dict[int, str]:
 
 
 def choose_labels(
-    requested: Sequence[str | int] | Mapping[int, str] | None,
+    requested: Sequence[str | int] | Mapping[int, str] | str | int | None,
     present: Collection[int],
     *,
     names: Mapping[int, str],
@@ -38,7 +38,8 @@ def choose_labels(
     """Choose the labels to segment.
 
     Args:
-        requested: ids, names, texts such as `1:liver`, or id -> name; None: all that are present.
+        requested: ids, names, texts such as `1:liver` (one or several), or id -> name; None: all that are
+            present.
         present: ids in the supports' masks.
         names: of ids, if known.
         names_of_training: of the labels of the training data; they name an id only if it is requested so,
@@ -55,6 +56,8 @@ def choose_labels(
     found = ", ".join(
         f"{label} {names[label]}" if label in names else str(label) for label in sorted(present)
     )
+    if isinstance(requested, str | int):
+        requested = (requested,)
     entries = requested.items() if isinstance(requested, Mapping) else requested
     for entry in sorted(present) if entries is None else entries:
         label, name = _parse_entry(entry, names, names_of_training)

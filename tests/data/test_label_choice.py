@@ -20,6 +20,8 @@ TRAINING = {1: "liver", 4: "spleen"}
         ((4, 1), {}, {1: "label 1", 4: "label 4"}),
         (("4:left kidney",), {4: "prostate"}, {4: "left kidney"}),
         (("spleen",), {}, {4: "spleen"}),
+        ("spleen", {}, {4: "spleen"}),
+        (4, {}, {4: "label 4"}),
         (("prostate",), {1: "prostate"}, {1: "prostate"}),
         ({4: "gland"}, {4: "prostate"}, {4: "gland"}),
     ],
