@@ -1,5 +1,8 @@
 """A tiny phantom, networks small enough to train within a test, and PyTorch's switches."""
 
+import fcntl
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,8 +34,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory) -> Path:
-    """Where all tests of a session keep the tiny phantom; the first training makes it."""
-    return tmp_path_factory.mktemp("phantom")
+    """The tiny phantom and its supervoxels, which tests may add files to but not change.
+
+    Made by one of pytest-xdist's workers and copied by all.
+    """
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    with (shared / "phantom.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "phantom.made").exists():
+            _make_phantom(shared / "tiny_phantom")
+            (shared / "phantom.made").touch()
+    shutil.copytree(shared / "tiny_phantom", folder)
+    return folder
+
+
+def _make_phantom(folder: Path) -> None:
+    from data.datasets import find_spec  # late: most tests do without
+    from data.layout import DatasetLayout
+    from data.phantom.scans import PhantomSettings, make_phantom
+    from data.supervoxels.generation import generate_supervoxels
+
+    make_phantom(folder, PhantomSettings(image_size_px=48), n_scans=10, progress=False)
+    layout = DatasetLayout(find_spec("PHANTOM"), folder, folder, 60)
+    generate_supervoxels(layout, n_workers=1, progress=False)
 
 
 @pytest.fixture(scope="session")

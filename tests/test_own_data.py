@@ -24,19 +24,12 @@ DESCRIPTION = {
 }
 
 
-@pytest.fixture(name="volumes", scope="module")
-def _volumes(phantom_dir, overrides_for, tmp_path_factory, narrow_encoder):
-    """The tiny phantom's volumes, which a training makes."""
-    words = overrides_for(tmp_path_factory.mktemp("phantom_runs"))
-    assert run_command_line(training.experiment, [*words, "n_steps=1"]) == 0
-    [volumes] = [folder for folder in phantom_dir.iterdir() if next(folder.glob("image_*"), None)]
-    return volumes
-
-
 @pytest.fixture(name="hips")
-def _hips(volumes, tmp_path):
-    """The tiny phantom's volumes in a folder of their own, with other names for its organs."""
+def _hips(phantom_dir, tmp_path):
+    """The tiny phantom's volumes and supervoxels as own data, with other names for its organs."""
+    [volumes] = [folder for folder in phantom_dir.iterdir() if next(folder.glob("image_*"), None)]
     shutil.copytree(volumes, tmp_path / "hips" / VOLUMES_FOLDER)
+    shutil.copytree(phantom_dir / "supervoxels_60", tmp_path / "hips" / "supervoxels_60")
     (tmp_path / "hips" / "dataset.json").write_text(json.dumps(DESCRIPTION))
     return tmp_path / "hips"
 
@@ -61,6 +54,7 @@ def _words(hips, tmp_path):
 
 def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
     words = _words(hips, tmp_path)
+    shutil.rmtree(hips / "supervoxels_60")
     assert run_command_line(training.experiment, words) == 0
     assert (hips / "supervoxels_60").is_dir()
     assert run_command_line(validation.experiment, words) == 0

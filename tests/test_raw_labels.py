@@ -12,7 +12,6 @@ import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
 from data.fingerprint import hash_dataset
-from data.phantom.scans import PhantomSettings, make_phantom
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.prepared_scans import load_scan
 from util.config.command_line import run_command_line
@@ -31,14 +30,14 @@ WORDS = (
 
 
 @pytest.fixture(scope="module", name="places")
-def _places(tmp_path_factory):
-    """The same ten scans twice, as CMR with raw ids and with mapped ones."""
+def _places(phantom_dir, tmp_path_factory):
+    """The same ten scans and supervoxels twice, as CMR with raw ids and with mapped ones."""
     root = tmp_path_factory.mktemp("cmr")
-    make_phantom(root / "phantom", PhantomSettings(image_size_px=48), n_scans=10, progress=False)
-    [source] = [path.parent for path in (root / "phantom").glob("*/image_0.nii.gz")]
+    [source] = [path.parent for path in phantom_dir.glob("*/image_0.nii.gz")]
     for name in ("raw", "mapped"):
         folder = root / name / "cmr_MR_normalized"
         shutil.copytree(source, folder)
+        shutil.copytree(phantom_dir / "supervoxels_60", root / name / "supervoxels_60")
         for path in folder.glob("label_*.nii.gz"):
             label_map, geometry = read_volume(path)
             label_map = np.where(label_map == 4, 0, label_map).astype(np.int16)
@@ -159,6 +158,7 @@ def test_setting_2_does_not_start_where_nothing_is_excluded(places, tmp_path, ca
 
 def test_supervoxels_are_made_without_a_look_at_labels(places, tmp_path):
     shutil.copytree(places / "raw", tmp_path / "unlabelled")
+    shutil.rmtree(tmp_path / "unlabelled/supervoxels_60")
     for path in (tmp_path / "unlabelled/cmr_MR_normalized").glob("label_*"):
         path.unlink()
     layout = _config(tmp_path, "unlabelled").layout

@@ -8,7 +8,6 @@ import pytest
 import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
-from data.phantom.scans import PhantomSettings, make_phantom
 from util.config.command_line import run_command_line
 from util.config.settings import merge_values
 
@@ -22,12 +21,13 @@ WORDS = (
 
 
 @pytest.fixture(scope="module", name="template")
-def _template(tmp_path_factory):
-    root = tmp_path_factory.mktemp("unlabelled")
-    make_phantom(root / "phantom", PhantomSettings(image_size_px=48), n_scans=10, progress=False)
-    [source] = [path.parent for path in (root / "phantom").glob("*/image_0.nii.gz")]
-    shutil.copytree(source, root / "all" / "chaos_MR_T2_normalized")
-    return root / "all"
+def _template(phantom_dir, tmp_path_factory):
+    """The tiny phantom as CHAOST2, with its supervoxels, which depend on images alone."""
+    root = tmp_path_factory.mktemp("unlabelled") / "all"
+    [source] = [path.parent for path in phantom_dir.glob("*/image_0.nii.gz")]
+    shutil.copytree(source, root / "chaos_MR_T2_normalized")
+    shutil.copytree(phantom_dir / "supervoxels_60", root / "supervoxels_60")
+    return root
 
 
 def _without(template, tmp_path, unlabelled):
