@@ -2,19 +2,21 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-import torch
 
 import training
-from config_ssl_upload import REPOSITORY
+from models.encoder import BACKBONES
+from tests.narrow_resnet import NarrowResNet
+from tests.util.parallel.small_jobs import start_job
 from tests.weights import assert_equal_weights, final_weights
 from util.config.command_line import run_command_line
 from util.engine.checkpoints import list_checkpoints, load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("narrow_encoder")
+
+N_STEPS = 12
 WORDS = ("print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
 
 
@@ -23,32 +25,33 @@ def _folder(tmp_path):
     return tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
 
 
-def start_until_checkpoint(words, folder, **options):
-    """Start a training and return its process once it has saved its first checkpoint."""
-    child = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "training.py"), *words],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.DEVNULL,
-        text=True,
-        **options,
-    )
+def train_in_group(words):
+    """Train in a process that leads a group, as a shell's do."""
+    os.setsid()
+    BACKBONES["resnet18"] = NarrowResNet  # in this process; the fixture is in another
+    return run_command_line(training.experiment, words)
+
+
+def start_until_checkpoint(words, folder, tmp_path):
+    """Start a training in a separate process and return it once it has saved its first checkpoint."""
+    job = start_job(train_in_group, tmp_path, words, n_ranks=1)
     deadline = time.monotonic() + 120
     while not list_checkpoints(folder / "1") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return child
+        time.sleep(0.01)
+    return job
 
 
 def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):
-    words = [*tiny_overrides, "n_steps=8", *WORDS]
-    child = start_until_checkpoint(words, folder, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    child.kill()
-    child.wait()
+    words = [*tiny_overrides, f"n_steps={N_STEPS}", *WORDS]
+    job = start_until_checkpoint(words, folder, tmp_path)
+    os.kill(job.processes[0].pid, signal.SIGKILL)
+    assert job.join()[0].code == -signal.SIGKILL
     step = load_checkpoint(list_checkpoints(folder / "1")[0]).step
-    assert 0 < step < 8
+    assert 0 < step < N_STEPS
     without_steps = [word for word in tiny_overrides if not word.startswith("n_steps=")]
     assert run_command_line(training.experiment, [*without_steps, "resume=latest"]) == 0
     assert run_command_line(training.experiment, words) == 0
-    assert_equal_weights(final_weights(folder / "2", 8), final_weights(folder / "3", 8))
+    assert_equal_weights(final_weights(folder / "2", N_STEPS), final_weights(folder / "3", N_STEPS))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -56,11 +59,10 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(
     tiny_overrides, folder, tmp_path, number
 ):
     words = [*tiny_overrides, "n_steps=2000", *WORDS, "num_workers=2"]
-    child = start_until_checkpoint(
-        words, folder, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True
-    )
-    os.killpg(child.pid, number)
-    _, told = child.communicate(timeout=120)
-    assert child.returncode == 128 + number
+    job = start_until_checkpoint(words, folder, tmp_path)
+    os.killpg(job.processes[0].pid, number)
+    [outcome] = job.join()
+    told = outcome.stderr
+    assert outcome.result == 128 + number, told
     assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; resume with ")
     assert "Traceback" not in told

@@ -52,13 +52,24 @@ def run_job(
     n_ranks: int = 2,
     n_local_ranks: int | None = None,
 ) -> list[Outcome]:
-    """Call a function of a test module on each rank of a job, and return how the ranks ended.
+    """Call a function of a test module on each rank of a job, and return how the ranks ended."""
+    return start_job(function, folder, *arguments, n_ranks=n_ranks, n_local_ranks=n_local_ranks).join()
+
+
+def start_job(
+    function: Callable[..., Any],
+    folder: Path,
+    *arguments: Any,
+    n_ranks: int = 2,
+    n_local_ranks: int | None = None,
+) -> "Job":
+    """Start a job, as `run_job` does, without waiting for its end.
 
     The processes are forked from one that has imported torch already, because importing takes seconds.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["util.parallel.joint_runs", "torch.distributed", "training", "torch._dynamo"]
+        ["util.parallel.joint_runs", "torch.distributed", "training", "validation", "torch._dynamo"]
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -72,11 +83,32 @@ def run_job(
         receivers.append(receiver)
         processes[-1].start()
         sender.close()
-    results = [_receive(receiver) for receiver in receivers]  # first: a rank waits at its end for all others
-    return [
-        _end(process, result, folder / f"rank_{rank}")
-        for rank, (process, result) in enumerate(zip(processes, results, strict=True))
-    ]
+    return Job(folder, processes, receivers)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that runs.
+
+    Attributes:
+        folder: of what the ranks print.
+        processes: the ranks, in their order.
+        receivers: of their results.
+    """
+
+    folder: Path
+    processes: list[Any]
+    receivers: list[Any]
+
+    def join(self) -> list[Outcome]:
+        """Wait for the ranks and return how they ended."""
+        results = [
+            _receive(receiver) for receiver in self.receivers
+        ]  # first: a rank waits at its end for all
+        return [
+            _end(process, result, self.folder / f"rank_{rank}")
+            for rank, (process, result) in enumerate(zip(self.processes, results, strict=True))
+        ]
 
 
 def stop_ranks() -> None:
