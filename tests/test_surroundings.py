@@ -18,11 +18,11 @@ ODD = {
         **NOTEBOOK,
         **ASCII,
     },
-    "another repository, warnings that are errors": {
+    "another repository, warnings that are errors, no home": {
         "GIT_DIR": "/nonexistent",
         "PYTHONWARNINGS": "error::UserWarning",
+        "HOME": "/nonexistent",
     },
-    "no git, no home": {"GIT_PYTHON_GIT_EXECUTABLE": "/nonexistent/git", "HOME": "/nonexistent"},
 }
 OPTIMISED = {"PYTHONOPTIMIZE": "2"}  # no docstrings; not with torch, which Python would compile for 12 s
 ONE_PROCESS = ("num_workers=1",)
@@ -53,6 +53,16 @@ def test_a_training_does_not_depend_on_it(tiny_overrides, tmp_path, environment)
     if "GIT_DIR" not in environment:
         assert [entry["commit"] for entry in run["experiment"]["repositories"]] == ["unknown"]
         assert "remark: commit unknown: git cannot read this clone (" in ended.stdout
+
+
+def test_an_experiment_without_git_says_so(tmp_path):
+    program = (  # the part that needs git, without the seconds that PyTorch takes
+        "from pathlib import Path; from util.config import command_line as c; from util.remarks import *; "
+        "e = c.new_experiment('x', Path('.'))\nwith printed_remarks(): c.remark_on_unknown_commit(e)"
+    )
+    ended = _run(["-c", program], GIT_PYTHON_GIT_EXECUTABLE="/nonexistent/git", HOME="/nonexistent")
+    assert ended.returncode == 0, ended.stderr
+    assert "remark: commit unknown: git cannot read this clone (" in ended.stdout
 
 
 def test_a_preparation_does_not_depend_on_it(tmp_path):
