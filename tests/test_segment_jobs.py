@@ -124,7 +124,7 @@ def test_the_defaults_give_what_slices_give_alone_to_the_bit(network, by_default
 
 
 @pytest.mark.parametrize("join", ["probabilities", "shots"])
-def test_several_support_slices_are_joined_as_plain_loops_join_them(network, jobs, by_default, join):
+def test_several_support_slices_are_joined_as_plain_loops_join_them(network, few_jobs, by_default, join):
     segmenter = NetworkSegmenter(network)
 
     def expected_of(job):
@@ -136,7 +136,7 @@ def test_several_support_slices_are_joined_as_plain_loops_join_them(network, job
 
         return _resize(_segment_slice_by_slice(segmenter, job, supports_of), job)
 
-    found = _segment(segmenter, jobs, support_slices=3, join_support=join)
+    found = _segment(segmenter, few_jobs, support_slices=3, join_support=join)
     assert _largest_difference(found, expected_of) < 1e-5
     plain = {id(job): probabilities for job, probabilities in by_default}
     assert _largest_difference(found, lambda job: plain[id(job)]) > 1e-3

@@ -9,9 +9,12 @@ import torch
 import torch._dynamo
 from torch import nn
 from torch._dynamo.utils import counters
+from torchvision.models.resnet import BasicBlock
 
+from models.encoder import BACKBONES
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
+from models.resnet import ResNetBackbone
 from tests.models.episodes import losses_of, make_batch
 
 
@@ -24,6 +27,16 @@ def _traced_only(monkeypatch):
     counters.clear()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture(name="shallow", autouse=True)
+def _shallow(monkeypatch):
+    """Give each stage one block, which has all that is traced."""
+
+    def build(**options):
+        return ResNetBackbone(BasicBlock, [1, 1, 1, 1], **options)
+
+    monkeypatch.setitem(BACKBONES, "resnet18", build)
 
 
 def _network(*, compiled, **options):
