@@ -22,10 +22,16 @@ ORGANS = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
 
 
 @pytest.fixture(scope="module")
-def runs(overrides_for, tmp_path_factory):
+def data_dir(tmp_path_factory):
+    """Empty at first: here the training makes the phantom and its supervoxels."""
+    return tmp_path_factory.mktemp("made_by_training")
+
+
+@pytest.fixture(scope="module")
+def runs(overrides_for, data_dir, tmp_path_factory, narrow_encoder):
     """Train and evaluate once; the module's tests read what that left."""
     log_dir = tmp_path_factory.mktemp("end_to_end")
-    overrides = overrides_for(log_dir)
+    overrides = [*overrides_for(log_dir), f"path.PHANTOM.data_dir={data_dir}"]
     assert run_command_line(training.experiment, overrides) == 0
     assert run_command_line(validation.experiment, overrides) == 0
     return log_dir / "PHANTOM" / "fold_0", overrides
@@ -40,19 +46,19 @@ def read(path):
     return np.asarray(nibabel.load(path).dataobj)
 
 
-def test_supervoxels_lie_on_the_images_grids(runs, phantom_dir):
+def test_supervoxels_lie_on_the_images_grids(runs, data_dir):
     for scan_id in range(10):
-        image = nibabel.load(phantom_dir / f"phantom_MR_T2_normalized/image_{scan_id}.nii.gz")
-        supervoxels = nibabel.load(phantom_dir / f"supervoxels_60/superpix-MIDDLE_{scan_id}.nii.gz")
+        image = nibabel.load(data_dir / f"phantom_MR_T2_normalized/image_{scan_id}.nii.gz")
+        supervoxels = nibabel.load(data_dir / f"supervoxels_60/superpix-MIDDLE_{scan_id}.nii.gz")
         assert supervoxels.shape == image.shape
         np.testing.assert_allclose(supervoxels.affine, image.affine, atol=1e-4)
         assert supervoxels.get_fdata().max() >= 3
 
 
-def test_predictions_have_the_querys_full_grid(runs, phantom_dir):
+def test_predictions_have_the_querys_full_grid(runs, data_dir):
     folder = runs[0] / "evaluation" / "1" / "predictions" / "chunks"
     for scan_id in set(FOLD_0) - {SUPPORT}:
-        image = nibabel.load(phantom_dir / f"phantom_MR_T2_normalized/image_{scan_id}.nii.gz")
+        image = nibabel.load(data_dir / f"phantom_MR_T2_normalized/image_{scan_id}.nii.gz")
         for organ in ORGANS.values():
             prediction = nibabel.load(folder / f"scan_{scan_id}_{organ}.nii.gz")
             assert prediction.shape == image.shape
@@ -62,14 +68,14 @@ def test_predictions_have_the_querys_full_grid(runs, phantom_dir):
     assert not list(folder.glob(f"scan_{SUPPORT}*"))
 
 
-def test_dice_recomputed_from_the_files_is_the_tables(runs, phantom_dir):
+def test_dice_recomputed_from_the_files_is_the_tables(runs, data_dir):
     folder = runs[0] / "evaluation" / "1"
     checked = 0
     for score in read_scores(folder):
         if score["method"] != "trained" or score["main_support"] != "True":
             continue
         label, scan_id = int(score["label"]), score["query_id"]
-        true = read(phantom_dir / f"phantom_MR_T2_normalized/label_{scan_id}.nii.gz") == label
+        true = read(data_dir / f"phantom_MR_T2_normalized/label_{scan_id}.nii.gz") == label
         name = f"scan_{scan_id}_{ORGANS[label]}.nii.gz"
         predicted = read(folder / "predictions" / score["protocol"] / name).astype(bool)
         with_organ = true.any(axis=(0, 1))
@@ -89,7 +95,7 @@ def test_the_table_compares_with_the_baselines(runs):
     assert methods == {"trained", *baselines}
 
 
-def test_copied_masks_score_what_copying_by_hand_scores(runs, phantom_dir):
+def test_copied_masks_score_what_copying_by_hand_scores(runs, data_dir):
     scores = read_scores(runs[0] / "evaluation" / "1")
     [found] = [
         float(s["dice"])
@@ -97,7 +103,7 @@ def test_copied_masks_score_what_copying_by_hand_scores(runs, phantom_dir):
         if (s["method"], s["query_id"], s["label"]) == ("copied support mask", "0", "1")
     ]
     support, query = (
-        read(phantom_dir / f"phantom_MR_T2_normalized/label_{i}.nii.gz") == 1 for i in (SUPPORT, 0)
+        read(data_dir / f"phantom_MR_T2_normalized/label_{i}.nii.gz") == 1 for i in (SUPPORT, 0)
     )
     in_support, in_query = (np.flatnonzero(volume.any(axis=(0, 1))) for volume in (support, query))
     cuts = np.linspace(0, len(in_query), 4).astype(int)

@@ -76,9 +76,10 @@ def final(folder, number, step=6):
 
 
 @pytest.mark.parametrize(
-    "more", [(), FULL, ("optim.name=adamw", "num_workers=1")], ids=["sgd", "full", "adamw"]
+    ("more", "step"),
+    [((), 1), (FULL, 1), (FULL, 3), (("optim.name=adamw", "num_workers=1"), 3)],
+    ids=["sgd-1", "full-1", "full-3", "adamw-3"],
 )
-@pytest.mark.parametrize("step", [1, 3])
 def test_a_resumed_training_equals_an_unbroken_one(
     tiny_overrides, folder, unbroken, stopped_after, monkeypatch, more, step
 ):
