@@ -1,4 +1,4 @@
-"""A ResNet-18 of an eighth of the width, for tests that train but are not about features."""
+"""A shallow ResNet-18 of an eighth of the width, for tests that train but are not about features."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ NARROWING = 8
 
 
 class NarrowResNet(ResNetBackbone):
-    """A ResNet-18 with 8 to 64 channels in place of 64 to 512.
+    """A ResNet-18 with 8 to 64 channels in place of 64 to 512, and one block a layer in place of two.
 
-    The names in its state dict are those of a ResNet-18.
+    The names in its state dict are among those of a ResNet-18.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(BasicBlock, [2, 2, 2, 2], **options)
+        super().__init__(BasicBlock, [1, 1, 1, 1], **options)
         self.fc = nn.Linear(512 // NARROWING, self.fc.out_features)
 
     def _make_layer(self, block: type[BasicBlock], planes: int, blocks: int, **options: Any) -> nn.Sequential:

@@ -132,11 +132,11 @@ def resnet(prefix="", without=(), **more):
     } | more
 
 
-LAYER3 = "lacks 25 of the encoder's tensors (layer3.0.bn1.bias, layer3.0.bn1.running_mean, layer3.0.bn1.runn"
+LAYER3 = "lacks 15 of the encoder's tensors (layer3.0.bn1.bias, layer3.0.bn1.running_mean, layer3.0.bn1.runn"
 WEIGHTS = {
     "a block missing": (lambda: resnet(without=["layer3"]), LAYER3),
     "a segmenter's block missing": (lambda: resnet("backbone.", without=["layer3", "fc"]), LAYER3),
-    "foreign names": (lambda: resnet("net."), "lacks 102 of the encoder's tensors (bn1.bias, "),
+    "foreign names": (lambda: resnet("net."), "lacks 62 of the encoder's tensors (bn1.bias, "),
     "unknown tensors": (
         lambda: resnet(**{"x.weight": torch.zeros(2)}),
         "has 1 tensor(s) that the encoder has not (x.weight)",

@@ -15,7 +15,7 @@ from util.engine.checkpoints import list_checkpoints, load_checkpoint
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 STEPS = ("n_steps=5", "save_snapshot_every=5", "checkpoint_minutes=0")
-SMALL_MB, LARGE_MB = 6, 15  # a checkpoint of the tiny network takes 2.2 MB
+SMALL_MB, LARGE_MB = 3, 15  # a checkpoint of the tiny network takes 1.3 MB
 
 
 @pytest.fixture(name="small_disk")

@@ -26,10 +26,11 @@ from util.engine.runs import list_checkpoints, list_runs
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
-N_STEPS = 7
+N_STEPS = 20  # enough that a signal after the third arrives before the last
+WIDE = ("image_size_px=[32, 32]", "n_steps=10")  # for scripts, which train the whole ResNet-18
 WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=3", "checkpoint_minutes=0")
 # With this seed the network finds organs after three steps; without the fold, scripts take every one.
-MORE = ("seed=1", "optim.ema_decay=0.9", "eval_fold=0", "evaluation.baselines=False")
+MORE = ("seed=4", "optim.ema_decay=0.9", "eval_fold=0", "evaluation.baselines=False")
 
 
 def train_rank(words, encoder=NarrowResNet):
@@ -89,8 +90,8 @@ def printed(outcomes, code=0):
     return out, errors
 
 
-def final(folder):
-    return final_weights(list_runs(folder)[0], N_STEPS)
+def final(folder, n_steps=N_STEPS):
+    return final_weights(list_runs(folder)[0], n_steps)
 
 
 @pytest.fixture(name="trained", scope="module")
@@ -142,19 +143,18 @@ def test_two_ranks_write_the_table_and_the_files_of_one(evaluated):
 
 def test_two_ranks_of_the_script_that_are_stopped_go_on_to_the_same_weights(words_for, tmp_path):
     words, folder = words_for
-    wide = RESNETS["resnet18"]  # which scripts train, here on small images
-    size = "image_size_px=[32, 32]"
-    child = launch([*words("stopped"), size])
+    child = launch([*words("stopped"), *WIDE])
     wait_for_checkpoint(folder("stopped"))
     os.killpg(child.pid, signal.SIGTERM)
     _, errors = child.communicate(timeout=300)
     assert child.returncode == 128 + signal.SIGTERM, errors
     assert errors.count("stopped by SIGTERM; resume with ") == 1
     assert "Traceback" not in errors
-    out, _ = printed(run_job(train_rank, tmp_path, [*words("stopped"), size, "resume=latest"], wide))
+    encoder = RESNETS["resnet18"]
+    out, _ = printed(run_job(train_rank, tmp_path, [*words("stopped"), *WIDE, "resume=latest"], encoder))
     assert "resuming after step" in out
-    printed(run_job(train_rank, tmp_path, [*words("wide"), size], wide))
-    assert_equal_weights(final(folder("stopped")), final(folder("wide")))
+    printed(run_job(train_rank, tmp_path, [*words("wide"), *WIDE], encoder))
+    assert_equal_weights(final(folder("stopped"), 10), final(folder("wide"), 10))
 
 
 def train_elastically(words):

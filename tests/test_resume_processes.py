@@ -16,7 +16,7 @@ from util.engine.checkpoints import list_checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
-N_STEPS = 12
+N_STEPS = 20
 WORDS = ("print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
 
 

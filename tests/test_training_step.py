@@ -176,7 +176,7 @@ def test_convolutions_keep_channels_innermost_through_a_step_where_asked(channel
     training.take_step(config, network, state, _batch(), device=CPU)
     training.training_losses(network, _batch(), config=config, step=1, device=CPU).query.mean().backward()
     spatial = [p for p in _weights(network, 4) if p.shape[1] > 1 and p.shape[2] > 1]
-    assert len(spatial) > 15
+    assert len(spatial) > 10
     for weight in spatial:
         assert weight.stride(1) == (1 if channels_last else weight[0, 0].numel())
         assert weight.grad.stride() == weight.stride()
