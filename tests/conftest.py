@@ -23,13 +23,22 @@ TINY = (
 )
 
 
-# Modules that start many processes: first, so that no core is idle at the end.
-LONG_MODULES = ("test_joint_training", "test_resume", "test_run", "test_surroundings")
+# The modules that take longest: first, so that no core is idle at the end.
+LONG_MODULES = (
+    "test_joint_training",
+    "test_resume",
+    "test_environment",
+    "test_interruptions",
+    "test_surroundings",
+    "test_end_to_end",
+    "test_precision",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let long modules come first; the others keep their order."""
-    items.sort(key=lambda item: item.path.stem not in LONG_MODULES)
+    rank = {name: position for position, name in enumerate(LONG_MODULES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")
