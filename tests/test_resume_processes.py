@@ -1,5 +1,6 @@
 """Trainings in separate processes that are killed, or signalled as a group with their workers."""
 
+import contextlib
 import os
 import signal
 import time
@@ -62,6 +63,8 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(
     job = start_until_checkpoint(words, folder, tmp_path)
     os.killpg(job.processes[0].pid, number)
     [outcome] = job.join()
+    with contextlib.suppress(ProcessLookupError):  # the loader's fork server may wait for its forked parent
+        os.killpg(job.processes[0].pid, signal.SIGKILL)
     told = outcome.stderr
     assert outcome.result == 128 + number, told
     assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; resume with ")
