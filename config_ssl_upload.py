@@ -311,6 +311,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "strong": {
         "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
+        "evaluation": {"guide": "registration"},
     },
 }
 

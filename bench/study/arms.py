@@ -185,7 +185,9 @@ def changes_of(profile: Profile, arm: Arm, seed: int) -> dict[str, Any]:
     if arm.recipe == "published":
         schedule = {"max_iters_per_load": round(DECAY_AT * n_steps), "lr_step_gamma": DECAY}
         changes |= {"optim": {"lr": REFERENCE_RATE}, **schedule}
-    for part in (RECIPES[arm.recipe], profile.values, arm.changes):
+    # A recipe's settings of evaluation are no part of its training.
+    of_training = {name: value for name, value in RECIPES[arm.recipe].items() if name != "evaluation"}
+    for part in (of_training, profile.values, arm.changes):
         changes = _merge(changes, part)
     if "more_sv" in changes.get("task", {}):
         changes["task"]["more_sv"] = list(profile.more_sv)

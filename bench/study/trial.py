@@ -229,7 +229,8 @@ def _evaluate(config: Config, snapshot: Path, **settings: Any) -> list[VolumeSco
     """Evaluate a snapshot, by default with the protocol `chunks` and the main support only."""
     import validation
 
-    minimal = {"all_slices": False, "every_support": False, "baselines": False, "save_predictions": False}
+    switches = ("all_slices", "every_support", "baselines", "save_predictions")
+    minimal = {**dict.fromkeys(switches, False), "guide": "none"}
     evaluation = config.evaluation.model_copy(update={**minimal, **settings})
     changes = {"resume": None, "reload_model_path": str(snapshot), "evaluation": evaluation}
     return validation.evaluate(config.model_copy(update=changes), Path(config.path.log_dir) / "evaluation")
