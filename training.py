@@ -23,7 +23,14 @@ from dataloaders.sharding import episodes_of_step
 from dataloaders.worker_batches import BatchLoader
 from models.factory import to_device
 from models.few_shot_seg import FewShotSeg
-from models.losses import CRITERIA, METRICS, EpisodeLosses, describe_metrics, episode_losses
+from models.losses import (
+    CRITERIA,
+    METRIC_PLOTS,
+    METRICS,
+    EpisodeLosses,
+    describe_metrics,
+    episode_losses,
+)
 from models.precision import mixed_precision
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
@@ -35,6 +42,7 @@ from util.engine.provenance import UNKNOWN, Provenance, describe_environment
 from util.engine.runs import snapshot_path
 from util.engine.seeding import derive_seed
 from util.engine.signals import SignalHandler
+from util.engine.training_curves import TrainingCurves
 from util.engine.training_state import Log, TrainingState
 from util.errors import Stopped, UserError
 from util.parallel.collectives import (
@@ -51,7 +59,7 @@ from util.parallel.hardware import choose_kernels, choose_precision, peak_memory
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
-from util.progress import progress_bar
+from util.progress import describe_pace, progress_bar
 
 CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers
 
@@ -173,6 +181,7 @@ def _run_steps(
         resume = f"{config.fold_overrides} resume={checkpoints.run_dir.name}"
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
+    curves = _make_curves(config, checkpoints.run_dir)
     monitor = NonFiniteMonitor(state.guard, episodes_of, folder=checkpoints.run_dir)
     bar = progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
@@ -194,7 +203,15 @@ def _run_steps(
             if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or should_checkpoint:
                 monitor.check(bar.write)
             if reports:
-                _report(mean_over_ranks(state.meter.flush()), bar, state=state)
+                pace = describe_pace(
+                    n_done=step - first_step,
+                    n_left=config.n_steps - step,
+                    elapsed_s=time.perf_counter() - started,
+                )
+                averages = mean_over_ranks(state.meter.flush())
+                _report(averages, bar, state=state, pace=pace)
+                if ranks.is_main:
+                    curves.refresh(state.history.metrics, is_last=is_last, warn=bar.write)
             if snapshots:
                 average_buffers(state.snapshot_model)
                 run_on_all_ranks(
@@ -369,14 +386,28 @@ def _announce(
     )
 
 
-def _report(averages: dict[str, float], bar: tqdm, *, state: TrainingState) -> None:
+def _make_curves(config: Config, run_dir: Path) -> TrainingCurves:
+    """Return the plot of the run's metrics."""
+    loss, *others = METRIC_PLOTS
+    plots = {loss: METRIC_PLOTS[loss], "learning rate": {"lr": "learning rate"}}
+    plots |= {name: METRIC_PLOTS[name] for name in others}
+    title = f"{config.dataset}, fold {config.eval_fold}, setting {config.setting}, run {run_dir.name}"
+    return TrainingCurves(run_dir / "training_curves.png", plots, title=title)
+
+
+def _report(averages: dict[str, float], bar: tqdm, *, state: TrainingState, pace: str) -> None:
     """Report averages in a log line, on the progress bar and in the run's metrics."""
     lr = state.optimizer.param_groups[0]["lr"]
     for name, value in {**averages, "lr": lr}.items():
         state.history.add(name, value, state.step)
     short, whole = describe_metrics(averages)
     bar.set_postfix_str(short, refresh=False)
-    bar.write(f"step {state.step}: {whole}, lr {lr:.2e}")
+    bar.write(f"step {state.step} of {bar.total} ({pace}): {whole}; learning rate {lr:.2e}")
+    if state.step == bar.total and averages["empty_predictions"] == 1:
+        bar.write(
+            "warning: up to the end no foreground was predicted in any episode, so the network segments "
+            "nothing; train longer, or change optim.lr (docs/training.md, reading the log)"
+        )
 
 
 if __name__ == "__main__":

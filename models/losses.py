@@ -28,7 +28,24 @@ METRICS = (
     "prior_dice_background",
     "prior_dice_foreground",
     "prior_dice_by_chance",
+    "empty_predictions",
 )
+# Titles of plots of these metrics, with labels.
+METRIC_PLOTS: dict[str, dict[str, str]] = {
+    "loss": {"loss": "total", "query_loss": "support to query", "alignment_loss": "query to support"},
+    "prior masks: share of the image": {
+        "prior_foreground": "foreground",
+        "prior_background": "background",
+        "raw_prior_foreground": "foreground, with overlap",
+        "raw_prior_background": "background, with overlap",
+    },
+    "prior masks: Dice with the true query mask": {
+        "prior_dice_foreground": "foreground",
+        "prior_dice_background": "background",
+        "prior_dice_by_chance": "foreground by chance",
+    },
+    "episodes without predicted foreground": {"empty_predictions": "share of the episodes"},
+}
 
 
 @dataclass(frozen=True)
@@ -39,12 +56,14 @@ class EpisodeLosses:
         query, alignment: `(B,)`, one of each per episode.
         prior_areas: `(4,)`, see `PriorMasks.areas`.
         prior_agreement: `(3,)`, see `PriorMasks.agreement`.
+        has_prediction: `(B,)` bool, whether any query has predicted foreground.
     """
 
     query: Tensor
     alignment: Tensor
     prior_areas: Tensor
     prior_agreement: Tensor
+    has_prediction: Tensor
 
     @property
     def total(self) -> Tensor:
@@ -55,7 +74,8 @@ class EpisodeLosses:
         """Return the step's metrics in one tensor, in the order of `METRICS`."""
         query, alignment = self.query.detach().mean(), self.alignment.detach().mean()
         totals = torch.stack([query + alignment, query, alignment]).float()
-        return torch.cat([totals, self.prior_areas, self.prior_agreement])
+        empty = (~self.has_prediction).float().mean()[None]
+        return torch.cat([totals, self.prior_areas, self.prior_agreement, empty])
 
 
 def weighted_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
@@ -109,15 +129,24 @@ def episode_losses(
         alignment=torch.where(output.has_prediction, alignment, torch.zeros_like(alignment)),
         prior_areas=prior_masks.areas().detach(),
         prior_agreement=prior_masks.agreement(query_masks),
+        has_prediction=output.has_prediction,
     )
 
 
 def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
     """Describe averages of `METRICS`, in short for the progress bar and for the log."""
     of = averages
-    refined = f"prior fg {of['prior_foreground']:.3f} bg {of['prior_background']:.3f}"
-    raw = f"raw fg {of['raw_prior_foreground']:.3f} bg {of['raw_prior_background']:.3f}"
+    refined = f"foreground {of['prior_foreground']:.1%}, background {of['prior_background']:.1%}"
+    raw = f"{of['raw_prior_foreground']:.1%} and {of['raw_prior_background']:.1%} with overlap"
     # Exactly 0 means that the direction from query to support was never trained.
-    alignment = f"{of['alignment_loss']:.4f}" if of["alignment_loss"] else "none, as no query got a target"
-    parts = f"query {of['query_loss']:.4f}, alignment {alignment}"
-    return f"loss {of['loss']:.3f}, {refined}", f"loss {of['loss']:.4f} ({parts}), {refined} ({raw})"
+    alignment = f"query to support {of['alignment_loss']:.4f}"
+    if not of["alignment_loss"]:
+        alignment = "query to support not trained, as no foreground was predicted"
+    empty = ""
+    if of["alignment_loss"] and of["empty_predictions"] > 0:
+        empty = f"; no foreground predicted in {of['empty_predictions']:.1%} of the episodes"
+    return (
+        f"loss {of['loss']:.3f}, prior masks: {refined}",
+        f"loss {of['loss']:.4f} (support to query {of['query_loss']:.4f}, {alignment}){empty}; "
+        f"prior masks: {refined} of the image ({raw})",
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from util.engine import training_curves
+
 TINY = (
     "dataset=PHANTOM",
     "phantom.n_scans=10",
@@ -21,6 +23,7 @@ TINY = (
     "num_workers=0",
     "device=cpu",
 )
+REAL_PLOT_CURVES = training_curves.plot_curves
 
 
 # The modules that take longest: first, so that no core is idle at the end.
@@ -39,6 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let long modules come first; the others keep their order."""
     rank = {name: position for position, name in enumerate(LONG_MODULES)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """Save the second that matplotlib needs for the curves of each training of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_curves, "plot_curves", lambda *_args, **_options: None)
+        yield
 
 
 @pytest.fixture(scope="session")

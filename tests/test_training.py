@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +12,14 @@ import training
 from bench.fold import RATE
 from config_ssl_upload import dataset_defaults, parse_config
 from models.losses import METRICS, EpisodeLosses
+from tests.conftest import REAL_PLOT_CURVES
 from util.config.command_line import run_command_line
+from util.engine import training_curves
 from util.engine.metric_averager import MetricAverager
 from util.engine.optimisation import learning_rate
 from util.engine.snapshots import load_snapshot
+from util.engine.training_state import MetricHistory
+from util.progress import progress_bar
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -33,6 +39,7 @@ def losses(query, alignment):
         alignment=torch.tensor(alignment),
         prior_areas=areas,
         prior_agreement=torch.tensor([0.75, 0.5, 0.125]),
+        has_prediction=torch.tensor(alignment) > 0,
     )
     return episode_losses.metrics()
 
@@ -57,6 +64,7 @@ def test_metrics_are_averaged_over_steps_and_reset():
     assert averages["prior_background"] == 0.25
     assert averages["prior_foreground"] == 0.0
     assert averages["prior_dice_foreground"] == 0.5
+    assert averages["empty_predictions"] == 0.5  # of the means of no episode of two, and one of one
     meter.add(losses([7.0], [0.0]))
     assert meter.flush()["loss"] == pytest.approx(7.0)
 
@@ -108,8 +116,34 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
     n_steps, seconds, _ = RATE.search(told.out).groups()
     assert int(n_steps) > 0
     assert float(seconds) > 0
-    assert "prior fg" in told.out + told.err
+    line = next(line for line in told.out.splitlines() if line.startswith("step 2 of 3 ("))
+    assert re.search(
+        r"^step 2 of 3 \(\S+ s a step, \d+ s left\): loss \d\.\d+ \(support to query .*"
+        r"prior masks: foreground \d+\.\d%, background .* of the image .*; learning rate \d\.\d\de-\d\d$",
+        line,
+    )
     assert json.loads((run / "run.json").read_text())["status"] == "COMPLETED"
+
+
+def test_a_training_that_predicts_nothing_ends_with_a_warning(capsys):
+    averages = dict.fromkeys(METRICS, 0.0)
+    state = SimpleNamespace(
+        optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]),
+        history=MetricHistory(lambda *_: None),
+        step=3,
+    )
+    for empty in (0.9, 1.0):
+        with progress_bar(total=3) as bar:
+            training._report(averages | {"empty_predictions": empty}, bar, state=state, pace="done")
+        warned = "warning: up to the end no foreground was predicted" in capsys.readouterr().out
+        assert warned == (empty == 1.0)
+
+
+def test_the_curves_of_a_run_lie_in_its_folder(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_curves, "plot_curves", REAL_PLOT_CURVES)
+    train(tiny_overrides)
+    run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training" / "1"
+    assert (run / "training_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_snapshots_hold_the_moving_average_of_the_weights(tiny_overrides, tmp_path):

@@ -2,19 +2,29 @@
 
 import pytest
 
-from models.losses import METRICS, describe_metrics
+from models.losses import METRIC_PLOTS, METRICS, describe_metrics
 
 
 @pytest.mark.parametrize(
     ("alignment", "expected"),
     [
-        (0.25, "alignment 0.2500)"),
-        (1e-9, "alignment 0.0000)"),
-        (0.0, "alignment none, as no query got a target)"),
+        (0.25, "query to support 0.2500);"),
+        (1e-9, "query to support 0.0000);"),
+        (0.0, "query to support not trained, as no foreground was predicted);"),
     ],
 )
 def test_a_line_says_where_nothing_was_predicted(alignment, expected):
-    averages = dict.fromkeys(METRICS, 0.5) | {"alignment_loss": alignment}
+    averages = dict.fromkeys(METRICS, 0.5) | {"alignment_loss": alignment, "empty_predictions": 0.0}
     short, whole = describe_metrics(averages)
     assert expected in whole
-    assert short == "loss 0.500, prior fg 0.500 bg 0.500"
+    assert short == "loss 0.500, prior masks: foreground 50.0%, background 50.0%"
+
+
+def test_a_line_says_in_how_many_episodes_nothing_was_predicted():
+    averages = dict.fromkeys(METRICS, 0.5) | {"empty_predictions": 0.041}
+    assert "; no foreground predicted in 4.1% of the episodes; prior masks:" in describe_metrics(averages)[1]
+
+
+def test_every_metric_is_plotted_once():
+    plotted = [metric for labels in METRIC_PLOTS.values() for metric in labels]
+    assert sorted(plotted) == sorted(METRICS)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from util.progress import note_on_bar, progress_bar
+from util.progress import describe_duration, describe_pace, note_on_bar, progress_bar
 
 
 @pytest.fixture(name="terminal")
@@ -49,3 +49,23 @@ def test_a_disabled_bar_ignores_notes(capsys):
         note_on_bar(bar, "encoding")
         bar.update()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (89.4, "89 s"),
+        (120, "2 min"),
+        (89 * 60, "89 min"),
+        (2 * 3600, "2.0 h"),
+        (9e5, "250.0 h"),
+    ],
+)
+def test_a_duration_has_its_natural_unit(seconds, text):
+    assert describe_duration(seconds) == text
+
+
+def test_the_time_left_follows_from_the_pace_so_far():
+    assert describe_pace(n_done=100, n_left=900, elapsed_s=50) == "0.5 s a step, 8 min left"
+    assert describe_pace(n_done=3, n_left=0, elapsed_s=6) == "2 s a step, done"
