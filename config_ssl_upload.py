@@ -55,7 +55,7 @@ from util.config.settings import (
 from util.config.training_settings import OptimConfig
 from util.engine.resume import adopt_values, choose_former_run, former_settings
 from util.engine.run_record import RunRecord
-from util.engine.runs import list_resumable
+from util.engine.runs import BEST, list_resumable
 from util.engine.seeding import derive_seed
 from util.errors import UserError
 from util.io.files import make_folder
@@ -214,6 +214,10 @@ class Config(Settings):
     )
     save_snapshot_every: Count = key(10_000, "steps between snapshots; the last step always writes one")
     print_interval: Count = key(100, "steps between log lines")
+    validate_every: Count | None = key(
+        None, "steps between validations, which keep the best snapshot, too; None: no validation"
+    )
+    validation_scans: int = key(3, "labelled training scans held back for validation, if any", ge=2, le=100)
     num_workers: int = key(
         2, "worker processes that make episodes; 0: the main process makes them", ge=0, le=256
     )
@@ -231,7 +235,7 @@ class Config(Settings):
     sync_batchnorm: bool = key(False, "BatchNorm over all ranks' images; CUDA with several ranks only")
     deterministic: bool = key(False, "reproducible weights on CUDA; slower")
     reload_model_path: Text | None = key(
-        None, "snapshot or run folder to evaluate; None: the latest of dataset and fold"
+        None, "snapshot or run folder to evaluate, or best; None: the latest of dataset and fold"
     )
     optim: OptimConfig = group(OptimConfig)
     model: ModelConfig = group(ModelConfig)
@@ -281,6 +285,11 @@ class Config(Settings):
     def needs_registration(self) -> bool:
         """Whether an evaluation registers the support to its queries."""
         return self.evaluation.baselines or self.evaluation.guide == "registration"
+
+    @property
+    def n_validation_scans(self) -> int:
+        """How many training scans are held back for validation."""
+        return self.validation_scans if self.validate_every else 0
 
     def find_split(self, scan_ids: Sequence[int] = ()) -> Split:
         """Split the dataset's scans for the fold; see `dataloaders.splits.find_split`."""
@@ -355,7 +364,7 @@ def check_paths(config: Config) -> None:
     config.layout.check_folders()
     config.find_split()
     check_folder(Path(config.path.log_dir), key="path.log_dir", for_writing=True)
-    if config.reload_model_path is not None and not Path(config.reload_model_path).exists():
+    if config.reload_model_path not in (None, BEST) and not Path(config.reload_model_path).exists():
         raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
     weights = config.model.encoder_weights
     if weights in (None, *PUBLISHED):

@@ -6,34 +6,39 @@ setting up what is missing. Runs lie under `runs/<dataset>/fold_<k>/training/<nu
 
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from config_ssl_upload import Config, find_former_run, make_experiment, make_network, parse_config
 from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
-from dataloaders.evaluation_sets import check_fold
+from dataloaders.evaluation_sets import Job, check_fold
 from dataloaders.sharding import episodes_of_step
+from dataloaders.validation_scans import hold_back_scans, plan_validation, validation_dice
 from dataloaders.worker_batches import BatchLoader
 from models.factory import to_device
 from models.few_shot_seg import FewShotSeg
+from models.inference.organ_queries import OrganQuery, segment_queries
+from models.inference.segmenters import NetworkSegmenter
 from models.losses import (
     CRITERIA,
     METRIC_PLOTS,
     METRICS,
     EpisodeLosses,
+    describe_failure,
     describe_metrics,
     episode_losses,
 )
 from models.precision import mixed_precision
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
+from util.engine.best_snapshot import BestSnapshot
 from util.engine.checkpoint_manager import CheckpointManager
 from util.engine.metric_averager import mean_over_ranks
 from util.engine.non_finite import NonFiniteMonitor
@@ -42,7 +47,7 @@ from util.engine.provenance import UNKNOWN, Provenance, describe_environment
 from util.engine.runs import snapshot_path
 from util.engine.seeding import derive_seed
 from util.engine.signals import SignalHandler
-from util.engine.training_curves import TrainingCurves
+from util.engine.training_reporter import TrainingReporter
 from util.engine.training_state import Log, TrainingState
 from util.errors import Stopped, UserError
 from util.parallel.collectives import (
@@ -59,7 +64,7 @@ from util.parallel.hardware import choose_kernels, choose_precision, peak_memory
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
-from util.progress import describe_pace, progress_bar
+from util.progress import progress_bar
 
 CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers
 
@@ -70,6 +75,9 @@ def check_request(config: Config) -> None:
     former_run = find_former_run(config)
     protocol = {name: getattr(config, name) for name in ("supp_idx", "n_part", "image_size_px")}
     check_fold(config.layout, config.find_split().held_out, config.test_organs, **protocol)
+    hold_back_scans(config.find_split(), config.n_validation_scans)
+    if not config.spec.is_synthetic:  # PHANTOM may not exist yet
+        plan_jobs_of_validation(config, with_image=False)
     if config.sync_batchnorm and device.type != "cuda":
         message = f"sync_batchnorm=True: PyTorch has it on CUDA GPUs only, not on {device}; leave it out"
         raise UserError(message if former_run is None else f"{former_run / 'config.json'}: {message}")
@@ -140,12 +148,18 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
             data=data,
             training_ids=dataset.scan_ids,
         )
+        copy = partial(copy_network, config, state, device=device)
+        best = BestSnapshot(state, checkpoints, config=plain_values(config), copy_network=copy)
+        if former_run is not None:
+            best.resume(former_run)
         _run_steps(
             config,
             model,
             state,
             dataset,
             checkpoints=checkpoints,
+            best=best,
+            validation_jobs=plan_jobs_of_validation(config),
             signals=signals,
             device=device,
             ranks=ranks,
@@ -160,6 +174,8 @@ def _run_steps(
     dataset: EpisodeDataset,
     *,
     checkpoints: CheckpointManager,
+    best: BestSnapshot,
+    validation_jobs: Sequence[Job],
     signals: SignalHandler,
     device: torch.device,
     ranks: Ranks,
@@ -181,7 +197,7 @@ def _run_steps(
         resume = f"{config.fold_overrides} resume={checkpoints.run_dir.name}"
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
-    curves = _make_curves(config, checkpoints.run_dir)
+    reporter = _make_reporter(config, state, checkpoints.run_dir, ranks=ranks)
     monitor = NonFiniteMonitor(state.guard, episodes_of, folder=checkpoints.run_dir)
     bar = progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
@@ -196,22 +212,19 @@ def _run_steps(
             step, is_last = state.step, state.step == config.n_steps
             reports = step % config.print_interval == 0 or is_last
             snapshots = step % config.save_snapshot_every == 0 or is_last
+            validates = validation_jobs and (step % config.validate_every == 0 or is_last)
             signal_number, is_due = max_over_ranks(
                 [int(signals.pending_signal or 0), int(checkpoints.is_due())]
             )
-            should_checkpoint = snapshots or signal_number or is_due
+            should_checkpoint = snapshots or signal_number or is_due or validates
             if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or should_checkpoint:
                 monitor.check(bar.write)
+            if validates:
+                network = copy_network(config, state, device=device)
+                dice = validate(config, network, validation_jobs, device=device, ranks=ranks)
+                reporter.report_validation(dice, step=step, bar=bar)
             if reports:
-                pace = describe_pace(
-                    n_done=step - first_step,
-                    n_left=config.n_steps - step,
-                    elapsed_s=time.perf_counter() - started,
-                )
-                averages = mean_over_ranks(state.meter.flush())
-                _report(averages, bar, state=state, pace=pace)
-                if ranks.is_main:
-                    curves.refresh(state.history.metrics, is_last=is_last, warn=bar.write)
+                reporter.report(mean_over_ranks(state.meter.flush()), lr=state.lr, step=step, bar=bar)
             if snapshots:
                 average_buffers(state.snapshot_model)
                 run_on_all_ranks(
@@ -221,12 +234,38 @@ def _run_steps(
                 stop(signal_number)
             if should_checkpoint and not is_last:
                 checkpoints.save(take_checkpoint)
+            if validates:
+                best.update()
     checkpoints.finish()
     seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
     print(
         f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak memory "
         f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(checkpoints.run_dir, config.n_steps)}"
     )
+
+
+def validate(
+    config: Config, network: FewShotSeg, jobs: Sequence[Job], *, device: torch.device, ranks: Ranks
+) -> float:
+    """Return a network's mean Dice over the validation's jobs.
+
+    All ranks must call it. The network is changed, so give a copy.
+    """
+    segmenter = NetworkSegmenter(network, precision=config.precision)
+
+    def segment(queries: list[dict[str, Any]]) -> list[Tensor]:
+        return segment_queries(segmenter, [OrganQuery(**query) for query in queries], device=device)
+
+    return validation_dice(jobs, segment, ranks=ranks)
+
+
+def copy_network(config: Config, state: TrainingState, *, device: torch.device) -> FewShotSeg:
+    """Copy the network that snapshots hold; all ranks must call it."""
+    model = config.model.model_copy(update={"encoder_weights": None})
+    network = make_network(config.model_copy(update={"model": model})).to(device)
+    network.load_state_dict(state.snapshot_model.state_dict())
+    average_buffers(network)
+    return network
 
 
 def _make_loader(
@@ -292,6 +331,14 @@ def take_step(
     state.step = step
 
 
+def plan_jobs_of_validation(config: Config, *, with_image: bool = True) -> list[Job]:
+    """Plan the validation, as `plan_validation` does; no jobs without one."""
+    _, scan_ids = hold_back_scans(config.find_split(), config.n_validation_scans)
+    size_px, organs = config.image_size_px, config.test_organs
+    options = {"n_part": config.n_part, "image_size_px": size_px, "with_image": with_image}
+    return plan_validation(config.layout, scan_ids, organs, **options)
+
+
 def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     """Make a fold's training episodes, with volumes and supervoxels that are missing.
 
@@ -300,7 +347,7 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     """
     layout = config.layout
     scan_ids = ensure_volumes(layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
-    split = config.find_split(scan_ids)
+    split, _ = hold_back_scans(config.find_split(scan_ids), config.n_validation_scans)
     if not config.use_gt:
         for each in (layout, *config.further_layouts):
             print(f"supervoxels: {each.supervoxels_dir}", flush=True)
@@ -386,28 +433,17 @@ def _announce(
     )
 
 
-def _make_curves(config: Config, run_dir: Path) -> TrainingCurves:
-    """Return the plot of the run's metrics."""
-    loss, *others = METRIC_PLOTS
-    plots = {loss: METRIC_PLOTS[loss], "learning rate": {"lr": "learning rate"}}
-    plots |= {name: METRIC_PLOTS[name] for name in others}
-    title = f"{config.dataset}, fold {config.eval_fold}, setting {config.setting}, run {run_dir.name}"
-    return TrainingCurves(run_dir / "training_curves.png", plots, title=title)
-
-
-def _report(averages: dict[str, float], bar: tqdm, *, state: TrainingState, pace: str) -> None:
-    """Report averages in a log line, on the progress bar and in the run's metrics."""
-    lr = state.optimizer.param_groups[0]["lr"]
-    for name, value in {**averages, "lr": lr}.items():
-        state.history.add(name, value, state.step)
-    short, whole = describe_metrics(averages)
-    bar.set_postfix_str(short, refresh=False)
-    bar.write(f"step {state.step} of {bar.total} ({pace}): {whole}; learning rate {lr:.2e}")
-    if state.step == bar.total and averages["empty_predictions"] == 1:
-        bar.write(
-            "warning: up to the end no foreground was predicted in any episode, so the network segments "
-            "nothing; train longer, or change optim.lr (docs/training.md, reading the log)"
-        )
+def _make_reporter(config: Config, state: TrainingState, run_dir: Path, *, ranks: Ranks) -> TrainingReporter:
+    return TrainingReporter(
+        state.history,
+        n_steps=config.n_steps,
+        first_step=state.step,
+        describe=describe_metrics,
+        describe_failure=describe_failure,
+        curves_path=run_dir / "training_curves.png" if ranks.is_main else None,
+        plots=METRIC_PLOTS,
+        title=f"{config.dataset}, fold {config.eval_fold}, setting {config.setting}, run {run_dir.name}",
+    )
 
 
 if __name__ == "__main__":

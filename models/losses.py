@@ -150,3 +150,13 @@ def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
         f"loss {of['loss']:.4f} (support to query {of['query_loss']:.4f}, {alignment}){empty}; "
         f"prior masks: {refined} of the image ({raw})",
     )
+
+
+def describe_failure(averages: Mapping[str, float]) -> str | None:
+    """Say what is wrong if a training ends with these averages, or None."""
+    if averages["empty_predictions"] < 1:
+        return None
+    return (
+        "up to the end no foreground was predicted in any episode, so the network segments nothing; train "
+        'longer, or change optim.lr (docs/training.md, "Reading the log")'
+    )

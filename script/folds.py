@@ -138,7 +138,8 @@ def run_folds(action: Action, arguments: list[str]) -> None:
     check_config_files(command_line)
     dataset, folds = select_dataset_and_folds(command_line)
     reload = [command_line.reload_model_path] if command_line.reload_model_path else []
-    if reload and action.has_summary and len(folds) > 1:
+    is_one_file = reload not in ([], ["reload_model_path=best"])
+    if is_one_file and action.has_summary and len(folds) > 1:
         raise UsageError(f"{reload[0]}: a snapshot belongs to one fold; add eval_fold=<0 to 4>")
 
     launch_config, runner = read_launch_config(), JobRunner()

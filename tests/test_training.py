@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,8 +17,6 @@ from util.engine import training_curves
 from util.engine.metric_averager import MetricAverager
 from util.engine.optimisation import learning_rate
 from util.engine.snapshots import load_snapshot
-from util.engine.training_state import MetricHistory
-from util.progress import progress_bar
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -123,20 +120,6 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
         line,
     )
     assert json.loads((run / "run.json").read_text())["status"] == "COMPLETED"
-
-
-def test_a_training_that_predicts_nothing_ends_with_a_warning(capsys):
-    averages = dict.fromkeys(METRICS, 0.0)
-    state = SimpleNamespace(
-        optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]),
-        history=MetricHistory(lambda *_: None),
-        step=3,
-    )
-    for empty in (0.9, 1.0):
-        with progress_bar(total=3) as bar:
-            training._report(averages | {"empty_predictions": empty}, bar, state=state, pace="done")
-        warned = "warning: up to the end no foreground was predicted" in capsys.readouterr().out
-        assert warned == (empty == 1.0)
 
 
 def test_the_curves_of_a_run_lie_in_its_folder(tiny_overrides, tmp_path, monkeypatch):

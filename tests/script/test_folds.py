@@ -162,6 +162,14 @@ def test_one_snapshot_for_several_folds_is_refused(clone):
     assert not clone.calls()
 
 
+def test_the_best_snapshots_of_all_folds_are_evaluated_together(clone):
+    result = clone.run("script/evaluate.sh", "dataset=SABS", "reload_model_path=best")
+    assert result.returncode == 0
+    calls = clone.calls()
+    assert [call[-1] for call in calls[:5]] == ["reload_model_path=best"] * 5
+    assert calls[5:] == [["validation.py", "summarise", "with", "dataset=SABS"]]
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate", "test"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_printed_and_nothing_is_prepared(clone, name, flag):

@@ -21,6 +21,7 @@ FREE_ON_RESUME = (
     "adaptation",
     "evaluation",
     "path",
+    "tensorboard",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from util.engine.checkpoints import Checkpoint, save_checkpoint
-from util.engine.runs import remove_checkpoints, remove_run_leftovers, snapshot_path
+from util.engine.runs import best_snapshot_path, remove_checkpoints, remove_run_leftovers, snapshot_path
 from util.engine.snapshots import Snapshot, current_versions, save_snapshot
 from util.parallel.collectives import run_on_all_ranks
 from util.parallel.ranks import find_ranks
@@ -29,6 +29,7 @@ class CheckpointManager:
 
     Attributes:
         run_dir: as given.
+        is_main: whether this is rank 0, which writes.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class CheckpointManager:
         self._training_ids = training_ids
         self._min_interval_s = 60 * minutes
         self._former_run = former_run
-        self._is_main = find_ranks().is_main
-        if self._is_main and former_run is not None:
+        self.is_main = find_ranks().is_main
+        if self.is_main and former_run is not None:
             remove_run_leftovers(former_run)
         self._last_save = time.monotonic()
         self._n_saved = 0
@@ -54,7 +55,7 @@ class CheckpointManager:
 
     def is_due(self) -> bool:
         """Return whether a checkpoint is due; always False except on rank 0."""
-        return self._is_main and time.monotonic() - self._last_save >= self._interval_s
+        return self.is_main and time.monotonic() - self._last_save >= self._interval_s
 
     def save(self, make_checkpoint: Callable[[], Checkpoint | None]) -> None:
         """Make a checkpoint, and write it on rank 0.
@@ -83,9 +84,15 @@ class CheckpointManager:
         if self._n_saved == 2 and self._former_run is not None:
             remove_checkpoints(self._former_run)
 
-    def save_snapshot(self, network: nn.Module, config: Mapping[str, Any], *, step: int) -> None:
-        """Write a snapshot on rank 0; raises `UserError` if it cannot be written."""
-        if self._is_main:
+    def save_snapshot(
+        self, network: nn.Module, config: Mapping[str, Any], *, step: int, is_best: bool = False
+    ) -> None:
+        """Write a snapshot on rank 0, on request that of the best validation.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self.is_main:
             snapshot = Snapshot(
                 step=step,
                 weights=network.state_dict(),
@@ -94,11 +101,12 @@ class CheckpointManager:
                 data=self._data,
                 training_ids=self._training_ids,
             )
-            save_snapshot(snapshot_path(self.run_dir, step), snapshot)
+            path = best_snapshot_path(self.run_dir) if is_best else snapshot_path(self.run_dir, step)
+            save_snapshot(path, snapshot)
 
     def finish(self) -> None:
         """Remove all checkpoints after the last snapshot of a finished training."""
-        if self._is_main:
+        if self.is_main:
             for run_dir in (self.run_dir, self._former_run):
                 if run_dir is not None:
                     remove_checkpoints(run_dir)

@@ -7,11 +7,17 @@ from util.errors import UserError
 from util.io.files import remove_leftovers
 
 SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
+BEST = "best"  # instead of a snapshot's path: the newest run's snapshot of the best validation
 
 
 def snapshot_path(run_dir: Path, step: int) -> Path:
     """Return the path of a run's snapshot after a number of steps."""
     return run_dir / SNAPSHOT_FOLDER / f"snapshot_{step:06d}.pt"
+
+
+def best_snapshot_path(run_dir: Path) -> Path:
+    """Return the path of a run's snapshot of the best validation."""
+    return run_dir / SNAPSHOT_FOLDER / "best.pt"
 
 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
@@ -101,12 +107,13 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
 
     Args:
         training_dir: folder of the training runs of dataset and fold.
-        reload_path: a snapshot, a run folder, or None for the newest run that has a snapshot.
+        reload_path: a snapshot, a run folder, `BEST` for the best snapshot of the newest run that has a
+            snapshot, or None for its last.
 
     Raises:
         UserError: no snapshot was found.
     """
-    if reload_path is not None:
+    if reload_path not in (None, BEST):
         path = Path(reload_path)
         if path.is_file():
             return path
@@ -119,8 +126,18 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
     for run_dir in list_runs(training_dir):
         found = latest_snapshot_in(run_dir)
         if found is not None:
-            return found
+            return _require_best(run_dir) if reload_path == BEST else found
     raise UserError(
         f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset, "
         "eval_fold, setting and organ_group) or set reload_model_path"
     )
+
+
+def _require_best(run_dir: Path) -> Path:
+    path = best_snapshot_path(run_dir)
+    if not path.is_file():
+        raise UserError(
+            f"reload_model_path={BEST}: {path} is missing, the run was trained without validate_every; leave "
+            "reload_model_path out for its last snapshot"
+        )
+    return path

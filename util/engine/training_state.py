@@ -116,6 +116,11 @@ class TrainingState:
         )
 
     @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @property
     def snapshot_model(self) -> nn.Module:
         """The network that snapshots save: the averaged one if there is an average."""
         return self.network if self.ema is None else self.ema.module

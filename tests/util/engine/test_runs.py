@@ -5,6 +5,8 @@ import re
 import pytest
 
 from util.engine.runs import (
+    BEST,
+    best_snapshot_path,
     checkpoint_path,
     find_snapshot,
     latest_snapshot_in,
@@ -95,3 +97,21 @@ def test_only_temporary_files_of_a_killed_training_are_removed(tmp_path):
         (path.parent / f".{path.name}.abcd1234.tmp").write_text("half")
     remove_run_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_the_best_snapshot_is_found_only_on_request(tmp_path):
+    _add_run(tmp_path, 1, 100)
+    newest = _add_run(tmp_path, 2, 100, 200)
+    best_snapshot_path(newest).touch()
+    assert best_snapshot_path(newest) == newest / "snapshots" / "best.pt"
+    for reload_path in (None, str(newest)):
+        assert find_snapshot(tmp_path, reload_path) == snapshot_path(newest, 200)
+    assert find_snapshot(tmp_path, BEST) == best_snapshot_path(newest)
+    assert find_snapshot(tmp_path, str(best_snapshot_path(newest))) == best_snapshot_path(newest)
+
+
+def test_a_newest_run_without_best_snapshot_is_refused_rather_than_passed_over(tmp_path):
+    best_snapshot_path(_add_run(tmp_path, 1, 100)).touch()
+    _add_run(tmp_path, 2, 100)
+    with pytest.raises(UserError, match=r"reload_model_path=best: .*2/snapshots/best.pt is missing"):
+        find_snapshot(tmp_path, BEST)
