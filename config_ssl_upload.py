@@ -218,6 +218,7 @@ class Config(Settings):
         None, "steps between validations, which keep the best snapshot, too; None: no validation"
     )
     validation_scans: int = key(3, "labelled training scans held back for validation, if any", ge=2, le=100)
+    tensorboard: bool = key(False, "also log metrics and pictures for TensorBoard; needs that package")
     num_workers: int = key(
         2, "worker processes that make episodes; 0: the main process makes them", ge=0, le=256
     )

@@ -6,17 +6,20 @@ setting up what is missing. Runs lie under `runs/<dataset>/fold_<k>/training/<nu
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from config_ssl_upload import Config, find_former_run, make_experiment, make_network, parse_config
 from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
+from dataloaders.episode_pictures import draw_episode
 from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
 from dataloaders.evaluation_sets import Job, check_fold
 from dataloaders.sharding import episodes_of_step
@@ -47,6 +50,8 @@ from util.engine.provenance import UNKNOWN, Provenance, describe_environment
 from util.engine.runs import snapshot_path
 from util.engine.seeding import derive_seed
 from util.engine.signals import SignalHandler
+from util.engine.tensorboard_log import TensorBoardLog, check_tensorboard
+from util.engine.time_budget import TimeBudget
 from util.engine.training_reporter import TrainingReporter
 from util.engine.training_state import Log, TrainingState
 from util.errors import Stopped, UserError
@@ -66,6 +71,7 @@ from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import progress_bar
 
+MAX_PICTURES_SHARE, FIRST_PICTURE_S = 0.01, 2.0  # of the time; assumed for the first picture
 CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers
 
 
@@ -75,6 +81,8 @@ def check_request(config: Config) -> None:
     former_run = find_former_run(config)
     protocol = {name: getattr(config, name) for name in ("supp_idx", "n_part", "image_size_px")}
     check_fold(config.layout, config.find_split().held_out, config.test_organs, **protocol)
+    if config.tensorboard:
+        check_tensorboard()
     hold_back_scans(config.find_split(), config.n_validation_scans)
     if not config.spec.is_synthetic:  # PHANTOM may not exist yet
         plan_jobs_of_validation(config, with_image=False)
@@ -92,7 +100,12 @@ def main(_config: dict[str, Any], _run: Any) -> None:
     config = parse_config(_config)
     if not _run.observers:
         raise UserError("training keeps its snapshots in a run folder; leave out --unobserved")
-    train(config, Path(_run.observers[0].dir), log=_run.log_scalar, info=_run.info)
+    run_dir, log = Path(_run.observers[0].dir), _run.log_scalar
+    if not config.tensorboard:
+        train(config, run_dir, log=log, info=_run.info)
+        return
+    with closing(TensorBoardLog(run_dir / "tensorboard", log)) as board:
+        train(config, run_dir, log=board, info=_run.info, add_picture=board.add_picture)
 
 
 def worker_main(values: dict[str, Any], run_dir: Path) -> None:
@@ -100,7 +113,14 @@ def worker_main(values: dict[str, Any], run_dir: Path) -> None:
     train(parse_config(values), run_dir, log=lambda name, value, step: None, info={})
 
 
-def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> Path:
+def train(
+    config: Config,
+    run_dir: Path,
+    *,
+    log: Log,
+    info: dict[str, Any],
+    add_picture: Callable[[str, np.ndarray, int], None] | None = None,
+) -> Path:
     """Train a fold's network, alone or as one of several ranks.
 
     Returns the last snapshot's path.
@@ -110,6 +130,7 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
         run_dir: where the first rank puts snapshots and checkpoints.
         log: takes a metric's name, its value and the step.
         info: gets the data's fingerprint and the environment.
+        add_picture: takes the name of a picture, the picture and the step; None draws no pictures.
 
     Raises:
         UserError: data, weights, device or checkpoint are not usable, or a number stopped being finite.
@@ -160,6 +181,7 @@ def train(config: Config, run_dir: Path, *, log: Log, info: dict[str, Any]) -> P
             checkpoints=checkpoints,
             best=best,
             validation_jobs=plan_jobs_of_validation(config),
+            add_picture=add_picture,
             signals=signals,
             device=device,
             ranks=ranks,
@@ -176,6 +198,7 @@ def _run_steps(
     checkpoints: CheckpointManager,
     best: BestSnapshot,
     validation_jobs: Sequence[Job],
+    add_picture: Callable[[str, np.ndarray, int], None] | None,
     signals: SignalHandler,
     device: torch.device,
     ranks: Ranks,
@@ -198,6 +221,7 @@ def _run_steps(
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
     reporter = _make_reporter(config, state, checkpoints.run_dir, ranks=ranks)
+    pictures_budget = TimeBudget(MAX_PICTURES_SHARE, first_s=FIRST_PICTURE_S)
     monitor = NonFiniteMonitor(state.guard, episodes_of, folder=checkpoints.run_dir)
     bar = progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
@@ -225,6 +249,9 @@ def _run_steps(
                 reporter.report_validation(dice, step=step, bar=bar)
             if reports:
                 reporter.report(mean_over_ranks(state.meter.flush()), lr=state.lr, step=step, bar=bar)
+            if reports and add_picture is not None and (is_last or pictures_budget.is_due()):
+                with pictures_budget.spend():
+                    add_picture("episode", draw_batch(config, state, batch, device=device), step)
             if snapshots:
                 average_buffers(state.snapshot_model)
                 run_on_all_ranks(
@@ -259,12 +286,35 @@ def validate(
     return validation_dice(jobs, segment, ranks=ranks)
 
 
-def copy_network(config: Config, state: TrainingState, *, device: torch.device) -> FewShotSeg:
-    """Copy the network that snapshots hold; all ranks must call it."""
+def draw_batch(
+    config: Config, state: TrainingState, batch: dict[str, Tensor], *, device: torch.device
+) -> np.ndarray:
+    """Draw the first episode of a batch, with the present prediction.
+
+    Returns:
+        `(h, w, 3)`, 0 to 1, see `draw_episode`.
+    """
+    episode = {name: values[:1] for name, values in batch.items()}
+    names = ("support_images", "support_masks", "query_images")
+    network = copy_network(config, state, device=device, averages=False).eval()
+    with torch.no_grad(), mixed_precision(device, config.precision):
+        probabilities = network.predict(*(episode[name].to(device) for name in names))
+    prediction = (probabilities[0, 0, 1] > 0.5).cpu().numpy()
+    return draw_episode({name: values[0].cpu() for name, values in episode.items()}, prediction=prediction)
+
+
+def copy_network(
+    config: Config, state: TrainingState, *, device: torch.device, averages: bool = True
+) -> FewShotSeg:
+    """Copy the network that snapshots hold.
+
+    Its buffers are averaged over the ranks if requested; then all of them must call it.
+    """
     model = config.model.model_copy(update={"encoder_weights": None})
     network = make_network(config.model_copy(update={"model": model})).to(device)
     network.load_state_dict(state.snapshot_model.state_dict())
-    average_buffers(network)
+    if averages:
+        average_buffers(network)
     return network
 
 

@@ -54,16 +54,16 @@ def draw_tile(files: PreparedFiles, title: str, *, colours: dict[int, str], tile
         return reorient_volume(volume[position : position + 1], turn)[0]
 
     size_px = _fit(reorient_grid(geometry, turn), tile_px)
-    picture = _grey(section(files.image), size_px)
+    picture = grey(section(files.image), size_px)
     if files.supervoxels is not None:
-        edges = _outlines(_enlarge(section(files.supervoxels), size_px))
+        edges = _outlines(enlarge(section(files.supervoxels), size_px))
         colour = rgb(SUPERVOXEL_COLOUR)
         picture[edges] += _SUPERVOXEL_OPACITY * (colour - picture[edges])
     if files.label_map is not None:
         labels = section(files.label_map)
-        shown = _enlarge(labels, size_px)
+        shown = enlarge(labels, size_px)
         for label in np.unique(labels[labels > 0]).tolist():
-            picture[_rim(shown == label)] = rgb(colours[label])
+            picture[rim(shown == label)] = rgb(colours[label])
     caption = f"{title}, slice {position + 1} of {len(files.image)}, {axes}"
     if files.label_map is None:
         caption += ", no labels"
@@ -83,7 +83,7 @@ def _fit(geometry: Geometry, tile_px: int) -> tuple[int, int]:
     return tuple(max(1, round(tile_px * side / max(sides_mm))) for side in sides_mm)
 
 
-def _grey(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+def grey(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     """Return a slice as `(H, W, 3)` float32, 0..1."""
     black, white = np.percentile(image, (_BLACK, _WHITE))
     if white <= black:
@@ -94,7 +94,7 @@ def _grey(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     return np.repeat(shade[..., None], 3, axis=2)
 
 
-def _enlarge(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+def enlarge(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     """Resize a label slice by nearest-neighbour interpolation."""
     rows, columns = (
         (np.arange(new) + 0.5) * old // new for old, new in zip(labels.shape, size_px, strict=True)
@@ -110,7 +110,7 @@ def _outlines(labels: np.ndarray) -> np.ndarray:
     return edges
 
 
-def _rim(mask: np.ndarray) -> np.ndarray:
+def rim(mask: np.ndarray) -> np.ndarray:
     """Return the outermost two pixels of a mask."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2, borderValue=0)
     return mask & (inner == 0)

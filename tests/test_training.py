@@ -13,7 +13,7 @@ from config_ssl_upload import dataset_defaults, parse_config
 from models.losses import METRICS, EpisodeLosses
 from tests.conftest import REAL_PLOT_CURVES
 from util.config.command_line import run_command_line
-from util.engine import training_curves
+from util.engine import tensorboard_log, training_curves
 from util.engine.metric_averager import MetricAverager
 from util.engine.optimisation import learning_rate
 from util.engine.snapshots import load_snapshot
@@ -127,6 +127,34 @@ def test_the_curves_of_a_run_lie_in_its_folder(tiny_overrides, tmp_path, monkeyp
     train(tiny_overrides)
     run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training" / "1"
     assert (run / "training_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_gets_all_metrics_and_an_episode(tiny_overrides, tmp_path):
+    pytest.importorskip("tensorboard", reason="the optional package tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_overrides, "tensorboard=True")
+    train(tiny_overrides)
+    folder = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
+    events = EventAccumulator(str(folder / "1" / "tensorboard")).Reload()
+    metrics = json.loads((folder / "1" / "metrics.json").read_text())
+    assert set(events.Tags()["scalars"]) == set(metrics)
+    for name, metric in metrics.items():
+        found = [(entry.step, entry.value) for entry in events.Scalars(name)]
+        assert found == [
+            (s, pytest.approx(v)) for s, v in zip(metric["steps"], metric["values"], strict=True)
+        ]
+    assert [picture.step for picture in events.Images("episode")] == [3]
+    assert not (folder / "2" / "tensorboard").exists()
+    with_pictures, without = (weights_of(folder / number) for number in ("1", "2"))
+    assert all(torch.equal(with_pictures[name], without[name]) for name in without)
+
+
+def test_a_missing_tensorboard_leaves_no_run_behind(tiny_overrides, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tensorboard_log, "find_spec", lambda name: None)
+    assert run_command_line(training.experiment, [*tiny_overrides, "tensorboard=True"]) == 2
+    assert "error: tensorboard=True: the package tensorboard is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "PHANTOM" / "fold_0" / "training").exists()
 
 
 def test_snapshots_hold_the_moving_average_of_the_weights(tiny_overrides, tmp_path):

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from util.engine.time_budget import TimeBudget
 from util.errors import UserError
 from util.io.figures import plain_matplotlib
 from util.io.files import atomic_write
@@ -40,9 +41,9 @@ class TrainingCurves:
         title: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path, self._panels, self._title, self._clock = path, panels, title, clock
+        self._path, self._panels, self._title = path, panels, title
         self._is_usable = True
-        self._next_plot_s = clock() + FIRST_PLOT_S / MAX_TIME_SHARE
+        self._budget = TimeBudget(MAX_TIME_SHARE, first_s=FIRST_PLOT_S, clock=clock)
 
     def refresh(self, history: History, *, is_last: bool, warn: Callable[[str], object]) -> None:
         """Plot the history if enough time has passed, or at the end.
@@ -52,16 +53,14 @@ class TrainingCurves:
             is_last: whether the training is finished.
             warn: prints a line.
         """
-        started = self._clock()
-        if not self._is_usable or not (is_last or started >= self._next_plot_s):
+        if not self._is_usable or not (is_last or self._budget.is_due()):
             return
         try:
-            plot_curves(history, self._panels, self._path, title=self._title)
+            with self._budget.spend():
+                plot_curves(history, self._panels, self._path, title=self._title)
         except (UserError, ImportError) as error:
             self._is_usable = False
             warn(f"warning: {self._path.name} is not drawn any more ({error})")
-        now = self._clock()
-        self._next_plot_s = now + (now - started) / MAX_TIME_SHARE
 
 
 @plain_matplotlib()
