@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 from torch import Tensor
 
@@ -9,7 +10,8 @@ from data.contact_tiles import enlarge, grey, rgb, rim
 
 # Sky blue and orange of the Okabe-Ito palette, which is safe for colour-blind readers.
 TRUTH_COLOUR, PREDICTION_COLOUR = "#56b4e9", "#e69f00"
-SIDE_PX, GAP_PX = 192, 4
+SIDE_PX, GAP_PX, CAPTION_PX = 192, 4, 18
+HEAT_OPACITY = 0.7
 
 
 def draw_slice(
@@ -64,3 +66,44 @@ def stack_pictures(pictures: Sequence[np.ndarray], *, axis: int) -> np.ndarray:
     gap = np.zeros(gap_shape, np.float32)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.concatenate(parts[:-1], axis=axis)
+
+
+def draw_heat(image: np.ndarray, values: np.ndarray, *, side_px: int = SIDE_PX) -> np.ndarray:
+    """Draw a slice in grey, under a transparent heat map of any grid.
+
+    Args:
+        image: `(H, W)`.
+        values: `(h, w)`, at least 0; the largest has the full colour, if it is above 0.
+        side_px: longer side of the picture.
+    """
+    picture = draw_slice(image, side_px=side_px)
+    size_px = picture.shape[:2]
+    scaled = values.astype(np.float32) / max(float(values.max()), np.finfo(np.float32).tiny)
+    heat = cv2.resize(scaled, size_px[::-1], interpolation=cv2.INTER_NEAREST)[..., None]
+    return picture * (1 - HEAT_OPACITY * heat) + HEAT_OPACITY * heat * rgb(PREDICTION_COLOUR)
+
+
+def draw_regions(
+    image: np.ndarray, mask: np.ndarray, regions: np.ndarray, *, side_px: int = SIDE_PX
+) -> np.ndarray:
+    """Draw a slice with the outline of a mask and the centres of square regions.
+
+    Args:
+        image, mask: `(H, W)`.
+        regions: `(P, 3)`, top row, left column and side in px.
+        side_px: longer side of the picture.
+    """
+    picture = draw_slice(image, [(mask, TRUTH_COLOUR)], side_px=side_px)
+    scale = side_px / max(image.shape)
+    for top, left, side in regions.tolist():
+        centre = (round((left + side / 2) * scale), round((top + side / 2) * scale))
+        cv2.circle(picture, centre, 2, rgb(PREDICTION_COLOUR).tolist(), thickness=-1)
+    return picture
+
+
+def add_caption(picture: np.ndarray, text: str) -> np.ndarray:
+    """Put a line of ASCII text above a picture; it is cut at its width."""
+    strip = np.zeros((CAPTION_PX, picture.shape[1], 3), np.uint8)
+    origin = (2, CAPTION_PX - 5)
+    cv2.putText(strip, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([strip.astype(np.float32) / 255, picture], axis=0)

@@ -152,6 +152,23 @@ def _region_weights(
     return weights.flatten(-2), valid
 
 
+def choose_regions(masks: Tensor, *, area_limit: int) -> Tensor:
+    """Return where the region prototypes of one class lie.
+
+    They are those that are taken without seeds.
+
+    Args:
+        masks: `(1, 1, H, W)`, 1 on the class and 0 elsewhere.
+        area_limit: as in `extract_prototypes`.
+
+    Returns:
+        `(P, 3)` int64: top row, left column and side in px; a side of 1 is a single pixel.
+    """
+    top, left, single, valid = _choose_windows(masks, area_limit=area_limit, seeds=None)
+    side = torch.where(single.expand_as(top), 1, WINDOW_PX)
+    return torch.stack([top, left, side], dim=-1)[valid]
+
+
 def _choose_windows(
     masks: Tensor, *, area_limit: int, seeds: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

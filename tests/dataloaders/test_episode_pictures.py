@@ -5,10 +5,14 @@ import torch
 
 from data.contact_tiles import rgb
 from dataloaders.episode_pictures import (
+    CAPTION_PX,
     GAP_PX,
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
+    add_caption,
     draw_episode,
+    draw_heat,
+    draw_regions,
     draw_slice,
     stack_pictures,
 )
@@ -54,6 +58,31 @@ def test_an_episode_shows_shots_query_and_query_with_masks():
     assert [np.nonzero(truth[i])[0].min() for i in (0, 1, 3)] == [4, 8, 20]
     assert [_coloured(tile, PREDICTION_COLOUR).any() for tile in tiles] == [False, False, False, True]
     assert not _coloured(draw_episode(episode, side_px=64), PREDICTION_COLOUR).any()
+
+
+def test_heat_is_strongest_at_the_largest_value_and_leaves_zeros_grey():
+    image = np.random.default_rng(0).normal(size=(32, 32))
+    picture = draw_heat(image, np.array([[0.0, 2.0], [0.0, 1.0]]), side_px=64)
+    plain = draw_slice(image, side_px=64)
+    np.testing.assert_array_equal(picture[:, :32], plain[:, :32])
+    strength = [np.abs(picture - plain)[rows, 32:].mean() for rows in (slice(0, 32), slice(32, 64))]
+    assert strength[0] > strength[1] > 0
+    np.testing.assert_array_equal(draw_heat(image, np.zeros((2, 2)), side_px=64), plain)
+
+
+def test_a_region_is_marked_at_its_centre():
+    picture = draw_regions(
+        np.arange(1024.0).reshape(32, 32), _square(0, 1), np.array([[8, 16, 16]]), side_px=64
+    )
+    rows, columns = np.nonzero(_coloured(picture, PREDICTION_COLOUR))
+    assert (rows.mean(), columns.mean()) == (32, 48)
+
+
+def test_a_caption_lies_above_the_picture():
+    picture = add_caption(np.zeros((10, 100, 3), np.float32), "scan 3")
+    assert picture.shape == (10 + CAPTION_PX, 100, 3)
+    assert picture[:CAPTION_PX].max() > 0.5
+    assert picture[CAPTION_PX:].max() == 0
 
 
 def test_pictures_are_stacked_with_gaps():

@@ -12,7 +12,10 @@ from util.engine.training_state import MetricHistory
 from util.progress import describe_pace
 
 # Titles of plots of what every training has, with labels.
-PLOTS = {"learning rate": {"lr": "learning rate"}, "validation scans": {VALIDATION_METRIC: "mean Dice"}}
+PLOTS = {
+    "learning rate": {"lr": "learning rate"},
+    "mean Dice on the validation scans": {VALIDATION_METRIC: "mean Dice"},
+}
 Averages = Mapping[str, float]
 
 

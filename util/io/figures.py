@@ -1,8 +1,14 @@
-"""Use matplotlib independently of the user's settings and display."""
+"""Write pictures, and use matplotlib independently of the user's settings."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from util.io.files import atomic_write
 
 
 @contextmanager
@@ -24,3 +30,11 @@ def plain_matplotlib() -> Iterator[None]:
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     with matplotlib.rc_context(defaults):
         yield
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write a picture `(H, W, 3)`, 0 to 1, as PNG; raises as `atomic_write`."""
+    rgb = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+    encoded = cv2.imencode(".png", rgb[..., ::-1])[1]
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())

@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import matplotlib
+import numpy as np
 import pytest
+from PIL import Image
 
-from util.io.figures import plain_matplotlib
+from util.io.figures import plain_matplotlib, write_png
 
 DRAW = """
 import sys
@@ -47,3 +49,13 @@ def test_a_missing_matplotlib_is_an_import_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError), plain_matplotlib():
         pass
+
+
+def test_a_picture_is_written_in_its_colours(tmp_path):
+    picture = np.zeros((2, 3, 3), np.float32)
+    picture[0, 1] = (1.0, 0.5, 2.0)  # too bright values are white
+    write_png(tmp_path / "new" / "picture.png", picture)
+    with Image.open(tmp_path / "new" / "picture.png") as image:
+        assert image.size == (3, 2)
+        assert image.getpixel((1, 0)) == (255, 128, 255)
+        assert image.getpixel((0, 0)) == (0, 0, 0)
