@@ -31,7 +31,5 @@ def test_ranks_have_distinct_seeds_and_rank_0_those_of_a_single_process():
 
 
 def test_an_unknown_stream_is_refused():
-    with pytest.raises(
-        ValueError, match="stream must be one of weights, prototypes, dropout, got 'episodes'"
-    ):
+    with pytest.raises(ValueError, match="must be one of weights, prototypes, dropout, adaptation, got"):
         derive_seed(1, "episodes")
