@@ -232,7 +232,8 @@ def score_methods(
 
     def score(job: Job, probabilities: np.ndarray, method: str, order: tuple[int, int]) -> None:
         organ = config.spec.labels[job.label]
-        entry = score_job(job, probabilities, method=method, fold=config.eval_fold, organ=organ)
+        options = {"fold": config.eval_fold, "nsd_tolerance_mm": config.spec.nsd_tolerance_mm}
+        entry = score_job(job, probabilities, method=method, organ=organ, **options)
         scores.append(((order[0], query_ids.index(job.query.scan_id), order[1]), entry))
 
     predicting = ADAPTED if config.adaptation.steps else TRAINED

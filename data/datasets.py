@@ -91,6 +91,7 @@ DATASETS = {
                 organ_groups=((1, 2, 3),),
                 supervoxel_min_vox=1000,
                 raw_labels={200: 1, 500: 2, 600: 3},
+                nsd_tolerance_mm=2.0,  # less than two pixels: the myocardium is only some millimetres thick
             ),
             preparation=Preparation(clip_percentile=99.5, spacing_mm=(7.99, 1.25, 1.25), size_px=(256, 256)),
             find_scans=find_mscmrseg,

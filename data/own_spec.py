@@ -7,7 +7,7 @@ A complete example (`name`, `labels`, `channel_names` and `file_ending` are nnU-
       "channel_names": {"0": "T1"}, "file_ending": ".nii.gz",
       "spacing_mm": [3.0, 1.0, 1.0], "size_px": [256, 256], "clip": {"percentile": 99.5},
       "orientation": "LPS", "supervoxel_min_size_vox": 2000,
-      "test_labels": [1, 2], "organ_groups": [[1], [2]]
+      "test_labels": [1, 2], "organ_groups": [[1], [2]], "nsd_tolerance_mm": 3.0
     }
 
 Only `name` and `labels` are required. Without `spacing_mm`, `size_px` or `clip`, spacing, size or intensities
@@ -23,9 +23,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from data.own_rules import Clip, Orientation, OwnName, label_fault, parse_groups_of, parse_labels_among
-from data.specs import DatasetSpec, OwnDataset
+from data.specs import DEFAULT_NSD_TOLERANCE_MM, DatasetSpec, OwnDataset
 from data.transforms import Preparation
-from util.config.settings import Count, ListAsTuple, Settings, SettingsError, key, parse_values
+from util.config.settings import Count, ListAsTuple, Positive, Settings, SettingsError, key, parse_values
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.json_files import read_json_object
@@ -71,6 +71,7 @@ def write_dataset_json(path: Path, own: OwnDataset) -> None:
         "supervoxel_min_size_vox": spec.supervoxel_min_vox,
         "test_labels": spec.test_labels,
         "organ_groups": spec.organ_groups,
+        "nsd_tolerance_mm": spec.nsd_tolerance_mm,
     }
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
@@ -94,6 +95,7 @@ class _DatasetJson(Settings):
     orientation: Orientation | None = key(None, "of the prepared volumes")
     assume_orientation: Orientation | None = key(None, "of files whose header has none")
     supervoxel_min_size_vox: Count | None = key(None, "minimum size of a supervoxel")
+    nsd_tolerance_mm: Positive = key(DEFAULT_NSD_TOLERANCE_MM, "tolerance of the normalised surface Dice")
 
 
 class _Reading:
@@ -121,6 +123,7 @@ class _Reading:
                 groups,
                 keys.supervoxel_min_size_vox,
                 keeps_slice_axes=keys.orientation is None,
+                nsd_tolerance_mm=keys.nsd_tolerance_mm,
             ),
             preparation=Preparation(
                 assume_orientation=keys.assume_orientation,

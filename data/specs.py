@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from data.transforms import Preparation
 
+DEFAULT_NSD_TOLERANCE_MM = 3.0  # usual for abdominal organs
+
 
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -21,6 +23,7 @@ class DatasetSpec:
             volumes may hold either.
         keeps_slice_axes: each scan keeps the axis that its slices are stacked along, so that several
             orientations occur; otherwise the dataset has one.
+        nsd_tolerance_mm: distance within which surfaces agree, for the normalised surface Dice.
         is_synthetic: the scans are generated where they are missing, and all are labelled.
     """
 
@@ -32,6 +35,7 @@ class DatasetSpec:
     supervoxel_min_vox: int | None
     raw_labels: dict[int, int] = field(default_factory=dict)
     keeps_slice_axes: bool = False
+    nsd_tolerance_mm: float = DEFAULT_NSD_TOLERANCE_MM
     is_synthetic: bool = False
 
 

@@ -19,7 +19,8 @@ from dataloaders.slice_assignment import (
 )
 from dataloaders.splits import check_support_position, choose_support_position
 from util.errors import UserError
-from util.evaluation.metrics import VolumeScore, dice_and_iou
+from util.evaluation.metrics import VolumeScore, measure_masks
+from util.evaluation.postprocess import THRESHOLD
 from util.io.image_io import Geometry
 
 
@@ -178,10 +179,18 @@ def check_fold(
     plan_jobs(scans, organs, support_position=position, n_part=n_part, all_slices=False, every_support=False)
 
 
-def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str) -> VolumeScore:
+def score_job(
+    job: Job, probabilities: np.ndarray, *, method: str, fold: int, organ: str, nsd_tolerance_mm: float
+) -> VolumeScore:
     """Score probabilities `(n, H, W)` against the query's labels on the same slices."""
     slices = job.assignment.slices
-    dice, iou = dice_and_iou(probabilities > 0.5, job.query.label_map[slices] == job.label)
+    metrics = measure_masks(
+        probabilities > THRESHOLD,
+        job.query.label_map[slices] == job.label,
+        slices=slices,
+        geometry=job.query.geometry,
+        nsd_tolerance_mm=nsd_tolerance_mm,
+    )
     return VolumeScore(
         method=method,
         protocol=job.protocol,
@@ -192,8 +201,7 @@ def score_job(job: Job, probabilities: np.ndarray, *, method: str, fold: int, or
         organ=organ,
         main_support=job.main_support,
         n_slices=len(slices),
-        dice=dice,
-        iou=iou,
+        **vars(metrics),
     )
 
 

@@ -6,9 +6,9 @@ import pytest
 from bench import figure
 from config_ssl_upload import dataset_defaults, parse_config
 from data.phantom.scans import PhantomSettings, make_phantom
+from tests.util.evaluation.example_scores import make_score
 from util.config.settings import merge_values, plain_values
 from util.errors import UserError
-from util.evaluation.metrics import VolumeScore
 from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import write_scores
 from util.io.image_io import read_volume
@@ -28,9 +28,7 @@ def _write_run(tmp_path, config):
     writer = PredictionWriter(run_dir / "predictions" / "chunks")
     for query_id, dice in DICE.items():
         for label, organ in config.test_organs.items():
-            values = {"method": "trained", "protocol": "chunks", "fold": 0, "main_support": True, "iou": dice}
-            ids = {"support_id": SUPPORT_ID, "query_id": query_id, "label": label, "organ": organ}
-            scores.append(VolumeScore(**values, **ids, n_slices=1, dice=dice))
+            scores.append(make_score(query_id, label, dice, organ=organ, support_id=SUPPORT_ID))
             if config.dataset == "PHANTOM":
                 truth, geometry = read_volume(config.layout.label_path(query_id))
                 volumes = {

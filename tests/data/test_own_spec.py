@@ -24,6 +24,7 @@ FULL = {
     "supervoxel_min_size_vox": 700,
     "test_labels": ["right femur", 1],
     "organ_groups": [[1], [3]],
+    "nsd_tolerance_mm": 2.5,
 }
 
 
@@ -46,6 +47,7 @@ def test_all_keys_are_read(read):
             test_labels=(3, 1),
             organ_groups=((1,), (3,)),
             supervoxel_min_vox=700,
+            nsd_tolerance_mm=2.5,
         ),
         preparation=Preparation(
             orientation="RAS", window=(-100.0, 300.0), spacing_mm=(3.0, 1.5, 1.0), size_px=(200, 256)

@@ -1,9 +1,12 @@
-"""Overlap of two masks, counted by hand."""
+"""Metrics of two masks, by hand."""
 
 import numpy as np
 import pytest
 
-from util.evaluation.metrics import dice_and_iou
+from tests.util.evaluation.example_scores import make_score
+from util.evaluation.metrics import METRICS, dice_and_iou, measure_masks, metric_label, metric_value
+from util.evaluation.surface_distances import measure_surfaces
+from util.io.image_io import Geometry
 
 
 def _masks(predicted, true):
@@ -51,3 +54,92 @@ def test_many_voxels_do_not_overflow():
 def test_masks_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"the same shape, got \(2, 3\) and \(3, 2\)"):
         dice_and_iou(np.zeros((2, 3)), np.zeros((3, 2)))
+
+
+AXES = (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
+GEOMETRY = Geometry((10, 8, 8), (5.0, 2.0, 2.0), (0.0, 0.0, 0.0), AXES)  # 50 x 16 x 16 mm
+VOXEL_ML = 0.02
+
+
+def _measure(predicted, true, slices=None, **changes):
+    slices = np.arange(len(true)) if slices is None else np.array(slices)
+    return measure_masks(
+        predicted, true, **{"slices": slices, "geometry": GEOMETRY, "nsd_tolerance_mm": 1.0, **changes}
+    )
+
+
+def _volume(*columns):
+    """Three slices; in each, 4 rows of the columns."""
+    mask = np.zeros((3, 8, 8), dtype=bool)
+    mask[:, 2:6, columns] = True
+    return mask
+
+
+def test_metrics_of_a_shifted_block_are_those_by_hand():
+    # 3 slices of 4 x 4 voxels; the prediction is 4 x 3 of them and 4 x 2 others.
+    found = _measure(_volume(1, 2, 3, 4, 5), _volume(3, 4, 5, 6))
+    n_true, n_predicted, n_both = 48, 60, 36
+    assert found.dice == pytest.approx(2 * n_both / (n_true + n_predicted))
+    assert found.iou == pytest.approx(n_both / (n_true + n_predicted - n_both))
+    assert (found.precision, found.recall) == pytest.approx((n_both / n_predicted, n_both / n_true))
+    assert (found.true_ml, found.predicted_ml) == pytest.approx((n_true * VOXEL_ML, n_predicted * VOXEL_ML))
+    assert found.volume_error_ml == pytest.approx(12 * VOXEL_ML)
+    assert found.volume_error_percent == pytest.approx(25)
+    surfaces = measure_surfaces(_volume(1, 2, 3, 4, 5), _volume(3, 4, 5, 6), GEOMETRY.spacing_mm)
+    assert (found.nsd, found.hd95_mm, found.assd_mm) == (surfaces.nsd(1.0), 4.0, surfaces.assd_mm)
+    assert (found.is_missed, found.is_false) == (False, False)
+
+
+def test_a_missed_organ_costs_the_volumes_diagonal_and_is_noted():
+    found = _measure(_volume(), _volume(2, 3))
+    diagonal_mm = (50**2 + 16**2 + 16**2) ** 0.5
+    assert (found.dice, found.iou, found.precision, found.recall, found.nsd) == (0, 0, 0, 0, 0)
+    assert (found.hd95_mm, found.assd_mm) == pytest.approx((diagonal_mm, diagonal_mm))
+    assert (found.volume_error_ml, found.volume_error_percent) == pytest.approx((-24 * VOXEL_ML, -100))
+    assert (found.is_missed, found.is_false) == (True, False)
+
+
+def test_a_false_organ_costs_the_same_and_is_noted():
+    found = _measure(_volume(2, 3), _volume())
+    assert (found.dice, found.precision, found.recall, found.nsd) == (0, 0, 0, 0)
+    assert found.hd95_mm == found.assd_mm == pytest.approx((50**2 + 16**2 + 16**2) ** 0.5)
+    assert found.volume_error_ml == pytest.approx(24 * VOXEL_ML)
+    assert found.volume_error_percent is None
+    assert (found.is_missed, found.is_false) == (False, True)
+
+
+def test_nothing_predicted_where_nothing_is_costs_nothing():
+    found = _measure(_volume(), _volume())
+    assert (found.dice, found.iou, found.precision, found.recall, found.nsd) == (1, 1, 1, 1, 1)
+    assert (found.hd95_mm, found.assd_mm, found.volume_error_ml) == (0, 0, 0)
+    assert (found.is_missed, found.is_false) == (False, False)
+
+
+def test_slices_keep_their_distance_in_the_scan():
+    # An organ in the slices 4 and 6; the prediction is in slice 4 alone.
+    true = _volume(2, 3, 4)[:2]
+    predicted = true.copy()
+    predicted[1] = False
+    apart = _measure(predicted, true, slices=[4, 6])
+    assert apart.hd95_mm == pytest.approx(10)  # from the far side of slice 6 to that of slice 4
+    assert _measure(predicted, true, slices=[4, 5]).hd95_mm == pytest.approx(5)
+    assert apart.dice == _measure(predicted, true, slices=[4, 5]).dice
+
+
+def test_every_metric_of_the_tables_is_a_field_and_finite_without_a_prediction():
+    scores = [_measure(_volume(), _volume(2)), _measure(_volume(2), _volume(2))]
+    assert all(np.isfinite(metric_value(score, name)) for score in scores for name in METRICS)
+
+
+def test_the_sign_of_a_volume_error_is_dropped_where_it_is_averaged():
+    score = make_score(dice=0.5)
+    assert (score.volume_error_ml, metric_value(score, "volume_error_ml")) == (-10, 10)
+    assert metric_value(score, "dice") == 0.5
+
+
+def test_the_tolerance_is_named_and_must_be_one():
+    scores = [make_score(), make_score(nsd_tolerance_mm=2.0)]
+    assert metric_label("nsd", scores[:1]) == "NSD at 3 mm"
+    assert metric_label("nsd", scores[1:]) == "NSD at 2 mm"
+    with pytest.raises(ValueError, match=r"one tolerance of NSD, got \[2.0, 3.0\] mm"):
+        metric_label("nsd", scores)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.util.evaluation.example_scores import make_score as _score
 from util.errors import UserError
-from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import (
     describe_scores,
     format_table,
@@ -22,26 +22,6 @@ from util.evaluation.report import (
     volume_table,
     write_scores,
 )
-
-ORGANS = {1: "liver", 2: "right kidney", 4: "spleen"}
-
-
-def _score(query_id, label, dice, **changes):
-    score = VolumeScore(
-        method="trained",
-        protocol="chunks",
-        fold=0,
-        support_id=2,
-        query_id=query_id,
-        label=label,
-        organ=ORGANS[label],
-        main_support=True,
-        n_slices=9,
-        dice=dice,
-        iou=dice / 2,
-    )
-    return replace(score, **changes)
-
 
 # Two folds; query 3 has no spleen, and fold 1 has a single liver.
 SCORES = [
