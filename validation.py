@@ -54,9 +54,10 @@ from util.config.settings import default_values, parse_values, plain_values
 from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
-from util.engine.runs import find_snapshot, list_runs
+from util.engine.runs import find_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot, load_weights
 from util.errors import UserError
+from util.evaluation.fold_merging import merge_folds
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
@@ -65,12 +66,12 @@ from util.evaluation.report import (
     NETWORK_METHODS,
     REGISTRATION,
     TRAINED,
+    describe_dead_network,
     describe_scores,
     guided,
-    read_scores,
     summarise_scores,
-    write_scores,
 )
+from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
 from util.io.volume_hash import hash_volume
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
@@ -116,22 +117,9 @@ def worker_main(values: dict[str, Any], run_dir: Path) -> None:
 def summarise(_config: dict[str, Any]) -> None:
     """Summarise the newest evaluation of every fold that was evaluated."""
     config = parse_config(_config)
-    scores: list[VolumeScore] = []
-    missing = []
-    for fold in range(N_FOLDS):
-        runs = list_runs(config.model_copy(update={"eval_fold": fold}).fold_dir / "evaluation")
-        newest = next((run / "scores.json" for run in runs if (run / "scores.json").is_file()), None)
-        if newest is None:
-            missing.append(fold)
-        else:
-            print(f"fold {fold}: {newest}")
-            scores += read_scores(newest)
-    if not scores:
-        raise UserError(f"{config.runs_dir}: holds no evaluation; run bash script/evaluate.sh first")
-    if missing:
-        print(f"not evaluated yet: folds {', '.join(map(str, missing))}")
-    print(describe_scores(scores))
-    write_scores(config.runs_dir / "summary", scores, summarise_scores(scores))
+    scores, summary, lines = merge_folds(config.runs_dir, N_FOLDS)
+    print("\n".join([*lines, describe_scores(scores)]))
+    write_scores(config.runs_dir / SUMMARY_FOLDER, scores, summary)
 
 
 def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
@@ -178,13 +166,11 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     remarks += failures
     if not ranks.is_main:
         return scores
-    if not any(score.dice for score in scores if score.method == TRAINED):
-        remarks.append(
-            "warning: Dice is 0 in every query, none of the voxels that the trained network predicts (if "
-            "any) hits its organ; was its training long enough?"
-        )
     print("\n".join([describe_scores(scores), *remarks]))
+    dead = describe_dead_network(scores)
+    remarks += [] if dead is None else [dead]
     source = {"snapshot": str(snapshot_file), "snapshot_step": snapshot.step, "data_fingerprint": data}
+    source["training_config"] = snapshot.config
     support_id = scans[position].scan_id
     write_scores(run_dir, scores, _summary(scores, config, remarks, device, **source, support_id=support_id))
     print(

@@ -16,7 +16,8 @@ from dataloaders.evaluation_sets import load_fold, plan_jobs
 from util.config.command_line import run_guarded
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
-from util.evaluation.report import TRAINED, overall_mean, read_scores, select
+from util.evaluation.report import TRAINED, overall_mean, select
+from util.evaluation.score_files import read_scores
 from util.io.figures import plain_matplotlib
 from util.io.files import atomic_write
 from util.io.grids import find_reorientation, orientation, reorient_volume

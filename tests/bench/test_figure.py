@@ -10,7 +10,7 @@ from tests.util.evaluation.example_scores import make_score
 from util.config.settings import merge_values, plain_values
 from util.errors import UserError
 from util.evaluation.predictions import PredictionWriter
-from util.evaluation.report import write_scores
+from util.evaluation.score_files import write_scores
 from util.io.image_io import read_volume
 
 SUPPORT_ID = 2

@@ -1,18 +1,13 @@
-"""Report volume scores as text tables, CSV and JSON."""
+"""Average volume scores, and report them as text tables."""
 
-import csv
-import io
-import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from util.errors import UserError
-from util.evaluation.metrics import VolumeScore
-from util.io.files import write_text
+from util.evaluation.metrics import METRICS, VolumeScore, metric_label, metric_value
+from util.evaluation.statistics import Estimate, estimate
 
 TRAINED, ADAPTED, REGISTRATION = "trained", "adapted", "registration"
 
@@ -24,28 +19,7 @@ def guided(method: str) -> str:
 
 # A network's methods, from the least to the most that is done for a result.
 NETWORK_METHODS = (TRAINED, guided(TRAINED), ADAPTED, guided(ADAPTED))
-
-
-def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str, Any]) -> None:
-    """Write `scores.csv`, with a line per score, and `scores.json`, with a summary."""
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, fieldnames=[entry.name for entry in fields(VolumeScore)], lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(asdict(score) for score in scores)
-    write_text(folder / "scores.csv", text.getvalue())
-    content = {"summary": summary, "scores": [asdict(score) for score in scores]}
-    write_text(folder / "scores.json", json.dumps(content, indent=1) + "\n")
-
-
-def read_scores(path: Path) -> list[VolumeScore]:
-    """Read the scores of a `scores.json`; raises `UserError` if it is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [VolumeScore(**score) for score in content["scores"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); evaluate the fold again") from error
+NOT_SCORED = "-"
 
 
 def select(scores: Iterable[VolumeScore], **values: Any) -> list[VolumeScore]:
@@ -54,7 +28,11 @@ def select(scores: Iterable[VolumeScore], **values: Any) -> list[VolumeScore]:
 
 
 def organ_means(scores: Sequence[VolumeScore], measure: str = "dice") -> dict[str, float]:
-    """Average a measure per organ over volumes, then over folds; ordered by label."""
+    """Average a measure per organ over volumes, then over folds; ordered by label.
+
+    Queries without the organ are left out.
+    """
+    scores = [score for score in scores if score.has_organ]
     organs = {score.label: score.organ for score in sorted(scores, key=lambda score: score.label)}
     means = {}
     for label, organ in organs.items():
@@ -66,22 +44,28 @@ def organ_means(scores: Sequence[VolumeScore], measure: str = "dice") -> dict[st
 
 def overall_mean(scores: Sequence[VolumeScore], measure: str = "dice") -> float:
     """Average over volumes, then organs, then folds; NaN without scores."""
-    folds = sorted({score.fold for score in scores})
+    folds = sorted({score.fold for score in scores if score.has_organ})
     means = [np.mean(list(organ_means(select(scores, fold=fold), measure).values())) for fold in folds]
     return float(np.mean(means)) if means else float("nan")
 
 
 def describe_scores(scores: Sequence[VolumeScore]) -> str:
-    """Format the tables of one or several folds as text."""
-    lines = []
+    """Format the tables of one or several folds as text.
+
+    A network that hits no voxel of any organ is reported first, and without tables of zeros.
+    """
     main_scores = select(scores, main_support=True)
-    best = final_method({score.method for score in main_scores})
-    trained = select(main_scores, method=best)
+    method = final_method({score.method for score in main_scores})
+    trained = select(main_scores, method=method)
+    dead = describe_dead_network(scores)
+    lines = [] if dead is None else [dead]
     for protocol, meaning in (("chunks", "slices that hold the organ"), ("all_slices", "all slices")):
         selected = select(trained, protocol=protocol)
-        if selected:
-            title = f"Dice / IoU per query volume, {best}, {protocol} ({meaning})"
+        if selected and dead is None:
+            title = f"Dice / IoU per query volume, {method}, {protocol} ({meaning})"
             lines.append(f"\n{title}:\n{volume_table(selected)}")
+            title = f"Metrics with 95 % intervals over distinct scans, {method}, {protocol}"
+            lines.append(f"\n{title}:\n{metric_table(selected)}")
     lines.append(f"\nmean Dice by method:\n{method_table(main_scores)}")
     supports = select(scores, method=TRAINED, protocol="chunks")
     if any(not score.main_support for score in supports):
@@ -91,35 +75,90 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
 
 def final_method(methods: Collection[str]) -> str:
     """Choose the method whose scores and predictions stand for an evaluation."""
-    return max((method for method in methods if method in NETWORK_METHODS), key=NETWORK_METHODS.index)
+    present = (method for method in methods if method in NETWORK_METHODS)
+    return max(present, key=NETWORK_METHODS.index, default=TRAINED)
+
+
+def describe_dead_network(scores: Sequence[VolumeScore]) -> str | None:
+    """Warn of a trained network that hits no voxel of any organ; None otherwise."""
+    trained = [score for score in select(scores, method=TRAINED) if score.has_organ]
+    if not trained or any(score.dice for score in trained):
+        return None
+    return (
+        "warning: Dice is 0 in every query, none of the voxels that the trained network predicts (if "
+        "any) hits its organ; was its training long enough?"
+    )
 
 
 def summarise_scores(scores: Sequence[VolumeScore]) -> dict[str, Any]:
-    """Return the main support's means by method and protocol, overall and per organ."""
+    """Return the main support's means and intervals by method and protocol.
+
+    `mean` and `organs` average over volumes, then (organs and) folds, as published tables do; `scans` holds
+    the estimates over distinct scans.
+    """
     means: dict[str, Any] = {}
     main_scores = select(scores, main_support=True)
     for method, protocol in dict.fromkeys((score.method, score.protocol) for score in main_scores):
         selected = select(main_scores, method=method, protocol=protocol)
         means.setdefault(method, {})[protocol] = {
-            measure: {"mean": overall_mean(selected, measure), "organs": organ_means(selected, measure)}
-            for measure in ("dice", "iou")
+            **{
+                metric: {
+                    "mean": overall_mean(selected, metric),
+                    "organs": organ_means(selected, metric),
+                    "scans": {organ: asdict(found) for organ, found in estimate(selected, metric).items()},
+                }
+                for metric in METRICS
+            },
+            "n_missed": sum(score.is_missed for score in selected),
+            "n_false": sum(score.is_false for score in selected),
         }
     return {"means": means}
 
 
 def volume_table(scores: Sequence[VolumeScore]) -> str:
-    """Tabulate Dice and IoU per query volume and organ, of one method and protocol."""
+    """Tabulate Dice and IoU per query volume and organ, of one method and protocol.
+
+    An organ is `absent` in a query that does not show it, and `-` in a fold that was not scored for it.
+    """
     organs = list(organ_means(scores))
     header = ["fold", "query", *organs, "mean"]
     rows = []
     for fold, query_id in sorted({(score.fold, score.query_id) for score in scores}):
-        query_scores = select(scores, fold=fold, query_id=query_id)
-        cells = [_mean_cell(select(query_scores, organ=organ)) for organ in organs]
-        rows.append([str(fold), str(query_id), *cells, _mean_cell(query_scores)])
+        of_fold = {score.organ for score in select(scores, fold=fold)}
+        present = [score for score in select(scores, fold=fold, query_id=query_id) if score.has_organ]
+        cells = [
+            _mean_cell(select(present, organ=organ)) if organ in of_fold else NOT_SCORED for organ in organs
+        ]
+        rows.append([str(fold), str(query_id), *cells, _mean_cell(present)])
     dice, iou = (organ_means(scores, measure) for measure in ("dice", "iou"))
     overall = _cell(overall_mean(scores), overall_mean(scores, "iou"))
     rows.append(["", "mean", *(_cell(dice[organ], iou[organ]) for organ in organs), overall])
     return format_table(header, rows)
+
+
+def metric_table(scores: Sequence[VolumeScore]) -> str:
+    """Tabulate all metrics per organ, of one method and protocol.
+
+    Means are over distinct scans, with an interval for Dice and its spread over folds.
+    """
+    estimates = {metric: estimate(scores, metric) for metric in METRICS}
+    header = [metric_label(metric, scores) for metric in METRICS]
+    header[1:1] = ["SD of folds"]
+    rows = []
+    for organ, dice in estimates["dice"].items():
+        of_organ = scores if organ == "mean" else select(scores, organ=organ)
+        cells = [format_estimate(estimates[metric][organ], metric, metric == "dice") for metric in METRICS]
+        cells[1:1] = ["-" if dice.fold_sd is None else f"{dice.fold_sd:.3f}"]
+        counts = (sum(s.is_missed for s in of_organ), sum(s.is_false for s in of_organ), dice.n_scans)
+        rows.append([organ, *cells, *map(str, (*counts, dice.n_folds))])
+    return format_table(["organ", *header, "missed", "false", "scans", "folds"], rows)
+
+
+def format_estimate(found: Estimate, metric: str, with_interval: bool = True) -> str:
+    """Format a mean, and its interval if there is one."""
+    n = METRICS[metric].n_decimals
+    interval = f" [{found.low:.{n}f}, {found.high:.{n}f}]" if with_interval and found.low is not None else ""
+    return f"{found.mean:.{n}f}{interval}"
 
 
 def method_table(scores: Sequence[VolumeScore]) -> str:
@@ -128,26 +167,39 @@ def method_table(scores: Sequence[VolumeScore]) -> str:
     rows = []
     for protocol in dict.fromkeys(score.protocol for score in scores):
         for method in dict.fromkeys(score.method for score in scores):
-            selected = select(scores, protocol=protocol, method=method)
+            selected = [s for s in select(scores, protocol=protocol, method=method) if s.has_organ]
             if selected:
                 means = organ_means(selected)
-                cells = [f"{means[organ]:.3f}" if organ in means else "-" for organ in organs]
-                rows.append([protocol, method, *cells, f"{overall_mean(selected):.3f}"])
-    return format_table(["slices", "Dice of", *organs, "mean"], rows)
+                cells = [f"{means[organ]:.3f}" if organ in means else NOT_SCORED for organ in organs]
+                counts = (len({score.query_id for score in selected}), len({s.fold for s in selected}))
+                rows.append([protocol, method, *cells, f"{overall_mean(selected):.3f}", *map(str, counts)])
+    return format_table(["slices", "Dice of", *organs, "mean", "scans", "folds"], rows)
 
 
 def support_spread(scores: Sequence[VolumeScore]) -> str:
-    """Describe how the mean Dice varies with the support scan."""
-    by_support = {
-        (score.fold, score.support_id): overall_mean(
-            select(scores, fold=score.fold, support_id=score.support_id)
-        )
-        for score in scores
-    }
-    values = np.array(list(by_support.values()))
-    spread = f"mean {values.mean():.3f}, standard deviation {values.std():.3f} over {len(values)} supports"
-    rows = [[str(fold), str(scan), f"{value:.3f}"] for (fold, scan), value in by_support.items()]
-    return f"{spread}\n{format_table(['fold', 'support', 'mean Dice'], rows)}"
+    """Describe how the mean Dice varies with the support scan.
+
+    The mean is over the supports that served every organ, so that it does not depend on which organs a
+    support lacks.
+    """
+    scores = [score for score in scores if score.has_organ]
+    organs = organ_means(scores)
+    by_support: dict[tuple[int, int], list[VolumeScore]] = {}
+    for score in scores:
+        by_support.setdefault((score.fold, score.support_id), []).append(score)
+    rows, values = [], []
+    for (fold, scan), found in by_support.items():
+        lacking = [organ for organ in organs if not select(found, organ=organ)]
+        value = overall_mean(found)
+        values += [] if lacking else [value]
+        rows.append([str(fold), str(scan), f"{value:.3f}", f"no {', '.join(lacking)}" if lacking else ""])
+    table = format_table(["fold", "support", "mean Dice", ""], rows)
+    if not values:
+        return f"no mean, no support serves all organs\n{table}"
+    n_left_out = len(rows) - len(values)
+    left_out = f", {n_left_out} that lack an organ left out" if n_left_out else ""
+    spread = f"standard deviation {np.std(values):.3f} over {len(values)} supports{left_out}"
+    return f"mean {np.mean(values):.3f}, {spread}\n{table}"
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -161,7 +213,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _mean(scores: Sequence[VolumeScore], measure: str) -> float:
-    return float(np.mean([getattr(score, measure) for score in scores]))
+    return float(np.mean([metric_value(score, measure) for score in scores]))
 
 
 def _mean_cell(scores: Sequence[VolumeScore]) -> str:

@@ -17,10 +17,10 @@ MIN_PAIRS = 6
 
 @dataclass(frozen=True)
 class ScanTable:
-    """A metric of every distinct scan and organ, averaged over the folds that share a scan.
+    """A metric of every distinct scan and organ.
 
     Attributes:
-        scan_ids: of the rows, ascending.
+        scan_ids: of the rows, ascending; folds that share a scan are averaged.
         organs: of the columns, label -> name, ascending.
         values: `(scans, organs)`; NaN where a scan lacks the organ.
     """

@@ -3,25 +3,28 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
+from tests.util.evaluation.example_scores import make_absent
 from tests.util.evaluation.example_scores import make_score as _score
 from util.errors import UserError
 from util.evaluation.report import (
     describe_scores,
     format_table,
     method_table,
+    metric_table,
     organ_means,
     overall_mean,
-    read_scores,
     select,
     summarise_scores,
     support_spread,
     volume_table,
-    write_scores,
 )
+from util.evaluation.score_files import read_scores, write_scores
+from util.evaluation.statistics import estimate
 
 # Two folds; query 3 has no spleen, and fold 1 has a single liver.
 SCORES = [
@@ -99,12 +102,60 @@ def test_the_method_table_has_a_row_per_protocol_and_method():
     ]
     rows = [line.split("  ") for line in method_table(scores).splitlines()]
     rows = [[cell.strip() for cell in row if cell.strip()] for row in rows]
-    assert rows[0] == ["slices", "Dice of", "liver", "spleen", "mean"]
+    assert rows[0] == ["slices", "Dice of", "liver", "spleen", "mean", "scans", "folds"]
     assert rows[2:] == [
-        ["chunks", "trained", "0.500", "0.500", "0.500"],
-        ["chunks", "copied support mask", "0.125", "-", "0.125"],
-        ["all_slices", "trained", "0.250", "0.250", "0.250"],
+        ["chunks", "trained", "0.500", "0.500", "0.500", "3", "2"],
+        ["chunks", "copied support mask", "0.125", "-", "0.125", "1", "1"],
+        ["all_slices", "trained", "0.250", "0.250", "0.250", "3", "2"],
     ]
+
+
+def test_an_organ_that_a_fold_was_not_scored_for_is_not_absent():
+    scores = [*SCORES[:3], _score(8, 1, 0.7, fold=1, support_id=6)]
+    rows = [line.split() for line in volume_table(scores).splitlines()]
+    assert rows[2][5] == "absent"  # fold 0 was scored for the spleen
+    assert rows[4] == ["1", "8", "0.700", "/", "0.350", "-", "0.700", "/", "0.350"]
+
+
+def test_a_query_without_the_organ_enters_no_mean_and_is_absent():
+    scores = [*SCORES, make_absent(3, 4), make_absent(9, 4, is_false=True)]
+    assert organ_means(scores) == organ_means(SCORES)
+    assert overall_mean(scores) == overall_mean(SCORES)
+    assert method_table(scores) == method_table(SCORES)
+    assert "absent" in next(line for line in volume_table(scores).splitlines() if line.startswith("0     9"))
+
+
+def test_the_metric_table_names_tolerance_and_counts():
+    scores = [*SCORES, make_absent(9, 4, is_false=True), _score(9, 1, 0.0, is_missed=True)]
+    rows = [re.split(r" {2,}", line.strip()) for line in metric_table(scores).splitlines()]
+    assert "NSD at 3 mm" in rows[0]
+    liver = dict(zip(rows[0], rows[2], strict=True))
+    estimated = estimate(scores, "dice")["liver"]
+    assert liver["Dice"] == f"{estimated.mean:.3f} [{estimated.low:.3f}, {estimated.high:.3f}]"
+    assert liver["SD of folds"] == f"{estimated.fold_sd:.3f}"
+    assert liver["HD95 (mm)"] == f"{10 * (1 - (0.2 + 0.4 + 0.7 + 0.0) / 4):.1f}"
+    assert [liver[name] for name in ("missed", "false", "scans", "folds")] == ["1", "0", "4", "2"]
+    assert [row[-4:] for row in rows[3:]] == [["0", "1", "2", "2"], ["1", "1", "4", "2"]]
+
+
+def test_a_network_that_hits_nothing_is_reported_first_and_without_tables_of_zeros():
+    scores = [replace(score, dice=0.0) for score in SCORES]
+    others = [replace(score, method="copied support mask") for score in SCORES]
+    described = describe_scores([*scores, *others])
+    assert described.splitlines()[0].startswith("warning: Dice is 0 in every query")
+    assert "per query volume" not in described
+    assert "copied support mask" in described
+    assert "warning" not in describe_scores(SCORES)
+
+
+def test_supports_that_lack_an_organ_do_not_enter_the_mean_over_supports():
+    others = [_score(2, 1, 0.9, support_id=3, main_support=False)]
+    scores = [_score(3, 1, 0.2), _score(5, 4, 0.4), *others]
+    spread, _, _, *rows = support_spread(scores).splitlines()
+    assert spread == "mean 0.300, standard deviation 0.000 over 1 supports, 1 that lack an organ left out"
+    assert rows[1].split() == ["0", "3", "0.900", "no", "spleen"]
+    alone = support_spread([_score(3, 1, 0.2), _score(3, 4, 0.2, support_id=3)])
+    assert alone.startswith("no mean, no support serves all organs")
 
 
 def test_the_spread_over_supports_is_that_of_their_means():
@@ -154,7 +205,11 @@ def test_the_summary_holds_the_main_supports_means():
     assert list(means) == ["trained", "untrained"]
     assert means["trained"]["chunks"]["dice"]["mean"] == pytest.approx(0.5)
     assert means["trained"]["chunks"]["iou"]["organs"] == pytest.approx({"liver": 0.25, "spleen": 0.25})
-    assert means["untrained"]["chunks"]["dice"] == {"mean": 0.01, "organs": {"liver": 0.01}}
+    untrained = means["untrained"]["chunks"]["dice"]
+    assert (untrained["mean"], untrained["organs"]) == (0.01, {"liver": 0.01})
+    assert untrained["scans"]["liver"]["mean"] == 0.01
+    assert means["trained"]["chunks"]["dice"]["scans"]["mean"]["n_scans"] == 3
+    assert (means["trained"]["chunks"]["n_missed"], means["trained"]["chunks"]["n_false"]) == (0, 0)
 
 
 def test_scores_survive_writing_and_reading(tmp_path):
@@ -176,6 +231,14 @@ def test_the_csv_file_holds_a_line_per_score(tmp_path):
     assert float(rows[-1]["dice"]) == 1 / 3  # not rounded
     assert rows[-1]["organ"] == 'liver, "left"'
     assert list(rows[0]) == list(vars(SCORES[0]))
+
+
+def test_scores_of_another_version_are_refused(tmp_path):
+    (tmp_path / "scores.json").write_text(json.dumps({"summary": {}, "scores": [{"dice": 1}]}))
+    with pytest.raises(
+        UserError, match=r"scores\.json: was written by another version, .* evaluate the fold"
+    ):
+        read_scores(tmp_path / "scores.json")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"scores": [{"dice": 1}]}', '{"scores": 5}'])

@@ -1,0 +1,127 @@
+"""Join the evaluations of several folds; refuse to if their settings differ."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from util.config.training_settings import FREE_ON_RESUME
+from util.errors import UserError
+from util.evaluation.metrics import VolumeScore
+from util.evaluation.report import summarise_scores
+from util.evaluation.score_files import Evaluation, find_newest_of_folds, read_evaluation
+
+# Keys and groups that may differ between the trainings of the folds. Of the evaluation's keys each evaluation
+# records its own.
+FREE_IN_TRAINING = {*FREE_ON_RESUME, "eval_fold", "seed", "supp_idx", "n_part", "test_label", "recipe", "tag"}
+# Keys and groups that do not affect an evaluation; how the snapshot was trained is compared by itself.
+FREE_IN_EVALUATION = {
+    *(FREE_IN_TRAINING - {"evaluation", "adaptation", "supp_idx", "n_part", "test_label"}),
+    *("n_steps", "batch_size", "n_shot", "exclude_label", "use_gt", "n_sv", "min_size", "loss", "optim"),
+    *("max_iters_per_load", "lr_step_gamma", "task", "phantom", "channels_last", "compile"),
+    *("sync_batchnorm", "deterministic"),
+    *(f"evaluation.{name}" for name in ("save_predictions", "slices_per_call", "baselines")),
+    *(f"evaluation.{name}" for name in ("all_slices", "every_support")),  # more rows, the same values
+}
+_MAX_LISTED = 6
+
+
+def merge_folds(runs_dir: Path, n_folds: int) -> tuple[list[VolumeScore], dict[str, Any], list[str]]:
+    """Join the newest evaluation of each fold.
+
+    Args:
+        runs_dir: holds `fold_<k>/evaluation/<number>/`.
+        n_folds: of the cross-validation.
+
+    Returns:
+        All scores; a summary with their means and settings; and lines that name the files.
+
+    Raises:
+        UserError: no fold was evaluated, a file is damaged, or settings differ.
+    """
+    found = find_newest_of_folds(runs_dir)
+    if not found:
+        raise UserError(f"{runs_dir}: holds no evaluation; run bash script/evaluate.sh first")
+    lines = [f"fold {fold}: {path}" for fold, path in found.items()]
+    missing = [str(fold) for fold in range(n_folds) if fold not in found]
+    if missing:
+        lines.append(f"not evaluated yet: folds {', '.join(missing)}")
+    scores, summary = merge_evaluations([read_evaluation(path) for path in found.values()])
+    return scores, summary, lines
+
+
+def merge_evaluations(
+    evaluations: Sequence[Evaluation], *, free: Collection[str] = ()
+) -> tuple[list[VolumeScore], dict[str, Any]]:
+    """Join evaluations that differ in the fold alone.
+
+    Args:
+        evaluations: one per fold.
+        free: further keys of the configuration that may differ.
+
+    Raises:
+        UserError: other settings differ; all are named in one line.
+    """
+    settings = [list_settings(evaluation, free) for evaluation in evaluations]
+    for evaluation, found in zip(evaluations[1:], settings[1:], strict=True):
+        differences = describe_differences(settings[0], found)
+        if differences:
+            raise UserError(
+                f"{evaluation.path}: was not evaluated as {evaluations[0].path} ({differences}); evaluate "
+                "these folds with the same settings"
+            )
+    scores = [score for evaluation in evaluations for score in evaluation.scores]
+    summary = {
+        **summarise_scores(scores),
+        **{name: evaluations[0].summary.get(name) for name in ("config", "training_config")},
+        "data_fingerprint": evaluations[0].summary.get("data_fingerprint"),
+        "snapshot_step": evaluations[0].summary.get("snapshot_step"),
+        "folds": [_describe_source(evaluation) for evaluation in evaluations],
+    }
+    return scores, summary
+
+
+def list_settings(evaluation: Evaluation, free: Collection[str] = ()) -> dict[str, Any]:
+    """List what an evaluation's result depends on, the fold apart, by name."""
+    summary = evaluation.summary
+    config, training = summary.get("config") or {}, summary.get("training_config") or {}
+    return {
+        **dict(flatten(config, free={*FREE_IN_EVALUATION, *free})),
+        **{f"training's {name}": v for name, v in flatten(training, free={*FREE_IN_TRAINING, *free})},
+        "snapshot_step": summary.get("snapshot_step"),
+        "data_fingerprint": summary.get("data_fingerprint"),
+        "nsd_tolerance_mm": sorted({score.nsd_tolerance_mm for score in evaluation.scores}),
+    }
+
+
+def describe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Name the settings that differ, with both values; empty if none does."""
+    names = dict.fromkeys([*first, *second])
+    differing = [name for name in names if first.get(name) != second.get(name)]
+    texts = [f"{name}={second.get(name)}, not {first.get(name)}" for name in differing[:_MAX_LISTED]]
+    if len(differing) > _MAX_LISTED:
+        texts.append(f"and {len(differing) - _MAX_LISTED} more")
+    return "; ".join(texts)
+
+
+def flatten(
+    values: Mapping[str, Any], *, free: Collection[str] = (), prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and values of nested settings, without free ones.
+
+    Lists and tuples are alike, because JSON knows lists only.
+    """
+    for name, value in values.items():
+        full_name = f"{prefix}{name}"
+        if full_name in free:
+            continue
+        if isinstance(value, Mapping):
+            yield from flatten(value, free=free, prefix=f"{full_name}.")
+        else:
+            yield full_name, list(value) if isinstance(value, tuple) else value
+
+
+def _describe_source(evaluation: Evaluation) -> dict[str, Any]:
+    summary = evaluation.summary
+    names = ("snapshot", "snapshot_step", "support_id", "remarks")
+    folds = sorted({score.fold for score in evaluation.scores})
+    return {"scores": str(evaluation.path), "folds": folds, **{name: summary.get(name) for name in names}}
