@@ -1,8 +1,8 @@
 """Evaluate a trained network on the held-out fold.
 
 Usage: `python validation.py with dataset=CHAOST2 eval_fold=0`. `bash script/evaluate.sh` does the same for
-all folds, then sums them up with `python validation.py summarise`. Runs lie under
-`runs/<dataset>/fold_<k>/evaluation/<number>`.
+all folds, then sums them up with `python validation.py summarise`. `python validation.py compare <run> <run>`
+compares evaluations. Runs lie under `runs/<dataset>/fold_<k>/evaluation/<number>`.
 """
 
 import sys
@@ -49,7 +49,7 @@ from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkS
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
 from models.losses import CRITERIA
-from util.config.command_line import run_command_line
+from util.config.command_line import run_command_line, run_guarded
 from util.config.settings import default_values, parse_values, plain_values
 from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.mismatches import find_mismatches
@@ -59,6 +59,7 @@ from util.engine.snapshots import Snapshot, load_snapshot, load_weights
 from util.errors import UserError
 from util.evaluation.fold_merging import merge_folds
 from util.evaluation.metrics import VolumeScore
+from util.evaluation.paper_tables import write_tables
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import (
@@ -71,6 +72,7 @@ from util.evaluation.report import (
     guided,
     summarise_scores,
 )
+from util.evaluation.run_comparison import compare_main
 from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
 from util.io.volume_hash import hash_volume
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
@@ -120,6 +122,7 @@ def summarise(_config: dict[str, Any]) -> None:
     scores, summary, lines = merge_folds(config.runs_dir, N_FOLDS)
     print("\n".join([*lines, describe_scores(scores)]))
     write_scores(config.runs_dir / SUMMARY_FOLDER, scores, summary)
+    write_tables(config.runs_dir / SUMMARY_FOLDER, scores)
 
 
 def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
@@ -172,6 +175,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     source = {"snapshot": str(snapshot_file), "snapshot_step": snapshot.step, "data_fingerprint": data}
     source["training_config"] = snapshot.config
     support_id = scans[position].scan_id
+    write_tables(run_dir, scores)
     write_scores(run_dir, scores, _summary(scores, config, remarks, device, **source, support_id=support_id))
     print(
         f"evaluated in {time.perf_counter() - started:.0f} s, peak memory {peak_memory_gb(device):.1f} GB; "
@@ -532,4 +536,6 @@ def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.d
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["compare"]:
+        sys.exit(run_guarded(partial(compare_main, sys.argv[2:])))
     sys.exit(run_command_line(experiment, worker_main=worker_main))

@@ -170,7 +170,7 @@ def test_the_best_snapshots_of_all_folds_are_evaluated_together(clone):
     assert calls[5:] == [["validation.py", "summarise", "with", "dataset=SABS"]]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "test"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "compare", "test"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_printed_and_nothing_is_prepared(clone, name, flag):
     result = clone.run(f"script/{name}.sh", flag, VIRTUAL_ENV="")

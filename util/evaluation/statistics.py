@@ -1,7 +1,8 @@
 """Intervals over distinct scans, and paired comparisons of two methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -106,6 +107,14 @@ def estimate(scores: Sequence[VolumeScore], metric: str) -> dict[str, Estimate]:
     return estimates
 
 
+def scan_means(table: ScanTable) -> dict[str, float]:
+    """Average a table per organ and, as `mean`, over organs."""
+    means = {
+        organ: float(mean_of_organ_means(_column(table, label))) for label, organ in table.organs.items()
+    }
+    return {**means, "mean": float(mean_of_organ_means(table.values))}
+
+
 def compare_scans(first: ScanTable, second: ScanTable) -> dict[str, PairedComparison]:
     """Compare two methods per organ and, as `mean`, over organs.
 
@@ -131,28 +140,35 @@ def compare_scans(first: ScanTable, second: ScanTable) -> dict[str, PairedCompar
     return found
 
 
-def bootstrap_interval(
-    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, float] | tuple[None, None]:
-    """Compute the percentile bootstrap interval of a statistic over resampled rows.
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """Compute the percentile bootstrap interval of the mean of organ means.
 
-    The same values always give the same interval.
+    Whole scans are resampled. The same values always give the same interval.
 
     Args:
-        values: `(n, columns)`; NaN is passed on.
-        statistic: takes `(resamples, n, columns)`, returns `(resamples,)`.
+        values: `(scans, organs)`; NaN where a scan lacks the organ.
 
     Returns:
-        Lower and upper end, 95 %; None and None for fewer than two rows.
+        Lower and upper end, 95 %; None and None for fewer than two scans.
     """
-    n = len(values)
-    if n < 2:
+    if len(values) < 2:
         return None, None
-    drawn = np.random.default_rng(SEED).integers(0, n, (N_RESAMPLES, n))
-    found = statistic(values[drawn])
+    weights = _resampling_weights(len(values))
+    is_present = np.isfinite(values)
+    totals, counts = weights @ np.where(is_present, values, 0), weights @ is_present
+    organ_means = np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
+    means = _column_means(organ_means.T)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(found, [tail, 1 - tail])
+    low, high = np.quantile(means[np.isfinite(means)], [tail, 1 - tail])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=16)
+def _resampling_weights(n: int) -> np.ndarray:
+    """Count how often each of n rows is drawn, `(resamples, n)`."""
+    drawn = np.random.default_rng(SEED).integers(0, n, (N_RESAMPLES, n))
+    rows = np.repeat(np.arange(N_RESAMPLES), n)
+    return np.bincount(rows * n + drawn.ravel(), minlength=N_RESAMPLES * n).reshape(-1, n).astype(float)
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
@@ -195,7 +211,7 @@ def mean_of_organ_means(values: np.ndarray) -> np.ndarray:
 def _estimate(values: np.ndarray, of_folds: Sequence[np.ndarray]) -> Estimate:
     values = values[np.isfinite(values).any(axis=1)]
     fold_means = [float(mean_of_organ_means(fold)) for fold in of_folds]
-    low, high = bootstrap_interval(values, mean_of_organ_means)
+    low, high = bootstrap_interval(values)
     return Estimate(
         mean=float(mean_of_organ_means(values)),
         low=low,
@@ -207,7 +223,7 @@ def _estimate(values: np.ndarray, of_folds: Sequence[np.ndarray]) -> Estimate:
 
 
 def _compare(differences: np.ndarray, p: float, p_holm: float | None) -> PairedComparison:
-    low, high = bootstrap_interval(differences[:, None], mean_of_organ_means)
+    low, high = bootstrap_interval(differences[:, None])
     mean = float(differences.mean())
     return PairedComparison(mean, low, high, p, p_holm, rank_biserial(differences), len(differences))
 

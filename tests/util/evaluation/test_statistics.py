@@ -13,6 +13,7 @@ from util.evaluation.statistics import (
     holm_correction,
     mean_of_organ_means,
     rank_biserial,
+    scan_means,
     signed_rank_p,
     tabulate_scans,
 )
@@ -50,6 +51,11 @@ def test_means_are_over_distinct_scans_and_the_spread_over_folds_stands_beside()
     assert found["mean"].mean == pytest.approx(0.5)
     # Fold 0: liver 0.3, spleen 0.9; fold 1: liver 0.7, spleen 0.1.
     assert found["mean"].fold_sd == pytest.approx(np.std([0.6, 0.4], ddof=1))
+
+
+def test_means_without_intervals_are_those_of_the_estimates():
+    means = scan_means(tabulate_scans(SCORES, "dice"))
+    assert means == pytest.approx({organ: found.mean for organ, found in estimate(SCORES, "dice").items()})
 
 
 def test_a_shared_scan_does_not_weigh_twice():
@@ -102,10 +108,10 @@ def test_the_overall_interval_resamples_whole_scans_even_if_they_lack_organs():
 
 def test_intervals_repeat_and_equal_values_have_none_but_the_value():
     values = np.random.default_rng(0).random((8, 1))
-    first, second = (bootstrap_interval(values, mean_of_organ_means) for _ in range(2))
+    first, second = (bootstrap_interval(values) for _ in range(2))
     assert first == second
-    low, high = bootstrap_interval(np.full((5, 1), 0.25), mean_of_organ_means)
-    assert (low, high) == (0.25, 0.25)
+    low, high = bootstrap_interval(np.full((5, 1), 0.25))
+    assert (low, high) == pytest.approx((0.25, 0.25))
 
 
 def test_organ_means_leave_out_what_is_missing():

@@ -1,0 +1,99 @@
+"""Tables for papers: ranks, intervals and LaTeX's special characters."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.util.evaluation.example_scores import make_score
+from util.evaluation.paper_tables import (
+    escape_latex,
+    format_latex,
+    format_markdown,
+    tabulate_metric,
+    write_tables,
+)
+from util.evaluation.statistics import estimate
+
+NAMED = {
+    name: [make_score(scan_id, label, dice + 0.01 * scan_id) for scan_id in range(3) for label in (1, 4)]
+    for name, dice in (("a_run", 0.5), ("b", 0.7), ("c", 0.6))
+}
+
+
+def _rows(text):
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line
+    ]
+
+
+def test_markdown_marks_the_best_and_the_second_and_has_small_intervals():
+    rows = _rows(format_markdown(tabulate_metric(NAMED, "dice", "chunks")))
+    assert rows[0] == ["", "liver", "spleen", "mean"]
+    found = estimate(NAMED["b"], "dice")["liver"]
+    assert rows[3][:2] == ["b", f"**0.710** <sub>[{found.low:.3f}, {found.high:.3f}]</sub>"]
+    assert rows[4][1].startswith("<u>0.610</u> <sub>[")
+    assert rows[2][1].startswith("0.510 <sub>[")
+
+
+def test_the_smallest_distance_is_the_best():
+    rows = _rows(format_markdown(tabulate_metric(NAMED, "hd95_mm", "chunks")))
+    assert rows[3][1].startswith("**2.9**")  # Dice 0.71: 10 * (1 - 0.71)
+    assert rows[4][1].startswith("<u>3.9</u>")
+
+
+def test_equal_values_share_a_rank_and_a_single_row_has_none():
+    twice = {"a": NAMED["b"], "b": NAMED["b"], "c": NAMED["c"]}
+    rows = _rows(format_markdown(tabulate_metric(twice, "dice", "chunks")))
+    assert [row[1][:9] for row in rows[2:]] == ["**0.710**", "**0.710**", "<u>0.610<"]
+    alone = format_markdown(tabulate_metric({"a": NAMED["b"]}, "dice", "chunks"))
+    assert "**0.710" not in alone
+    assert "0.710" in alone
+
+
+def test_an_organ_that_a_method_was_not_scored_for_is_a_dash():
+    named = {"a": NAMED["b"], "b": [score for score in NAMED["c"] if score.label == 1]}
+    rows = _rows(format_markdown(tabulate_metric(named, "dice", "chunks")))
+    assert rows[3][2] == "-"
+
+
+def test_latex_is_booktabs_with_bold_underline_and_escaped_names():
+    text = format_latex(tabulate_metric(NAMED, "dice", "all_slices"))
+    found = estimate(NAMED["b"], "dice")["liver"]
+    best = rf"\textbf{{0.710}} {{\scriptsize[{found.low:.3f}, {found.high:.3f}]}}"
+    assert rf"b & {best} & " in text
+    assert r"\underline{0.610} {\scriptsize[" in text
+    assert r"a\_run & 0.510 " in text
+    assert r"\caption{Dice, all\_slices; mean over 3 scans with 95 \% bootstrap interval}" in text
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert text.count(rule) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("a_b & 5 %", r"a\_b \& 5 \%"), ("{~^\\", r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}")],
+)
+def test_special_characters_are_escaped(text, escaped):
+    assert escape_latex(text) == escaped
+
+
+def test_a_run_gets_its_methods_and_the_metrics_of_the_best_one(tmp_path):
+    others = [make_score(i, 1, 0.2, method="registration") for i in range(3)]
+    ignored = make_score(7, 1, 0.99, main_support=False)
+    write_tables(tmp_path, [*NAMED["b"], *others, ignored])
+    text = (tmp_path / "table.md").read_text()
+    rows = _rows(text)
+    assert rows[0] == ["", "liver", "spleen", "mean"]
+    assert [row[0] for row in rows[2:4]] == ["trained", "registration"]
+    assert rows[4][:6] == ["", "Dice", "IoU", "precision", "recall", "NSD at 3 mm"]
+    assert [row[0] for row in rows[6:]] == ["liver", "spleen", "mean"]
+    assert (tmp_path / "table.tex").read_text().count(r"\begin{tabular}") == 2
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_latex_compiles(tmp_path):
+    write_tables(tmp_path, NAMED["b"])
+    table = (tmp_path / "table.tex").read_text()
+    text = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{table}\end{{document}}"
+    (tmp_path / "paper.tex").write_text(text.replace("% needs \\usepackage{booktabs}\n", ""))
+    subprocess.run(["pdflatex", "-halt-on-error", "paper.tex"], cwd=tmp_path, check=True, capture_output=True)
