@@ -84,10 +84,12 @@ def list_settings(evaluation: Evaluation, free: Collection[str] = ()) -> dict[st
     """List what an evaluation's result depends on, the fold apart, by name."""
     summary = evaluation.summary
     config, training = summary.get("config") or {}, summary.get("training_config") or {}
+    # Each fold's best snapshot has a step of its own.
+    takes_best = config.get("reload_model_path") == "best"
     return {
         **dict(flatten(config, free={*FREE_IN_EVALUATION, *free})),
         **{f"training's {name}": v for name, v in flatten(training, free={*FREE_IN_TRAINING, *free})},
-        "snapshot_step": summary.get("snapshot_step"),
+        "snapshot_step": None if takes_best else summary.get("snapshot_step"),
         "data_fingerprint": summary.get("data_fingerprint"),
         "nsd_tolerance_mm": sorted({score.nsd_tolerance_mm for score in evaluation.scores}),
     }
