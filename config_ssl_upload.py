@@ -10,10 +10,11 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from data.data_settings import DATASET_NAME, PathConfig, PhantomConfig
 from data.dataset_lookup import find_dataset
@@ -21,7 +22,9 @@ from data.datasets import DATASETS, default_data_dir, path_group
 from data.layout import DatasetLayout
 from data.specs import DatasetSpec
 from dataloaders.episode_settings import TaskConfig
-from dataloaders.splits import DEFAULT_SUPPORT, N_FOLDS, Split, find_split
+from dataloaders.evaluation_protocol import PROTOCOLS, Protocol
+from dataloaders.splits import FOLDS, N_FOLDS, Split, find_split
+from dataloaders.support_choice import DEFAULT_SUPPORT, SUPPORT_SCANS
 from dataloaders.support_episodes import SupportAugmentation
 from models.encoder import BACKBONES, NORMS
 from models.encoder_weights import PUBLISHED, WeightsError
@@ -38,6 +41,7 @@ from util.config.settings import (
     Count,
     Counts,
     ListAsTuple,
+    MustBe,
     Positive,
     Settings,
     Text,
@@ -57,6 +61,7 @@ from util.engine.resume import adopt_values, choose_former_run, former_settings
 from util.engine.run_record import RunRecord
 from util.engine.runs import BEST, list_resumable
 from util.engine.seeding import derive_seed
+from util.engine.training_choice import choose_training, read_training_config
 from util.errors import UserError
 from util.io.files import make_folder
 from util.io.folders import check_folder
@@ -94,9 +99,10 @@ class ModelConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """What is evaluated beside the published protocol."""
+    """What is evaluated, and how."""
 
-    all_slices: bool = key(True, "also segment every slice of each query, without using the organ's position")
+    chunks: bool = key(True, "segment the slices of each query that hold the organ, in `n_part` chunks")
+    all_slices: bool = key(True, "segment every slice of each query, without using the organ's position")
     every_support: bool = key(False, "also take every scan of the fold as support in turn")
     baselines: bool = key(
         False, "also score the untrained network, copied masks, plain cosine matching and registration"
@@ -148,6 +154,12 @@ class AdaptationConfig(Settings):
 
 
 SidePx = Annotated[int, Field(ge=16, le=2048)]
+Tag = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"),
+    MustBe("a name of letters, digits, _, . and -"),
+]
 
 
 class Config(Settings):
@@ -165,7 +177,14 @@ class Config(Settings):
     recipe: Literal["published", "strong"] = key(
         "published", "set of defaults: the published ones, or the study's choice"
     )
+    protocol: Literal["published", "whole_volume"] = key(
+        "published", "set of defaults of the evaluation: as papers do, or every slice of every scan"
+    )
+    tag: Tag | None = key(None, "name of a variant, whose runs and summaries are kept apart")
     eval_fold: int = key(0, "fold held out of training and evaluated", ge=0, le=N_FOLDS - 1)
+    folds: Literal[FOLDS] = key(
+        "overlapping", "overlapping: neighbour folds share a scan, as published; disjoint: they do not"
+    )
     setting: int = key(
         1,
         "1: nothing excluded; 2: slices with the tested organ group never train",
@@ -173,13 +192,20 @@ class Config(Settings):
         le=2,
         must_be="1 or 2",
     )
-    organ_group: Whole = key(0, "setting 2: which group of organs is tested")
+    organ_group: Whole | None = key(
+        None, "setting 2: which group of organs is tested; None: the scripts take each in turn, programs 0"
+    )
     n_steps: Count = key(40_000, "training steps")
     seed: int = key(2025, "seed of weights, episodes and prototype sampling", ge=0, le=2**32 - 1)
     batch_size: Count = key(1, "episodes per training step")
     n_shot: Count = key(1, "support slices per training episode")
     supp_idx: Whole = key(
-        DEFAULT_SUPPORT, "position of the support in its fold; 2 is the last of a smaller fold"
+        DEFAULT_SUPPORT,
+        "position of the support, for organs that it shows in `n_part` slices, otherwise the nearest that "
+        "does; 2 is the last of a smaller fold",
+    )
+    support_scans: Literal[SUPPORT_SCANS] = key(
+        "fold", "where positions are counted: in the fold, or in the labelled scans after it"
     )
     n_part: Count = key(3, "chunks of a query, each served by one support slice")
     test_label: Counts | None = key(None, "label ids to evaluate; None: the protocol's", min_length=1)
@@ -294,21 +320,55 @@ class Config(Settings):
 
     def find_split(self, scan_ids: Sequence[int] = ()) -> Split:
         """Split the dataset's scans for the fold; see `dataloaders.splits.find_split`."""
-        options = {"n_phantom_scans": self.phantom.n_scans, "scan_ids": scan_ids}
+        options = {"n_phantom_scans": self.phantom.n_scans, "scan_ids": scan_ids, "folds": self.folds}
         return find_split(self.layout, self.eval_fold, **options)
+
+    @property
+    def support_options(self) -> dict[str, Any]:
+        """How supports are chosen and loaded; arguments of `load_fold`."""
+        return {
+            "support_scans": self.support_scans,
+            "supp_idx": self.supp_idx,
+            "n_part": self.n_part,
+            "image_size_px": self.image_size_px,
+        }
+
+    @property
+    def evaluation_protocol(self) -> Protocol:
+        """The protocol that the keys describe."""
+        defaults = dataset_defaults(self.dataset, self.recipe, self.protocol)
+        parts = {name: getattr(self, name) for name in ("folds", "support_scans", "supp_idx", "n_part")}
+        slices = {"chunks": self.evaluation.chunks, "all_slices": self.evaluation.all_slices}
+        changes = [f"{name}={value}" for name, value in parts.items() if value != defaults[name]]
+        changes += [
+            f"evaluation.{name}={value}"
+            for name, value in slices.items()
+            if value != defaults["evaluation"][name]
+        ]
+        every_support = self.evaluation.every_support
+        return Protocol(self.protocol, tuple(changes), **parts, **slices, every_support=every_support)
 
     @property
     def fold_overrides(self) -> str:
         """The command-line overrides that select this fold's runs."""
         of_group = f" setting=2 organ_group={self.organ_group}" if self.setting == 2 else ""
+        tag = "" if self.tag is None else f" tag={self.tag}"
         log_dir = "" if self.path.log_dir == PathConfig().log_dir else f" path.log_dir={self.path.log_dir}"
-        return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}{log_dir}"
+        return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}{tag}{log_dir}"
 
     @property
     def runs_dir(self) -> Path:
-        """The folder of all runs of this dataset and setting."""
-        of_group = f"_setting2_group{self.organ_group}" if self.setting == 2 else ""
-        return Path(self.path.log_dir) / f"{self.dataset}{of_group}"
+        """The folder of all runs of this dataset, setting, organ group and tag."""
+        return self._runs_dir(f"_setting2_group{self.organ_group or 0}" if self.setting == 2 else "")
+
+    @property
+    def joint_runs_dir(self) -> Path:
+        """The folder of what joins the organ groups; in setting 1 that of all runs."""
+        return self._runs_dir("_setting2" if self.setting == 2 else "")
+
+    def _runs_dir(self, of_setting: str) -> Path:
+        tag = "" if self.tag is None else f"-{self.tag}"  # no dataset's name contains a hyphen
+        return Path(self.path.log_dir) / f"{self.dataset}{of_setting}{tag}"
 
     @property
     def fold_dir(self) -> Path:
@@ -333,6 +393,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
         UserError: an unknown key, a wrong type, an impossible value or combination.
     """
     config: Config = parse_values(Config, values)
+    config = config.model_copy(update={"organ_group": config.organ_group or 0})
     spec = config._spec = find_dataset(config.dataset, config.data_dir)
     if config.setting == 2 and config.organ_group >= len(spec.organ_groups):
         raise UserError(
@@ -349,12 +410,27 @@ def parse_config(values: Mapping[str, Any]) -> Config:
             "model.norm=group: pretrained encoders have BatchNorm; set model.encoder_weights=None, or keep "
             "model.norm=batch"
         )
+    _check_evaluation(config)
     for name in ("test_label", "exclude_label"):
         unknown = sorted(set(getattr(config, name)) - set(spec.labels))
         if unknown:
             known = ", ".join(f"{label} {organ}" for label, organ in spec.labels.items())
             raise UserError(f"{name}={unknown}: {config.dataset} has the labels {known}")
     return config
+
+
+def _check_evaluation(config: Config) -> None:
+    """Raise `UserError` unless the parts of the protocol fit together."""
+    slices = config.evaluation
+    if not slices.chunks and not slices.all_slices:
+        raise UserError(
+            "evaluation.chunks=False, evaluation.all_slices=False: nothing is left to score; set one True"
+        )
+    if slices.every_support and not (slices.chunks and config.support_scans == "fold"):
+        raise UserError(
+            "evaluation.every_support=True: needs evaluation.chunks=True and support_scans=fold, because the "
+            "fold's scans serve the chunks in turn; set these, or leave it out"
+        )
 
 
 def check_paths(config: Config) -> None:
@@ -419,7 +495,10 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
     run starts, also by `preflight`, so that a mistake leaves no run behind.
     """
     experiment = new_experiment(kind, REPOSITORY)
-    experiment.configurations.append(_evaluate_defaults)
+    if kind == "evaluation":
+        experiment.configurations.append(partial(_evaluate_defaults, complete=_with_training_paths))
+    else:
+        experiment.configurations.append(_evaluate_defaults)
 
     @experiment.config_hook
     def check(config: dict[str, Any], command_name: str, logger: Any) -> dict[str, Any]:
@@ -435,25 +514,59 @@ def make_experiment(kind: str, *, preflight: Callable[[Config], None] | None = N
     return experiment
 
 
-def dataset_defaults(dataset: str, recipe: str = "published") -> dict[str, Any]:
-    """Return all defaults of a dataset and a recipe as a nested dict of plain values."""
+def dataset_defaults(dataset: str, recipe: str = "published", protocol: str = "published") -> dict[str, Any]:
+    """Return the defaults of dataset, recipe and protocol as nested plain values."""
     own_defaults = DATASETS[dataset].config_defaults if dataset in DATASETS else {}
-    of_dataset = {"dataset": dataset, "recipe": recipe, **own_defaults}
-    return merge_values(merge_values(default_values(Config), of_dataset), RECIPES.get(recipe, {}))
+    defaults = {**default_values(Config), "dataset": dataset, "recipe": recipe, "protocol": protocol}
+    for changes in (own_defaults, RECIPES.get(recipe, {}), PROTOCOLS.get(protocol, {})):
+        defaults = merge_values(defaults, changes)
+    return defaults
 
 
-def _evaluate_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """Give sacred the chosen dataset's and recipe's defaults; what the user fixed wins over them.
+def _evaluate_defaults(
+    fixed: Any = None,
+    preset: Any = None,
+    fallback: Any = None,
+    *,
+    complete: Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda defaults, _: defaults,
+) -> Any:
+    """Give sacred the defaults of dataset, recipe and protocol.
+
+    What the user fixed wins over them.
 
     If a training resumes, its former settings are the defaults.
     """
     plain = default_values(Config)
-    chosen = {name: (fixed or {}).get(name, plain[name]) for name in ("dataset", "recipe")}
+    chosen = {name: (fixed or {}).get(name, plain[name]) for name in ("dataset", "recipe", "protocol")}
     are_texts = all(isinstance(value, str) for value in chosen.values())
     defaults = dataset_defaults(**chosen) if are_texts else plain
     if (fixed or {}).get("resume"):
         defaults = _with_former_settings(defaults, fixed)
-    return sacred.config.ConfigDict(defaults)(fixed, preset, fallback)
+    return sacred.config.ConfigDict(complete(defaults, fixed or {}))(fixed, preset, fallback)
+
+
+def _with_training_paths(defaults: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Take over the training's data folders, if they exist and none is set."""
+    try:
+        config = parse_values(Config, merge_values(defaults, fixed))
+        training_dir = config.fold_dir / "training"
+        choice = choose_training(training_dir, config.reload_model_path, folds=config.folds)
+        saved = read_training_config(choice.snapshot)
+        name = path_group(config.dataset)
+        folders = saved["path"][name]
+        data_dir = folders["data_dir"]
+        is_present = isinstance(data_dir, str) and Path(data_dir).is_dir()
+    except (KeyError, TypeError, ValueError, OSError, UserError):
+        return defaults  # without a training; invalid values are reported by the checks
+    if saved.get("dataset") != config.dataset or not is_present or name in fixed.get("path", {}):
+        return defaults
+    usable = {key: path for key, path in folders.items() if isinstance(path, str) and Path(path).is_dir()}
+    values = adopt_values(defaults, {"path": {name: usable}}, exclude=())
+    if config.dataset in DATASETS and DATASETS[config.dataset].spec.is_synthetic:
+        values = adopt_values(values, {"phantom": saved.get("phantom", {})}, exclude=())
+    if values["path"] != defaults["path"]:
+        remark(f"path.{name}.data_dir={data_dir}, as in the training; set it to evaluate other data")
+    return values
 
 
 def _with_present_names(saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episode_pictures import draw_episode
 from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
-from dataloaders.evaluation_sets import Job, check_fold
+from dataloaders.evaluation_folds import check_fold
+from dataloaders.evaluation_sets import Job
 from dataloaders.sharding import episodes_of_step
 from dataloaders.validation_scans import hold_back_scans, plan_validation, validation_dice
 from dataloaders.worker_batches import BatchLoader
@@ -79,8 +80,7 @@ def check_request(config: Config) -> None:
     """Check a run's device, what it resumes, and that its fold can be evaluated."""
     device = choose_device(config.device, find_ranks())
     former_run = find_former_run(config)
-    protocol = {name: getattr(config, name) for name in ("supp_idx", "n_part", "image_size_px")}
-    check_fold(config.layout, config.find_split().held_out, config.test_organs, **protocol)
+    check_fold(config.layout, config.find_split(), config.test_organs, **config.support_options)
     if config.tensorboard:
         check_tensorboard()
     hold_back_scans(config.find_split(), config.n_validation_scans)

@@ -27,19 +27,14 @@ from config_ssl_upload import (
 )
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from dataloaders.episodes import EpisodeDataset
-from dataloaders.evaluation_sets import (
-    EvaluationScan,
-    Job,
-    describe_missing_organs,
-    load_fold,
-    plan_jobs,
-    score_job,
-)
+from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
+from dataloaders.evaluation_sets import EvaluationScan, Job, score_job
 from dataloaders.prepared_scans import load_scan
 from dataloaders.sharding import jobs_of_rank
-from dataloaders.splits import Split, choose_support_position, describe_split
+from dataloaders.splits import Split, describe_split
+from dataloaders.support_choice import describe_supports
 from dataloaders.support_episodes import make_support_episodes
-from dataloaders.warped_masks import WarpedMasks, warp_to_queries
+from dataloaders.warped_supports import WarpedSupports, warp_supports
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
 from models.inference.adaptation import Adaptation
@@ -54,10 +49,10 @@ from util.config.settings import default_values, parse_values, plain_values
 from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
-from util.engine.runs import find_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot, load_weights
+from util.engine.training_choice import TrainingChoice, choose_training
 from util.errors import UserError
-from util.evaluation.fold_merging import merge_folds
+from util.evaluation.fold_merging import merge_groups
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.paper_tables import write_tables
 from util.evaluation.postprocess import keep_largest_component
@@ -89,14 +84,14 @@ CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 def check_request(config: Config) -> None:
     """Check that device, snapshot and support scan exist, before a run."""
     choose_device(config.device, find_ranks())
-    find_snapshot(config.fold_dir / "training", config.reload_model_path)
-    held_out = config.find_split().held_out
-    if not held_out:
+    _choose_training(config)
+    split = config.find_split()
+    if not split.held_out:
         raise UserError(
             f"{config.layout.volumes_dir}: evaluation's {N_FOLDS} folds need at least {N_FOLDS} scans with "
             f"labels, got {len(config.layout.labelled_ids())}; annotate more"
         )
-    choose_support_position(config.supp_idx, len(held_out))
+    check_support(split, support_scans=config.support_scans, supp_idx=config.supp_idx)
 
 
 experiment = make_experiment("evaluation", preflight=check_request)
@@ -117,12 +112,16 @@ def worker_main(values: dict[str, Any], run_dir: Path) -> None:
 
 @experiment.command(unobserved=True)
 def summarise(_config: dict[str, Any]) -> None:
-    """Summarise the newest evaluation of every fold that was evaluated."""
+    """Summarise the newest evaluation of every fold and organ group."""
     config = parse_config(_config)
-    scores, summary, lines = merge_folds(config.runs_dir, N_FOLDS)
+    is_joint = config.setting == 2 and _config["organ_group"] is None
+    groups = range(len(config.spec.organ_groups)) if is_joint else [config.organ_group]
+    runs_dirs = [config.model_copy(update={"organ_group": group}).runs_dir for group in groups]
+    scores, summary, lines = merge_groups(runs_dirs, N_FOLDS)
     print("\n".join([*lines, describe_scores(scores)]))
-    write_scores(config.runs_dir / SUMMARY_FOLDER, scores, summary)
-    write_tables(config.runs_dir / SUMMARY_FOLDER, scores)
+    folder = (config.joint_runs_dir if is_joint else config.runs_dir) / SUMMARY_FOLDER
+    write_scores(folder, scores, summary)
+    write_tables(folder, scores)
 
 
 def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
@@ -134,49 +133,46 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         UserError: no snapshot, one that does not fit, or unusable volumes.
     """
     started = time.perf_counter()
-    snapshot_file = find_snapshot(config.fold_dir / "training", config.reload_model_path)
-    snapshot = load_snapshot(snapshot_file)
+    choice = _choose_training(config)
+    snapshot = load_snapshot(choice.snapshot)
     config = adopt_network(config, snapshot)
     ranks = start_ranks(config.device)
     device = choose_device(config.device, ranks)
     config = config.model_copy(update={"precision": choose_precision(config.precision, device)})
     choose_kernels(deterministic=True, precision=config.precision)
-    _announce(config, snapshot, snapshot_file, device=device)
-    requested = {"dataset": config.dataset, "eval_fold": config.eval_fold, "setting": config.setting}
+    _announce(config, snapshot, choice.snapshot, device=device)
     split = local_main_first(lambda: _make_split(config))
-    remarks = find_mismatches(snapshot, requested, split.held_out)
-    scans = load_fold(config.layout, split.held_out, image_size_px=config.image_size_px)
-    size_px, width = scans[0].images.shape[-2:], config.model.feature_width
+    fold = load_fold(config.layout, split, config.test_organs, **config.support_options)
+    size_px, width = fold.queries[0].images.shape[-2:], config.model.feature_width
     print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
-    position = choose_support_position(config.supp_idx, len(scans))
-    remarks += describe_split(split)
+    support_ids = {config.test_organs[label]: scan.scan_id for label, scan in fold.supports.items()}
+    protocol = config.evaluation_protocol
+    mismatches = find_mismatches(snapshot, _training_settings(config), split.held_out)
+    remarks = [*choice.notes, *mismatches, *describe_split(split), *fold.remarks]
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
     if snapshot.config.get("dataset") == config.dataset:
         remarks += describe_change(snapshot.data, data)
-    if remarks:
-        print("\n".join(remarks), flush=True)
+    remarks += describe_missing_organs(fold, config.test_organs)
+    print("\n".join([*protocol.describe(), describe_supports(support_ids), *remarks]), flush=True)
     jobs = plan_jobs(
-        scans,
+        fold,
         config.test_organs,
-        support_position=position,
         n_part=config.n_part,
+        chunks=config.evaluation.chunks,
         all_slices=config.evaluation.all_slices,
         every_support=config.evaluation.every_support,
     )
-    remarks += describe_missing_organs(scans, config.test_organs, support=scans[position])
     with AdaptiveWaitPolicy():
         scores, failures = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
-    remarks += failures
     if not ranks.is_main:
         return scores
-    print("\n".join([describe_scores(scores), *remarks]))
+    print("\n".join([describe_scores(scores), *failures]))
     dead = describe_dead_network(scores)
-    remarks += [] if dead is None else [dead]
-    source = {"snapshot": str(snapshot_file), "snapshot_step": snapshot.step, "data_fingerprint": data}
-    source["training_config"] = snapshot.config
-    support_id = scans[position].scan_id
+    failures += [] if dead is None else [dead]
+    source = {"snapshot": str(choice.snapshot), "snapshot_step": snapshot.step, "data_fingerprint": data}
+    source |= {"training_config": snapshot.config, "protocol": protocol.as_record(), "supports": support_ids}
     write_tables(run_dir, scores)
-    write_scores(run_dir, scores, _summary(scores, config, remarks, device, **source, support_id=support_id))
+    write_scores(run_dir, scores, _summary(scores, config, [*remarks, *failures], device, **source))
     print(
         f"evaluated in {time.perf_counter() - started:.0f} s, peak memory {peak_memory_gb(device):.1f} GB; "
         f"tables and predictions: {run_dir}"
@@ -215,8 +211,10 @@ def score_methods(
     """
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
-    warped = _warp_support(config, own) if config.needs_registration else None
+    warped = _warp_supports(config, own) if config.needs_registration else None
     adapted = adapt_to_supports(config, snapshot, jobs, device=device)
+    # Baselines but registration score one choice of slices.
+    first_slices = "chunks" if config.evaluation.chunks else "all_slices"
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
 
@@ -232,7 +230,7 @@ def score_methods(
         # Others than the trained network answer one question: what the main support gives.
         selected = [job for job in own if method == TRAINED or job.main_support]
         if method not in (REGISTRATION, *NETWORK_METHODS):
-            selected = [job for job in selected if job.protocol == "chunks"]
+            selected = [job for job in selected if job.protocol == first_slices]
         started = time.perf_counter()
         for n_job, (job, probabilities) in enumerate(segment(selected)):
             score(job, probabilities, method, (2 * n_method, n_job))
@@ -262,7 +260,7 @@ def score_methods(
 def make_methods(
     config: Config,
     snapshot: Snapshot,
-    warped: WarpedMasks | None,
+    warped: WarpedSupports | None,
     *,
     adapted: Mapping[tuple[int, int], Snapshot],
     device: torch.device,
@@ -367,20 +365,13 @@ def adapt_to_support(
     )
 
 
-def _warp_support(config: Config, jobs: Sequence[Job]) -> WarpedMasks | None:
-    """Register the main support to the queries of jobs; None if there are none."""
-    jobs = [job for job in jobs if job.main_support]
-    if not jobs:
-        return None
-    queries = {job.query.scan_id: job.query for job in jobs}
-    labels = list(dict.fromkeys(job.label for job in jobs))
+def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedSupports:
+    """Register the main supports to the queries of jobs."""
     cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
-    return warp_to_queries(
-        jobs[0].support, list(queries.values()), labels, cache_dir=cache_dir, progress=find_ranks().is_main
-    )
+    return warp_supports(jobs, cache_dir=cache_dir, progress=find_ranks().is_main)
 
 
-def _guide(probabilities: np.ndarray, job: Job, warped: WarpedMasks, config: Config) -> np.ndarray:
+def _guide(probabilities: np.ndarray, job: Job, warped: WarpedSupports, config: Config) -> np.ndarray:
     """Let the warped mask join the network; after a failed registration the network decides alone."""
     if not warped.serves(job):
         return probabilities
@@ -411,7 +402,7 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     adopted = config.model_copy(
         update={"model": model, "image_size_px": None if size is None else tuple(size)}
     )
-    defaults = dataset_defaults(config.dataset, config.recipe)
+    defaults = dataset_defaults(config.dataset, config.recipe, config.protocol)
     default = parse_config({**defaults, "path": plain_values(config.path)})
     for name in ModelConfig.model_fields:
         requested, usual, trained = (getattr(c.model, name) for c in (config, default, adopted))
@@ -527,10 +518,22 @@ def _refuse_other(
         raise UserError(f"{key}={requested}: the snapshot was trained with {trained}; {hint}")
 
 
+def _choose_training(config: Config) -> TrainingChoice:
+    return choose_training(config.fold_dir / "training", config.reload_model_path, folds=config.folds)
+
+
+def _training_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that the training should share."""
+    names = ["dataset", "eval_fold", "setting", "folds", *(["organ_group"] if config.setting == 2 else [])]
+    return {name: getattr(config, name) for name in names}
+
+
 def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.device) -> None:
+    n_steps = snapshot.config.get("n_steps", snapshot.step)
+    unfinished = "" if snapshot.step == n_steps else f" of {n_steps}"
     print(
         f"evaluating {config.dataset}, fold {config.eval_fold} in {config.precision} on {device}\n"
-        f"snapshot: {path}, step {snapshot.step}\n"
+        f"snapshot: {path}, step {snapshot.step}{unfinished}\n"
         f"network: {config.model.encoder}, feature width {config.model.feature_width}"
     )
 

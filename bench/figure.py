@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from config_ssl_upload import REPOSITORY, Config, parse_config
-from dataloaders.evaluation_sets import load_fold, plan_jobs
+from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
+from dataloaders.evaluation_sets import load_evaluation_scan
 from util.config.command_line import run_guarded
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
@@ -64,7 +65,7 @@ def draw_result(run_dir: Path, path: Path) -> None:
     query_scores = select(scores, query_id=query_id)
     caption = (
         f"PHANTOM (synthetic scans), fold {config.eval_fold}, {summary['snapshot_step']} training steps "
-        f"without labels.\nSupport: scan {summary['support_id']}. Query: scan {query_id}, mean Dice "
+        f"without labels.\nSupport: scan {query_scores[0].support_id}. Query: scan {query_id}, mean Dice "
         f"{dice[query_id]:.2f}; over all {len(dice)} queries {overall_mean(scores):.2f}."
     )
     titles = [f"{score.organ}, Dice {score.dice:.2f}" for score in query_scores]
@@ -77,12 +78,14 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
 
     `scores` has one entry per organ of the query. Raises `UserError` for missing or damaged files.
     """
-    scan_ids = (scores[0].support_id, scores[0].query_id)
-    support, query = load_fold(config.layout, scan_ids, image_size_px=config.image_size_px)
+    ids = {score.support_id for score in scores} | {scores[0].query_id}
+    options = {"image_size_px": config.image_size_px}
+    scans = {scan_id: load_evaluation_scan(config.layout, scan_id, **options) for scan_id in ids}
+    query = scans[scores[0].query_id]
     organs = {score.label: score.organ for score in scores}
-    options = {"n_part": config.n_part, "all_slices": False, "every_support": False}
-    for job in plan_jobs([support, query], organs, support_position=0, **options):
-        part = config.n_part // 2
+    fold = EvaluationFold([query], {score.label: scans[score.support_id] for score in scores})
+    for job in plan_jobs(fold, organs, n_part=config.n_part, all_slices=False):
+        support, part = job.support, config.n_part // 2
         chunk = job.assignment.slices[job.assignment.parts == part]
         support_slice, query_slice = job.support_slices[part], chunk[len(chunk) // 2]
         prediction, _ = read_volume(

@@ -1,4 +1,4 @@
-"""Split scans into the published folds, neighbours of which share one scan."""
+"""Split scans into folds: the published ones, which overlap, or disjoint ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,27 +6,30 @@ from dataclasses import dataclass
 from data.label_maps import shorten_list
 from data.layout import DatasetLayout
 from util.errors import NothingToDo, UserError
-from util.remarks import remark
 
 N_FOLDS = 5
-DEFAULT_SUPPORT = 2  # position in its fold, by the published protocol
+FOLDS = ("overlapping", "disjoint")
 _MAX_NAMED = 10
 
 
-def fold_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[int]:
+def fold_scan_ids(
+    scan_ids: Sequence[int], fold: int, n_folds: int = N_FOLDS, *, folds: str = FOLDS[0]
+) -> list[int]:
     """List the scans that fold `fold` evaluates, in id order.
 
     With `step = n // n_folds`, the fold holds positions `fold * step` to `(fold + 1) * step` inclusive; the
     last one holds the rest and the first scan. Source: the protocol that this family of methods shares
-    (CHAOST2 0-4, 4-8, 8-12, 12-16, 16-19+0).
+    (CHAOST2 0-4, 4-8, 8-12, 12-16, 16-19+0). Disjoint folds are the same without the scan that is also the
+    first of the next fold, so a disjoint fold is part of the overlapping one of the same number.
 
     Args:
         scan_ids: all scans of the dataset, in any order, each once.
         fold: 0 to `n_folds - 1`.
         n_folds: at least 2.
+        folds: one of `FOLDS`.
 
     Returns:
-        At least two ids, increasing; scan 0 therefore comes first in the last fold.
+        Increasing ids, of overlapping folds at least two; scan 0 comes first in their last one.
 
     Raises:
         UserError: a number is out of range, an id occurs twice, or there are fewer scans than folds.
@@ -34,13 +37,15 @@ def fold_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[
     _check(scan_ids, fold, n_folds)
     ordered = sorted(scan_ids)
     step = len(ordered) // n_folds
-    start = fold * step
+    start, n_shared = fold * step, int(folds == "overlapping")
     if fold == n_folds - 1:
-        return [ordered[0], *ordered[start:]]
-    return ordered[start : start + step + 1]
+        return [*ordered[:n_shared], *ordered[start:]]
+    return ordered[start : start + step + n_shared]
 
 
-def training_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> list[int]:
+def training_scan_ids(
+    scan_ids: Sequence[int], fold: int, n_folds: int = N_FOLDS, *, folds: str = FOLDS[0]
+) -> list[int]:
     """List the scans outside fold `fold`, in id order.
 
     See `fold_scan_ids` for the arguments.
@@ -48,7 +53,7 @@ def training_scan_ids(scan_ids: Sequence[int], fold: int, n_folds: int = 5) -> l
     Raises:
         UserError: as `fold_scan_ids` does, or the fold leaves no scan to train on.
     """
-    held_out = set(fold_scan_ids(scan_ids, fold, n_folds))
+    held_out = set(fold_scan_ids(scan_ids, fold, n_folds, folds=folds))
     remaining = [scan_id for scan_id in sorted(scan_ids) if scan_id not in held_out]
     if not remaining:
         raise UserError(
@@ -79,6 +84,7 @@ def split_scans(
     fold: int,
     n_folds: int = N_FOLDS,
     *,
+    folds: str = FOLDS[0],
     source: object = "data",
 ) -> Split:
     """Split a dataset's scans for one fold.
@@ -91,6 +97,7 @@ def split_scans(
         labelled_ids: those with labels.
         fold: 0 to `n_folds - 1`.
         n_folds: at least 2.
+        folds: one of `FOLDS`.
         source: of the scans, for messages.
 
     Raises:
@@ -100,10 +107,10 @@ def split_scans(
     labelled = set(labelled_ids)
     unlabelled = tuple(sorted(set(scan_ids) - labelled))
     if len(labelled) >= n_folds:
-        held_out = fold_scan_ids(sorted(labelled), fold, n_folds)
+        held_out = fold_scan_ids(sorted(labelled), fold, n_folds, folds=folds)
         training = set(unlabelled).union(sorted(labelled)).difference(held_out)
         if not training:
-            training = training_scan_ids(sorted(labelled), fold, n_folds)
+            training = training_scan_ids(sorted(labelled), fold, n_folds, folds=folds)
         return Split(tuple(held_out), tuple(sorted(training)), unlabelled)
     if not unlabelled:
         raise UserError(
@@ -117,7 +124,12 @@ def split_scans(
 
 
 def find_split(
-    layout: DatasetLayout, fold: int, *, n_phantom_scans: int, scan_ids: Sequence[int] = ()
+    layout: DatasetLayout,
+    fold: int,
+    *,
+    n_phantom_scans: int,
+    folds: str = FOLDS[0],
+    scan_ids: Sequence[int] = (),
 ) -> Split:
     """Split a prepared dataset for one fold.
 
@@ -125,6 +137,7 @@ def find_split(
         layout: paths of its files.
         fold: 0 to 4.
         n_phantom_scans: number of PHANTOM's scans, all labelled, whose files may not exist yet.
+        folds: one of `FOLDS`.
         scan_ids: all scans, if known.
 
     Raises:
@@ -133,7 +146,7 @@ def find_split(
     is_phantom = layout.spec.is_synthetic
     scan_ids = scan_ids or (range(n_phantom_scans) if is_phantom else layout.scan_ids())
     labelled_ids = scan_ids if is_phantom else set(layout.labelled_ids()).intersection(scan_ids)
-    split = split_scans(scan_ids, sorted(labelled_ids), fold, source=layout.volumes_dir)
+    split = split_scans(scan_ids, sorted(labelled_ids), fold, folds=folds, source=layout.volumes_dir)
     if not is_phantom:
         layout.check_labels()
     return split
@@ -148,29 +161,6 @@ def describe_split(split: Split) -> list[str]:
     if not split.held_out:
         lines.append(f"no scan is held out, as fewer than {N_FOLDS} have labels; evaluation needs more")
     return lines
-
-
-def choose_support_position(supp_idx: int, n_scans: int) -> int:
-    """Return the support's position in a fold of `n_scans` scans.
-
-    In a fold of fewer than three scans, as 5 to 9 scans give, the default of 2 means the last one.
-
-    Raises:
-        UserError: the fold has no such position.
-    """
-    if supp_idx == DEFAULT_SUPPORT and 0 < n_scans <= DEFAULT_SUPPORT:
-        remark(f"supp_idx={supp_idx}: the fold holds {n_scans} scans, its last one is the support")
-        return n_scans - 1
-    check_support_position(supp_idx, n_scans)
-    return supp_idx
-
-
-def check_support_position(position: int, n_scans: int) -> None:
-    """Raise `UserError` unless a fold of `n_scans` scans has one at `position`."""
-    if position >= n_scans:
-        raise UserError(
-            f"supp_idx={position}: the fold holds {n_scans} scans, counted from 0; choose a smaller one"
-        )
 
 
 def _check(scan_ids: Sequence[int], fold: int, n_folds: int) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from data.layout import DatasetLayout
-from dataloaders.evaluation_sets import EvaluationScan, Job, load_evaluation_scan, plan_jobs
+from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
+from dataloaders.evaluation_sets import EvaluationScan, Job, load_evaluation_scan
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.slice_assignment import find_organ_slices
 from dataloaders.splits import Split
@@ -94,8 +95,9 @@ def _plan_organ(scans: Sequence[EvaluationScan], label: int, organ: str, *, n_pa
     queries = [s for s in scans if s is not support and len(find_organ_slices(s.label_map, label))]
     if support is None or not queries:
         return []
-    options = {"n_part": n_part, "all_slices": False, "every_support": False}
-    return plan_jobs([support, *queries], {label: organ}, support_position=0, **options)
+    return plan_jobs(
+        EvaluationFold(queries, {label: support}), {label: organ}, n_part=n_part, all_slices=False
+    )
 
 
 def job_tensors(job: Job) -> dict[str, Any]:

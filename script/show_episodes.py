@@ -23,14 +23,14 @@ from dataloaders.episode_pictures import (
     draw_slice,
     stack_pictures,
 )
-from dataloaders.evaluation_sets import EvaluationScan, load_evaluation_scan
+from dataloaders.evaluation_folds import load_fold
+from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.slice_assignment import assign_chunks, choose_support_slices, find_organ_slices
-from dataloaders.splits import choose_support_position
 from models.inference.inspection import Inspection, inspect_query
 from training import make_dataset
 from util.config.command_line import run_command_line
-from util.engine.runs import find_snapshot
 from util.engine.snapshots import load_snapshot
+from util.engine.training_choice import choose_training
 from util.errors import UserError
 from util.io.figures import write_png
 from util.parallel.devices import choose_device
@@ -123,20 +123,18 @@ def draw_query(config: Config, scan_id: int, label: int) -> np.ndarray:
     Raises:
         UserError: the scan is no query of the fold, or support or query lack the organ.
     """
-    snapshot = load_snapshot(find_snapshot(config.fold_dir / "training", config.reload_model_path))
+    choice = choose_training(config.fold_dir / "training", config.reload_model_path, folds=config.folds)
+    snapshot = load_snapshot(choice.snapshot)
     config = adopt_network(config, snapshot)
-    held_out = config.find_split().held_out
-    position = choose_support_position(config.supp_idx, len(held_out))
-    query_ids = [other for i, other in enumerate(held_out) if i != position]
-    if scan_id not in query_ids:
+    organ = {label: config.spec.labels[label]}
+    fold = load_fold(config.layout, config.find_split(), organ, **config.support_options)
+    support = fold.supports[label]
+    queries = {scan.scan_id: scan for scan in fold.queries if scan is not support}
+    if scan_id not in queries:
         raise UserError(
-            f"scan={scan_id}: fold {config.eval_fold} has the queries {', '.join(map(str, query_ids))}"
+            f"scan={scan_id}: fold {config.eval_fold} has the queries {', '.join(map(str, queries))}"
         )
-    size_px = config.image_size_px
-    support, query = (
-        load_evaluation_scan(config.layout, each, image_size_px=size_px)
-        for each in (held_out[position], scan_id)
-    )
+    query = queries[scan_id]
     support_slice, query_slice = choose_slices(support, query, label, n_part=config.n_part)
     device = choose_device(config.device, find_ranks())
     mask = torch.from_numpy(support.support_labels[support_slice] == label).float()

@@ -18,7 +18,8 @@ from data.model_frame import ModelFrame
 from data.prediction_files import RECORD_NAMES
 from data.raw.input_scans import InputScan, read_scan
 from data.transforms import Preparation
-from dataloaders.evaluation_sets import EvaluationScan, plan_jobs
+from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
+from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.prepared_scans import normalise_slices
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import Options, Segmenter, main
@@ -143,8 +144,8 @@ def test_probabilities_are_those_of_the_evaluation_over_all_slices(largest_compo
         for number, (scan, labels) in enumerate(scans)
     ]
     organs = {1: "one", 2: "two"}
-    jobs = plan_jobs(evaluated, organs, support_position=0, n_part=3, all_slices=True, every_support=False)
-    jobs = [job for job in jobs if job.protocol == "all_slices"]
+    fold = EvaluationFold(evaluated, dict.fromkeys(organs, evaluated[0]))
+    jobs = plan_jobs(fold, organs, n_part=3, chunks=False)
     config = parse_config(dataset_defaults("PHANTOM"))
     config = config.model_copy(update={"evaluation": EvaluationConfig(largest_component=largest_component)})
     results = {scan.name: segmenter.segment(scan, confidence=True) for scan, _ in scans[1:]}

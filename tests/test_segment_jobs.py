@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.evaluation_sets import EvaluationScan, find_organ_slices, plan_jobs
+from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
+from dataloaders.evaluation_sets import EvaluationScan
+from dataloaders.slice_assignment import find_organ_slices
 from models.few_shot_seg import FewShotSeg
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices
@@ -40,7 +42,8 @@ def _scan(scan_id, label_map_size=SIZE):
 @pytest.fixture(name="jobs", scope="module")
 def _jobs():
     scans = [_scan(0), _scan(3), _scan(5, label_map_size=(45, 40))]
-    return plan_jobs(scans, ORGANS, support_position=0, n_part=3, all_slices=True, every_support=True)
+    fold = EvaluationFold(scans, dict.fromkeys(ORGANS, scans[0]))
+    return plan_jobs(fold, ORGANS, n_part=3, every_support=True)
 
 
 @pytest.fixture(name="few_jobs", scope="module")

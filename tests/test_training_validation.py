@@ -9,7 +9,7 @@ import torch
 
 import training
 from config_ssl_upload import parse_config
-from dataloaders.evaluation_sets import load_fold
+from dataloaders.evaluation_sets import load_evaluation_scan
 from dataloaders.slice_assignment import assign_chunks, choose_support_slices, find_organ_slices
 from tests.weights import assert_equal_weights, final_weights
 from util.config.command_line import run_command_line
@@ -80,7 +80,8 @@ def validation_of(run_dir):
 
 def plain_dice(config, network):
     """Validate a network slice by slice, without the code that trainings use."""
-    scans = load_fold(config.layout, VALIDATION_SCANS, image_size_px=config.image_size_px)
+    size_px = config.image_size_px
+    scans = [load_evaluation_scan(config.layout, each, image_size_px=size_px) for each in VALIDATION_SCANS]
     means = []
     for label in config.test_label:
         slices = [find_organ_slices(scan.label_map, label) for scan in scans]

@@ -4,14 +4,12 @@ import pytest
 
 from dataloaders.splits import (
     Split,
-    choose_support_position,
     describe_split,
     fold_scan_ids,
     split_scans,
     training_scan_ids,
 )
 from util.errors import NothingToDo, UserError
-from util.remarks import Remark
 
 PUBLISHED = {
     20: [(0, 4), (4, 8), (8, 12), (12, 16), (16, 19)],
@@ -57,6 +55,26 @@ def test_every_scan_is_evaluated_and_never_trained_on_in_its_fold(n_scans):
         assert held_out == sorted(set(held_out))
         assert len(set(held_out) & set(folds[(fold + 1) % 5])) == 1
         assert sorted(held_out + training_scan_ids(ids, fold)) == ids
+
+
+@pytest.mark.parametrize("n_scans", PUBLISHED)
+def test_disjoint_folds_are_the_published_ones_without_the_shared_scan(n_scans):
+    for fold, (first, last) in enumerate(PUBLISHED[n_scans]):
+        expected = list(range(first, last if fold < 4 else last + 1))
+        assert fold_scan_ids(range(n_scans), fold, folds="disjoint") == expected
+
+
+@pytest.mark.parametrize("n_scans", [5, 6, 11, 20, 23, 30, 35, 64])
+def test_every_scan_is_in_one_disjoint_fold_and_trains_in_the_others(n_scans):
+    ids = list(range(100, 100 + n_scans))
+    folds = [fold_scan_ids(ids, fold, folds="disjoint") for fold in range(5)]
+    assert sorted(scan_id for fold in folds for scan_id in fold) == ids
+    for fold, held_out in enumerate(folds):
+        assert sorted(held_out + training_scan_ids(ids, fold, folds="disjoint")) == ids
+        # So a training on overlapping folds never saw a query of the disjoint fold of its number.
+        assert set(held_out) <= set(fold_scan_ids(ids, fold))
+        split = split_scans([*ids, 1], ids, fold, folds="disjoint")
+        assert (list(split.held_out), split.unlabelled) == (held_out, (1,))
 
 
 def test_other_numbers_of_folds_share_scans_alike():
@@ -118,32 +136,3 @@ def test_fewer_labelled_scans_than_folds_hold_none_out_and_train_once():
 def test_too_few_scans_are_refused_if_none_is_without_labels(labelled, message):
     with pytest.raises(UserError, match=rf"^here: 5 folds .*{message}"):
         split_scans(labelled, labelled, 0, source="here")
-
-
-@pytest.mark.parametrize(
-    ("supp_idx", "n_scans", "position"), [(2, 5, 2), (2, 3, 2), (0, 2, 0), (1, 2, 1), (4, 5, 4)]
-)
-@pytest.mark.filterwarnings("error")
-def test_the_support_is_the_scan_at_its_position(supp_idx, n_scans, position):
-    assert choose_support_position(supp_idx, n_scans) == position
-
-
-def test_the_default_support_is_the_last_one_of_a_smaller_fold():
-    with pytest.warns(Remark, match="supp_idx=2: the fold holds 2 scans, its last one is the support"):
-        assert choose_support_position(2, 2) == 1
-
-
-@pytest.mark.parametrize("n_scans", range(5, 10))
-@pytest.mark.filterwarnings("ignore::util.remarks.Remark")
-def test_every_fold_of_five_to_nine_scans_has_the_default_support(n_scans):
-    for fold in range(5):
-        held_out = fold_scan_ids(range(n_scans), fold)
-        assert 0 <= choose_support_position(2, len(held_out)) < len(held_out)
-
-
-@pytest.mark.parametrize(("supp_idx", "n_scans"), [(3, 3), (5, 5), (4, 2)])
-def test_a_position_that_the_fold_lacks_is_refused(supp_idx, n_scans):
-    with pytest.raises(
-        UserError, match=f"supp_idx={supp_idx}: the fold holds {n_scans} scans, counted from 0"
-    ):
-        choose_support_position(supp_idx, n_scans)

@@ -19,6 +19,7 @@ FREE_ON_RESUME = (
     "nonfinite",
     "reload_model_path",
     "adaptation",
+    "tag",
     "evaluation",
     "path",
     "tensorboard",

@@ -126,14 +126,15 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
     for run_dir in list_runs(training_dir):
         found = latest_snapshot_in(run_dir)
         if found is not None:
-            return _require_best(run_dir) if reload_path == BEST else found
+            return require_best_snapshot(run_dir) if reload_path == BEST else found
     raise UserError(
         f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset, "
         "eval_fold, setting and organ_group) or set reload_model_path"
     )
 
 
-def _require_best(run_dir: Path) -> Path:
+def require_best_snapshot(run_dir: Path) -> Path:
+    """Return the path of a run's best snapshot; raises `UserError` if it has none."""
     path = best_snapshot_path(run_dir)
     if not path.is_file():
         raise UserError(

@@ -22,14 +22,22 @@ FREE_IN_EVALUATION = {
     *(f"evaluation.{name}" for name in ("save_predictions", "slices_per_call", "baselines")),
     *(f"evaluation.{name}" for name in ("all_slices", "every_support")),  # more rows, the same values
 }
+GROUP_KEYS = ("organ_group", "test_label", "exclude_label")  # in which organ groups of setting II differ
 _MAX_LISTED = 6
 
 
 def merge_folds(runs_dir: Path, n_folds: int) -> tuple[list[VolumeScore], dict[str, Any], list[str]]:
-    """Join the newest evaluation of each fold.
+    """Join the newest evaluation of each fold; see `merge_groups`."""
+    return merge_groups([runs_dir], n_folds)
+
+
+def merge_groups(
+    runs_dirs: Sequence[Path], n_folds: int
+) -> tuple[list[VolumeScore], dict[str, Any], list[str]]:
+    """Join the newest evaluation of each fold, of one or several organ groups.
 
     Args:
-        runs_dir: holds `fold_<k>/evaluation/<number>/`.
+        runs_dirs: of each group, holding `fold_<k>/evaluation/<number>/`.
         n_folds: of the cross-validation.
 
     Returns:
@@ -38,14 +46,18 @@ def merge_folds(runs_dir: Path, n_folds: int) -> tuple[list[VolumeScore], dict[s
     Raises:
         UserError: no fold was evaluated, a file is damaged, or settings differ.
     """
-    found = find_newest_of_folds(runs_dir)
-    if not found:
-        raise UserError(f"{runs_dir}: holds no evaluation; run bash script/evaluate.sh first")
-    lines = [f"fold {fold}: {path}" for fold, path in found.items()]
-    missing = [str(fold) for fold in range(n_folds) if fold not in found]
-    if missing:
-        lines.append(f"not evaluated yet: folds {', '.join(missing)}")
-    scores, summary = merge_evaluations([read_evaluation(path) for path in found.values()])
+    lines, evaluations = [], []
+    for runs_dir in runs_dirs:
+        of_group = f"{runs_dir.name}, " if len(runs_dirs) > 1 else ""
+        found = {fold: read_evaluation(path) for fold, path in find_newest_of_folds(runs_dir).items()}
+        evaluations += found.values()
+        lines += [f"{of_group}fold {fold}: {_describe_file(of_fold)}" for fold, of_fold in found.items()]
+        missing = [str(fold) for fold in range(n_folds) if fold not in found]
+        if missing:
+            lines.append(f"{of_group}not evaluated yet: folds {', '.join(missing)}")
+    if not evaluations:
+        raise UserError(f"{runs_dirs[0]}: holds no evaluation; run bash script/evaluate.sh first")
+    scores, summary = merge_evaluations(evaluations, free=GROUP_KEYS if len(runs_dirs) > 1 else ())
     return scores, summary, lines
 
 
@@ -122,8 +134,14 @@ def flatten(
             yield full_name, list(value) if isinstance(value, tuple) else value
 
 
+def _describe_file(evaluation: Evaluation) -> str:
+    """Name an evaluation's file, its snapshot and its protocol."""
+    protocol = (evaluation.summary.get("protocol") or {}).get("description", ["protocol not recorded"])[0]
+    return f"{evaluation.path}, of {evaluation.summary.get('snapshot', 'an unknown snapshot')} ({protocol})"
+
+
 def _describe_source(evaluation: Evaluation) -> dict[str, Any]:
     summary = evaluation.summary
-    names = ("snapshot", "snapshot_step", "support_id", "remarks")
+    names = ("snapshot", "snapshot_step", "supports", "remarks")
     folds = sorted({score.fold for score in evaluation.scores})
     return {"scores": str(evaluation.path), "folds": folds, **{name: summary.get(name) for name in names}}

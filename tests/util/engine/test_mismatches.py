@@ -55,3 +55,17 @@ def test_another_fold_without_training_scans_is_not_called_too_high():
 def test_the_scans_of_another_dataset_have_the_same_ids_by_chance():
     [line] = find_mismatches(_trained(training_ids=[0, 1]), {"dataset": "CMR", "eval_fold": 1}, [0, 1])
     assert line == "warning: the snapshot was trained with dataset=SABS, not CMR"
+
+
+def test_other_folds_are_noted_and_warned_about_only_if_queries_trained():
+    asked = {**TRAINED, "folds": "disjoint"}
+    [line] = find_mismatches(_trained(training_ids=[0, 1]), asked, [2, 3])
+    assert line == (
+        "note: the snapshot was trained with folds=overlapping, not disjoint; none of its training scans is "
+        "a query"
+    )
+    lines = find_mismatches(_trained(training_ids=[0, 3]), asked, [2, 3])
+    assert lines == [
+        "warning: the snapshot was trained with folds=overlapping, not disjoint",
+        "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too high",
+    ]
