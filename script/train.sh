@@ -14,6 +14,9 @@ is used instead of .venv. PYTHON=/path/to/python3 selects the interpreter that c
                                                             otherwise PHANTOM (synthetic scans), fold 0 only
   bash script/train.sh dataset=PHANTOM                      all five folds of PHANTOM
   bash script/train.sh dataset=CHAOST2 eval_fold=2          one fold
+  bash script/train.sh dataset=CHAOST2 setting=2            all folds of each organ group
+  bash script/train.sh dataset=CHAOST2 tag=wide model.feature_width=1024
+                                                            a variant, whose runs are kept apart
   bash script/train.sh dataset=SABS path.SABS.data_dir=/scans/SABS n_steps=2000 'test_label=[1, 6]'
 
 Train on several processes; each step then takes batch_size episodes per process:
@@ -25,7 +28,8 @@ Train on several processes; each step then takes batch_size episodes per process
                                                             port, from MASTER_PORT + 1 on (default 29501)
 
 Any key in docs/configuration.md can be set. path.<NAME>.<key> also selects the dataset. A JSON configuration
-file may be among the arguments, but dataset and eval_fold must be set on the command line. Options such as
+file may be among the arguments, but dataset, eval_fold, setting and organ_group must be set on the command line.
+Options such as
 --debug are passed to sacred. Relative paths are relative to the repository's root. If a fold fails, the script
 stops with its exit code.
 USAGE

@@ -170,6 +170,61 @@ def test_the_best_snapshots_of_all_folds_are_evaluated_together(clone):
     assert calls[5:] == [["validation.py", "summarise", "with", "dataset=SABS"]]
 
 
+@pytest.fixture(name="with_groups")
+def _with_groups(clone):
+    """A clone whose datasets have two organ groups; the folder that is looked into is in the calls."""
+    (clone.root / "data/organ_groups.py").write_text(
+        'import json, sys\nopen("looked_up.txt", "a").write(" ".join(sys.argv[1:]))\n'
+        'sys.exit("error: no such data") if "/none" in sys.argv else print(2)\n'
+    )
+    return clone
+
+
+@pytest.mark.parametrize(("script", "program"), [("train", "training.py"), ("evaluate", "validation.py")])
+def test_setting_2_runs_each_organ_group_and_one_summary(with_groups, script, program):
+    result = with_groups.run(f"script/{script}.sh", "dataset=SABS", "setting=2", "eval_fold=3")
+    calls = [
+        [program, "with", "dataset=SABS", "eval_fold=3", f"organ_group={group}", "setting=2"]
+        for group in range(2)
+    ]
+    if script == "evaluate":
+        calls.append([program, "summarise", "with", "dataset=SABS", "setting=2"])
+        assert "== all organ groups: summary of SABS ==" in result.stdout
+    assert with_groups.calls() == calls
+    assert "training 2 of 2 (eval_fold=3 organ_group=1)" in result.stdout
+    assert (with_groups.root / "looked_up.txt").read_text() == "SABS data/SABS"
+
+
+def test_all_folds_of_a_group_come_before_the_next_group(with_groups):
+    with_groups.run("script/train.sh", "dataset=Hips", "setting=2", "path.OWN.data_dir=/scans")
+    assert [call[3:5] for call in with_groups.calls()] == [
+        [f"eval_fold={fold}", f"organ_group={group}"] for group in range(2) for fold in range(5)
+    ]
+    assert (with_groups.root / "looked_up.txt").read_text() == "Hips /scans"
+
+
+def test_an_organ_group_that_is_named_runs_alone(with_groups):
+    with_groups.run("script/evaluate.sh", "dataset=SABS", "setting=2", "organ_group=1", "eval_fold=0")
+    assert with_groups.calls() == [
+        ["validation.py", "with", "dataset=SABS", "eval_fold=0", "setting=2", "organ_group=1"]
+    ]
+    assert not (with_groups.root / "looked_up.txt").exists()
+
+
+def test_groups_that_cannot_be_looked_up_end_the_script(with_groups):
+    result = with_groups.run("script/train.sh", "dataset=Hips", "setting=2", "path.OWN.data_dir=/none")
+    assert result.returncode != 0
+    assert "error: no such data" in result.stderr
+    assert not with_groups.calls()
+
+
+def test_one_snapshot_for_several_groups_is_refused(with_groups):
+    words = ("dataset=SABS", "setting=2", "eval_fold=0", "reload_model_path=runs/1")
+    result = with_groups.run("script/evaluate.sh", *words)
+    assert result.returncode == 2
+    assert "a snapshot belongs to one organ group; add organ_group=<number>" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate", "compare", "test"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_printed_and_nothing_is_prepared(clone, name, flag):

@@ -1,0 +1,17 @@
+"""The number of organ groups is printed for the scripts."""
+
+from data.organ_groups import main
+
+
+def test_the_number_of_groups_is_printed(capsys):
+    assert main(["CHAOST2", "data/CHAOST2"]) == 0
+    assert capsys.readouterr().out == "2\n"
+    assert main(["CMR", "data/CMR"]) == 0
+    assert capsys.readouterr().out == "1\n"
+
+
+def test_unknown_data_cost_one_line(tmp_path, capsys):
+    assert main(["Hips", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: dataset=Hips: must be CHAOST2")
+    assert captured.out == ""
