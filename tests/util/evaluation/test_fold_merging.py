@@ -47,7 +47,8 @@ def test_the_newest_evaluation_of_each_fold_is_joined(tmp_path):
     assert [path.parent.name for path in find_newest_of_folds(tmp_path).values()] == ["10", "1"]
     scores, summary, lines = merge_folds(tmp_path, 5)
     assert overall_mean(scores) == pytest.approx(0.3)
-    assert lines[0] == f"fold 0: {tmp_path}/fold_0/evaluation/10/scores.json"
+    path = tmp_path / "fold_0/evaluation/10/scores.json"
+    assert lines[0] == f"fold 0: {path}, of fold_0/snapshot.pt (protocol not recorded)"
     assert lines[-1] == "not evaluated yet: folds 1, 2, 4"
     assert summary["means"]["trained"]["chunks"]["dice"]["scans"]["mean"]["n_folds"] == 2
 
