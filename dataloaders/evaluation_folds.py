@@ -88,14 +88,15 @@ def plan_jobs(
 ) -> list[Job]:
     """Plan the evaluation of a fold.
 
-    A query without an organ gets no job for it.
+    A query without an organ has no chunks of it.
 
     Args:
         fold: its queries, and the main support of each organ.
         organs: the organs to evaluate, label -> name; those without support are skipped.
         n_part: chunks of a query.
         chunks: plan the slices that contain the organ, in chunks.
-        all_slices: plan every slice of each query, on the main support.
+        all_slices: plan every slice of each query, on the main support; of a query without the organ, too,
+            where anything predicted is wrong.
         every_support: also let every other scan of the fold serve as support, for the chunks; one with an
             organ in fewer than `n_part` slices is skipped for it.
 
@@ -121,10 +122,10 @@ def plan_jobs(
         support_slices = choose_support_slices(in_support, n_part)
         for query in fold.queries:
             in_query = find_organ_slices(query.label_map, label)
-            if query is support or len(in_query) == 0:
+            if query is support:
                 continue
             plans = {}
-            if chunks:
+            if chunks and len(in_query):
                 plans["chunks"] = assign_chunks(in_query, n_part)
             if all_slices and is_main:
                 plans["all_slices"] = assign_by_height(len(query.images), support_slices, len(support.images))
@@ -172,7 +173,7 @@ def check_support(split: Split, *, support_scans: str, supp_idx: int) -> None:
 
 
 def describe_missing_organs(fold: EvaluationFold, organs: Mapping[int, str]) -> list[str]:
-    """Name the queries that lack an organ and are therefore excluded from its mean."""
+    """Name the queries that lack an organ, which its means leave out."""
     lines = []
     for label, support in fold.supports.items():
         queries = [scan for scan in fold.queries if scan is not support]
@@ -184,7 +185,7 @@ def describe_missing_organs(fold: EvaluationFold, organs: Mapping[int, str]) -> 
 
 
 def _check_plan(fold: EvaluationFold, organs: Mapping[int, str], jobs: Sequence[Job]) -> None:
-    if any(job.main_support for job in jobs):
+    if any(job.main_support and (job.query.label_map == job.label).any() for job in jobs):
         return
     main = list(fold.supports.values())
     queries = ", ".join(_name(scan) for scan in fold.queries if not (len(main) == 1 and scan is main[0]))

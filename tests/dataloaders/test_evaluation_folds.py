@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataloaders.evaluation_folds import EvaluationFold, describe_missing_organs, plan_jobs
-from dataloaders.evaluation_sets import EvaluationScan
+from dataloaders.evaluation_sets import EvaluationScan, score_job
 from dataloaders.slice_assignment import (
     assign_by_height,
     assign_chunks,
@@ -13,6 +13,7 @@ from dataloaders.slice_assignment import (
     find_organ_slices,
 )
 from util.errors import UserError
+from util.evaluation.report import organ_means
 from util.io.image_io import Geometry
 
 ORGANS = {1: "liver", 4: "spleen"}
@@ -154,12 +155,27 @@ def test_each_organ_of_each_query_is_planned_after_its_own_slices():
     assert all(job.support is support and job.main_support and job.protocol == "chunks" for job in jobs)
 
 
-def test_a_query_without_an_organ_is_left_out_of_it_alone():
+def test_a_query_without_an_organ_has_no_chunks_of_it_but_all_its_slices():
     support = _scan(0, label_1=range(3), label_4=range(4))
     scans = [support, _scan(1, label_1=[3]), _scan(2, label_4=[3], label_1=[3])]
-    for all_slices in (False, True):
+    in_chunks = {(1, 1), (2, 1), (2, 4)}
+    for all_slices, whole in ((False, set()), (True, in_chunks | {(1, 4)})):
         jobs = _plan(scans, all_slices=all_slices)
-        assert {(job.query.scan_id, job.label) for job in jobs} == {(1, 1), (2, 1), (2, 4)}
+        for protocol, expected in (("chunks", in_chunks), ("all_slices", whole)):
+            found = [(job.query.scan_id, job.label) for job in jobs if job.protocol == protocol]
+            assert sorted(found) == sorted(expected)
+
+
+def test_an_organ_predicted_where_there_is_none_is_false_and_changes_no_mean():
+    scans = [_scan(0, label_1=range(3)), _scan(1, label_1=[3]), _scan(2)]
+    scores = []
+    for job in _plan(scans, {1: "liver"}, all_slices=True):
+        found = np.zeros((len(job.assignment.slices), *job.query.label_map.shape[1:]), np.float32)
+        found[..., 0, 0] = 1
+        options = {"method": "trained", "fold": 0, "organ": ORGANS[job.label], "nsd_tolerance_mm": 3.0}
+        scores.append(score_job(job, found, **options))
+    assert {score.query_id for score in scores if score.is_false} == {2}
+    assert organ_means(scores) == organ_means([score for score in scores if not score.is_false])
 
 
 def test_each_organ_has_its_own_support_which_is_a_query_of_the_others():
@@ -181,7 +197,7 @@ def test_a_support_outside_the_fold_leaves_every_scan_a_query():
     support, queries = _scan(9, label_1=range(3)), [_scan(0, label_1=[3]), _scan(1, label_1=[4]), _scan(2)]
     fold = EvaluationFold(queries, {1: support})
     jobs = plan_jobs(fold, ORGANS, n_part=3, chunks=False)
-    assert [(job.query.scan_id, job.protocol) for job in jobs] == [(0, "all_slices"), (1, "all_slices")]
+    assert [(job.query.scan_id, job.protocol) for job in jobs] == [(k, "all_slices") for k in range(3)]
     assert describe_missing_organs(fold, ORGANS) == ["liver: left out 1 query without it: scans [2]"]
 
 
