@@ -47,8 +47,8 @@ def merge_groups(
         UserError: no fold was evaluated, a file is damaged, or settings differ.
     """
     lines, evaluations = [], []
-    for runs_dir in runs_dirs:
-        of_group = f"{runs_dir.name}, " if len(runs_dirs) > 1 else ""
+    for group, runs_dir in enumerate(runs_dirs):
+        of_group = f"organ group {group}, " if len(runs_dirs) > 1 else ""
         found = {fold: read_evaluation(path) for fold, path in find_newest_of_folds(runs_dir).items()}
         evaluations += found.values()
         lines += [f"{of_group}fold {fold}: {_describe_file(of_fold)}" for fold, of_fold in found.items()]
