@@ -58,7 +58,8 @@ def merge_groups(
     if not evaluations:
         raise UserError(f"{runs_dirs[0]}: holds no evaluation; run bash script/evaluate.sh first")
     scores, summary = merge_evaluations(evaluations, free=GROUP_KEYS if len(runs_dirs) > 1 else ())
-    return scores, summary, lines
+    protocol = (evaluations[0].summary.get("protocol") or {}).get("description", [])
+    return scores, summary, [*lines, *protocol]
 
 
 def merge_evaluations(
@@ -135,9 +136,8 @@ def flatten(
 
 
 def _describe_file(evaluation: Evaluation) -> str:
-    """Name an evaluation's file, its snapshot and its protocol."""
-    protocol = (evaluation.summary.get("protocol") or {}).get("description", ["protocol not recorded"])[0]
-    return f"{evaluation.path}, of {evaluation.summary.get('snapshot', 'an unknown snapshot')} ({protocol})"
+    """Name an evaluation's file and its snapshot."""
+    return f"{evaluation.path}, of {evaluation.summary.get('snapshot', 'an unknown snapshot')}"
 
 
 def _describe_source(evaluation: Evaluation) -> dict[str, Any]:

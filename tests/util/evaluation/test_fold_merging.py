@@ -42,14 +42,14 @@ def write_fold(runs_dir, fold, *, number=1, dice=0.5, config=(), training=(), to
 
 def test_the_newest_evaluation_of_each_fold_is_joined(tmp_path):
     write_fold(tmp_path, 0, number=2, dice=0.9)
-    write_fold(tmp_path, 0, number=10, dice=0.2)
+    write_fold(tmp_path, 0, number=10, dice=0.2, protocol={"description": ["protocol: own", "chunks"]})
     write_fold(tmp_path, 3, dice=0.4)
     assert [path.parent.name for path in find_newest_of_folds(tmp_path).values()] == ["10", "1"]
     scores, summary, lines = merge_folds(tmp_path, 5)
     assert overall_mean(scores) == pytest.approx(0.3)
     path = tmp_path / "fold_0/evaluation/10/scores.json"
-    assert lines[0] == f"fold 0: {path}, of fold_0/snapshot.pt (protocol not recorded)"
-    assert lines[-1] == "not evaluated yet: folds 1, 2, 4"
+    assert lines[0] == f"fold 0: {path}, of fold_0/snapshot.pt"
+    assert lines[-3:] == ["not evaluated yet: folds 1, 2, 4", "protocol: own", "chunks"]
     assert summary["means"]["trained"]["chunks"]["dice"]["scans"]["mean"]["n_folds"] == 2
 
 
