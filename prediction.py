@@ -6,7 +6,7 @@ out=masks` segments files; `Segmenter` does the same in Python. Research use onl
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, make_network, parse_config
+from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_config
 from data.datasets import path_group
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame
@@ -29,7 +29,7 @@ from data.prediction_files import (
     write_tables,
 )
 from data.prediction_results import Agreement, ScanSummary, Segmentation, describe_doubtful
-from data.prediction_settings import PredictConfig
+from data.prediction_settings import GPU_ADAPTATION_STEPS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import check_slices, read_scan, to_scan
 from dataloaders.framed_scans import (
@@ -48,10 +48,11 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import MeanSegmenter, SupportBank
+from support_adaptation import adapt_to_scans, load_trained
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
 from util.engine.runs import find_snapshot
-from util.engine.snapshots import Snapshot, load_snapshot, load_weights
+from util.engine.snapshots import Snapshot, load_snapshot
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
 from util.evaluation.postprocess import THRESHOLD, keep_largest_component
@@ -71,6 +72,7 @@ _TEXTS = (
     "support_label",
     "query",
     "out",
+    "work",
     "labels",
     "slices",
     "data_dir",
@@ -104,6 +106,7 @@ class Segmenter:
         image_size_px: its slice size; None: that of prepared slices.
         options: see `Options`.
         names_of_training: label id -> name in the training data, to request labels by name.
+        adapt: takes supports and the number of labels; returns what segments slices in place of `slices`.
     """
 
     def __init__(
@@ -115,8 +118,10 @@ class Segmenter:
         image_size_px: tuple[int, int] | None = None,
         options: Options = Options(),
         names_of_training: Mapping[int, str] | None = None,
+        adapt: Callable[[Sequence[FramedSupport], int], SupportSegmenter] | None = None,
     ) -> None:
-        self.frame, self._slices, self._device = frame, slices, device
+        self.frame, self.device = frame, device
+        self._adapt = adapt or (lambda supports, n_labels: slices)
         self._image_size_px, self._options = image_size_px, options
         self._names_of_training = names_of_training or {}
         self._supports: list[FramedSupport] = []
@@ -128,6 +133,8 @@ class Segmenter:
         path: str | Path,
         *,
         guide: str = "registration",
+        adaptation: int | str = "auto",
+        cache_dir: str | Path | None = None,
         largest_component: bool = False,
         device: str = "auto",
         precision: str = "fp32",
@@ -137,8 +144,8 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a snapshot, or the latest of a run folder.
 
-        `PredictConfig` describes the settings. The process then has PyTorch's deterministic kernels, and as
-        many threads as are useful.
+        `PredictConfig` describes the settings; adapted networks are kept in `cache_dir`, if there is one. The
+        process then has PyTorch's deterministic kernels, and as many threads as are useful.
 
         Raises:
             UserError: the snapshot is missing, damaged or of another version, the device is missing, or the
@@ -150,17 +157,20 @@ class Segmenter:
         place = choose_device(device)
         precision = choose_precision(precision, place)
         choose_kernels(deterministic=True, precision=precision)
-        model = config.model.model_copy(update={"encoder_weights": None})
-        network = load_weights(make_network(config.model_copy(update={"model": model})), snapshot)
+        config = config.model_copy(update={"precision": precision})
+        slices = NetworkSegmenter(load_trained(config, snapshot).to(place), precision=precision)
         size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
-        set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=model.feature_width)
+        width = config.model.feature_width
+        set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
+        adapt = _SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir)
         return cls(
-            NetworkSegmenter(network.to(place), precision=precision),
+            slices,
             frame,
             device=place,
             image_size_px=config.image_size_px,
             options=Options(guided=guide == "registration", largest_component=largest_component),
             names_of_training=config.spec.labels,
+            adapt=adapt,
         )
 
     def set_support(
@@ -179,7 +189,8 @@ class Segmenter:
             labels: to segment, see `choose_labels`; None: all in the masks.
 
         Raises:
-            UserError: masks are missing, do not match their image, or lack a label; one line each.
+            UserError: masks are missing, do not match their image, or lack a label, one line each; or the
+                network cannot be adapted to them.
         """
         scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
@@ -198,7 +209,8 @@ class Segmenter:
         ]
         problems.raise_all()
         self.labels, self._supports = chosen, [support for support in supports if support.chosen]
-        self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self._device)
+        self._slices = self._adapt(self._supports, len(chosen))
+        self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self.device)
         for number, support in enumerate(self._supports):
             label_map = torch.from_numpy(support.network_labels)
             volumes = {"images": support.scan.images, "label_map": label_map}
@@ -268,8 +280,8 @@ class Segmenter:
             MeanSegmenter(self._slices),
             query.images,
             [self._make_request(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs],
-            per_call=best_slices_per_call(self._device),
-            device=self._device,
+            per_call=best_slices_per_call(self.device),
+            device=self.device,
             on_encoding=lambda _: None,
             on_segmented=lambda _: None,
         )
@@ -313,6 +325,45 @@ class Segmenter:
         return joined.numpy()
 
 
+@dataclass(frozen=True)
+class _SupportAdaptation:
+    """Adapts a trained network to supports; if `steps` is "auto", on a GPU alone, and where it can."""
+
+    trained: SupportSegmenter
+    snapshot: Snapshot
+    config: Config
+    steps: int | str
+    device: torch.device
+    cache_dir: str | Path | None
+
+    def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> SupportSegmenter:
+        """Return the segmenter of the adapted network, or of the trained one."""
+        on_gpu = self.device.type == "cuda"
+        steps = (GPU_ADAPTATION_STEPS if on_gpu else 0) if self.steps == "auto" else self.steps
+        if steps == 0:
+            return self.trained
+        settings = self.config.adaptation.model_copy(update={"steps": steps})
+        config = self.config.model_copy(update={"adaptation": settings})
+        try:
+            adapted = adapt_to_scans(
+                config,
+                self.snapshot,
+                [support.to_prepared(number) for number, support in enumerate(supports)],
+                range(1, n_labels + 1),
+                device=self.device,
+                cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
+                title=f"adapting to {', '.join(support.scan.name for support in supports)}",
+                progress=sys.stderr.isatty(),
+            )
+        except UserError as error:
+            if self.steps != "auto":
+                raise UserError(f"adaptation={steps}: {error}; or set adaptation=0") from error
+            remark(f"not adapted to the supports: {error}")
+            return self.trained
+        network = load_trained(config, adapted).to(self.device)
+        return NetworkSegmenter(network, precision=config.precision)
+
+
 def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:
     """Return the configuration of a snapshot's training, as far as prediction needs it."""
     try:
@@ -347,6 +398,12 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
         "of another modality or sequence cannot be recognised, and its mask would be wrong",
         flush=True,
     )
+    if config.adaptation == "auto" and segmenter.device.type != "cuda":
+        print(
+            f"the network is not adapted to the supports, as no GPU is used; "
+            f"adaptation={GPU_ADAPTATION_STEPS} does so, in some minutes",
+            flush=True,
+        )
     summaries: dict[str, ScanSummary] = {}
     failed: dict[str, str] = {}
     with progress_bar(total=len(outputs), desc="segmenting", unit="scan", disable=not progress) as bar:
@@ -386,6 +443,9 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
         partial(
             Segmenter.from_snapshot,
             config.reload_model_path,
+            # With a mistake in the call, supports are checked, and no time is spent on them.
+            adaptation=0 if problems.lines else config.adaptation,
+            cache_dir=config.work_dir / "adapted",
             **config.model_dump(
                 include={
                     "guide",

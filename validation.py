@@ -26,30 +26,25 @@ from config_ssl_upload import (
     parse_config,
 )
 from data.preparation import describe_change, ensure_volumes, hash_volumes
-from dataloaders.episodes import EpisodeDataset
 from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, Job, score_job
-from dataloaders.prepared_scans import load_scan
+from dataloaders.prepared_scans import PreparedScan, load_scan
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import Split, describe_split
 from dataloaders.support_choice import describe_supports
-from dataloaders.support_episodes import make_support_episodes
 from dataloaders.warped_supports import WarpedSupports, warp_supports
 from models.encoder import calibrate_batchnorm
-from models.few_shot_seg import FewShotSeg
-from models.inference.adaptation import Adaptation
 from models.inference.guide import guide
 from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
-from models.losses import CRITERIA
+from support_adaptation import adapt_to_scans, load_trained
 from util.config.command_line import run_command_line, run_guarded
 from util.config.settings import default_values, parse_values, plain_values
-from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
-from util.engine.snapshots import Snapshot, load_snapshot, load_weights
+from util.engine.snapshots import Snapshot, load_snapshot
 from util.engine.training_choice import TrainingChoice, choose_training
 from util.errors import UserError
 from util.evaluation.fold_merging import merge_groups
@@ -69,7 +64,6 @@ from util.evaluation.report import (
 )
 from util.evaluation.run_comparison import compare_main
 from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
-from util.io.volume_hash import hash_volume
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
@@ -321,45 +315,21 @@ def adapt_to_support(
     device: torch.device,
 ) -> Snapshot:
     """Adapt a snapshot to the organs of a support; on one rank, if there are several."""
-    settings = config.adaptation
-    identity = {
-        "scan": hash_volume(support.images[:, 0].numpy()),
-        "label_map": hash_volume(support.support_labels),
-        "scan_id": support.scan_id,
-        "labels": list(labels),
-        "settings": plain_values(settings),
-        "loss": config.loss,
-        "precision": config.precision,
-    }
-
-    def start() -> tuple[Adaptation, EpisodeDataset]:
-        adaptation = Adaptation(
-            load_trained(config, snapshot).to(device),
-            n_steps=settings.steps,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            parts=settings.parts,
-            criterion=CRITERIA[config.loss],
-            precision=config.precision,
-        )
-        episodes = make_support_episodes(
-            support,
-            labels,
-            n_episodes=settings.steps,
-            max_gap=settings.max_gap,
-            min_size_px=settings.min_size,
-            augmentation=settings.augmentation,
-            seed=config.seed,
-        )
-        return adaptation, episodes
-
+    scan = PreparedScan(
+        scan_id=support.scan_id,
+        image=support.images[:, 0].numpy(),
+        label_map=support.support_labels,
+        supervoxels=None,
+        geometry=support.geometry,
+    )
     organs = ", ".join(config.spec.labels[label] for label in labels)
-    return find_or_adapt(
-        Path(config.path.log_dir) / config.dataset / "adapted",
+    return adapt_to_scans(
+        config,
         snapshot,
-        identity,
-        start=start,
-        seed=config.seed,
+        [scan],
+        labels,
+        device=device,
+        cache_dir=Path(config.path.log_dir) / config.dataset / "adapted",
         title=f"adapting to scan {support.scan_id} ({organs})",
         progress=find_ranks().is_main,
     )
@@ -410,13 +380,6 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     requested, usual, trained = (c.image_size_px for c in (config, default, adopted))
     _refuse_other("image_size_px", requested, default=usual, trained=trained, source=snapshot.source)
     return adopted
-
-
-def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
-    """Build the network with a snapshot's weights; `UserError` if they do not fit."""
-    model = config.model.model_copy(update={"encoder_weights": None})
-    start = config.model_copy(update={"model": model})
-    return load_weights(make_network(start), snapshot)
 
 
 def make_segmenters(

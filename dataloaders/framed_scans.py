@@ -16,7 +16,7 @@ from data.raw.scan_checks import grid_problems
 from data.registration.pairwise_registration import ScanVolume, register
 from data.registration.spatial_transform import SpatialTransform, nearest_support_slice, warp_label_map
 from data.transforms import Preparation
-from dataloaders.prepared_scans import normalise_slices, resize_in_plane
+from dataloaders.prepared_scans import PreparedScan, normalise_slices, resize_in_plane
 from dataloaders.slice_assignment import (
     Assignment,
     assign_by_height,
@@ -82,6 +82,11 @@ class FramedSupport:
     label_map: np.ndarray
     network_labels: np.ndarray
     chosen: Mapping[int, np.ndarray]
+
+    def to_prepared(self, scan_id: int) -> PreparedScan:
+        """Return the support, at the network's slice size, as episodes take it."""
+        image = self.scan.images[:, 0].numpy()
+        return PreparedScan(scan_id, image, self.network_labels, None, self.scan.geometry)
 
 
 @dataclass(frozen=True, eq=False)

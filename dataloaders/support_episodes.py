@@ -1,10 +1,9 @@
-"""Episodes of one annotated scan, to adapt a network to it."""
+"""Episodes of annotated scans, to adapt a network to them."""
 
 from collections.abc import Sequence
 
 from dataloaders.episode_settings import AugmentationRanges, EpisodeConfig
 from dataloaders.episodes import EpisodeDataset
-from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.prepared_scans import PreparedScan
 from util.config.settings import with_defaults
 
@@ -22,7 +21,7 @@ SupportAugmentation = with_defaults(
 
 
 def make_support_episodes(
-    support: EvaluationScan,
+    scans: Sequence[PreparedScan],
     labels: Sequence[int],
     *,
     n_episodes: int,
@@ -34,20 +33,14 @@ def make_support_episodes(
     """Make episodes that find an organ of one slice of a scan in another slice.
 
     Args:
-        support: the annotated scan.
+        scans: with label maps, their slices of one size.
         labels: the organs; each episode samples one of them uniformly.
         n_episodes, max_gap, min_size_px, augmentation, seed: see `EpisodeConfig`.
 
     Raises:
-        UserError: none of the organs shows in two slices at most `max_gap` apart, or none is large enough.
+        UserError: none of the organs shows in two slices at most `max_gap` apart, none is large enough, or
+            slices differ in size.
     """
-    scan = PreparedScan(
-        scan_id=support.scan_id,
-        image=support.images[:, 0].numpy(),
-        label_map=support.support_labels,
-        supervoxels=None,
-        geometry=support.geometry,
-    )
     config = EpisodeConfig(
         seed=seed,
         n_episodes=n_episodes,
@@ -57,4 +50,4 @@ def make_support_episodes(
         use_gt=True,
         train_labels=tuple(labels),
     )
-    return EpisodeDataset([scan], config)
+    return EpisodeDataset(scans, config)

@@ -26,6 +26,9 @@ and has its name. out also holds volumes.csv (ml), agreement.csv (doubtful scans
   labels=              labels to segment, as 1,4 or 1:liver or liver; default all of the supports
   guide=               registration (default): each support's mask, warped to the query, joins the network;
                        none: the network alone
+  adaptation=          steps in which the network learns from the supports first, such as 150 (1.6 s each on a CPU
+                       core at 128 px); auto (default): 150 on a GPU, 0 without one
+  work=                folder of what a second call reuses; default <out>/work
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes
   confidence=          True: also write each label's probability

@@ -367,6 +367,11 @@ MISTAKES = {
     "a range": ({"slices": "9:2"}, ["slices='9:2': must be a:b with whole numbers a below b"]),
     "an orientation": ({"orientation": "up"}, ["orientation='up': must be three letters"]),
     "no such label": ({"labels": "7"}, ["labels=7: must be a label of the supports' masks, which hold 1;"]),
+    "an adaptation": ({"adaptation": "-1"}, ["adaptation=-1: must be a whole number of steps, or auto"]),
+    "no time is spent on adaptation": (
+        {"adaptation": "1000000000", "query": "none*"},
+        ["query=none*: matches 0 files"],
+    ),
     "no snapshot": ({"reload_model_path": "none"}, ["none: holds no snapshots"]),
     "no query": ({"query": "none*"}, ["query=none*: matches 0 files"]),
     "out is a file": ({"out": "net.pt"}, ["out=net.pt: must be a folder, found a file"]),
@@ -412,6 +417,59 @@ def test_the_network_itself_predicts_and_does_so_again(place):
     assert segmenter.labels == {1: "label 1"}
     segmenter.set_support("a.nii.gz", "a_seg.nii.gz", labels=["liver"])
     assert segmenter.labels == {1: "liver"}
+
+
+def _probabilities(**options):
+    """Segment one query by two supports of different organs."""
+    segmenter = Segmenter.from_snapshot("net.pt", device="cpu", guide="none", **options)
+    scans = [l_scan(letters) for letters in ("LPS", "RAS")]
+    masks = [_mask(scan, label) for label, scan in zip((3, 7), scans, strict=True)]
+    segmenter.set_support(scans, masks)
+    return segmenter.segment("scans/c.nrrd", confidence=True).probabilities
+
+
+def test_the_network_learns_from_all_supports_and_is_kept_for_a_second_call(place, capsys):
+    trained, adapted = (_probabilities(adaptation=n, cache_dir="kept") for n in (0, 2))
+    assert "adapting to support image 1, support image 2: 2 steps" not in capsys.readouterr().err
+    assert set(trained) == set(adapted) == {3, 7}
+    assert not any(np.allclose(trained[label], adapted[label], atol=1e-4) for label in (3, 7))
+    [kept] = (place / "kept").iterdir()
+    written = kept.stat().st_mtime_ns
+    again = _probabilities(adaptation=2, cache_dir="kept")
+    assert all(np.array_equal(again[label], adapted[label]) for label in (3, 7))
+    assert kept.stat().st_mtime_ns == written
+    assert "steps in" not in capsys.readouterr().out
+
+
+def test_without_a_gpu_nothing_is_adapted_unless_requested(place):
+    trained, default = (_probabilities(**options) for options in ({"adaptation": 0}, {}))
+    assert all(np.array_equal(trained[label], default[label]) for label in (3, 7))
+
+
+def test_the_command_adapts_once_and_says_how_long_it_took(place, capsys):
+    words = _set(guide="none", query="scans/c.nrrd", adaptation="2")
+    assert main(words) == 0
+    assert "adapting to a.nii.gz: 2 steps in" in capsys.readouterr().out
+    [kept] = (place / "masks/work/adapted").iterdir()
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "steps in" not in out
+    assert "is not adapted" not in out
+    assert [kept] == list((place / "masks/work/adapted").iterdir())
+    assert main([*_set(guide="none", query="scans/c.nrrd")]) == 0
+    assert "adaptation=150 does so" in capsys.readouterr().out
+
+
+def test_an_organ_too_small_to_learn_from_is_refused_if_learning_was_requested(place, capsys):
+    scan = l_scan("LPS")
+    mask = np.zeros(scan.geometry.shape, np.uint8)
+    mask[3, 8, 8] = 1
+    write_volume(place / "a_seg.nii.gz", mask, scan.geometry)
+    assert main(_set(guide="none", adaptation="2")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: adaptation=2: no episode can be sampled: none of 1")
+    assert line.endswith("or set adaptation=0")
+    assert not (place / "masks").exists()
 
 
 def test_the_examples_of_the_documentation_run(place):

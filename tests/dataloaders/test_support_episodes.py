@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.evaluation_sets import EvaluationScan
+from dataloaders.prepared_scans import PreparedScan
 from dataloaders.support_episodes import SupportAugmentation, make_support_episodes
 from util.errors import UserError
 from util.io.image_io import Geometry
@@ -19,14 +19,14 @@ def _support():
     label_map[1:8, 4:14, 4:14] = 1
     label_map[3:6, 20:28, 18:28] = 2
     label_map[2, 0:2, 0:2] = 3  # a single slice
-    images = torch.rand(SHAPE[0], 1, *SHAPE[1:], generator=torch.Generator().manual_seed(0))
+    image = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)).numpy()
     geometry = Geometry(SHAPE, (5.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
-    return EvaluationScan(4, images, label_map, label_map, geometry)
+    return PreparedScan(4, image, label_map, None, geometry)
 
 
 def make(support, labels, *, augmentation=NONE, **changes):
     settings = {"n_episodes": 40, "max_gap": 3, "min_size_px": 50, "seed": 1, **changes}
-    return make_support_episodes(support, labels, augmentation=augmentation, **settings)
+    return make_support_episodes([support], labels, augmentation=augmentation, **settings)
 
 
 def test_episodes_show_one_organ_in_two_of_its_slices(support):

@@ -42,7 +42,7 @@ class Adaptable(Protocol):
 
 
 def find_or_adapt(
-    cache_dir: Path,
+    cache_dir: Path | None,
     snapshot: Snapshot,
     identity: Mapping[str, Any],
     *,
@@ -54,7 +54,8 @@ def find_or_adapt(
     """Return a snapshot adapted to a support, from the cache if possible.
 
     Args:
-        cache_dir: folder of one snapshot per adaptation, named by a hash of everything that affects it.
+        cache_dir: folder of one snapshot per adaptation, named by a hash of everything that affects it; None:
+            nothing is kept.
         snapshot: of the trained network.
         identity: plain values that identify support, organs and settings; kept in the adapted snapshot's
             configuration as `adapted_to`.
@@ -66,16 +67,13 @@ def find_or_adapt(
     Raises:
         UserError: the loss is not finite, or the cache cannot be written.
     """
-    path = cache_dir / f"{_digest(snapshot, identity, seed)}.pt"
-    remove_leftovers(cache_dir)
-    if path.is_file():
-        try:
-            return load_snapshot(path)
-        except UserError as error:
-            remark(f"{error}; adapting again")
+    path = None if cache_dir is None else cache_dir / f"{_digest(snapshot, identity, seed)}.pt"
+    found = path and _find(path)
+    if found:
+        return found
     adaptation, episodes = start()
-    partial = path.with_suffix(".partial.pt")
-    if partial.is_file():
+    partial = path and path.with_suffix(".partial.pt")
+    if partial and partial.is_file():
         _resume(adaptation, partial)
     started, first_step = time.perf_counter(), adaptation.step
     _take_steps(adaptation, episodes, seed=seed, partial=partial, title=title, progress=progress)
@@ -86,11 +84,24 @@ def find_or_adapt(
         versions=current_versions(),
         source=path,
     )
-    save_snapshot(path, adapted)
-    partial.unlink(missing_ok=True)
+    if path:
+        save_snapshot(path, adapted)
+        partial.unlink(missing_ok=True)
     n_steps, seconds = adaptation.step - first_step, time.perf_counter() - started
-    print(f"{title}: {n_steps} steps in {seconds:.0f} s; {path}", flush=True)
+    print(f"{title}: {n_steps} steps in {seconds:.0f} s{f'; {path}' if path else ''}", flush=True)
     return adapted
+
+
+def _find(path: Path) -> Snapshot | None:
+    """Load an adapted snapshot; None if it is missing or damaged."""
+    remove_leftovers(path.parent)
+    if not path.is_file():
+        return None
+    try:
+        return load_snapshot(path)
+    except UserError as error:
+        remark(f"{error}; adapting again")
+        return None
 
 
 def _take_steps(
@@ -98,7 +109,7 @@ def _take_steps(
     episodes: Sequence[Episode],
     *,
     seed: int,
-    partial: Path,
+    partial: Path | None,
     title: str,
     progress: bool,
 ) -> None:
@@ -114,7 +125,7 @@ def _take_steps(
                 raise UserError(f"{title}: {error}; lower adaptation.lr") from error
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update()
-            if time.monotonic() - last_save > CHECKPOINT_INTERVAL_S:
+            if partial and time.monotonic() - last_save > CHECKPOINT_INTERVAL_S:
                 write_tensors(partial, adaptation.state_dict())
                 last_save = time.monotonic()
 

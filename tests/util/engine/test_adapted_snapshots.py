@@ -69,6 +69,14 @@ def test_the_adapted_snapshot_can_be_loaded_and_says_what_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [adapted.source.name]
 
 
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    adapted = adapt(None, Counting())
+    assert (adapted.weights["weight"].item(), adapted.source) == (15, None)
+    assert capsys.readouterr().out == "adapting to scan 3: 6 steps in 0 s\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_second_call_takes_the_snapshot_from_the_cache(tmp_path):
     adapt(tmp_path, Counting())
     assert adapt(tmp_path, Counting(fails_at=0)).weights["weight"].item() == 15

@@ -1,0 +1,91 @@
+"""Adapt a trained network to annotated scans, in evaluation and prediction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from config_ssl_upload import Config, make_network
+from dataloaders.episodes import EpisodeDataset
+from dataloaders.prepared_scans import PreparedScan
+from dataloaders.support_episodes import make_support_episodes
+from models.few_shot_seg import FewShotSeg
+from models.inference.adaptation import Adaptation
+from models.losses import CRITERIA
+from util.config.settings import plain_values
+from util.engine.adapted_snapshots import find_or_adapt
+from util.engine.snapshots import Snapshot, load_weights
+from util.io.volume_hash import hash_volume
+
+
+def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
+    """Build the network with a snapshot's weights; `UserError` if they do not fit."""
+    model = config.model.model_copy(update={"encoder_weights": None})
+    start = config.model_copy(update={"model": model})
+    return load_weights(make_network(start), snapshot)
+
+
+def adapt_to_scans(
+    config: Config,
+    snapshot: Snapshot,
+    scans: Sequence[PreparedScan],
+    labels: Sequence[int],
+    *,
+    device: torch.device,
+    cache_dir: Path | None,
+    title: str,
+    progress: bool = True,
+) -> Snapshot:
+    """Adapt a snapshot to organs of annotated scans, or find it adapted in the cache.
+
+    Args:
+        config: with the snapshot's network and slice size, and `adaptation`.
+        snapshot: of the trained network.
+        scans: with label maps, their slices of one size.
+        labels: ids of the organs in the label maps.
+        device: where the network trains.
+        cache_dir, title, progress: see `find_or_adapt`.
+
+    Raises:
+        UserError: as `find_or_adapt` and `make_support_episodes` do.
+    """
+    settings = config.adaptation
+    identity = {
+        "scans": [
+            {
+                "scan": hash_volume(scan.image),
+                "label_map": hash_volume(scan.label_map),
+                "scan_id": scan.scan_id,
+            }
+            for scan in scans
+        ],
+        "labels": list(labels),
+        "settings": plain_values(settings),
+        "loss": config.loss,
+        "precision": config.precision,
+    }
+
+    def start() -> tuple[Adaptation, EpisodeDataset]:
+        episodes = make_support_episodes(
+            scans,
+            labels,
+            n_episodes=settings.steps,
+            max_gap=settings.max_gap,
+            min_size_px=settings.min_size,
+            augmentation=settings.augmentation,
+            seed=config.seed,
+        )
+        adaptation = Adaptation(
+            load_trained(config, snapshot).to(device),
+            n_steps=settings.steps,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            parts=settings.parts,
+            criterion=CRITERIA[config.loss],
+            precision=config.precision,
+        )
+        return adaptation, episodes
+
+    return find_or_adapt(
+        cache_dir, snapshot, identity, start=start, seed=config.seed, title=title, progress=progress
+    )
