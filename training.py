@@ -129,7 +129,7 @@ def train(
         config: checked, the same on all ranks.
         run_dir: where the first rank puts snapshots and checkpoints.
         log: takes a metric's name, its value and the step.
-        info: gets the data's fingerprint and the environment.
+        info: gets the data's fingerprint, the environment and the seconds of all steps.
         add_picture: takes the name of a picture, the picture and the step; None draws no pictures.
 
     Raises:
@@ -173,7 +173,7 @@ def train(
         best = BestSnapshot(state, checkpoints, config=plain_values(config), copy_network=copy)
         if former_run is not None:
             best.resume(former_run)
-        _run_steps(
+        info["training_seconds"] = _run_steps(
             config,
             model,
             state,
@@ -202,8 +202,8 @@ def _run_steps(
     signals: SignalHandler,
     device: torch.device,
     ranks: Ranks,
-) -> None:
-    """Run the remaining steps; save snapshots and checkpoints."""
+) -> float:
+    """Run the remaining steps; save snapshots and checkpoints. Returns their seconds."""
     loader = _make_loader(config, dataset, first_step=state.step, device=device, ranks=ranks)
     first_step, started = state.step, time.perf_counter()
 
@@ -269,6 +269,7 @@ def _run_steps(
         f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak memory "
         f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(checkpoints.run_dir, config.n_steps)}"
     )
+    return seconds
 
 
 def validate(
