@@ -48,6 +48,7 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import MeanSegmenter, SupportBank
+from scan_training import TrainingRequest, train_on_scans
 from support_adaptation import adapt_to_scans, load_trained
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
@@ -57,6 +58,7 @@ from util.engine.word_command import describe_usage, run_word_command
 from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
 from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 from util.io.files import remove_file
+from util.io.folders import check_folder
 from util.parallel.devices import choose_device
 from util.parallel.hardware import choose_kernels, choose_precision
 from util.parallel.ranks import find_ranks
@@ -439,10 +441,14 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
     outputs = problems.attempt(partial(name_outputs, queries)) or {}
     names = [*outputs.values(), *RECORD_NAMES]
     problems.attempt(partial(check_out, Path(config.out), names=names, inputs=[*inputs, *queries]))
+    problems.lines += config.training_problems()
+    model = config.reload_model_path
+    if model is None:
+        model = _train(config, queries, problems)
     segmenter = problems.attempt(
         partial(
             Segmenter.from_snapshot,
-            config.reload_model_path,
+            model,
             # With a mistake in the call, supports are checked, and no time is spent on them.
             adaptation=0 if problems.lines else config.adaptation,
             cache_dir=config.work_dir / "adapted",
@@ -467,6 +473,23 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
         problems.attempt(partial(segmenter.set_support, images, masks, labels=config.labels))
     problems.raise_all()
     return segmenter, outputs
+
+
+def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList) -> Path:
+    """Train a network on supports and queries, after all else is checked; raises all problems."""
+    read = partial(take_supports, assume_orientation=None)
+    taken = problems.attempt(partial(read, list(config.support_image), list(config.support_label)))
+    if taken is not None:
+        _, maps, names = taken
+        present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
+        choose = partial(choose_labels, names=names, names_of_training={})
+        problems.attempt(partial(choose, config.labels, present))
+    problems.attempt(partial(choose_device, config.device))
+    problems.attempt(partial(check_folder, config.work_dir, key="work", for_writing=True))
+    problems.raise_all()
+    sources = list(dict.fromkeys([*map(Path, config.support_image), *queries]))
+    request = TrainingRequest(sources, maps[0], config.modality, config.minutes, config.device)
+    return train_on_scans(config.work_dir, request, progress=sys.stderr.isatty())
 
 
 def _segment_file(segmenter: Segmenter, path: Path, target: Path, config: PredictConfig) -> ScanSummary:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator
 
 from data.own_rules import Orientation
-from util.config.settings import MustBe, Settings, Text, Whole, key
+from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
 
 # They raise Dice over all slices from 0.764 to 0.781 on CHAOST2 (fold 2, four organs, with registration). A
 # step takes 1.6 s on a CPU core at 128 px, and a fraction of that on a GPU.
@@ -61,9 +61,13 @@ SliceRange = Annotated[
 class PredictConfig(Settings):
     """Keys of `script/predict.sh`."""
 
-    reload_model_path: Text = key(
-        ..., "the trained network: a snapshot, or a run folder", examples=["runs/CHAOST2/fold_0/training/1"]
+    reload_model_path: Text | None = key(
+        None,
+        "the trained network: a snapshot, or a run folder; None: trains one on the scans",
+        examples=["runs/CHAOST2/fold_0/training/1"],
     )
+    modality: Literal["MR", "CT"] | None = key(None, "of the scans to train on, without reload_model_path")
+    minutes: Amount = key(20.0, "for preparation and training together, without reload_model_path")
     support_image: Paths = key(..., "annotated scan, or several", examples=["a.nii.gz"])
     support_label: Paths = key(
         ..., "their masks, in the same order, on the scans' grids", examples=["a_seg.nii.gz"]
@@ -105,3 +109,21 @@ class PredictConfig(Settings):
     def work_dir(self) -> Path:
         """The folder of what a second call reuses."""
         return Path(self.work or Path(self.out) / "work")
+
+    def training_problems(self) -> list[str]:
+        """List keys that contradict whether a network is given, one line each."""
+        if self.reload_model_path is not None:
+            needless = "is for training, which reload_model_path replaces; leave one of them out"
+            return [] if self.modality is None else [f"modality={self.modality}: {needless}"]
+        problems = []
+        if self.modality is None:
+            problems.append(
+                "modality: missing key; without reload_model_path a network is trained on the scans, as "
+                "modality=MR or modality=CT"
+            )
+        described = {"orientation": self.orientation, "prepared": self.prepared, "data_dir": self.data_dir}
+        return problems + [
+            f"{name}={value}: describes the training of a given network; set reload_model_path, too"
+            for name, value in described.items()
+            if value
+        ]

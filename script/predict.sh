@@ -6,8 +6,10 @@ usage() {
     cat <<'USAGE'
 usage: bash script/predict.sh reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask>
                               query=<scans> out=<folder> [key=value ...] [--debug]
+       bash script/predict.sh modality=<MR or CT> [minutes=20] support_image=... support_label=... query=... out=...
 
-Segments scans with a trained network and one annotated scan, or several. Research use only: not a medical
+Segments scans with a trained network and one annotated scan, or several; the second form trains the network on
+the scans themselves first, which needs no label. Research use only: not a medical
 device, check every mask. The first call prepares the Python environment, see script/train.sh --help.
 
   bash script/predict.sh reload_model_path=runs/CHAOST2/fold_0/training/1 support_image=a.nii.gz \
@@ -18,7 +20,9 @@ device, check every mask. The first call prepares the Python environment, see sc
 Scans are NIfTI, NRRD or MetaImage files, or folders of a DICOM series. Every mask lies on the grid of its scan
 and has its name. out also holds volumes.csv (ml), agreement.csv (doubtful scans first) and prediction.json.
 
-  reload_model_path=   the trained network: a snapshot, or a run folder
+  reload_model_path=   the trained network: a snapshot, or a run folder; without it, one is trained on the scans
+  modality=            MR or CT, if a network is trained
+  minutes=             for its preparation and training together; default 20
   support_image=       annotated scan, or several, separated by commas
   support_label=       their masks in the same order, on the grids of the scans
   query=               scans to segment: a file, a folder or a pattern, or several

@@ -372,6 +372,21 @@ MISTAKES = {
         {"adaptation": "1000000000", "query": "none*"},
         ["query=none*: matches 0 files"],
     ),
+    "no network and no modality": (
+        {"reload_model_path": None, "data_dir": "data"},
+        [
+            "modality: missing key; without reload_model_path a network",
+            "data_dir=data: describes the training",
+        ],
+    ),
+    "no network and other mistakes": (
+        {"reload_model_path": None, "modality": "MR", "labels": "7", "device": "tpu", "work": "net.pt"},
+        ["labels=7: must be a label", "device=tpu: must be", "work=net.pt: must be a folder"],
+    ),
+    "a network and a modality": (
+        {"modality": "CT"},
+        ["modality=CT: is for training, which reload_model_path"],
+    ),
     "no snapshot": ({"reload_model_path": "none"}, ["none: holds no snapshots"]),
     "no query": ({"query": "none*"}, ["query=none*: matches 0 files"]),
     "out is a file": ({"out": "net.pt"}, ["out=net.pt: must be a folder, found a file"]),

@@ -1,0 +1,203 @@
+"""Train a network on scans of one's own, without labels and within a time budget."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.data_settings import PrepareConfig
+from data.own_spec import VOLUMES_FOLDER
+from data.prepare.dataset import prepare_dataset
+from data.prepare.training_scans import DATASET_NAME, write_training_scans
+from util.engine.runs import list_runs, snapshot_path
+from util.errors import UserError
+from util.io.files import make_folder, write_text
+from util.io.image_io import read_geometry
+from util.parallel.devices import choose_device
+from util.remarks import remark
+
+REPOSITORY = Path(__file__).resolve().parent
+MIN_STEPS = 50  # fewer teach nothing
+# Steps that are timed first. On a GPU the first ones are slow, as kernels are loaded and chosen.
+TIMED_STEPS = {"cpu": 10, "mps": 10, "cuda": 100}
+MAX_SIDE_PX = {"cpu": 128, "mps": 128, "cuda": 256}
+SHARE_OF_TIME = 0.9  # of what is left, as steps may become slower than the timed ones
+# The network whose training from scratch bench/study measured, on short schedules like these.
+NETWORK = ("recipe=strong", "model.encoder=resnet18", "model.encoder_weights=None", "model.feature_width=64")
+_PLAN_JSON = "training.json"
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a network is trained on, and for how long.
+
+    Attributes:
+        sources: scan files or DICOM folders, the annotated one first.
+        mask: that scan's organs, `(Z, H, W)`, above 0.
+        modality: "MR" or "CT".
+        minutes: for preparation and training together.
+        device: see `choose_device`.
+    """
+
+    sources: Sequence[Path]
+    mask: np.ndarray
+    modality: str
+    minutes: float
+    device: str
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The training that a folder holds.
+
+    Attributes:
+        scans: path, time of last change and size of each scan.
+        n_steps: of the training.
+    """
+
+    scans: list[list[Any]]
+    n_steps: int
+
+
+def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = True) -> Path:
+    """Train a network on scans, or find the one of an earlier call.
+
+    An interrupted training resumes. One that is finished serves for further scans, too.
+
+    Args:
+        work: folder of the prepared scans and of the training's runs.
+        request: what to train on, and for how long.
+        progress: show progress bars.
+
+    Returns:
+        The snapshot.
+
+    Raises:
+        UserError: scans cannot be prepared, a folder cannot be written, or the training failed.
+    """
+    started = time.monotonic()
+    kind = choose_device(request.device).type
+    folder = work.resolve() / f"{request.modality}_{kind}_{request.minutes:g}min"
+    make_folder(folder, key="work")
+    scans = [_stamp(path) for path in request.sources]
+    plan = _read_plan(folder)
+    snapshot = plan and _find_trained(folder, plan)
+    if snapshot:
+        _describe_reuse(folder, plan, scans)
+        return snapshot
+    _prepare(folder, request, progress=progress)
+    words = _training_words(folder, request.device, kind)
+    if plan is None or plan.scans != scans:
+        ends = started + 60 * request.minutes
+        plan = _Plan(scans, _choose_n_steps(folder, words, TIMED_STEPS[kind], ends=ends))
+        shutil.rmtree(folder / "runs", ignore_errors=True)  # unfinished, on other scans
+        write_text(folder / _PLAN_JSON, json.dumps(asdict(plan), indent=2) + "\n")
+    run_training([*words, f"n_steps={plan.n_steps}", f"path.log_dir={folder / 'runs'}", "resume=latest"])
+    return _find_trained(folder, plan)
+
+
+def run_training(words: Sequence[str]) -> None:
+    """Run `training.py` in a separate process; raises `UserError` if it fails.
+
+    Args:
+        words: settings, as on its command line.
+    """
+    # In a separate session, Ctrl-C reaches this process alone, which then lets the training checkpoint.
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "training.py"), "with", *words],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    try:
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if code:
+        raise UserError(f"the training on your scans failed with exit code {code}, for the reason above")
+
+
+def _prepare(folder: Path, request: TrainingRequest, *, progress: bool) -> None:
+    """Make prepared volumes and supervoxels, as `script/prepare.sh` does."""
+    print(f"no network given: one is trained on {len(request.sources)} scans, without labels", flush=True)
+    raw = folder / "raw"
+    unusable = write_training_scans(raw, request.sources, request.mask, modality=request.modality)
+    for fault in unusable.values():
+        remark(f"not trained on: {fault}")
+    config = PrepareConfig(dataset=DATASET_NAME, raw=str(raw), data_dir=str(folder / "data"))
+    prepare_dataset(config, progress=progress)
+
+
+def _training_words(folder: Path, device: str, kind: str) -> list[str]:
+    """Return the settings of the training, but for its length and folder."""
+    side_px = read_geometry(folder / "data" / VOLUMES_FOLDER / "image_0.nii.gz").shape[1]
+    side_px = min(side_px, MAX_SIDE_PX[kind])
+    words = [f"dataset={DATASET_NAME}", "eval_fold=0", *NETWORK, f"image_size_px=[{side_px},{side_px}]"]
+    return [
+        *words,
+        f"device={device}",
+        f"num_workers={4 if kind == 'cuda' else 0}",
+        f"path.OWN.data_dir={folder / 'data'}",
+    ]
+
+
+def _choose_n_steps(folder: Path, words: Sequence[str], n_timed: int, *, ends: float) -> int:
+    """Time a few steps, and return how many fit into the time that is left."""
+    timing, started = folder / "timing", time.monotonic()
+    shutil.rmtree(timing, ignore_errors=True)
+    run_training([*words, f"n_steps={n_timed}", f"path.log_dir={timing}"])
+    [run_dir] = list_runs(timing / DATASET_NAME / "fold_0" / "training")
+    info = json.loads((run_dir / "info.json").read_text(encoding="utf-8"))
+    shutil.rmtree(timing, ignore_errors=True)
+    step_s = info["training_seconds"] / n_timed
+    start_s = time.monotonic() - started - info["training_seconds"]  # Python, PyTorch, scans
+    left_s = ends - time.monotonic() - start_s
+    n_steps = max(int(SHARE_OF_TIME * left_s / step_s), MIN_STEPS)
+    print(
+        f"training: {n_steps} steps, about {n_steps * step_s / 60:.1f} min ({step_s:.2f} s a step)",
+        flush=True,
+    )
+    if n_steps == MIN_STEPS:
+        remark(f"minutes: leaves time for fewer than {MIN_STEPS} steps, which teach little; give more")
+    return n_steps
+
+
+def _find_trained(folder: Path, plan: _Plan) -> Path | None:
+    runs = list_runs(folder / "runs" / DATASET_NAME / "fold_0" / "training")
+    snapshots = (snapshot_path(run_dir, plan.n_steps) for run_dir in runs)
+    return next((path for path in snapshots if path.is_file()), None)
+
+
+def _describe_reuse(folder: Path, plan: _Plan, scans: Sequence[Sequence[Any]]) -> None:
+    print(f"the network of an earlier call is used: {folder}", flush=True)
+    n_new = sum(list(scan) not in plan.scans for scan in scans)
+    if n_new:
+        remark(
+            f"{n_new} of {len(scans)} scans are new or changed since its training; delete {folder} to train "
+            "on them, too"
+        )
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return [str(path.resolve()), state.st_mtime_ns, state.st_size]
+
+
+def _read_plan(folder: Path) -> _Plan | None:
+    """Read what an earlier call trains; None if it did not get as far."""
+    try:
+        return _Plan(**json.loads((folder / _PLAN_JSON).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

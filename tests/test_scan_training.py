@@ -1,0 +1,160 @@
+"""No network yet: one command trains it on the scans themselves, and later calls find it."""
+
+import json
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import prediction
+import scan_training
+import training
+from data.phantom.scans import PhantomSettings, render_scan
+from scan_training import TrainingRequest, run_training, train_on_scans
+from util.config.command_line import run_command_line
+from util.engine.signals import SignalHandler
+from util.errors import Stopped, UserError
+from util.io.image_io import write_volume
+
+WORDS = ["support_image=a.nii.gz", "support_label=a_seg.nii.gz", "query=scans", "out=masks", "device=cpu"]
+WORDS += ["modality=MR", "minutes=0.01", "guide=none", "labels=1:liver"]
+FOLDER = Path("masks/work/MR_cpu_0.01min")
+
+
+@pytest.fixture(name="trainings")
+def _trainings(tmp_path, monkeypatch, narrow_encoder, switches_restored):
+    """A folder with one annotated scan and two others; the settings of each training that runs here."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        image, label_map, geometry = render_scan(number, PhantomSettings(image_size_px=48, seed=5))
+        write_volume(
+            tmp_path / ("scans/a.nii.gz" if number == 0 else f"scans/{number}.nii.gz"), image, geometry
+        )
+        if number == 0:
+            write_volume(tmp_path / "a_seg.nii.gz", label_map, geometry)
+    (tmp_path / "scans/a.nii.gz").rename(tmp_path / "a.nii.gz")
+    done = []
+
+    def run(words):
+        done.append(words)
+        assert run_command_line(training.experiment, list(words)) == 0
+
+    monkeypatch.setattr(scan_training, "run_training", run)
+    monkeypatch.setattr(scan_training, "MIN_STEPS", 3)
+    monkeypatch.setattr(scan_training, "TIMED_STEPS", {"cpu": 2})
+    return done
+
+
+def _value(words, key):
+    [value] = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+    return value
+
+
+def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(trainings, tmp_path, capsys):
+    assert prediction.main(WORDS) == 0
+    out = capsys.readouterr().out
+    assert "no network given: one is trained on 3 scans, without labels" in out
+    assert "training: 3 steps, about" in out
+    assert "minutes: leaves time for fewer than 3 steps" in out
+    assert "targets in 3 scans" in out
+    assert {path.name for path in Path("masks").glob("*.nii.gz")} == {"1.nii.gz", "2.nii.gz"}
+    assert [_value(words, "n_steps") for words in trainings] == ["2", "3"]
+    assert {_value(words, "image_size_px") for words in trainings} == {"[48,48]"}
+    assert all("recipe=strong" in words for words in trainings)
+    assert not (FOLDER / "timing").exists()
+    image, _, geometry = render_scan(3, PhantomSettings(image_size_px=48, seed=5))
+    write_volume(tmp_path / "scans/3.nii.gz", image, geometry)
+    assert prediction.main(WORDS) == 0
+    assert len(trainings) == 2
+    out = capsys.readouterr().out
+    assert "the network of an earlier call is used" in out
+    assert "1 of 4 scans are new or changed since its training; delete" in out
+    assert (tmp_path / "masks/3.nii.gz").is_file()
+
+
+@pytest.fixture(name="interrupted")
+def _interrupted(tmp_path, monkeypatch):
+    """A training, of which only the files count here, that was interrupted; settings of all that follow."""
+    done = []
+
+    def run(words):
+        done.append(words)
+        if len(done) == 2:  # the first one is the timing
+            raise Stopped(signal.SIGINT)
+        run_dir = Path(_value(words, "path.log_dir")) / "OwnScans/fold_0/training/1"
+        (run_dir / "snapshots").mkdir(parents=True)
+        (run_dir / "info.json").write_text('{"training_seconds": 60.0}')
+        (run_dir / f"snapshots/snapshot_{int(_value(words, 'n_steps')):06d}.pt").touch()
+
+    monkeypatch.setattr(scan_training, "run_training", run)
+    monkeypatch.setattr(scan_training, "_prepare", lambda *_, **__: None)
+    monkeypatch.setattr(scan_training, "_training_words", lambda *_: [])
+    for name in ("a.nii", "b.nii"):
+        (tmp_path / name).touch()
+    request = TrainingRequest([tmp_path / "a.nii"], np.ones((1, 1, 1)), "MR", 20.0, "cpu")
+    with pytest.raises(Stopped):
+        train_on_scans(tmp_path, request)
+    return request, done
+
+
+def test_an_interrupted_training_resumes_with_its_number_of_steps(interrupted, tmp_path):
+    request, done = interrupted
+    planned = json.loads((tmp_path / "MR_cpu_20min/training.json").read_text())["n_steps"]
+    assert planned > 100
+    snapshot = train_on_scans(tmp_path, request)
+    [words] = done[2:]  # no timing
+    assert _value(words, "n_steps") == str(planned)
+    assert _value(words, "resume") == "latest"
+    assert snapshot.name == f"snapshot_{planned:06d}.pt"
+
+
+def test_an_interrupted_training_on_other_scans_is_planned_anew(interrupted, tmp_path):
+    request, done = interrupted
+    train_on_scans(tmp_path, replace(request, sources=[*request.sources, tmp_path / "b.nii"]))
+    timing, _ = done[2:]
+    assert _value(timing, "n_steps") == "10"
+
+
+def test_the_number_of_steps_fills_the_time_that_is_left(tmp_path, monkeypatch):
+    clock = iter([100.0, 118.0, 120.0])  # seconds: timing starts, it ends, its result is used
+    run_dir = tmp_path / "timing/OwnScans/fold_0/training/1"
+
+    def run(words):
+        run_dir.mkdir(parents=True)
+        (run_dir / "info.json").write_text('{"training_seconds": 10.0}')
+
+    monkeypatch.setattr(scan_training, "run_training", run)
+    monkeypatch.setattr(scan_training.time, "monotonic", lambda: next(clock))
+    # 1 s a step and 8 s to start: of the 408 - 120 - 8 s that are left, 90 % are 252 s.
+    assert scan_training._choose_n_steps(tmp_path, [], 10, ends=408.0) == 252
+
+
+@pytest.fixture(name="program")
+def _program(tmp_path, monkeypatch):
+    """Replace training.py by a program of one's own."""
+    monkeypatch.setattr(scan_training, "REPOSITORY", tmp_path)
+    return lambda text: (tmp_path / "training.py").write_text(text)
+
+
+def test_a_failed_training_ends_the_command(program):
+    program("import sys; sys.exit(0 if sys.argv[1:] == ['with', 'n_steps=1'] else 3)")
+    run_training(["n_steps=1"])
+    with pytest.raises(UserError, match="failed with exit code 3"):
+        run_training(["n_steps=2"])
+
+
+def test_a_signal_lets_the_training_save_a_checkpoint(program, tmp_path):
+    program(
+        "import os, pathlib, signal, sys, time\n"
+        "def save(*_):\n    pathlib.Path(sys.argv[2]).write_text('saved'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(60)\n"
+    )
+    assert threading.current_thread() is threading.main_thread()
+    with pytest.raises(Stopped), SignalHandler():
+        run_training([str(tmp_path / "checkpoint")])
+    assert (tmp_path / "checkpoint").read_text() == "saved"
