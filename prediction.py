@@ -109,6 +109,9 @@ class Segmenter:
         options: see `Options`.
         names_of_training: label id -> name in the training data, to request labels by name.
         adapt: takes supports and the number of labels; returns what segments slices in place of `slices`.
+
+    Attributes:
+        source: the snapshot's file; None without one.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Segmenter:
         self._adapt = adapt or (lambda supports, n_labels: slices)
         self._image_size_px, self._options = image_size_px, options
         self._names_of_training = names_of_training or {}
+        self.source: Path | None = None
         self._supports: list[FramedSupport] = []
         self.labels: dict[int, str] = {}
 
@@ -165,7 +169,7 @@ class Segmenter:
         width = config.model.feature_width
         set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
         adapt = _SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir)
-        return cls(
+        segmenter = cls(
             slices,
             frame,
             device=place,
@@ -174,6 +178,8 @@ class Segmenter:
             names_of_training=config.spec.labels,
             adapt=adapt,
         )
+        segmenter.source = snapshot.source
+        return segmenter
 
     def set_support(
         self,
@@ -210,8 +216,9 @@ class Segmenter:
             for scan, ids in zip(scans, maps, strict=True)
         ]
         problems.raise_all()
-        self.labels, self._supports = chosen, [support for support in supports if support.chosen]
-        self._slices = self._adapt(self._supports, len(chosen))
+        supports = [support for support in supports if support.chosen]
+        self._slices = self._adapt(supports, len(chosen))
+        self.labels, self._supports = chosen, supports
         self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self.device)
         for number, support in enumerate(self._supports):
             label_map = torch.from_numpy(support.network_labels)
@@ -419,6 +426,7 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
             write_tables(out, summaries, segmenter.labels)
             bar.update()
     record = {"notice": NOTICE, "failed": failed, "supports": segmenter.support_names}
+    record["snapshot"] = str(segmenter.source)
     write_prediction_record(out, segmenter.labels, {**record, "settings": plain_values(config)})
     print(f"{len(summaries)} of {len(outputs)} scans segmented; masks and tables: {out}")
     print(describe_doubtful(summaries))

@@ -73,6 +73,9 @@ def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(train
     assert "the network of an earlier call is used" in out
     assert "1 of 4 scans are new or changed since its training; delete" in out
     assert (tmp_path / "masks/3.nii.gz").is_file()
+    record = json.loads(Path("masks/prediction.json").read_text())
+    run_dir = tmp_path / FOLDER / "runs/OwnScans/fold_0/training/1"
+    assert record["snapshot"] == str(run_dir / "snapshots/snapshot_000003.pt")
 
 
 @pytest.fixture(name="interrupted")
