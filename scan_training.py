@@ -18,7 +18,7 @@ from data.own_spec import VOLUMES_FOLDER
 from data.prepare.dataset import prepare_dataset
 from data.prepare.training_scans import DATASET_NAME, write_training_scans
 from util.engine.runs import list_runs, snapshot_path
-from util.errors import UserError
+from util.errors import Stopped, UserError
 from util.io.files import make_folder, write_text
 from util.io.image_io import read_geometry
 from util.parallel.devices import choose_device
@@ -82,6 +82,7 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
 
     Raises:
         UserError: scans cannot be prepared, a folder cannot be written, or the training failed.
+        Stopped: a signal arrived; the training saved a checkpoint.
     """
     started = time.monotonic()
     kind = choose_device(request.device).type
@@ -100,7 +101,10 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
         plan = _Plan(scans, _choose_n_steps(folder, words, TIMED_STEPS[kind], ends=ends))
         shutil.rmtree(folder / "runs", ignore_errors=True)  # unfinished, on other scans
         write_text(folder / _PLAN_JSON, json.dumps(asdict(plan), indent=2) + "\n")
-    run_training([*words, f"n_steps={plan.n_steps}", f"path.log_dir={folder / 'runs'}", "resume=latest"])
+    try:
+        run_training([*words, f"n_steps={plan.n_steps}", f"path.log_dir={folder / 'runs'}", "resume=latest"])
+    except Stopped as stopped:
+        raise Stopped(stopped.number, "the same command resumes the training") from stopped
     return _find_trained(folder, plan)
 
 

@@ -98,8 +98,9 @@ def _interrupted(tmp_path, monkeypatch):
     for name in ("a.nii", "b.nii"):
         (tmp_path / name).touch()
     request = TrainingRequest([tmp_path / "a.nii"], np.ones((1, 1, 1)), "MR", 20.0, "cpu")
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         train_on_scans(tmp_path, request)
+    assert stopped.value.hint == "the same command resumes the training"
     return request, done
 
 
