@@ -25,7 +25,9 @@ from util.parallel.devices import choose_device
 from util.remarks import remark
 
 REPOSITORY = Path(__file__).resolve().parent
-MIN_STEPS = 50  # fewer teach nothing
+MIN_STEPS = 50
+# Dice on synthetic scans: 0.56 by registration alone, 0.43 with a network of 50 steps, 0.48 with one of 166.
+FEW_STEPS = 500
 # Steps that are timed first. On a GPU the first ones are slow, as kernels are loaded and chosen.
 TIMED_STEPS = {"cpu": 10, "mps": 10, "cuda": 100}
 MAX_SIDE_PX = {"cpu": 128, "mps": 128, "cuda": 256}
@@ -170,8 +172,11 @@ def _choose_n_steps(folder: Path, words: Sequence[str], n_timed: int, *, ends: f
         f"training: {n_steps} steps, about {n_steps * step_s / 60:.1f} min ({step_s:.2f} s a step)",
         flush=True,
     )
-    if n_steps == MIN_STEPS:
-        remark(f"minutes: leaves time for fewer than {MIN_STEPS} steps, which teach little; give more")
+    if n_steps < FEW_STEPS:
+        remark(
+            f"minutes: leaves time for {n_steps} steps, and fewer than {FEW_STEPS} teach so little that the "
+            "network may worsen what registration gives; give more"
+        )
     return n_steps
 
 

@@ -58,7 +58,7 @@ def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(train
     out = capsys.readouterr().out
     assert "no network given: one is trained on 3 scans, without labels" in out
     assert "training: 3 steps, about" in out
-    assert "minutes: leaves time for fewer than 3 steps" in out
+    assert "minutes: leaves time for 3 steps, and fewer than 500 teach so little" in out
     assert "targets in 3 scans" in out
     assert {path.name for path in Path("masks").glob("*.nii.gz")} == {"1.nii.gz", "2.nii.gz"}
     assert [_value(words, "n_steps") for words in trainings] == ["2", "3"]
