@@ -48,8 +48,8 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import MeanSegmenter, SupportBank
-from scan_training import TrainingRequest, train_on_scans
-from support_adaptation import adapt_to_scans, load_trained
+from script.scan_training import TrainingRequest, train_on_scans
+from script.support_adaptation import adapt_to_scans, load_trained
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
 from util.engine.runs import find_snapshot

@@ -39,7 +39,7 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
-from support_adaptation import adapt_to_scans, load_trained
+from script.support_adaptation import adapt_to_scans, load_trained
 from util.config.command_line import run_command_line, run_guarded
 from util.config.settings import default_values, parse_values, plain_values
 from util.engine.mismatches import find_mismatches

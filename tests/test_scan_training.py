@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import prediction
-import scan_training
 import training
 from data.phantom.scans import PhantomSettings, render_scan
-from scan_training import TrainingRequest, run_training, train_on_scans
+from script import scan_training
+from script.scan_training import TrainingRequest, run_training, train_on_scans
 from util.config.command_line import run_command_line
 from util.engine.signals import SignalHandler
 from util.errors import Stopped, UserError

@@ -24,7 +24,7 @@ from util.io.image_io import read_geometry
 from util.parallel.devices import choose_device
 from util.remarks import remark
 
-REPOSITORY = Path(__file__).resolve().parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 MIN_STEPS = 50
 # Dice on synthetic scans: 0.56 by registration alone, 0.43 with a network of 50 steps, 0.48 with one of 166.
 FEW_STEPS = 500
