@@ -1,9 +1,10 @@
 """Join the evaluations of several folds; refuse to if their settings differ."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from util.config.overrides import flatten
 from util.config.training_settings import FREE_ON_RESUME
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
@@ -19,7 +20,7 @@ FREE_IN_EVALUATION = {
     *("n_steps", "batch_size", "n_shot", "exclude_label", "use_gt", "n_sv", "min_size", "loss", "optim"),
     *("max_iters_per_load", "lr_step_gamma", "task", "phantom", "channels_last", "compile"),
     *("sync_batchnorm", "deterministic"),
-    *(f"evaluation.{name}" for name in ("save_predictions", "slices_per_call", "baselines")),
+    *(f"evaluation.{name}" for name in ("save_predictions", "report", "slices_per_call", "baselines")),
     *(f"evaluation.{name}" for name in ("all_slices", "every_support")),  # more rows, the same values
 }
 GROUP_KEYS = ("organ_group", "test_label", "exclude_label")  # in which organ groups of setting II differ
@@ -85,7 +86,7 @@ def merge_evaluations(
     scores = [score for evaluation in evaluations for score in evaluation.scores]
     summary = {
         **summarise_scores(scores),
-        **{name: evaluations[0].summary.get(name) for name in ("config", "training_config")},
+        **{name: evaluations[0].summary.get(name) for name in ("config", "training_config", "protocol")},
         "data_fingerprint": evaluations[0].summary.get("data_fingerprint"),
         "snapshot_step": evaluations[0].summary.get("snapshot_step"),
         "folds": [_describe_source(evaluation) for evaluation in evaluations],
@@ -118,23 +119,6 @@ def describe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) ->
     return "; ".join(texts)
 
 
-def flatten(
-    values: Mapping[str, Any], *, free: Collection[str] = (), prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted names and values of nested settings, without free ones.
-
-    Lists and tuples are alike, because JSON knows lists only.
-    """
-    for name, value in values.items():
-        full_name = f"{prefix}{name}"
-        if full_name in free:
-            continue
-        if isinstance(value, Mapping):
-            yield from flatten(value, free=free, prefix=f"{full_name}.")
-        else:
-            yield full_name, list(value) if isinstance(value, tuple) else value
-
-
 def _describe_file(evaluation: Evaluation) -> str:
     """Name an evaluation's file and its snapshot."""
     return f"{evaluation.path}, of {evaluation.summary.get('snapshot', 'an unknown snapshot')}"
@@ -142,6 +126,6 @@ def _describe_file(evaluation: Evaluation) -> str:
 
 def _describe_source(evaluation: Evaluation) -> dict[str, Any]:
     summary = evaluation.summary
-    names = ("snapshot", "snapshot_step", "supports", "remarks")
+    names = ("snapshot", "snapshot_step", "supports", "remarks", "commands", "environment")
     folds = sorted({score.fold for score in evaluation.scores})
     return {"scores": str(evaluation.path), "folds": folds, **{name: summary.get(name) for name in names}}

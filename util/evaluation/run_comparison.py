@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from util.config.overrides import flatten
 from util.errors import UserError
-from util.evaluation.fold_merging import describe_differences, flatten, merge_folds
+from util.evaluation.fold_merging import describe_differences, merge_folds
 from util.evaluation.metrics import METRICS, VolumeScore, metric_label
 from util.evaluation.paper_tables import tabulate_metric, write_estimate_tables
 from util.evaluation.report import final_method, format_table, select

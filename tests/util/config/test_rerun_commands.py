@@ -1,0 +1,51 @@
+from pathlib import Path
+
+from util.config.rerun_commands import list_commands
+from util.errors import UserError
+
+USUAL = {
+    "dataset": "CHAOST2",
+    "eval_fold": 0,
+    "recipe": "published",
+    "n_steps": 100,
+    "model": {"encoder": "resnet101"},
+    "evaluation": {"guide": "none"},
+    "reload_model_path": None,
+    "path": {"log_dir": "runs"},
+}
+SNAPSHOT = Path("runs/CHAOST2/fold_1/training/1/snapshots/snapshot_000005.pt")
+
+
+def usual(values):
+    return {**USUAL, "dataset": values["dataset"], "recipe": values["recipe"]}
+
+
+def test_both_commands_name_what_was_changed():
+    trained = {**USUAL, "eval_fold": 1, "n_steps": 5, "model": {"encoder": "resnet18"}, "recipe": "strong"}
+    trained["path"] = {"log_dir": "elsewhere"}
+    evaluated = {
+        **trained,
+        "n_steps": 100,
+        "evaluation": {"guide": "registration"},
+        "path": {"log_dir": "here"},
+    }
+    train, evaluate = list_commands(trained, evaluated, snapshot=SNAPSHOT, usual=usual)
+    assert train == (
+        "bash script/train.sh dataset=CHAOST2 eval_fold=1 recipe=strong n_steps=5 model.encoder=resnet18 "
+        "path.log_dir=here"
+    )
+    assert evaluate == (
+        f"bash script/evaluate.sh dataset=CHAOST2 eval_fold=1 reload_model_path={SNAPSHOT} recipe=strong "
+        "evaluation.guide=registration path.log_dir=here"
+    )
+
+
+def test_a_training_on_unknown_data_is_left_out():
+    def refuse(values):
+        if values["dataset"] == "GONE":
+            raise UserError("GONE: not known")
+        return usual(values)
+
+    for trained in ({**USUAL, "dataset": "GONE"}, {"n_steps": 5}):
+        [evaluate] = list_commands(trained, USUAL, snapshot=SNAPSHOT, usual=refuse)
+        assert evaluate.startswith("bash script/evaluate.sh dataset=CHAOST2")

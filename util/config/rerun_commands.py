@@ -1,0 +1,47 @@
+"""Write the commands that train and evaluate again with the same settings."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from util.config.overrides import list_overrides
+from util.errors import UserError
+
+# They decide defaults of other keys.
+_DEFAULTS = {"recipe": "published", "setting": 1, "organ_group": 0}
+_FREE_IN_TRAINING = ("reload_model_path", "resume", "resume_changed", "evaluation", "adaptation")
+# The network's settings are the snapshot's.
+_FREE_IN_EVALUATION = ("model", "image_size_px", "resume", "resume_changed")
+
+
+def list_commands(
+    trained: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    *,
+    snapshot: Path,
+    usual: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> list[str]:
+    """List the commands that train a snapshot and evaluate it.
+
+    Both have the evaluation's paths. The training is left out if its configuration is unusable here.
+
+    Args:
+        trained: the snapshot's configuration; nested plain values.
+        evaluated: the evaluation's.
+        snapshot: the evaluated file.
+        usual: returns the configuration that follows from a configuration's dataset, recipe and setting.
+    """
+    evaluated = {**evaluated, "reload_model_path": str(snapshot)}
+    commands = []
+    for script, values, never, always in (
+        ("train", {**trained, "path": evaluated["path"]}, _FREE_IN_TRAINING, ()),
+        ("evaluate", evaluated, _FREE_IN_EVALUATION, ("reload_model_path",)),
+    ):
+        try:
+            defaults = {**usual(values), **_DEFAULTS}
+        except (KeyError, UserError):  # trained on data that this evaluation does not know
+            continue
+        names = [name for name in ("dataset", "eval_fold", *always) if name in values]
+        words = list_overrides(values, defaults, always=names, never=never)
+        commands.append(f"bash script/{script}.sh {' '.join(words)}")
+    return commands
