@@ -1,0 +1,257 @@
+"""Record what a report shows of each query: pictures and Dice by slice."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from util.errors import UserError
+from util.evaluation.metrics import VolumeScore, dice_and_iou
+from util.evaluation.slice_pictures import (
+    display_slice,
+    display_spacing_mm,
+    display_transform,
+    encode_slice,
+    fill_path,
+    find_window,
+    outline_path,
+)
+from util.io.files import write_text
+from util.io.image_io import Geometry
+
+CASES_NAME = "report_cases.json"
+_FORMAT = 1  # increased when cases hold other values
+_ID_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class OrganVolume:
+    """A scan with the mask of one organ.
+
+    Attributes:
+        scan_id: its id.
+        images: `(Z, h, w)`, at any slice size.
+        mask: `(Z, H, W)`, binary, at full size.
+        geometry: of the full-size grid.
+    """
+
+    scan_id: int
+    images: np.ndarray
+    mask: np.ndarray
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class View:
+    """A slice as it is displayed.
+
+    Attributes:
+        image: id of the picture in `Cases.images`.
+        size_px: height and width.
+        spacing_mm: `(y, x)`.
+        window: x, y, width and height in px of the detail to enlarge.
+    """
+
+    image: str
+    size_px: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    window: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class SlicePair:
+    """A query slice and the support slice that serves it; masks are SVG paths.
+
+    Attributes:
+        title: why this slice is shown.
+        slice_idx, support_slice_idx: positions in the scans.
+        query, support: the slices.
+        support_outline, truth_outline, prediction_outline: outlines of masks.
+        hits, false_positives, false_negatives: exactly the pixels of the query.
+    """
+
+    title: str
+    slice_idx: int
+    support_slice_idx: int
+    query: View
+    support: View
+    support_outline: str
+    truth_outline: str
+    prediction_outline: str
+    hits: str
+    false_positives: str
+    false_negatives: str
+
+
+@dataclass(frozen=True)
+class SliceDice:
+    """Dice of one slice.
+
+    Attributes:
+        slice_idx: position in the query.
+        support_slice_idx: position in the support of the slice that serves it.
+        dice: None if neither truth nor prediction shows the organ.
+    """
+
+    slice_idx: int
+    support_slice_idx: int
+    dice: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One organ of a query, segmented by the method whose predictions are kept.
+
+    Attributes:
+        score: its metrics.
+        pairs: the slices to show; the first has the organ's largest section.
+        slices: Dice of each segmented slice.
+    """
+
+    score: VolumeScore
+    pairs: tuple[SlicePair, ...]
+    slices: tuple[SliceDice, ...]
+
+
+@dataclass
+class Cases:
+    """Cases, and the pictures that they share.
+
+    Attributes:
+        cases: in order.
+        images: id -> data URI.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    images: dict[str, str] = field(default_factory=dict)
+
+    def add(
+        self,
+        score: VolumeScore,
+        prediction: np.ndarray,
+        *,
+        query: OrganVolume,
+        support: OrganVolume,
+        slices: np.ndarray,
+        support_slices: np.ndarray,
+    ) -> None:
+        """Record a case.
+
+        Args:
+            score: of the prediction.
+            prediction: `(n, H, W)`, binary.
+            query, support: the scans, with truth and annotation.
+            slices: `(n,)`, positions of the predicted slices in the query.
+            support_slices: `(n,)`, position in the support of the slice that serves each.
+        """
+        truth = query.mask[slices].astype(bool)
+        prediction = prediction.astype(bool)
+        of_slices = []
+        for n, (predicted, true) in enumerate(zip(prediction, truth, strict=True)):
+            is_shown = predicted.any() or true.any()
+            dice = dice_and_iou(predicted, true)[0] if is_shown else None
+            of_slices.append(SliceDice(int(slices[n]), int(support_slices[n]), dice))
+        pairs = tuple(
+            self._make_pair(title, prediction[n], query, support, of_slices[n])
+            for title, n in _choose_slices(prediction, truth)
+        )
+        self.cases.append(Case(score, pairs, tuple(of_slices)))
+
+    @classmethod
+    def join(cls, parts: Iterable["Cases"]) -> "Cases":
+        """Join cases, such as those of several ranks or folds."""
+        joined = cls()
+        for part in parts:
+            joined.cases += part.cases
+            joined.images.update(part.images)
+        return joined
+
+    def _make_pair(
+        self, title: str, predicted: np.ndarray, query: OrganVolume, support: OrganVolume, at: SliceDice
+    ) -> SlicePair:
+        transform = display_transform(query.geometry)
+        truth = display_slice(query.mask[at.slice_idx].astype(bool), transform)
+        predicted = display_slice(predicted, transform)
+        of_support = display_transform(support.geometry)
+        annotated = display_slice(support.mask[at.support_slice_idx].astype(bool), of_support)
+        return SlicePair(
+            title=title,
+            slice_idx=at.slice_idx,
+            support_slice_idx=at.support_slice_idx,
+            query=self._view(query, at.slice_idx, truth | predicted, transform),
+            support=self._view(support, at.support_slice_idx, annotated, of_support),
+            support_outline=outline_path(annotated),
+            truth_outline=outline_path(truth),
+            prediction_outline=outline_path(predicted),
+            hits=fill_path(truth & predicted),
+            false_positives=fill_path(predicted & ~truth),
+            false_negatives=fill_path(truth & ~predicted),
+        )
+
+    def _view(self, volume: OrganVolume, slice_idx: int, mask: np.ndarray, transform: np.ndarray) -> View:
+        data = encode_slice(display_slice(volume.images[slice_idx], transform))
+        key = hashlib.sha256(data.encode()).hexdigest()[:_ID_LENGTH]
+        self.images[key] = data
+        spacing_mm = display_spacing_mm(volume.geometry, transform)
+        return View(key, mask.shape, spacing_mm, find_window(mask))
+
+
+def choose_cases(cases: Iterable[Case]) -> list[tuple[str, Case]]:
+    """Choose the cases of lowest, median and highest Dice, worst first.
+
+    Of an even number the lower median counts. Titles join if fewer than three cases are left.
+    """
+    ranked = sorted(cases, key=lambda case: case.score.dice)
+    if not ranked:
+        return []
+    titles: dict[int, list[str]] = {}
+    for title, n in (("worst", 0), ("median", (len(ranked) - 1) // 2), ("best", len(ranked) - 1)):
+        titles.setdefault(n, []).append(title)
+    return [(" and ".join(names), ranked[n]) for n, names in titles.items()]
+
+
+def write_cases(folder: Path, cases: Cases) -> None:
+    """Write cases as JSON, for the report of the whole cross-validation."""
+    write_text(folder / CASES_NAME, json.dumps({"format": _FORMAT, **asdict(cases)}) + "\n")
+
+
+def read_cases(folder: Path) -> Cases | None:
+    """Read the cases of an evaluation's folder; None if it has none of this version.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / CASES_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            return None
+        return Cases([_restore_case(values) for values in content["cases"]], dict(content["images"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); evaluate the fold again") from error
+
+
+def _choose_slices(prediction: np.ndarray, truth: np.ndarray) -> Sequence[tuple[str, int]]:
+    """Choose the largest section of the organ, and the slice with most wrong voxels."""
+    areas = truth.sum(axis=(1, 2))
+    areas = areas if areas.any() else prediction.sum(axis=(1, 2))
+    largest = int(areas.argmax()) if areas.any() else len(areas) // 2
+    wrong = int((prediction ^ truth).sum(axis=(1, 2)).argmax())
+    if wrong == largest:
+        return [("largest section of the organ, and most wrong voxels", largest)]
+    return [("largest section of the organ", largest), ("most wrong voxels", wrong)]
+
+
+def _restore_case(values: dict[str, Any]) -> Case:
+    pairs = tuple(
+        SlicePair(**{**pair, "query": View(**pair["query"]), "support": View(**pair["support"])})
+        for pair in values["pairs"]
+    )
+    slices = tuple(SliceDice(**entry) for entry in values["slices"])
+    return Case(VolumeScore(**values["score"]), pairs, slices)

@@ -1,0 +1,94 @@
+"""Turn slices and masks into parts of a picture: JPEG data and SVG paths.
+
+Paths are in px; the pixel in row y and column x covers the square from (x, y) to (x + 1, y + 1).
+"""
+
+import base64
+
+import cv2
+import numpy as np
+from skimage.measure import approximate_polygon, find_contours
+
+from util.io.grids import find_reorientation, orientation, reorient_grid, reorient_volume
+from util.io.image_io import Geometry
+
+_GREY_PERCENTILES = (0.5, 99.5)
+_JPEG_QUALITY = 85
+_MAX_SIDE_PX = 512
+_OUTLINE_TOLERANCE_PX = 0.2  # merges collinear points only
+_MIN_WINDOW_SHARE, _WINDOW_MARGIN_SHARE = 0.25, 0.06  # of the slice's longer side
+# Right at the left; anterior, or else superior, at the top. Ends that rows and columns point to.
+_DISPLAYED_ENDS = "LPI"
+_PATIENT_AXIS = {"R": 0, "L": 0, "A": 1, "P": 1, "I": 2, "S": 2}
+
+
+def display_transform(geometry: Geometry) -> np.ndarray:
+    """Return the nibabel transform of a volume to radiological convention.
+
+    Slices keep their order. In axial slices the patient's right is on the left and anterior is up; in others
+    superior is up.
+    """
+    last = orientation(geometry)[2]
+    in_plane = [end for end in _DISPLAYED_ENDS if _PATIENT_AXIS[end] != _PATIENT_AXIS[last]]
+    return find_reorientation(geometry, f"{''.join(in_plane)}{last}")
+
+
+def display_slice(slice_: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Reorient a slice `(H, W)` for display."""
+    return reorient_volume(slice_[None], transform)[0]
+
+
+def display_spacing_mm(geometry: Geometry, transform: np.ndarray) -> tuple[float, float]:
+    """Return the spacing `(y, x)` of a displayed slice."""
+    _, *in_plane = reorient_grid(geometry, transform).spacing_mm
+    return tuple(in_plane)
+
+
+def encode_slice(image: np.ndarray) -> str:
+    """Encode a slice `(h, w)` as the data URI of a greyscale JPEG.
+
+    It has at most 512 px a side.
+    """
+    low, high = np.percentile(image, _GREY_PERCENTILES)
+    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    grey = np.round(255 * grey).astype(np.uint8)
+    shrink = _MAX_SIDE_PX / max(grey.shape)
+    if shrink < 1:
+        grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def outline_path(mask: np.ndarray) -> str:
+    """Trace the outlines of a mask `(H, W)` as an SVG path; empty for an empty mask."""
+    parts = []
+    for contour in find_contours(np.pad(mask, 1).astype(float), 0.5):
+        # Contours connect the centres of pixels, of which the padding is the first.
+        points = approximate_polygon(contour, _OUTLINE_TOLERANCE_PX) - 0.5
+        parts.append("M" + "L".join(f"{x:g},{y:g}" for y, x in points[:-1]) + "Z")
+    return "".join(parts)
+
+
+def fill_path(mask: np.ndarray) -> str:
+    """Cover exactly the pixels of a mask `(H, W)` by an SVG path of horizontal bars."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
+    return "".join(f"M{x},{y}h{end - x}v1h{x - end}z" for (y, x), (_, end) in zip(starts, ends, strict=True))
+
+
+def find_window(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return x, y, width and height in px of a square around a mask.
+
+    An empty mask gives the whole slice. The square has a margin, is at least a quarter of the slice's longer
+    side, and lies within the slice.
+    """
+    height, width = mask.shape
+    found = np.argwhere(mask)
+    if not len(found):
+        return 0, 0, width, height
+    longer = max(mask.shape)
+    first, last = found.min(0), found.max(0) + 1
+    side = max((last - first).max() + 2 * _WINDOW_MARGIN_SHARE * longer, _MIN_WINDOW_SHARE * longer)
+    sides = np.minimum(np.ceil(side).astype(int), mask.shape)
+    start = np.clip((first + last - sides) // 2, 0, np.array(mask.shape) - sides)
+    return int(start[1]), int(start[0]), int(sides[1]), int(sides[0])
