@@ -134,6 +134,7 @@ class EvaluationConfig(Settings):
         None, "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
     )
     save_predictions: bool = key(True, "write the predictions as NIfTI files")
+    report: bool = key(True, "write report.html, with pictures of the queries")
 
 
 class AdaptationConfig(Settings):

@@ -26,6 +26,7 @@ from config_ssl_upload import (
     parse_config,
 )
 from data.preparation import describe_change, ensure_volumes, hash_volumes
+from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, Job, score_job
 from dataloaders.prepared_scans import PreparedScan, load_scan
@@ -41,6 +42,7 @@ from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
 from script.support_adaptation import adapt_to_scans, load_trained
 from util.config.command_line import run_command_line, run_guarded
+from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, parse_values, plain_values
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
@@ -48,6 +50,7 @@ from util.engine.snapshots import Snapshot, load_snapshot
 from util.engine.training_choice import TrainingChoice, choose_training
 from util.errors import UserError
 from util.evaluation.fold_merging import merge_groups
+from util.evaluation.html_report import report_evaluation
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.paper_tables import write_tables
 from util.evaluation.postprocess import keep_largest_component
@@ -62,6 +65,8 @@ from util.evaluation.report import (
     guided,
     summarise_scores,
 )
+from util.evaluation.report_cases import Cases, write_cases
+from util.evaluation.report_sources import read_cases_of_folds
 from util.evaluation.run_comparison import compare_main
 from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
@@ -116,6 +121,8 @@ def summarise(_config: dict[str, Any]) -> None:
     folder = (config.joint_runs_dir if is_joint else config.runs_dir) / SUMMARY_FOLDER
     write_scores(folder, scores, summary)
     write_tables(folder, scores)
+    if config.evaluation.report:
+        report_evaluation(folder, scores, summary, read_cases_of_folds(summary))
 
 
 def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
@@ -156,8 +163,12 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         all_slices=config.evaluation.all_slices,
         every_support=config.evaluation.every_support,
     )
+    cases = Cases()
+    record = partial(record_case, cases) if config.evaluation.report else None
+    options = {"run_dir": run_dir, "device": device, "ranks": ranks, "on_prediction": record}
     with AdaptiveWaitPolicy():
-        scores, failures = score_methods(config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks)
+        scores, failures = score_methods(config, snapshot, jobs, **options)
+    cases = Cases.join(gather_values(cases))
     if not ranks.is_main:
         return scores
     print("\n".join([describe_scores(scores), *failures]))
@@ -165,13 +176,30 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     failures += [] if dead is None else [dead]
     source = {"snapshot": str(choice.snapshot), "snapshot_step": snapshot.step, "data_fingerprint": data}
     source |= {"training_config": snapshot.config, "protocol": protocol.as_record(), "supports": support_ids}
+    source["commands"] = list_commands(
+        snapshot.config, plain_values(config), snapshot=choice.snapshot, usual=_usual_values
+    )
+    summary = _summary(scores, config, [*remarks, *failures], device, **source)
     write_tables(run_dir, scores)
-    write_scores(run_dir, scores, _summary(scores, config, [*remarks, *failures], device, **source))
+    write_scores(run_dir, scores, summary)
     print(
         f"evaluated in {time.perf_counter() - started:.0f} s, peak memory {peak_memory_gb(device):.1f} GB; "
         f"tables and predictions: {run_dir}"
     )
+    if config.evaluation.report:
+        write_cases(run_dir, cases)
+        report_evaluation(run_dir, scores, summary, cases)
     return scores
+
+
+def _usual_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the keys would be if only those that decide defaults were set."""
+    names = ("recipe", "protocol", "setting", "organ_group", "path")
+    plain = default_values(Config)
+    deciding = {name: values.get(name, plain[name]) for name in names}
+    defaults = dataset_defaults(values["dataset"], deciding["recipe"], deciding["protocol"])
+    usual = plain_values(parse_config({**defaults, **deciding}))
+    return {**usual, **{name: plain[name] for name in names}}
 
 
 def _summary(
@@ -195,10 +223,12 @@ def score_methods(
     run_dir: Path,
     device: torch.device,
     ranks: Ranks = SINGLE_RANK,
+    on_prediction: Callable[[Job, np.ndarray, VolumeScore], None] | None = None,
 ) -> tuple[list[VolumeScore], list[str]]:
     """Segment and score jobs by every method; write predictions.
 
-    These are the trained network's, or the guided ones. Each rank does the queries that fall to it.
+    These are the trained network's, or the guided ones. Each rank does the queries that fall to it, and hands
+    their probabilities and scores to `on_prediction`.
 
     Returns:
         The scores of all ranks, in the jobs' order, and remarks on failed registrations.
@@ -212,11 +242,12 @@ def score_methods(
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
 
-    def score(job: Job, probabilities: np.ndarray, method: str, order: tuple[int, int]) -> None:
+    def score(job: Job, probabilities: np.ndarray, method: str, order: tuple[int, int]) -> VolumeScore:
         organ = config.spec.labels[job.label]
         options = {"fold": config.eval_fold, "nsd_tolerance_mm": config.spec.nsd_tolerance_mm}
         entry = score_job(job, probabilities, method=method, organ=organ, **options)
         scores.append(((order[0], query_ids.index(job.query.scan_id), order[1]), entry))
+        return entry
 
     predicting = ADAPTED if config.adaptation.steps else TRAINED
     methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
@@ -227,12 +258,14 @@ def score_methods(
             selected = [job for job in selected if job.protocol == first_slices]
         started = time.perf_counter()
         for n_job, (job, probabilities) in enumerate(segment(selected)):
-            score(job, probabilities, method, (2 * n_method, n_job))
+            entry = score(job, probabilities, method, (2 * n_method, n_job))
             if not (method in NETWORK_METHODS and job.main_support):
                 continue
             if config.evaluation.guide != "none":
                 probabilities = _guide(probabilities, job, warped, config)
-                score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
+                entry = score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
+            if on_prediction is not None and method == predicting:
+                on_prediction(job, probabilities, entry)
             if config.evaluation.save_predictions and method == predicting:
                 writers[job.protocol].add(
                     job.query.scan_id,

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 
 import nibabel
@@ -148,6 +150,46 @@ def test_summary_joins_the_folds_that_were_evaluated(runs, capsys):
     assert "not evaluated yet: folds 1, 2, 3, 4" in told
     summary = json.loads((fold.parent / "summary" / "scores.json").read_text())["summary"]
     assert set(summary["means"]["trained"]) >= {"chunks"}
+    report = fold.parent / "summary" / "report.html"
+    assert told.strip().splitlines()[-1].endswith(f": {report}")
+    thumbnails = re.findall(r'<li class="thumbnail".* data-dice="([^"]+)"', report.read_text())
+    newest = list_runs(fold / "evaluation")[0]
+    assert sorted(map(float, thumbnails)) == sorted(
+        float(score["dice"]) for score in read_scores(newest) if score["method"] == "trained"
+    )
+
+
+def test_the_report_shows_each_query_with_its_dice_and_the_errors_of_the_files(runs, phantom_dir):
+    folder = runs[0] / "evaluation" / "1"
+    cases = json.loads((folder / "report_cases.json").read_text())["cases"]
+    page = (folder / "report.html").read_text()
+    assert len(cases) == 2 * len(ORGANS) * 2
+    for case in cases:
+        score = case["score"]
+        assert f'data-dice="{score["dice"]}"' in page
+        name = f"scan_{score['query_id']}_{ORGANS[score['label']]}.nii.gz"
+        predicted = read(folder / "predictions" / score["protocol"] / name).astype(bool)
+        true = read(phantom_dir / f"phantom_MR_T2_normalized/label_{score['query_id']}.nii.gz")
+        true = true == score["label"]
+        for pair in case["pairs"]:
+            errors = [
+                (a & ~b)[..., pair["slice_idx"]].sum() for a, b in ((predicted, true), (true, predicted))
+            ]
+            bars = [re.findall(r"h(\d+)v", pair[name]) for name in ("false_positives", "false_negatives")]
+            assert [sum(map(int, lengths)) for lengths in bars] == errors
+
+
+def test_the_reports_commands_give_the_same_scores(runs, tmp_path):
+    folder = runs[0] / "evaluation" / "1"
+    train, evaluate = json.loads((folder / "scores.json").read_text())["summary"]["commands"]
+    assert {"n_steps=3", "model.feature_width=8"} <= set(shlex.split(train))
+    words = shlex.split(evaluate)[2:]
+    quick = [f"path.log_dir={tmp_path}", "evaluation.baselines=False", "evaluation.report=False"]
+    assert run_command_line(validation.experiment, ["with", *words, *quick]) == 0
+    again = tmp_path / "PHANTOM/fold_0/evaluation/1"
+    trained = [score for score in read_scores(folder) if score["method"] == "trained"]
+    assert [score for score in read_scores(again) if score["main_support"] == "True"] == trained
+    assert not (again / "report.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -176,6 +218,7 @@ def test_a_damaged_snapshot_is_refused(runs, tmp_path, capsys):
 def test_registration_guides_the_network_and_its_predictions(runs):
     fold, overrides = runs
     words = [*overrides, "evaluation.guide=registration", "evaluation.baselines=False"]
+    words.append("evaluation.report=False")
     assert run_command_line(validation.experiment, words) == 0
     scores = read_scores(list_runs(fold / "evaluation")[0])
     assert {score["method"] for score in scores} == {"trained", "trained + registration"}
@@ -193,6 +236,7 @@ def test_an_adapted_network_predicts_beside_the_trained_one(organs, n_networks, 
     snapshot = fold / "training" / "1"
     words = [*overrides, f"path.log_dir={tmp_path}", f"reload_model_path={snapshot}", "adaptation.steps=2"]
     words += [f"adaptation.organs={organs}", "evaluation.guide=registration", "evaluation.baselines=False"]
+    words.append("evaluation.report=False")
     assert run_command_line(validation.experiment, words) == 0
     assert capsys.readouterr().out.count("2 steps in") == n_networks
     assert len(list((tmp_path / "PHANTOM/adapted").glob("*.pt"))) == n_networks

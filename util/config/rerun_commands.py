@@ -7,8 +7,6 @@ from typing import Any
 from util.config.overrides import list_overrides
 from util.errors import UserError
 
-# They decide defaults of other keys.
-_DEFAULTS = {"recipe": "published", "setting": 1, "organ_group": 0}
 _FREE_IN_TRAINING = ("reload_model_path", "resume", "resume_changed", "evaluation", "adaptation")
 # The network's settings are the snapshot's.
 _FREE_IN_EVALUATION = ("model", "image_size_px", "resume", "resume_changed")
@@ -29,7 +27,7 @@ def list_commands(
         trained: the snapshot's configuration; nested plain values.
         evaluated: the evaluation's.
         snapshot: the evaluated file.
-        usual: returns the configuration that follows from a configuration's dataset, recipe and setting.
+        usual: returns the defaults of a configuration, as its dataset, recipe and setting make them.
     """
     evaluated = {**evaluated, "reload_model_path": str(snapshot)}
     commands = []
@@ -38,7 +36,7 @@ def list_commands(
         ("evaluate", evaluated, _FREE_IN_EVALUATION, ("reload_model_path",)),
     ):
         try:
-            defaults = {**usual(values), **_DEFAULTS}
+            defaults = usual(values)
         except (KeyError, UserError):  # trained on data that this evaluation does not know
             continue
         names = [name for name in ("dataset", "eval_fold", *always) if name in values]

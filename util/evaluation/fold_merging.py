@@ -127,5 +127,6 @@ def _describe_file(evaluation: Evaluation) -> str:
 def _describe_source(evaluation: Evaluation) -> dict[str, Any]:
     summary = evaluation.summary
     names = ("snapshot", "snapshot_step", "supports", "remarks", "commands", "environment")
-    folds = sorted({score.fold for score in evaluation.scores})
-    return {"scores": str(evaluation.path), "folds": folds, **{name: summary.get(name) for name in names}}
+    config, folds = summary.get("config") or {}, sorted({score.fold for score in evaluation.scores})
+    source = {"scores": str(evaluation.path), "folds": folds, **{name: summary.get(name) for name in names}}
+    return {**source, "organ_group": config.get("organ_group") if config.get("setting") == 2 else None}

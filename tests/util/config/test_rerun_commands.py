@@ -17,7 +17,7 @@ SNAPSHOT = Path("runs/CHAOST2/fold_1/training/1/snapshots/snapshot_000005.pt")
 
 
 def usual(values):
-    return {**USUAL, "dataset": values["dataset"], "recipe": values["recipe"]}
+    return {**USUAL, "dataset": values["dataset"]}
 
 
 def test_both_commands_name_what_was_changed():
