@@ -327,7 +327,8 @@ class Segmenter:
         smooth = smooth_in_plane(mask, query.geometry.spacing_mm, smoothing_mm=guiding.guide_smoothing_mm)
         joined = guide(
             torch.from_numpy(network),
-            torch.from_numpy(smooth),
+            torch.from_numpy(mask),
+            smoothed=torch.from_numpy(smooth),
             weight=guiding.guide_weight,
             offset=guiding.guide_offset,
         )

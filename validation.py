@@ -379,10 +379,10 @@ def _guide(probabilities: np.ndarray, job: Job, warped: WarpedSupports, config: 
     if not warped.serves(job):
         return probabilities
     options = config.evaluation
-    mask = warped.of_job(job, smoothing_mm=options.guide_smoothing_mm)
     guided = guide(
         torch.from_numpy(probabilities),
-        torch.from_numpy(mask),
+        torch.from_numpy(warped.of_job(job)),
+        smoothed=torch.from_numpy(warped.of_job(job, smoothing_mm=options.guide_smoothing_mm)),
         weight=options.guide_weight,
         offset=options.guide_offset,
     ).numpy()
