@@ -22,8 +22,9 @@ def tested_clone(clone):
     (clone.root / "test_two.py").write_text(
         "def test_passes():\n    pass\n\n\ndef test_fails():\n    raise ValueError\n"
     )
-    for path in [*clone.root.glob("*ing.py"), *clone.root.glob("*tion.py"), *clone.root.glob("data/*/*.py")]:
-        path.write_text("")
+    for pattern in ("*ing.py", "*tion.py", "script/s*_*.py", "data/*/*.py"):
+        for path in clone.root.glob(pattern):
+            path.write_text("")
     (clone.root / "data/supervoxels/setup.py").write_text(
         "import shutil\nimport sysconfig\n\n"
         'NAME = "data/supervoxels/felzenszwalb_3d_cy" + sysconfig.get_config_var("EXT_SUFFIX")\n'

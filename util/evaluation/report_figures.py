@@ -49,7 +49,7 @@ def draw_distribution(scores: Sequence[VolumeScore], metric: str = "dice") -> "F
     for position, organ in enumerate(table.organs.values()):
         values = table.values[:, position]
         present = np.flatnonzero(np.isfinite(values))
-        spread = _JITTER * np.linspace(-1, 1, len(present)) if len(present) > 1 else [0.0]
+        spread = _JITTER * np.linspace(-1, 1, len(present)) if len(present) > 1 else np.zeros(1)
         axes.scatter(position + spread, values[present], s=22, color=_COLOURS[0], alpha=0.75, linewidths=0)
         found = estimates[organ]
         if found.low is not None:

@@ -13,6 +13,7 @@ from tests.util.evaluation.example_scores import make_absent, make_score
 from util.evaluation.html_report import report_evaluation, write_report
 from util.evaluation.metrics import METRICS
 from util.evaluation.report_cases import Cases
+from util.evaluation.report_figures import draw_distribution
 
 ODD = '<script>alert("x")</script> & $x_1$'
 DICE = {(5, 1): 0.5, (6, 1): 0.9, (7, 1): 0.7, (5, 2): 0.2, (6, 2): 0.4, (7, 2): 0.6}
@@ -339,3 +340,8 @@ def test_marks_are_set_by_keyboard_exported_and_kept_in_the_browser(report, tmp_
     copy.write_text(original, encoding="utf-8")
     page, _ = open_in_browser(copy, tmp_path / "profile")
     assert [found["data-marked"] for found in page.of_class("thumbnail")] == expected
+
+
+def test_the_distribution_of_a_single_scan_is_drawn():
+    axes = draw_distribution([make_score(7)]).axes[0]
+    assert any("scan 7" in text.get_text() for text in axes.texts)
