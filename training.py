@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from config_ssl_upload import Config, find_former_run, make_experiment, make_network, parse_config
 from data.preparation import ensure_volumes, hash_volumes
@@ -145,12 +146,8 @@ def train(
         # The network first, as pretrained weights may turn out to be missing.
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
-        threads = set_threads(
-            ranks,
-            n_workers=config.num_workers,
-            slice_size_px=dataset.slice_size_px,
-            feature_width=config.model.feature_width,
-        )
+        sizes = {"slice_size_px": dataset.slice_size_px, "feature_width": config.model.feature_width}
+        threads = set_threads(ranks, n_workers=config.num_workers, **sizes)
         model = place_network(config, network, device=device, ranks=ranks)
         provenance = Provenance(
             dataset.content_hash() if ranks.is_main else None, describe_environment(device)
@@ -162,30 +159,14 @@ def train(
         data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
         info.update(data_fingerprint=data, environment=provenance.environment)
         signals.defer()
-        checkpoints = CheckpointManager(
-            run_dir,
-            config.checkpoint_minutes,
-            former_run=former_run,
-            data=data,
-            training_ids=dataset.scan_ids,
-        )
-        copy = partial(copy_network, config, state, device=device)
-        best = BestSnapshot(state, checkpoints, config=plain_values(config), copy_network=copy)
+        contents = {"former_run": former_run, "data": data, "training_ids": dataset.scan_ids}
+        checkpoints = CheckpointManager(run_dir, config.checkpoint_minutes, **contents)
+        place = {"device": device, "ranks": ranks}
+        observer = TrainingObserver(config, state, checkpoints, add_picture=add_picture, **place)
         if former_run is not None:
-            best.resume(former_run)
-        info["training_seconds"] = _run_steps(
-            config,
-            model,
-            state,
-            dataset,
-            checkpoints=checkpoints,
-            best=best,
-            validation_jobs=plan_jobs_of_validation(config),
-            add_picture=add_picture,
-            signals=signals,
-            device=device,
-            ranks=ranks,
-        )
+            observer.best.resume(former_run)
+        parts = {"checkpoints": checkpoints, "observer": observer, "signals": signals}
+        info["training_seconds"] = _run_steps(config, model, state, dataset, **parts, **place)
     return snapshot_path(run_dir, config.n_steps)
 
 
@@ -196,9 +177,7 @@ def _run_steps(
     dataset: EpisodeDataset,
     *,
     checkpoints: CheckpointManager,
-    best: BestSnapshot,
-    validation_jobs: Sequence[Job],
-    add_picture: Callable[[str, np.ndarray, int], None] | None,
+    observer: "TrainingObserver",
     signals: SignalHandler,
     device: torch.device,
     ranks: Ranks,
@@ -206,11 +185,6 @@ def _run_steps(
     """Run the remaining steps; save snapshots and checkpoints. Returns their seconds."""
     loader = _make_loader(config, dataset, first_step=state.step, device=device, ranks=ranks)
     first_step, started = state.step, time.perf_counter()
-
-    def episodes_of(step: int) -> list[dict[str, Tensor]]:
-        indices = episodes_of_step(step, config.batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
-        return [dataset[index] for index in indices]
-
     take_checkpoint = partial(state.make_checkpoint, plain_values(config), is_main=ranks.is_main)
 
     def stop(signal_number: int) -> NoReturn:
@@ -220,9 +194,7 @@ def _run_steps(
         resume = f"{config.fold_overrides} resume={checkpoints.run_dir.name}"
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
-    reporter = _make_reporter(config, state, checkpoints.run_dir, ranks=ranks)
-    pictures_budget = TimeBudget(MAX_PICTURES_SHARE, first_s=FIRST_PICTURE_S)
-    monitor = NonFiniteMonitor(state.guard, episodes_of, folder=checkpoints.run_dir)
+    monitor = _make_monitor(config, state, dataset, folder=checkpoints.run_dir, ranks=ranks)
     bar = progress_bar(
         total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
     )
@@ -234,35 +206,21 @@ def _run_steps(
             take_step(config, model, state, batch, device=device, rank=ranks.rank)
             bar.update()
             step, is_last = state.step, state.step == config.n_steps
-            reports = step % config.print_interval == 0 or is_last
             snapshots = step % config.save_snapshot_every == 0 or is_last
-            validates = validation_jobs and (step % config.validate_every == 0 or is_last)
-            signal_number, is_due = max_over_ranks(
-                [int(signals.pending_signal or 0), int(checkpoints.is_due())]
-            )
-            should_checkpoint = snapshots or signal_number or is_due or validates
-            if device.type != "cuda" or step % CHECK_EVERY == 0 or reports or should_checkpoint:
+            pending = [int(signals.pending_signal or 0), int(checkpoints.is_due())]
+            signal_number, is_due = max_over_ranks(pending)
+            should_checkpoint = snapshots or signal_number or is_due or observer.validates
+            if device.type != "cuda" or step % CHECK_EVERY == 0 or observer.reports or should_checkpoint:
                 monitor.check(bar.write)
-            if validates:
-                network = copy_network(config, state, device=device)
-                dice = validate(config, network, validation_jobs, device=device, ranks=ranks)
-                reporter.report_validation(dice, step=step, bar=bar)
-            if reports:
-                reporter.report(mean_over_ranks(state.meter.flush()), lr=state.lr, step=step, bar=bar)
-            if reports and add_picture is not None and (is_last or pictures_budget.is_due()):
-                with pictures_budget.spend():
-                    add_picture("episode", draw_batch(config, state, batch, device=device), step)
+            observer.observe(batch, bar)
             if snapshots:
-                average_buffers(state.snapshot_model)
-                run_on_all_ranks(
-                    partial(checkpoints.save_snapshot, state.snapshot_model, plain_values(config), step=step)
-                )
+                _save_snapshot(config, state, checkpoints)
             if signal_number and not is_last:
                 stop(signal_number)
             if should_checkpoint and not is_last:
                 checkpoints.save(take_checkpoint)
-            if validates:
-                best.update()
+            if observer.validates:
+                observer.best.update()
     checkpoints.finish()
     seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
     print(
@@ -270,6 +228,85 @@ def _run_steps(
         f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(checkpoints.run_dir, config.n_steps)}"
     )
     return seconds
+
+
+def _make_monitor(
+    config: Config, state: TrainingState, dataset: EpisodeDataset, *, folder: Path, ranks: Ranks
+) -> NonFiniteMonitor:
+    def episodes_of(step: int) -> list[dict[str, Tensor]]:
+        indices = episodes_of_step(step, config.batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
+        return [dataset[index] for index in indices]
+
+    return NonFiniteMonitor(state.guard, episodes_of, folder=folder)
+
+
+def _save_snapshot(config: Config, state: TrainingState, checkpoints: CheckpointManager) -> None:
+    model = state.snapshot_model
+    average_buffers(model)
+    run_on_all_ranks(partial(checkpoints.save_snapshot, model, plain_values(config), step=state.step))
+
+
+class TrainingObserver:
+    """Validate, report and draw after the steps in which that is due.
+
+    Args:
+        config: of the training.
+        state: of the training; its step says what is due.
+        checkpoints: of its run.
+        add_picture: see `train`.
+        device, ranks: of the training.
+
+    Attributes:
+        best: the snapshot of the best validation.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: TrainingState,
+        checkpoints: CheckpointManager,
+        *,
+        add_picture: Callable[[str, np.ndarray, int], None] | None,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self._config, self._state, self._device, self._ranks = config, state, device, ranks
+        copy = partial(copy_network, config, state, device=device)
+        self.best = BestSnapshot(state, checkpoints, config=plain_values(config), copy_network=copy)
+        self._validation_jobs = plan_jobs_of_validation(config)
+        self._reporter = _make_reporter(config, state, checkpoints.run_dir, ranks=ranks)
+        self._add_picture = add_picture
+        self._pictures_budget = TimeBudget(MAX_PICTURES_SHARE, first_s=FIRST_PICTURE_S)
+
+    @property
+    def reports(self) -> bool:
+        """Whether the present step is reported."""
+        config = self._config
+        return self._is_due(config.print_interval)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the present step is validated."""
+        return bool(self._validation_jobs) and self._is_due(self._config.validate_every)
+
+    def observe(self, batch: dict[str, Tensor], bar: tqdm) -> None:
+        """Do what is due after a step; all ranks must call it."""
+        config, state, device = self._config, self._state, self._device
+        if self.validates:
+            network = copy_network(config, state, device=device)
+            dice = validate(config, network, self._validation_jobs, device=device, ranks=self._ranks)
+            self._reporter.report_validation(dice, step=state.step, bar=bar)
+        if not self.reports:
+            return
+        averages = mean_over_ranks(state.meter.flush())
+        self._reporter.report(averages, lr=state.lr, step=state.step, bar=bar)
+        is_last = state.step == config.n_steps
+        if self._add_picture is not None and (is_last or self._pictures_budget.is_due()):
+            with self._pictures_budget.spend():
+                self._add_picture("episode", draw_batch(config, state, batch, device=device), state.step)
+
+    def _is_due(self, interval: int) -> bool:
+        return self._state.step % interval == 0 or self._state.step == self._config.n_steps
 
 
 def validate(

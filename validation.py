@@ -148,21 +148,15 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
     support_ids = {config.test_organs[label]: scan.scan_id for label, scan in fold.supports.items()}
     protocol = config.evaluation_protocol
-    mismatches = find_mismatches(snapshot, _training_settings(config), split.held_out)
+    mismatches = find_mismatches(snapshot, _training_settings(config), split.held_out, supports=support_ids)
     remarks = [*choice.notes, *mismatches, *describe_split(split), *fold.remarks]
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
     if snapshot.config.get("dataset") == config.dataset:
         remarks += describe_change(snapshot.data, data)
     remarks += describe_missing_organs(fold, config.test_organs)
     print("\n".join([*protocol.describe(), describe_supports(support_ids), *remarks]), flush=True)
-    jobs = plan_jobs(
-        fold,
-        config.test_organs,
-        n_part=config.n_part,
-        chunks=config.evaluation.chunks,
-        all_slices=config.evaluation.all_slices,
-        every_support=config.evaluation.every_support,
-    )
+    slices = {name: getattr(config.evaluation, name) for name in ("chunks", "all_slices", "every_support")}
+    jobs = plan_jobs(fold, config.test_organs, n_part=config.n_part, **slices)
     cases = Cases()
     record = partial(record_case, cases) if config.evaluation.report else None
     options = {"run_dir": run_dir, "device": device, "ranks": ranks, "on_prediction": record}
@@ -174,12 +168,9 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     print("\n".join([describe_scores(scores), *failures]))
     dead = describe_dead_network(scores)
     failures += [] if dead is None else [dead]
-    source = {"snapshot": str(choice.snapshot), "snapshot_step": snapshot.step, "data_fingerprint": data}
-    source |= {"training_config": snapshot.config, "protocol": protocol.as_record(), "supports": support_ids}
-    source["commands"] = list_commands(
-        snapshot.config, plain_values(config), snapshot=choice.snapshot, usual=_usual_values
-    )
-    summary = _summary(scores, config, [*remarks, *failures], device, **source)
+    source = {"protocol": protocol.as_record(), "supports": support_ids, "data_fingerprint": data}
+    source |= {"remarks": [*remarks, *failures], "environment": describe_environment(device)}
+    summary = {**summarise_scores(scores), **_describe_snapshot(config, snapshot), **source}
     write_tables(run_dir, scores)
     write_scores(run_dir, scores, summary)
     print(
@@ -202,16 +193,15 @@ def _usual_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**usual, **{name: plain[name] for name in names}}
 
 
-def _summary(
-    scores: Sequence[VolumeScore], config: Config, remarks: list[str], device: torch.device, **source: Any
-) -> dict[str, Any]:
-    """Return the means, and what they were made of, for `scores.json`."""
+def _describe_snapshot(config: Config, snapshot: Snapshot) -> dict[str, Any]:
+    """Return which snapshot was evaluated, how, and with which commands, for `scores.json`."""
+    settings = plain_values(config)
     return {
-        **summarise_scores(scores),
-        **source,
-        "remarks": remarks,
-        "config": plain_values(config),
-        "environment": describe_environment(device),
+        "snapshot": str(snapshot.source),
+        "snapshot_step": snapshot.step,
+        "training_config": snapshot.config,
+        "config": settings,
+        "commands": list_commands(snapshot.config, settings, snapshot=snapshot.source, usual=_usual_values),
     }
 
 
@@ -237,8 +227,6 @@ def score_methods(
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, own) if config.needs_registration else None
     adapted = adapt_to_supports(config, snapshot, jobs, device=device)
-    # Baselines but registration score one choice of slices.
-    first_slices = "chunks" if config.evaluation.chunks else "all_slices"
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
 
@@ -252,10 +240,7 @@ def score_methods(
     predicting = ADAPTED if config.adaptation.steps else TRAINED
     methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
     for n_method, (method, segment) in enumerate(methods):
-        # Others than the trained network answer one question: what the main support gives.
-        selected = [job for job in own if method == TRAINED or job.main_support]
-        if method not in (REGISTRATION, *NETWORK_METHODS):
-            selected = [job for job in selected if job.protocol == first_slices]
+        selected = _select_jobs(own, method, config)
         started = time.perf_counter()
         for n_job, (job, probabilities) in enumerate(segment(selected)):
             entry = score(job, probabilities, method, (2 * n_method, n_job))
@@ -267,14 +252,7 @@ def score_methods(
             if on_prediction is not None and method == predicting:
                 on_prediction(job, probabilities, entry)
             if config.evaluation.save_predictions and method == predicting:
-                writers[job.protocol].add(
-                    job.query.scan_id,
-                    job.query.geometry,
-                    label=job.label,
-                    organ=config.spec.labels[job.label],
-                    slices=job.assignment.slices,
-                    probabilities=probabilities,
-                )
+                _add_prediction(writers[job.protocol], job, probabilities, organ=entry.organ)
         seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in selected)
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in writers.values():
@@ -282,6 +260,29 @@ def score_methods(
     of_ranks = gather_values((scores, warped.describe() if warped else []))
     all_scores = sorted((entry for entries, _ in of_ranks for entry in entries), key=lambda entry: entry[0])
     return [entry for _, entry in all_scores], [line for _, lines in of_ranks for line in lines]
+
+
+def _add_prediction(writer: PredictionWriter, job: Job, probabilities: np.ndarray, *, organ: str) -> None:
+    writer.add(
+        job.query.scan_id,
+        job.query.geometry,
+        label=job.label,
+        organ=organ,
+        slices=job.assignment.slices,
+        probabilities=probabilities,
+    )
+
+
+def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
+    """Select the jobs that a method does."""
+    if method == TRAINED:
+        return list(jobs)
+    # The others answer one question: what the main support gives.
+    selected = [job for job in jobs if job.main_support]
+    if method in (REGISTRATION, *NETWORK_METHODS):
+        return selected
+    first_slices = "chunks" if config.evaluation.chunks else "all_slices"
+    return [job for job in selected if job.protocol == first_slices]
 
 
 def make_methods(

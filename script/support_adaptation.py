@@ -1,6 +1,7 @@
 """Adapt a trained network to annotated scans, in evaluation and prediction."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,9 +14,14 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.adaptation import Adaptation
 from models.losses import CRITERIA
 from util.config.settings import plain_values
+from util.config.training_settings import OptimConfig
 from util.engine.adapted_snapshots import find_or_adapt
+from util.engine.optimisation import learning_rate, make_optimizer
 from util.engine.snapshots import Snapshot, load_weights
 from util.io.volume_hash import hash_volume
+
+WARMUP = 0.05  # share of the steps in which the learning rate rises
+NO_CUTS = {"cut_every": 1, "cut_factor": 1.0}  # which the cosine schedule does not use
 
 
 def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
@@ -75,17 +81,24 @@ def adapt_to_scans(
             augmentation=settings.augmentation,
             seed=config.seed,
         )
-        adaptation = Adaptation(
-            load_trained(config, snapshot).to(device),
-            n_steps=settings.steps,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            parts=settings.parts,
-            criterion=CRITERIA[config.loss],
-            precision=config.precision,
-        )
-        return adaptation, episodes
+        return _start_adaptation(config, load_trained(config, snapshot).to(device), device=device), episodes
 
     return find_or_adapt(
         cache_dir, snapshot, identity, start=start, seed=config.seed, title=title, progress=progress
+    )
+
+
+def _start_adaptation(config: Config, network: FewShotSeg, *, device: torch.device) -> Adaptation:
+    """Start an adaptation of a network with AdamW, warm-up and a cosine schedule."""
+    settings = config.adaptation
+    optim = OptimConfig(
+        name="adamw", lr=settings.lr, weight_decay=settings.weight_decay, schedule="cosine", warmup=WARMUP
+    )
+    return Adaptation(
+        network,
+        parts=settings.parts,
+        make_optimizer=partial(make_optimizer, optim, device=device),
+        learning_rate=lambda step: learning_rate(optim, step, n_steps=settings.steps, **NO_CUTS),
+        criterion=CRITERIA[config.loss],
+        precision=config.precision,
     )

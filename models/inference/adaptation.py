@@ -4,7 +4,6 @@ Lineage: test-time training; Sun et al., "Test-Time Training with Self-Supervisi
 support's own mask as the target, as in one-shot fine-tuning.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +13,6 @@ from torch import Tensor, nn
 from models.few_shot_seg import FewShotSeg
 from models.losses import Criterion, episode_losses
 from models.precision import mixed_precision
-
-WARMUP = 0.05  # share of the steps in which the learning rate rises
-ADAMW_BETAS = (0.9, 0.999)  # PyTorch's defaults
 
 # What trains, by the value of the configuration key `adaptation.parts`.
 PARTS: dict[str, Callable[[FewShotSeg], list[nn.Module]]] = {
@@ -29,14 +25,13 @@ PARTS: dict[str, Callable[[FewShotSeg], list[nn.Module]]] = {
 class Adaptation:
     """Train a network on a support's episodes: take steps, checkpoint and resume.
 
-    AdamW, with warm-up and a cosine schedule. What does not train keeps its BatchNorm statistics.
+    BatchNorm statistics of parts that do not train stay as they are.
 
     Args:
         model: on its device; trained in place, and left in training mode.
-        n_steps: of the whole adaptation, for the schedule.
-        lr: highest learning rate.
-        weight_decay: of AdamW.
         parts: one of `PARTS`.
+        make_optimizer: builds the optimiser of the parameters that train.
+        learning_rate: returns the learning rate of a step, counted from 1.
         criterion: see `models.losses`.
         precision: see `mixed_precision`.
 
@@ -48,22 +43,21 @@ class Adaptation:
         self,
         model: FewShotSeg,
         *,
-        n_steps: int,
-        lr: float,
-        weight_decay: float,
         parts: str,
+        make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        learning_rate: Callable[[int], float],
         criterion: Criterion,
         precision: str,
     ) -> None:
         self.step = 0
         self.model = model
-        self._n_steps, self._lr = n_steps, lr
+        self._learning_rate = learning_rate
         self._criterion, self._precision = criterion, precision
         model.eval().requires_grad_(False)
         for part in PARTS[parts](model):
             part.train().requires_grad_(True)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._optimizer = torch.optim.AdamW(trained, lr=lr, betas=ADAMW_BETAS, weight_decay=weight_decay)
+        self._optimizer = make_optimizer(trained)
 
     def take_step(self, episode: Mapping[str, Tensor], *, seed: int) -> float:
         """Train on a batch of episodes.
@@ -83,7 +77,7 @@ class Adaptation:
         names = ("support_images", "support_masks", "query_images", "query_masks")
         images, masks, query_images, query_masks = (episode[name].to(device) for name in names)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._lr * rate_factor(self.step + 1, self._n_steps)
+            group["lr"] = self._learning_rate(self.step + 1)
         torch.manual_seed(seed)
         seeds = torch.full((len(images),), seed, device=device)
         with mixed_precision(device, self._precision):
@@ -110,14 +104,3 @@ class Adaptation:
         self.model.load_state_dict(state["weights"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
-
-
-def rate_factor(step: int, n_steps: int) -> float:
-    """Return the factor of the learning rate in a step, counted from 1.
-
-    It rises linearly to 1 over the share `WARMUP` of the steps, then falls to 0 along a cosine.
-    """
-    warmup_steps = max(1, round(WARMUP * n_steps))
-    if step <= warmup_steps:
-        return step / warmup_steps
-    return (1 + math.cos(math.pi * (step - 1 - warmup_steps) / (n_steps - warmup_steps))) / 2

@@ -18,7 +18,7 @@ from util.io.tensor_files import read_tensors, write_tensors
 from util.progress import progress_bar
 from util.remarks import remark
 
-ALGORITHM_VERSION = 1  # raised by any change of an adaptation's result
+ALGORITHM_VERSION = 2  # raised by any change of an adaptation's result
 CHECKPOINT_INTERVAL_S = 60.0
 _DIGEST_BYTES = 16
 

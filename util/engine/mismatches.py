@@ -8,7 +8,11 @@ from util.engine.training_choice import DEFAULT_FOLDS
 
 
 def find_mismatches(
-    snapshot: Snapshot, requested: Mapping[str, Any], held_out: Sequence[int] = ()
+    snapshot: Snapshot,
+    requested: Mapping[str, Any],
+    held_out: Sequence[int] = (),
+    *,
+    supports: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Describe the differences between a snapshot's training and an evaluation.
 
@@ -17,6 +21,7 @@ def find_mismatches(
         requested: the settings to compare, among them `dataset`. Other folds are only noted if they hold out
             all of `held_out`, too.
         held_out: ids of the scans to evaluate, on none of which it should have been trained.
+        supports: organ -> id of its support scan.
 
     Returns:
         One line per difference.
@@ -37,4 +42,20 @@ def find_mismatches(
         )
     elif list(differing) == ["eval_fold"] and snapshot.training_ids is None:
         lines[0] += "; its training included these scans, so scores are too high"
-    return lines
+    return lines + _find_adapted_queries(snapshot, held_out, supports or {})
+
+
+def _find_adapted_queries(
+    snapshot: Snapshot, held_out: Sequence[int], supports: Mapping[str, int]
+) -> list[str]:
+    """Warn of queries on whose manual labels the network was adapted."""
+    scans = (snapshot.config.get("adapted_to") or {}).get("scans", ())
+    adapted = sorted({scan["scan_id"] for scan in scans}.intersection(held_out))
+    queries = [scan_id for scan_id in adapted if any(scan_id != support for support in supports.values())]
+    if not queries:
+        return []
+    names = ", ".join(map(str, queries))
+    return [
+        f"warning: the snapshot was adapted to scan(s) {names} with their labels, which are queries here, so "
+        "scores are too high; evaluate it with that support, or take the snapshot before adaptation"
+    ]

@@ -1,12 +1,13 @@
-"""An adaptation trains what it says, by its schedule, and resumes bit for bit."""
+"""An adaptation trains what it says, at the rates it is given, and resumes bit for bit."""
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from models.inference.adaptation import PARTS, Adaptation, rate_factor
+from models.inference.adaptation import PARTS, Adaptation
 from models.losses import CRITERIA
 from tests.models.episodes import make_network, smooth
 
@@ -27,9 +28,15 @@ def _episode():
     }
 
 
-def start(network, parts="all", **changes):
-    settings = {"n_steps": N_STEPS, "lr": 1e-3, "weight_decay": 0.01, "parts": parts, **changes}
-    return Adaptation(network, criterion=CRITERIA["weighted_cross_entropy"], precision="fp32", **settings)
+def start(network, parts="all", learning_rate=lambda step: 1e-3):
+    return Adaptation(
+        network,
+        parts=parts,
+        make_optimizer=partial(torch.optim.AdamW, lr=1.0),
+        learning_rate=learning_rate,
+        criterion=CRITERIA["weighted_cross_entropy"],
+        precision="fp32",
+    )
 
 
 def take_steps(adaptation, episode, n_steps):
@@ -81,15 +88,15 @@ def test_a_non_finite_loss_raises_and_leaves_the_weights(episode):
     assert not changed_names(before, network)
 
 
-def test_the_rate_rises_then_falls_along_a_cosine():
-    factors = [rate_factor(step, 100) for step in range(1, 101)]
-    assert factors[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert factors[5] == 1.0
-    assert factors[5 + 47] == pytest.approx((1 + math.cos(math.pi * 47 / 95)) / 2)
-    assert factors == sorted(factors[:5]) + sorted(factors[5:], reverse=True)
-    assert 0 < factors[-1] < 1e-3
+def test_each_step_takes_its_learning_rate(episode):
+    network = make_network().float()
+    before = copy.deepcopy(dict(network.named_parameters()))
+    asked = []
 
+    def rate(step):
+        asked.append(step)
+        return 0.0
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3])
-def test_the_shortest_adaptations_have_a_rate(n_steps):
-    assert all(0 < rate_factor(step, n_steps) <= 1 for step in range(1, n_steps + 1))
+    take_steps(start(network, learning_rate=rate), episode, 2)
+    assert asked == [1, 2]
+    assert all(torch.equal(parameter, before[name]) for name, parameter in network.named_parameters())

@@ -69,3 +69,15 @@ def test_other_folds_are_noted_and_warned_about_only_if_queries_trained():
         "warning: the snapshot was trained with folds=overlapping, not disjoint",
         "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too high",
     ]
+
+
+def test_queries_whose_labels_the_network_was_adapted_to_are_named():
+    snapshot = _trained({**TRAINED, "adapted_to": {"scans": [{"scan_id": 3}]}})
+    asked = {"dataset": "SABS", "eval_fold": 1}
+    assert find_mismatches(snapshot, asked, [3, 4], supports={"liver": 3, "spleen": 3}) == []
+    assert find_mismatches(snapshot, asked, [4, 5], supports={"liver": 4}) == []
+    for supports in ({"liver": 4}, {"liver": 3, "spleen": 4}):
+        [line] = find_mismatches(snapshot, asked, [3, 4], supports=supports)
+        assert line.startswith(
+            "warning: the snapshot was adapted to scan(s) 3 with their labels, which are queries"
+        )
