@@ -26,7 +26,7 @@ from util.remarks import remark
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MIN_STEPS = 50
-# Dice on synthetic scans: 0.56 by registration alone, 0.43 with a network of 50 steps, 0.48 with one of 166.
+# A cautious bound: a network of 166 steps found nothing in synthetic scans; see docs/prediction.md.
 FEW_STEPS = 500
 # Steps that are timed first. On a GPU the first ones are slow, as kernels are loaded and chosen.
 TIMED_STEPS = {"cpu": 10, "mps": 10, "cuda": 100}
