@@ -424,7 +424,7 @@ def make_segmenters(
         untrained = make_network(
             config.model_copy(update={"seed": snapshot.config.get("seed", config.seed)})
         ).to(device)
-        images = _calibration_images(config)
+        images = calibration_images(config)
         calibrate_batchnorm(
             untrained.encoder, [batch.to(device) for batch in images.split(CALIBRATION_BATCH)]
         )
@@ -497,7 +497,7 @@ def _make_split(config: Config) -> Split:
     return config.find_split(ensure_volumes(config.layout, **phantom))
 
 
-def _calibration_images(config: Config) -> torch.Tensor:
+def calibration_images(config: Config) -> torch.Tensor:
     """Spread training slices `(N, 1, h, w)` for BatchNorm statistics."""
     chosen = _make_split(config).training[:CALIBRATION_SCANS]
     size = config.image_size_px

@@ -1,6 +1,7 @@
 """Format measurements as text and tables as Markdown."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 
 from bench.measuring import Measurement
 
@@ -47,6 +48,14 @@ def memory(measurement: Measurement) -> str:
 def memory_ratio(large: Measurement, small: Measurement) -> str:
     """Format the ratio of the peaks: `"4.1x"`."""
     return f"{_three_digits(large.peak_mb / small.peak_mb)}x"
+
+
+def spread(values: Iterable[float]) -> str:
+    """Format the mean with the range: `"0.563 (0.538-0.589)"`; a single value alone, none as nothing."""
+    values = list(values)
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else ""
 
 
 def _three_digits(number: float) -> str:

@@ -38,6 +38,7 @@ class Profile:
         arms: names of the arms; None: all.
         more_sv: sizes of the additional supervoxels of the arm that mixes them.
         for_selection: whether settings may be selected by its scores; other folds are scored once.
+        adaptation_steps: if above 0, the last snapshot is scored with registration and after adaptation too.
     """
 
     meaning: str
@@ -48,6 +49,7 @@ class Profile:
     arms: tuple[str, ...] | None = None
     more_sv: tuple[int, ...] = ()
     for_selection: bool = True
+    adaptation_steps: int = 0
 
     def named_arms(self) -> dict[str, Arm]:
         """Return the profile's arms by name."""
@@ -108,6 +110,7 @@ _SMALL = {
     "num_workers": 0,
 }
 _SMALL_128 = {**_SMALL, "image_size_px": [128, 128]}
+_AUTO, _AUTO_128 = ({**values, "precision": "auto"} for values in (_SMALL, _SMALL_128))
 _LARGE = {"model": {"encoder_weights": None}, "precision": "bf16", "num_workers": 4}
 _MAIN = ("published", REFERENCE, "strong", "no_prior", "no_mining", "no_expansion", "angle_only")
 _PRIORS = ("prior_standardised", "prior_contrast", "prior_calibrated")
@@ -151,6 +154,32 @@ PROFILES = {
         n_episodes=2000,
         values=_SMALL_128,
         arms=("published", "strong"),
+    ),
+    "phantom_scan": Profile(
+        "PHANTOM, fold 0, 64 px, ResNet-18 of width 64: all that one annotated scan gives, for selection",
+        **_PHANTOM,
+        n_episodes=2000,
+        values=_AUTO,
+        arms=("strong",),
+        adaptation_steps=150,
+    ),
+    "chaost2_scan_choice": Profile(
+        "CHAOST2, fold 1 held out, 128 px, ResNet-18 of width 64: all that one annotated scan gives, "
+        "for selection",
+        **{**_SELECTION, "eval_fold": 1},
+        n_episodes=1000,
+        values=_AUTO_128,
+        arms=("strong",),
+        adaptation_steps=600,
+    ),
+    "chaost2_scan": Profile(
+        "CHAOST2, fold 0 held out, 128 px, ResNet-18 of width 64: all that one annotated scan gives, "
+        "after selection",
+        **_HELD_OUT,
+        n_episodes=2000,
+        values=_AUTO_128,
+        arms=("strong",),
+        adaptation_steps=600,
     ),
     "chaost2_gpu_choice": Profile(
         "CHAOST2, fold 2 held out, 256 px, ResNet-101 of width 512, for a GPU: for selection",

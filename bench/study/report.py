@@ -20,6 +20,7 @@ from bench.study.measures import (
     read_records,
     support_mean,
 )
+from bench.study.scan_report import describe_scan_profile
 from bench.study.trial import RECORDED, DiceTable, add_results_option
 from util.io.files import write_text
 
@@ -54,6 +55,8 @@ def write_page(results: Path) -> None:
     """Write the page next to a results folder, with `conclusions.md` from there."""
     all_records = {name: records for name in PROFILES if (records := read_records(results, name))}
     for name, records in all_records.items():
+        if PROFILES[name].adaptation_steps:
+            continue
         title = f"{PROFILES[name].dataset}, fold {PROFILES[name].eval_fold}"
         plot_curves(records, results.parent / "plots" / f"{name}.png", title=title)
         if _compares_priors(records):
@@ -61,7 +64,10 @@ def write_page(results: Path) -> None:
     conclusions = results.parent / "conclusions.md"
     parts = [path.read_text(encoding="utf-8") for path in (INTRODUCTION, conclusions) if path.is_file()]
     page = results.parent / "RESULTS.md"
-    write_text(page, "\n".join([*parts, *map(describe_profile, all_records.values())]).rstrip() + "\n")
+    for name, records in all_records.items():
+        describe = describe_scan_profile if PROFILES[name].adaptation_steps else describe_profile
+        parts.append(describe(records))
+    write_text(page, "\n".join(parts).rstrip() + "\n")
     print(f"wrote {page}: {sum(map(len, all_records.values()))} trials")
 
 
@@ -78,9 +84,9 @@ def summarise_recipes() -> str:
         header.append(f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {seeds}")
         for method in ("untrained", "untrained cosine", "copied support mask"):
             means = [r["baselines"][method]["mean"] for r in records if "baselines" in r]
-            rows[method].append(_format_spread(means))
+            rows[method].append(formatting.spread(means))
         for arm, label in (("published", "published rate"), ("strong", "`recipe=strong`")):
-            dice = _format_spread(r["chunks"]["mean"] for r in arms.get(arm, ()))
+            dice = formatting.spread(r["chunks"]["mean"] for r in arms.get(arm, ()))
             rows[label].append(f"**{dice}**, {_min_minutes(arms[arm]):.0f} min" if arm in arms else "")
     return formatting.table(header, [[name, *cells] for name, cells in rows.items()])
 
@@ -139,8 +145,8 @@ def _arm_row(arm: str, arms: Mapping[str, Sequence[Record]]) -> list[str]:
         f"`{arm}`",
         ARMS[arm].meaning,
         *_dice_cells([r["chunks"] for r in records]),
-        _format_spread(r["all_slices"]["mean"] for r in records),
-        f"**{_format_spread(map(support_mean, records))}**",
+        formatting.spread(r["all_slices"]["mean"] for r in records),
+        f"**{formatting.spread(map(support_mean, records))}**",
         "" if arm == REFERENCE else format_difference(records, arms.get(REFERENCE, ())),
         f"{statistics.fmean(map(background_only_share, records)):.0%}",
         f"{_min_minutes(records):.1f} min",
@@ -197,7 +203,7 @@ def _describe_test_time(arms: Mapping[str, Sequence[Record]]) -> str:
             for protocol in ("chunks", "all_slices"):
                 values = [r["test_time"][name][protocol]["mean"] for r in records]
                 change = statistics.fmean(values) - statistics.fmean(r[protocol]["mean"] for r in records)
-                cells.append(f"{_format_spread(values)}, {change:+.3f}")
+                cells.append(f"{formatting.spread(values)}, {change:+.3f}")
             rows.append([f"`{arm}`", TEST_TIME_LABELS.get(name, name), *cells])
     if not rows:
         return ""
@@ -211,19 +217,12 @@ def _organs(records: Sequence[Record]) -> list[str]:
 
 def _dice_cells(tables: Sequence[DiceTable]) -> list[str]:
     """Format the Dice of each organ, and the mean, over seeds."""
-    organs = [_format_spread(t["organs"][organ] for t in tables) for organ in tables[0]["organs"]]
-    return [*organs, _format_spread(t["mean"] for t in tables)]
+    organs = [formatting.spread(t["organs"][organ] for t in tables) for organ in tables[0]["organs"]]
+    return [*organs, formatting.spread(t["mean"] for t in tables)]
 
 
 def _min_minutes(records: Sequence[Record]) -> float:
     return min(record["train_seconds"] for record in records) / 60
-
-
-def _format_spread(values: Iterable[float]) -> str:
-    values = list(values)
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{statistics.fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else ""
 
 
 if __name__ == "__main__":

@@ -23,7 +23,15 @@ from util.config.command_line import run_guarded
 from util.errors import EXIT_INTERRUPTED
 from util.parallel.processor import usable_cores
 
-FULL = ("phantom_default", "phantom", "chaost2_choice", "chaost2")
+FULL = (
+    "phantom_default",
+    "phantom",
+    "chaost2_choice",
+    "chaost2",
+    "phantom_scan",
+    "chaost2_scan_choice",
+    "chaost2_scan",
+)
 LOG_DIR = BUILD_DIR / "logs"
 
 

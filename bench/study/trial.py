@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from bench.machine import describe_machine, describe_versions
 from bench.study.arms import ARMS, PROFILES, REFERENCE, changes_of, make_config
+from bench.study.scan_methods import score_scan_methods
 from config_ssl_upload import REPOSITORY, Config
 from util.config.command_line import run_guarded
 from util.config.settings import plain_values
@@ -59,7 +60,8 @@ class Trial(NamedTuple):
         or data: after changes to those, use another results folder.
         """
         changes = changes_of(PROFILES[self.profile], ARMS[self.arm], self.seed)
-        return _digest(FORMAT, changes, self.test_time_settings)
+        steps = PROFILES[self.profile].adaptation_steps
+        return _digest(FORMAT, changes, self.test_time_settings, *([steps] if steps else []))
 
     @property
     def test_time_settings(self) -> Mapping[str, Mapping]:
@@ -85,7 +87,9 @@ class Trial(NamedTuple):
         folders = {name: value for name in names if (value := getattr(options, name))}
         # A separate folder for each combination of settings and data, removed when there is a record.
         work_dir = BUILD_DIR / "trainings" / f"{'_'.join(map(str, self))}_{_digest(self.key, folders)}"
+        adaptation = {"steps": PROFILES[self.profile].adaptation_steps}
         more = {
+            "adaptation": adaptation,
             "path": {profile.dataset: folders, "log_dir": str(work_dir)},
             "device": options.device,
             "resume": "latest",
@@ -149,7 +153,7 @@ def run_trial(trial: Trial, options: argparse.Namespace) -> Path:
         "batch_size": config.batch_size,
         "threads": n_threads,
         **_train(config),
-        **_score(config, trial),
+        **(_score_methods(config) if PROFILES[trial.profile].adaptation_steps else _score(config, trial)),
         "machine": describe_machine(options.device),
         "versions": describe_versions(),
     }
@@ -199,11 +203,7 @@ def _train(config: Config) -> dict[str, Any]:
 
 def _score(config: Config, trial: Trial) -> dict[str, Any]:
     """Score the snapshots: all of them with one protocol, the last one with all."""
-    snapshots = {
-        int(path.stem.split("_")[1]): path
-        for run in list_runs(config.fold_dir / "training")
-        for path in (run / "snapshots").glob("snapshot_*.pt")
-    }
+    snapshots = _list_snapshots(config)
     last = snapshots[max(snapshots)]
     curve = {str(step): _tabulate(_evaluate(config, snapshots[step])) for step in sorted(snapshots)}
     scores = _evaluate(config, last, all_slices=True, every_support=True, baselines=trial.has_baselines)
@@ -223,6 +223,21 @@ def _score(config: Config, trial: Trial) -> dict[str, Any]:
             for name, settings in trial.test_time_settings.items()
         }
     return record
+
+
+def _score_methods(config: Config) -> dict[str, Any]:
+    """Score the last snapshot alone, guided and adapted."""
+    snapshots = _list_snapshots(config)
+    return score_scan_methods(config, snapshots[max(snapshots)])
+
+
+def _list_snapshots(config: Config) -> dict[int, Path]:
+    """Return the snapshots by step."""
+    return {
+        int(path.stem.split("_")[1]): path
+        for run in list_runs(config.fold_dir / "training")
+        for path in (run / "snapshots").glob("snapshot_*.pt")
+    }
 
 
 def _evaluate(config: Config, snapshot: Path, **settings: Any) -> list[VolumeScore]:

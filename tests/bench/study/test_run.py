@@ -28,7 +28,8 @@ def test_the_default_is_the_quick_profile():
 
 def test_full_selects_the_profiles_for_a_cpu():
     options = parse_arguments(["full", "phantom"])
-    assert options.profiles == ["phantom_default", "phantom", "chaost2_choice", "chaost2"]
+    assert set(options.profiles) == {name for name in PROFILES if "gpu" not in name and name != "quick"}
+    assert len(options.profiles) == len(set(options.profiles))
 
 
 @pytest.mark.parametrize(
@@ -199,3 +200,11 @@ def test_an_interrupted_trial_resumes_with_the_record_of_an_uninterrupted_one(
     times = {"train_seconds": None}
     assert resumed | times == uninterrupted | times
     assert not work_dir.exists()
+
+
+def test_another_number_of_adaptation_steps_makes_another_key(monkeypatch):
+    found = Trial("chaost2_scan", "strong", 1)
+    key = found.key
+    changed = replace(PROFILES["chaost2_scan"], adaptation_steps=1)
+    monkeypatch.setitem(PROFILES, "chaost2_scan", changed)
+    assert found.key != key

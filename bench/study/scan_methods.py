@@ -1,0 +1,126 @@
+"""Score all that can be done with one annotated scan: registration, adaptation, shots."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from config_ssl_upload import Config, make_network
+from models.encoder import calibrate_batchnorm
+from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
+from util.evaluation.metrics import VolumeScore
+from util.evaluation.report import ADAPTED, REGISTRATION, TRAINED, guided, organ_means, overall_mean, select
+
+PROTOCOLS = ("chunks", "all_slices")
+SHOTS = {"support_slices": 3, "join_support": "shots"}
+# Rows of the page: name in the records -> label. The first is what the others are compared with.
+NETWORK, ALL = "network", "adapted, registration, 3 shots"
+LABELS = {
+    "untrained": "untrained network",
+    "untrained cosine": "untrained encoder, cosine matching",
+    "copied support mask": "copied support mask",
+    REGISTRATION: "registration alone",
+    NETWORK: "trained on supervoxels (`strong`)",
+    "3 shots": "trained, 3 support slices as shots",
+    "registration guides": "trained + registration",
+    "adapted": "trained, then adapted",
+    "adapted, 3 shots": "trained, then adapted, 3 shots",
+    "adapted, registration": "trained, then adapted + registration",
+    ALL: "trained, then adapted + registration, 3 shots",
+    "only adapted": "adapted without training",
+    "only adapted, registration": "adapted without training + registration",
+}
+
+
+def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
+    """Score a snapshot's last network, the same adapted, and a random network adapted.
+
+    Args:
+        config: of the trial; `adaptation.steps` counts only where a row says "adapted".
+        snapshot: of the trained network.
+
+    Returns:
+        `methods`: row -> protocol -> mean Dice, Dice by organ, and Dice by query and organ; and
+        `method_seconds`: row -> seconds per query scan, both protocols and everything before included, but
+        missing where an interrupted run had computed a part already.
+    """
+    is_fresh = not (Path(config.path.log_dir) / config.dataset / "adapted").exists()
+    untrained = _write_untrained(config, snapshot)
+    trained, s_trained = _evaluate(config, snapshot)
+    by_registration, s_registration = _evaluate(config, snapshot, guide="registration")
+    adapted, s_adapted = _evaluate(config, snapshot, adapted=True)
+    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, baselines=True)
+    baselines, _ = _evaluate(config, snapshot, baselines=True, chunks=False)
+    shots, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **SHOTS)
+    only, _ = _evaluate(config, untrained, guide="registration", adapted=True)
+    rows = {
+        NETWORK: (trained, TRAINED),
+        "registration guides": (by_registration, guided(TRAINED)),
+        "adapted": (adapted, ADAPTED),
+        "adapted, registration": (both, guided(ADAPTED)),
+        REGISTRATION: (both, REGISTRATION),
+        "3 shots": (shots, TRAINED),
+        "adapted, 3 shots": (shots, ADAPTED),
+        ALL: (shots, guided(ADAPTED)),
+        "only adapted": (only, ADAPTED),
+        "only adapted, registration": (only, guided(ADAPTED)),
+    }
+    for name in ("untrained", "untrained cosine", "copied support mask"):
+        rows[name] = ([*both, *baselines], name)
+    seconds = {
+        NETWORK: s_trained,
+        "registration guides": s_registration,
+        "adapted": s_adapted - s_trained,  # which scores the trained network too
+    }
+    n_queries = len({score.query_id for score in trained})
+    return {
+        "methods": {name: _tabulate(scores, method) for name, (scores, method) in rows.items()},
+        "method_seconds": {name: round(s / n_queries, 1) for name, s in seconds.items()} if is_fresh else {},
+    }
+
+
+def _write_untrained(config: Config, snapshot: Path) -> Path:
+    """Write a snapshot of the network as it was before its training."""
+    import validation
+
+    trained = load_snapshot(snapshot)
+    network = make_network(config)
+    images = validation.calibration_images(config)
+    calibrate_batchnorm(network.encoder, images.split(validation.CALIBRATION_BATCH))
+    path = Path(config.path.log_dir) / "untrained.pt"
+    untrained = replace(trained, step=0, weights=network.state_dict(), versions=current_versions())
+    save_snapshot(path, untrained)
+    return path
+
+
+def _evaluate(
+    config: Config, snapshot: Path, *, adapted: bool = False, **settings: Any
+) -> tuple[list[VolumeScore], float]:
+    """Evaluate a snapshot with the main support; returns the scores and the seconds."""
+    import validation
+
+    switches = ("every_support", "baselines", "save_predictions", "report")
+    minimal = {**dict.fromkeys(switches, False), "chunks": True, "all_slices": True, "guide": "none"}
+    steps = config.adaptation.steps if adapted else 0
+    changes = {
+        "resume": None,
+        "reload_model_path": str(snapshot),
+        "evaluation": config.evaluation.model_copy(update={**minimal, **settings}),
+        "adaptation": config.adaptation.model_copy(update={"steps": steps}),
+    }
+    started = time.perf_counter()
+    scores = validation.evaluate(config.model_copy(update=changes), Path(config.path.log_dir) / "evaluation")
+    return scores, time.perf_counter() - started
+
+
+def _tabulate(scores: Sequence[VolumeScore], method: str) -> dict[str, Any]:
+    tables = {}
+    for protocol in PROTOCOLS:
+        selected = select(scores, main_support=True, method=method, protocol=protocol)
+        tables[protocol] = {
+            "mean": round(overall_mean(selected), 4),
+            "organs": {organ: round(mean, 4) for organ, mean in organ_means(selected).items()},
+            "queries": {f"{score.query_id} {score.organ}": round(score.dice, 4) for score in selected},
+        }
+    return tables

@@ -1,0 +1,70 @@
+"""The page's section on all that one annotated scan gives."""
+
+import statistics
+from collections.abc import Sequence
+
+from scipy import stats
+
+from bench import formatting
+from bench.study.arms import PROFILES
+from bench.study.measures import Record
+from bench.study.scan_methods import LABELS, NETWORK
+
+_CONFIDENCE = 0.95
+
+
+def describe_scan_profile(records: Sequence[Record]) -> str:
+    """Return the section of the records of a profile with `adaptation_steps`."""
+    name = records[0]["profile"]
+    profile = PROFILES[name]
+    seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
+    header = ["method", *records[0]["methods"][NETWORK]["chunks"]["organs"], "mean, chunks"]
+    header += ["mean, all slices", "vs. trained, all slices", "time per query"]
+    rows = [_row(method, records) for method in LABELS if method in records[0]["methods"]]
+    machines = sorted({f"{r['machine']['processor']}, threads: {r['threads']}" for r in records})
+    return (
+        f"## {name}\n"
+        "\n"
+        f"{profile.meaning}; {profile.n_episodes} episodes, then {profile.adaptation_steps} steps of "
+        f"adaptation for all organs jointly; {seeds}. Dice of organs: chunks. `vs. trained`: mean difference "
+        "over seeds from the trained network, with its 95 % t-interval; `time per query`: seconds per query "
+        "scan, both protocols, with registration or adaptation where the method has it.\n"
+        "\n"
+        f"{formatting.table(header, rows)}\n"
+        "\n"
+        f"Measured on {'; '.join(machines)}.\n"
+    )
+
+
+def mean_of(records: Sequence[Record], method: str, protocol: str) -> list[float]:
+    """Return a method's mean Dice, one for each record."""
+    return [record["methods"][method][protocol]["mean"] for record in records]
+
+
+def paired_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean of paired differences and the half-width of its t-interval; None for a single pair."""
+    differences = [value - other for value, other in zip(values, others, strict=True)]
+    n = len(differences)
+    if n < 2:
+        return differences[0], None
+    quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, n - 1))
+    return statistics.fmean(differences), quantile * statistics.stdev(differences) / n**0.5
+
+
+def _row(method: str, records: Sequence[Record]) -> list[str]:
+    tables = [record["methods"][method]["chunks"] for record in records]
+    organs = [formatting.spread([t["organs"][organ] for t in tables]) for organ in tables[0]["organs"]]
+    chunks, all_slices = (mean_of(records, method, protocol) for protocol in ("chunks", "all_slices"))
+    difference = ""
+    if method != NETWORK:
+        mean, half_width = paired_interval(all_slices, mean_of(records, NETWORK, "all_slices"))
+        difference = f"{mean:+.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
+    seconds = [r["method_seconds"][method] for r in records if method in r["method_seconds"]]
+    return [
+        LABELS[method],
+        *organs,
+        f"**{formatting.spread(chunks)}**",
+        f"**{formatting.spread(all_slices)}**",
+        difference,
+        f"{min(seconds):.0f} s" if seconds else "",
+    ]

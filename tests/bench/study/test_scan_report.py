@@ -1,0 +1,42 @@
+"""The section on one annotated scan agrees with its records."""
+
+import pytest
+
+from bench.study.scan_methods import NETWORK
+from bench.study.scan_report import describe_scan_profile, paired_interval
+
+
+def _table(mean):
+    return {"mean": mean, "organs": {"liver": mean}, "queries": {"4 liver": mean}}
+
+
+def _record(seed, network, adapted):
+    methods = {
+        name: {"chunks": _table(mean + 0.1), "all_slices": _table(mean)}
+        for name, mean in ((NETWORK, network), ("adapted", adapted))
+    }
+    return {
+        "profile": "chaost2_scan",
+        "arm": "strong",
+        "seed": seed,
+        "threads": 1,
+        "methods": methods,
+        "method_seconds": {NETWORK: 20.0 + seed} if seed < 3 else {},
+        "machine": {"processor": "a processor"},
+    }
+
+
+def test_paired_differences_have_a_t_interval():
+    mean, half_width = paired_interval([0.5, 0.7, 0.9], [0.4, 0.5, 0.6])
+    assert mean == pytest.approx(0.2)
+    # Standard deviation 0.1; the 97.5 % quantile of Student's t with two degrees of freedom is 4.3027.
+    assert half_width == pytest.approx(4.3027 * 0.1 / 3**0.5, abs=1e-5)
+    assert paired_interval([0.5], [0.25]) == (0.25, None)
+
+
+def test_rows_have_both_protocols_the_difference_and_the_time():
+    page = describe_scan_profile([_record(1, 0.3, 0.5), _record(2, 0.4, 0.6), _record(3, 0.5, 0.7)])
+    network, adapted = (line for line in page.splitlines() if line.startswith("| trained"))
+    assert "**0.500 (0.400-0.600)** | **0.400 (0.300-0.500)** |  | 21 s |" in network
+    assert "**0.700 (0.600-0.800)** | **0.600 (0.500-0.700)** | +0.200 ± 0.000 |  |" in adapted
+    assert "3 seeds" in page
