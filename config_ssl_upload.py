@@ -113,9 +113,7 @@ class EvaluationConfig(Settings):
     guide_weight: Amount = key(0.75, "weight of the warped mask's log-odds")
     guide_smoothing_mm: Amount = key(6.0, "Gaussian that smooths the warped mask within slices")
     guide_offset: float = key(0.5, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
-    support_slices: Count = key(
-        1, "support slices that serve each query slice: the protocol's and its neighbours"
-    )
+    support_slices: Count = key(1, "support slices per query slice: the protocol's and its neighbours")
     join_support: Literal[tuple(JOINTS)] = key(
         "probabilities",
         "average the probabilities from these slices, or use them as the shots of one support",
@@ -262,6 +260,9 @@ class Config(Settings):
     )
     sync_batchnorm: bool = key(False, "BatchNorm over all ranks' images; CUDA with several ranks only")
     deterministic: bool = key(False, "reproducible weights on CUDA; slower")
+    method: Literal["network", "registration"] = key(
+        "network", "what evaluation scores; registration: without any network or snapshot"
+    )
     reload_model_path: Text | None = key(
         None, "snapshot or run folder to evaluate, or best; None: the latest of dataset and fold"
     )
@@ -312,7 +313,8 @@ class Config(Settings):
     @property
     def needs_registration(self) -> bool:
         """Whether an evaluation registers the support to its queries."""
-        return self.evaluation.baselines or self.evaluation.guide == "registration"
+        options = self.evaluation
+        return options.baselines or "registration" in (options.guide, self.method)
 
     @property
     def n_validation_scans(self) -> int:
@@ -425,8 +427,10 @@ def _check_evaluation(config: Config) -> None:
     slices = config.evaluation
     if not slices.chunks and not slices.all_slices:
         raise UserError(
-            "evaluation.chunks=False, evaluation.all_slices=False: nothing is left to score; set one True"
+            "evaluation.chunks=False, evaluation.all_slices=False: nothing to score; set one True"
         )
+    if config.method == "registration" and (config.adaptation.steps or config.reload_model_path):
+        raise UserError("method=registration: has no network; leave adaptation and reload_model_path out")
     if slices.every_support and not (slices.chunks and config.support_scans == "fold"):
         raise UserError(
             "evaluation.every_support=True: needs evaluation.chunks=True and support_scans=fold, because the "

@@ -83,7 +83,8 @@ CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 def check_request(config: Config) -> None:
     """Check that device, snapshot and support scan exist, before a run."""
     choose_device(config.device, find_ranks())
-    _choose_training(config)
+    if config.method == "network":
+        _choose_training(config)
     split = config.find_split()
     if not split.held_out:
         raise UserError(
@@ -134,24 +135,28 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         UserError: no snapshot, one that does not fit, or unusable volumes.
     """
     started = time.perf_counter()
-    choice = _choose_training(config)
-    snapshot = load_snapshot(choice.snapshot)
-    config = adopt_network(config, snapshot)
+    choice = _choose_training(config) if config.method == "network" else None
+    snapshot = None if choice is None else load_snapshot(choice.snapshot)
+    if snapshot is not None:
+        config = adopt_network(config, snapshot)
     ranks = start_ranks(config.device)
     device = choose_device(config.device, ranks)
     config = config.model_copy(update={"precision": choose_precision(config.precision, device)})
     choose_kernels(deterministic=True, precision=config.precision)
-    _announce(config, snapshot, choice.snapshot, device=device)
+    _announce(config, snapshot, device=device)
     split = local_main_first(lambda: _make_split(config))
     fold = load_fold(config.layout, split, config.test_organs, **config.support_options)
     size_px, width = fold.queries[0].images.shape[-2:], config.model.feature_width
     print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
     support_ids = {config.test_organs[label]: scan.scan_id for label, scan in fold.supports.items()}
     protocol = config.evaluation_protocol
-    mismatches = find_mismatches(snapshot, _training_settings(config), split.held_out, supports=support_ids)
-    remarks = [*choice.notes, *mismatches, *describe_split(split), *fold.remarks]
+    remarks = [*describe_split(split), *fold.remarks]
+    if snapshot is not None:
+        trained = _training_settings(config)
+        mismatches = find_mismatches(snapshot, trained, split.held_out, supports=support_ids)
+        remarks = [*choice.notes, *mismatches, *remarks]
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
-    if snapshot.config.get("dataset") == config.dataset:
+    if snapshot is not None and snapshot.config.get("dataset") == config.dataset:
         remarks += describe_change(snapshot.data, data)
     remarks += describe_missing_organs(fold, config.test_organs)
     print("\n".join([*protocol.describe(), describe_supports(support_ids), *remarks]), flush=True)
@@ -193,9 +198,11 @@ def _usual_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**usual, **{name: plain[name] for name in names}}
 
 
-def _describe_snapshot(config: Config, snapshot: Snapshot) -> dict[str, Any]:
+def _describe_snapshot(config: Config, snapshot: Snapshot | None) -> dict[str, Any]:
     """Return which snapshot was evaluated, how, and with which commands, for `scores.json`."""
     settings = plain_values(config)
+    if snapshot is None:
+        return {"config": settings, "commands": list_commands(None, settings, usual=_usual_values)}
     return {
         "snapshot": str(snapshot.source),
         "snapshot_step": snapshot.step,
@@ -207,7 +214,7 @@ def _describe_snapshot(config: Config, snapshot: Snapshot) -> dict[str, Any]:
 
 def score_methods(
     config: Config,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     jobs: Sequence[Job],
     *,
     run_dir: Path,
@@ -217,8 +224,8 @@ def score_methods(
 ) -> tuple[list[VolumeScore], list[str]]:
     """Segment and score jobs by every method; write predictions.
 
-    These are the trained network's, or the guided ones. Each rank does the queries that fall to it, and hands
-    their probabilities and scores to `on_prediction`.
+    These are the network's, guided or not, or without a snapshot those of registration. Each rank does the
+    queries that fall to it, and hands their probabilities and scores to `on_prediction`.
 
     Returns:
         The scores of all ranks, in the jobs' order, and remarks on failed registrations.
@@ -226,7 +233,7 @@ def score_methods(
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, own) if config.needs_registration else None
-    adapted = adapt_to_supports(config, snapshot, jobs, device=device)
+    adapted = {} if snapshot is None else adapt_to_supports(config, snapshot, jobs, device=device)
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
 
@@ -237,16 +244,18 @@ def score_methods(
         scores.append(((order[0], query_ids.index(job.query.scan_id), order[1]), entry))
         return entry
 
-    predicting = ADAPTED if config.adaptation.steps else TRAINED
+    predicting = REGISTRATION if snapshot is None else ADAPTED if adapted else TRAINED
     methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
     for n_method, (method, segment) in enumerate(methods):
         selected = _select_jobs(own, method, config)
         started = time.perf_counter()
         for n_job, (job, probabilities) in enumerate(segment(selected)):
+            if method == REGISTRATION and config.evaluation.largest_component:
+                probabilities = keep_largest_component(probabilities)
             entry = score(job, probabilities, method, (2 * n_method, n_job))
-            if not (method in NETWORK_METHODS and job.main_support):
+            if not (method in (predicting, *NETWORK_METHODS) and job.main_support):
                 continue
-            if config.evaluation.guide != "none":
+            if config.evaluation.guide != "none" and method != REGISTRATION:
                 probabilities = _guide(probabilities, job, warped, config)
                 entry = score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
             if on_prediction is not None and method == predicting:
@@ -287,15 +296,17 @@ def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
 
 def make_methods(
     config: Config,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     warped: WarpedSupports | None,
     *,
     adapted: Mapping[tuple[int, int], Snapshot],
     device: torch.device,
 ) -> Iterator[tuple[str, Callable[[Sequence[Job]], Iterator[tuple[Job, np.ndarray]]]]]:
     """Yield the name of each method, and a function from jobs to probabilities."""
-    if config.evaluation.baselines:
+    if config.evaluation.baselines or snapshot is None:
         yield REGISTRATION, warped.segment
+    if snapshot is None:
+        return
     for name, segmenter in make_segmenters(config, snapshot, device=device):
         yield name, partial(segment_jobs, segmenter, config=config, device=device, name=name)
     if adapted:
@@ -525,12 +536,15 @@ def _training_settings(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _announce(config: Config, snapshot: Snapshot, path: Path, *, device: torch.device) -> None:
+def _announce(config: Config, snapshot: Snapshot | None, *, device: torch.device) -> None:
+    if snapshot is None:
+        print(f"evaluating {config.dataset}, fold {config.eval_fold}: registration alone, no network")
+        return
     n_steps = snapshot.config.get("n_steps", snapshot.step)
     unfinished = "" if snapshot.step == n_steps else f" of {n_steps}"
     print(
         f"evaluating {config.dataset}, fold {config.eval_fold} in {config.precision} on {device}\n"
-        f"snapshot: {path}, step {snapshot.step}{unfinished}\n"
+        f"snapshot: {snapshot.source}, step {snapshot.step}{unfinished}\n"
         f"network: {config.model.encoder}, feature width {config.model.feature_width}"
     )
 

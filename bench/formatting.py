@@ -51,7 +51,10 @@ def memory_ratio(large: Measurement, small: Measurement) -> str:
 
 
 def spread(values: Iterable[float]) -> str:
-    """Format the mean with the range: `"0.563 (0.538-0.589)"`; a single value alone, none as nothing."""
+    """Format the mean with the range: `"0.563 (0.538-0.589)"`.
+
+    A single value has no range; none give an empty text.
+    """
     values = list(values)
     if len(values) == 1:
         return f"{values[0]:.3f}"

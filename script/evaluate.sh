@@ -18,6 +18,8 @@ The first call prepares the Python environment, see script/train.sh --help.
                                                             every slice, each scan a query once
   bash script/evaluate.sh dataset=CHAOST2 setting=2         all folds of each organ group, then one table with
                                                             all organs
+  bash script/evaluate.sh dataset=CHAOST2 method=registration tag=registration
+                                                            registration of the support scan alone, no training
   bash script/evaluate.sh dataset=CHAOST2 tag=wide          the trainings of train.sh tag=wide, kept apart
 
 Share a fold's volumes among several processes:

@@ -125,3 +125,25 @@ def test_the_groups_of_setting_2_are_joined_in_one_table(overrides_for, tmp_path
     path = tmp_path / "PHANTOM_setting2_group1-joint/summary/scores.json"
     means = json.loads(path.read_text())["summary"]["means"]
     assert list(means["trained"]["chunks"]["dice"]["organs"]) == ["right kidney", "left kidney"]
+
+
+def test_registration_alone_needs_no_training(overrides_for, tmp_path, capsys):
+    words = [*overrides_for(tmp_path)[1:], *QUICK, "method=registration"]
+    assert evaluate(*words, "evaluation.largest_component=True") == 0
+    assert "registration alone, no network\n" in capsys.readouterr().out
+    [run_dir] = list_runs(tmp_path / "PHANTOM/fold_0/evaluation")
+    scores = json.loads((run_dir / "scores.json").read_text())
+    assert {score["method"] for score in scores["scores"]} == {"registration"}
+    assert scores["summary"]["means"]["registration"]["chunks"]["dice"]["mean"] > 0.3
+    assert scores["summary"].get("snapshot") is None
+    [command] = scores["summary"]["commands"]
+    assert command.startswith("bash script/evaluate.sh ")
+    assert "method=registration" in command.split()
+    assert len(list((run_dir / "predictions/chunks").glob("*_liver.nii.gz"))) == len(scores["scores"])
+    assert "registration" in (run_dir / "report.html").read_text()
+
+
+def test_registration_alone_refuses_a_network(overrides_for, tmp_path, capsys):
+    words = [*overrides_for(tmp_path)[1:], "method=registration", "adaptation.steps=3"]
+    assert evaluate(*words) == 2
+    assert "method=registration: has no network" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Score all that can be done with one annotated scan: registration, adaptation, shots."""
+"""Score all that one annotated scan gives: registration, adaptation, shots."""
 
 import time
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ LABELS = {
 
 
 def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
-    """Score a snapshot's last network, the same adapted, and a random network adapted.
+    """Score a network alone, guided and adapted, and an untrained one adapted.
 
     Args:
         config: of the trial; `adaptation.steps` counts only where a row says "adapted".
-        snapshot: of the trained network.
+        snapshot: of the trained network, to adapt it or to use it as it is.
 
     Returns:
         `methods`: row -> protocol -> mean Dice, Dice by organ, and Dice by query and organ; and

@@ -42,7 +42,10 @@ def mean_of(records: Sequence[Record], method: str, protocol: str) -> list[float
 
 
 def paired_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean of paired differences and the half-width of its t-interval; None for a single pair."""
+    """Return the mean of paired differences and the half-width of its interval.
+
+    It is a 95 % t-interval; None for a single pair.
+    """
     differences = [value - other for value, other in zip(values, others, strict=True)]
     n = len(differences)
     if n < 2:

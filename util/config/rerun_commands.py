@@ -13,10 +13,10 @@ _FREE_IN_EVALUATION = ("model", "image_size_px", "resume", "resume_changed")
 
 
 def list_commands(
-    trained: Mapping[str, Any],
+    trained: Mapping[str, Any] | None,
     evaluated: Mapping[str, Any],
     *,
-    snapshot: Path,
+    snapshot: Path | None = None,
     usual: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> list[str]:
     """List the commands that train a snapshot and evaluate it.
@@ -24,17 +24,20 @@ def list_commands(
     Both have the evaluation's paths. The training is left out if its configuration is unusable here.
 
     Args:
-        trained: the snapshot's configuration; nested plain values.
+        trained: the snapshot's configuration; nested plain values. None: no network was evaluated.
         evaluated: the evaluation's.
-        snapshot: the evaluated file.
+        snapshot: the evaluated file, if any.
         usual: returns the defaults of a configuration, as its dataset, recipe and setting make them.
     """
-    evaluated = {**evaluated, "reload_model_path": str(snapshot)}
+    steps = [("evaluate", evaluated, _FREE_IN_EVALUATION, ("method",))]
+    if trained is not None:
+        evaluated = {**evaluated, "reload_model_path": str(snapshot)}
+        steps = [
+            ("train", {**trained, "path": evaluated["path"]}, _FREE_IN_TRAINING, ()),
+            ("evaluate", evaluated, _FREE_IN_EVALUATION, ("reload_model_path",)),
+        ]
     commands = []
-    for script, values, never, always in (
-        ("train", {**trained, "path": evaluated["path"]}, _FREE_IN_TRAINING, ()),
-        ("evaluate", evaluated, _FREE_IN_EVALUATION, ("reload_model_path",)),
-    ):
+    for script, values, never, always in steps:
         try:
             defaults = usual(values)
         except (KeyError, UserError):  # trained on data that this evaluation does not know

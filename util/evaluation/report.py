@@ -74,9 +74,12 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
 
 
 def final_method(methods: Collection[str]) -> str:
-    """Choose the method whose scores and predictions stand for an evaluation."""
+    """Choose the method whose scores and predictions stand for an evaluation.
+
+    Registration does where no network was evaluated.
+    """
     present = (method for method in methods if method in NETWORK_METHODS)
-    return max(present, key=NETWORK_METHODS.index, default=TRAINED)
+    return max(present, key=NETWORK_METHODS.index, default=REGISTRATION)
 
 
 def describe_dead_network(scores: Sequence[VolumeScore]) -> str | None:

@@ -86,6 +86,7 @@ def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{fold.get('snapshot')}, step {fold.get('snapshot_step')}",
         )
         for name, fold in list_folds(summary)
+        if fold.get("snapshot")
     ]
     return [*facts, ("data fingerprint", str(summary.get("data_fingerprint")))]
 
