@@ -158,7 +158,7 @@ PROFILES = {
     "phantom_scan": Profile(
         "PHANTOM, fold 0, 64 px, ResNet-18 of width 64: all that one annotated scan gives, for selection",
         **_PHANTOM,
-        n_episodes=2000,
+        n_episodes=1000,
         values=_AUTO,
         arms=("strong",),
         adaptation_steps=150,
