@@ -107,6 +107,9 @@ class EvaluationConfig(Settings):
     baselines: bool = key(
         False, "also score the untrained network, copied masks, plain cosine matching and registration"
     )
+    unet_steps: Whole = key(
+        0, "above 0: also score a U-Net, trained in so many steps on the support scan alone; needs MONAI"
+    )
     guide: Literal["none", "registration"] = key(
         "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
     )

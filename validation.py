@@ -41,6 +41,7 @@ from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkS
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
 from script.support_adaptation import adapt_to_scans, load_trained
+from script.unet_baseline import check_monai, segment_by_unets
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, parse_values, plain_values
@@ -60,6 +61,7 @@ from util.evaluation.report import (
     NETWORK_METHODS,
     REGISTRATION,
     TRAINED,
+    UNET,
     describe_dead_network,
     describe_scores,
     guided,
@@ -85,6 +87,8 @@ def check_request(config: Config) -> None:
     choose_device(config.device, find_ranks())
     if config.method == "network":
         _choose_training(config)
+    if config.evaluation.unet_steps:
+        check_monai()
     split = config.find_split()
     if not split.held_out:
         raise UserError(
@@ -288,7 +292,7 @@ def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
         return list(jobs)
     # The others answer one question: what the main support gives.
     selected = [job for job in jobs if job.main_support]
-    if method in (REGISTRATION, *NETWORK_METHODS):
+    if method in (REGISTRATION, UNET, *NETWORK_METHODS):
         return selected
     first_slices = "chunks" if config.evaluation.chunks else "all_slices"
     return [job for job in selected if job.protocol == first_slices]
@@ -305,6 +309,8 @@ def make_methods(
     """Yield the name of each method, and a function from jobs to probabilities."""
     if config.evaluation.baselines or snapshot is None:
         yield REGISTRATION, warped.segment
+    if config.evaluation.unet_steps:
+        yield UNET, partial(segment_by_unets, config=config, device=device)
     if snapshot is None:
         return
     for name, segmenter in make_segmenters(config, snapshot, device=device):

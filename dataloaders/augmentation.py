@@ -40,7 +40,7 @@ def augment_episode(
         ranges: of the sampled parameters.
         generator: the only source of randomness.
     """
-    _change_intensities(images, n_shots, ranges=ranges, generator=generator)
+    augment_intensities(images, n_shots, ranges=ranges, generator=generator)
     side = _draw_side(n_shots, generator)
     _warp_in_view(images[side], masks[side], generator, ranges)
     # Last: a warp would smooth noise, and fill what lies outside the slice with its darkest pixel.
@@ -49,9 +49,10 @@ def augment_episode(
         add_noise(images[side], generator.uniform(0, ranges.noise), generator)
 
 
-def _change_intensities(
+def augment_intensities(
     images: np.ndarray, n_shots: int, *, ranges: AugmentationRanges, generator: np.random.Generator
 ) -> None:
+    """Augment gamma, contrast, brightness and bias field; see `augment_episode`."""
     side = _draw_side(n_shots, generator)
     gamma = generator.uniform(*ranges.gamma)
     for image in images[side]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -9,6 +10,7 @@ import training
 import validation
 from dataloaders.warped_masks import WarpedMasks
 from dataloaders.warped_supports import WarpedSupports
+from script import unet_baseline
 from tests.bad_inputs import QUICK, evaluate, make_place, train_in
 from tests.test_bad_input import without
 from util.config.command_line import run_command_line
@@ -129,18 +131,29 @@ def test_the_groups_of_setting_2_are_joined_in_one_table(overrides_for, tmp_path
 
 def test_registration_alone_needs_no_training(overrides_for, tmp_path, capsys):
     words = [*overrides_for(tmp_path)[1:], *QUICK, "method=registration"]
+    if find_spec("monai"):
+        words.append("evaluation.unet_steps=2")
     assert evaluate(*words, "evaluation.largest_component=True") == 0
     assert "registration alone, no network\n" in capsys.readouterr().out
     [run_dir] = list_runs(tmp_path / "PHANTOM/fold_0/evaluation")
     scores = json.loads((run_dir / "scores.json").read_text())
-    assert {score["method"] for score in scores["scores"]} == {"registration"}
+    baseline = ["one-scan U-Net"] if find_spec("monai") else []
+    assert {score["method"] for score in scores["scores"]} == {"registration", *baseline}
     assert scores["summary"]["means"]["registration"]["chunks"]["dice"]["mean"] > 0.3
     assert scores["summary"].get("snapshot") is None
     [command] = scores["summary"]["commands"]
     assert command.startswith("bash script/evaluate.sh ")
     assert "method=registration" in command.split()
-    assert len(list((run_dir / "predictions/chunks").glob("*_liver.nii.gz"))) == len(scores["scores"])
+    assert len(list((run_dir / "predictions/chunks").glob("*_liver.nii.gz"))) == 2
     assert "registration" in (run_dir / "report.html").read_text()
+
+
+def test_a_unet_without_monai_is_refused_before_the_run(overrides_for, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(unet_baseline, "find_spec", lambda name: None)
+    words = [*overrides_for(tmp_path)[1:], "method=registration", "evaluation.unet_steps=2"]
+    assert evaluate(*words) == 2
+    assert "monai is not installed; run pip install monai" in capsys.readouterr().err
+    assert not (tmp_path / "PHANTOM").exists()
 
 
 def test_registration_alone_refuses_a_network(overrides_for, tmp_path, capsys):

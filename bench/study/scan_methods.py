@@ -10,7 +10,16 @@ from config_ssl_upload import Config, make_network
 from models.encoder import calibrate_batchnorm
 from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
 from util.evaluation.metrics import VolumeScore
-from util.evaluation.report import ADAPTED, REGISTRATION, TRAINED, guided, organ_means, overall_mean, select
+from util.evaluation.report import (
+    ADAPTED,
+    REGISTRATION,
+    TRAINED,
+    UNET,
+    guided,
+    organ_means,
+    overall_mean,
+    select,
+)
 
 PROTOCOLS = ("chunks", "all_slices")
 SHOTS = {"support_slices": 3, "join_support": "shots"}
@@ -20,6 +29,7 @@ LABELS = {
     "untrained": "untrained network",
     "untrained cosine": "untrained encoder, cosine matching",
     "copied support mask": "copied support mask",
+    UNET: "U-Net, trained on the support scan alone",
     REGISTRATION: "registration alone",
     NETWORK: "trained on supervoxels (`strong`)",
     "3 shots": "trained, 3 support slices as shots",
@@ -50,7 +60,8 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     trained, s_trained = _evaluate(config, snapshot)
     by_registration, s_registration = _evaluate(config, snapshot, guide="registration")
     adapted, s_adapted = _evaluate(config, snapshot, adapted=True)
-    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, baselines=True)
+    more = {"baselines": True, "unet_steps": config.adaptation.steps}
+    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **more)
     baselines, _ = _evaluate(config, snapshot, baselines=True, chunks=False)
     shots, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **SHOTS)
     only, _ = _evaluate(config, untrained, guide="registration", adapted=True)
@@ -60,6 +71,7 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         "adapted": (adapted, ADAPTED),
         "adapted, registration": (both, guided(ADAPTED)),
         REGISTRATION: (both, REGISTRATION),
+        UNET: (both, UNET),
         "3 shots": (shots, TRAINED),
         "adapted, 3 shots": (shots, ADAPTED),
         ALL: (shots, guided(ADAPTED)),
@@ -102,6 +114,7 @@ def _evaluate(
 
     switches = ("every_support", "baselines", "save_predictions", "report")
     minimal = {**dict.fromkeys(switches, False), "chunks": True, "all_slices": True, "guide": "none"}
+    minimal["unet_steps"] = 0
     steps = config.adaptation.steps if adapted else 0
     changes = {
         "resume": None,

@@ -9,7 +9,7 @@ import numpy as np
 from util.evaluation.metrics import METRICS, VolumeScore, metric_label, metric_value
 from util.evaluation.statistics import Estimate, estimate
 
-TRAINED, ADAPTED, REGISTRATION = "trained", "adapted", "registration"
+TRAINED, ADAPTED, REGISTRATION, UNET = "trained", "adapted", "registration", "one-scan U-Net"
 
 
 def guided(method: str) -> str:

@@ -24,7 +24,8 @@ def _methods(config):
     """Name the methods that an evaluation scores."""
     methods = ["trained"] + ["adapted"] * (config.adaptation.steps > 0)
     guided = [f"{method} + registration" for method in methods] * (config.evaluation.guide == "registration")
-    return methods + guided + list(BASELINES) * config.evaluation.baselines
+    unet = ["one-scan U-Net"] * (config.evaluation.unet_steps == config.adaptation.steps > 0)
+    return methods + guided + unet + list(BASELINES) * config.evaluation.baselines
 
 
 @pytest.fixture(name="origins")
@@ -89,7 +90,7 @@ def test_rows_come_from_their_snapshot_method_and_protocol(origins):
         "adapted, registration, 3 shots": (TRAINED, 3, "adapted + registration"),
         "only adapted": (UNTRAINED, 1, "adapted"),
         "only adapted, registration": (UNTRAINED, 1, "adapted + registration"),
-        **{name: (TRAINED, 1, name) for name in BASELINES},
+        **{name: (TRAINED, 1, name) for name in (*BASELINES, "one-scan U-Net")},
     }
     for name, origin in expected.items():
         assert rows[name] == {protocol: (*origin, protocol) for protocol in ("chunks", "all_slices")}

@@ -1,0 +1,150 @@
+"""Score a U-Net that is trained on the support scan alone, as a baseline.
+
+It is what a practitioner would try first. Source: Ronneberger et al., "U-Net: Convolutional networks for
+biomedical image segmentation", MICCAI 2015, in MONAI's implementation with residual units and instance
+normalisation.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from config_ssl_upload import Config
+from dataloaders.evaluation_sets import EvaluationScan, Job
+from dataloaders.labelled_slices import iterate_labelled_slices
+from models.inference.scan import resize_slices
+from util.engine.seeding import derive_seed
+from util.errors import UserError
+from util.parallel.ranks import find_ranks
+from util.progress import progress_bar
+
+BATCH_SIZE = 4
+CHANNELS = (32, 64, 128, 256)
+_STRIDES = (2, 2, 2)
+_MULTIPLE = 2 ** len(_STRIDES)  # of which padded slices have a size
+_LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 1e-2
+
+
+def check_monai() -> None:
+    """Raise `UserError` if MONAI is not installed."""
+    if find_spec("monai") is None:
+        raise UserError(
+            "evaluation.unet_steps: the package monai is not installed; run pip install monai in the "
+            "environment, or leave the key out"
+        )
+
+
+def segment_by_unets(
+    jobs: Sequence[Job], *, config: Config, device: torch.device
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Segment jobs by U-Nets, one for all organs of each support scan.
+
+    Each trains for `evaluation.unet_steps` batches, augmented as adaptation's episodes are.
+
+    Yields:
+        The job and the organ's probability in its slices, `(n, H, W)`.
+    """
+    for support in {job.support.scan_id: job.support for job in jobs}.values():
+        own = [job for job in jobs if job.support is support]
+        labels = sorted({job.label for job in own})
+        model = _train(support, labels, config=config, device=device)
+        for query in {job.query.scan_id: job.query for job in own}.values():
+            probabilities = segment_slices(model, query.images[:, 0].to(device)).cpu()
+            for job in own:
+                if job.query is query:
+                    of_organ = probabilities[job.assignment.slices, 1 + labels.index(job.label)]
+                    yield job, resize_slices(of_organ, query.label_map.shape[1:]).numpy()
+
+
+def train_unet(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    n_batches: int,
+    n_classes: int,
+    seed: int,
+    device: torch.device,
+) -> nn.Module:
+    """Train a U-Net with the sum of Dice and cross-entropy losses.
+
+    AdamW, with a learning rate of one cycle.
+
+    Args:
+        batches: slices `(N, H, W)` and their classes `(N, H, W)`, int64, 0 the background.
+        n_batches: their number.
+        n_classes: with the background.
+        seed: of the initial weights.
+        device: where to train.
+
+    Returns:
+        The network in evaluation mode; see `segment_slices`.
+
+    Raises:
+        ImportError: MONAI is not installed.
+    """
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import UNet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = UNet(2, 1, n_classes, CHANNELS, _STRIDES, num_res_units=2, norm="instance").to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=n_batches)
+    criterion = DiceCELoss(softmax=True, to_onehot_y=True)
+    model.train()
+    for images, classes in batches:
+        loss = criterion(_logits(model, images.to(device)), classes[:, None].to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def segment_slices(model: nn.Module, images: Tensor) -> Tensor:
+    """Return each class's probability in slices `(n, H, W)`, one at a time.
+
+    Returns:
+        `(n, C, H, W)`, summing to 1 over the classes.
+    """
+    return torch.cat([_logits(model, image[None]).softmax(1) for image in images])
+
+
+def _train(
+    support: EvaluationScan, labels: Sequence[int], *, config: Config, device: torch.device
+) -> nn.Module:
+    classes = np.zeros(support.support_labels.shape, np.int64)
+    for position, label in enumerate(labels):
+        classes[support.support_labels == label] = position + 1
+    n_batches = config.evaluation.unet_steps
+    batches = iterate_labelled_slices(
+        support.images[:, 0].numpy(),
+        classes,
+        batch_size=BATCH_SIZE,
+        n_batches=n_batches,
+        ranges=config.adaptation.augmentation,
+        seed=derive_seed(config.seed, "adaptation"),
+    )
+    title = f"training a U-Net on scan {support.scan_id}"
+    with progress_bar(
+        batches, total=n_batches, desc=title, unit="step", disable=not find_ranks().is_main
+    ) as bar:
+        return train_unet(
+            (tuple(map(torch.from_numpy, batch)) for batch in bar),
+            n_batches=n_batches,
+            n_classes=1 + len(labels),
+            seed=derive_seed(config.seed, "weights"),
+            device=device,
+        )
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Pad slices to the size that the U-Net needs, and cut its output to theirs."""
+    height, width = images.shape[-2:]
+    padding = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
+    padded = F.pad(images[:, None], padding, mode="replicate")
+    return model(padded)[..., :height, :width]
