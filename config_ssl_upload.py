@@ -546,6 +546,8 @@ def _evaluate_defaults(
     """
     plain = default_values(Config)
     chosen = {name: (fixed or {}).get(name, plain[name]) for name in ("dataset", "recipe", "protocol")}
+    if "recipe" not in (fixed or {}) and chosen["dataset"] in DATASETS:
+        chosen["recipe"] = DATASETS[chosen["dataset"]].recipe
     are_texts = all(isinstance(value, str) for value in chosen.values())
     defaults = dataset_defaults(**chosen) if are_texts else plain
     if (fixed or {}).get("resume"):

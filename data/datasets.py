@@ -24,6 +24,7 @@ class NamedDataset:
         find_scans: finds the raw scans below a folder; None for synthetic scans.
         inner_folders: lower-case names of folders inside a download; the path of one stands for the download.
         config_defaults: configuration defaults that differ from the general ones.
+        recipe: the scripts' default recipe for this dataset.
     """
 
     spec: DatasetSpec
@@ -31,6 +32,7 @@ class NamedDataset:
     find_scans: Callable[[Path, DatasetSpec, Preparation], RawDataset] | None = None
     inner_folders: tuple[str, ...] = ()
     config_defaults: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = "published"
 
 
 _ABDOMEN_MR = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
@@ -107,15 +109,16 @@ DATASETS = {
                 is_synthetic=True,
             ),
             config_defaults={  # sized for two CPU cores
-                "n_steps": 2000,
-                "max_iters_per_load": 1600,
+                "n_steps": 1000,
+                "max_iters_per_load": 800,
                 "lr_step_gamma": 0.1,
-                "save_snapshot_every": 1000,
+                "save_snapshot_every": 500,
                 "num_workers": 0,
                 "optim": {"lr": 3e-3},
                 "model": {"encoder": "resnet18", "encoder_weights": None, "feature_width": 64},
                 "evaluation": {"baselines": True},
             },
+            recipe="strong",
         ),
     )
 }

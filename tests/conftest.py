@@ -12,6 +12,7 @@ from util.engine import training_curves
 
 TINY = (
     "dataset=PHANTOM",
+    "recipe=published",
     "phantom.n_scans=10",
     "phantom.image_size_px=48",
     "n_sv=60",

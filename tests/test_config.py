@@ -175,6 +175,19 @@ def test_the_command_line_wins_over_its_recipe(capsys):
     assert f"schedule = '{RECIPES['strong']['optim']['schedule']}'" in told
 
 
+@pytest.mark.parametrize(
+    ("words", "optimiser"),
+    [
+        (["dataset=PHANTOM"], "adamw"),
+        (["dataset=PHANTOM", "recipe=published"], "sgd"),
+        (["dataset=CHAOST2"], "sgd"),
+    ],
+)
+def test_only_the_phantom_has_another_recipe_by_default(words, optimiser, capsys):
+    assert run_command_line(make_experiment("training"), ["print_config", "with", *words]) == 0
+    assert f"name = '{optimiser}'" in capsys.readouterr().out
+
+
 def test_a_repository_without_any_commit_does_not_keep_experiments_from_being_made(tmp_path):
     (tmp_path / "util").symlink_to(REPOSITORY / "util")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

@@ -128,7 +128,7 @@ PROFILES = {
         arms=(*_MAIN, "prior_standardised"),
     ),
     "phantom_default": Profile(
-        "PHANTOM, fold 0, as `bash script/train.sh dataset=PHANTOM` trains, which is the reference arm",
+        "PHANTOM, fold 0, ResNet-18 of width 64, twice as long: the reference arm alone",
         **_PHANTOM,
         n_episodes=2000,
         arms=(REFERENCE,),

@@ -77,7 +77,7 @@ def test_each_call_gets_the_next_run_folder(call, tmp_path):
 def test_nested_keys_are_overridden_one_by_one(call, experiment):
     assert call("optim.lr=0.25", "path.PHANTOM.data_dir=elsewhere", "task.gamma=[0.7,1.2]")[0] == 0
     config = experiment.seen[0]
-    assert config["optim"] == dataset_defaults("PHANTOM")["optim"] | {"lr": 0.25}
+    assert config["optim"] == dataset_defaults("PHANTOM", "strong")["optim"] | {"lr": 0.25}
     assert config["path"]["PHANTOM"]["data_dir"] == "elsewhere"
     assert config["task"]["gamma"] == [0.7, 1.2]
 
