@@ -40,6 +40,7 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
+from script.case_priors import record_prior_masks
 from script.support_adaptation import adapt_to_scans, load_trained
 from script.unet_baseline import check_monai, segment_by_unets
 from util.config.command_line import run_command_line, run_guarded
@@ -50,6 +51,7 @@ from util.engine.provenance import describe_environment
 from util.engine.snapshots import Snapshot, load_snapshot
 from util.engine.training_choice import TrainingChoice, choose_training
 from util.errors import UserError
+from util.evaluation.case_files import write_cases
 from util.evaluation.fold_merging import merge_groups
 from util.evaluation.html_report import report_evaluation
 from util.evaluation.metrics import VolumeScore
@@ -67,7 +69,7 @@ from util.evaluation.report import (
     guided,
     summarise_scores,
 )
-from util.evaluation.report_cases import Cases, write_cases
+from util.evaluation.report_cases import Cases
 from util.evaluation.report_sources import read_cases_of_folds
 from util.evaluation.run_comparison import compare_main
 from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
@@ -170,8 +172,12 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     record = partial(record_case, cases) if config.evaluation.report else None
     options = {"run_dir": run_dir, "device": device, "ranks": ranks, "on_prediction": record}
     with AdaptiveWaitPolicy():
-        scores, failures = score_methods(config, snapshot, jobs, **options)
-    cases = Cases.join(gather_values(cases))
+        adapted = {} if snapshot is None else adapt_to_supports(config, snapshot, jobs, device=device)
+        scores, failures = score_methods(config, snapshot, jobs, adapted=adapted, **options)
+        cases = Cases.join(gather_values(cases))
+        if ranks.is_main and config.evaluation.report and snapshot is not None:
+            networks = {(job.support.scan_id, job.label): snapshot for job in jobs} | adapted
+            record_prior_masks(config, networks, jobs, cases, device=device)
     if not ranks.is_main:
         return scores
     print("\n".join([describe_scores(scores), *failures]))
@@ -221,6 +227,7 @@ def score_methods(
     snapshot: Snapshot | None,
     jobs: Sequence[Job],
     *,
+    adapted: Mapping[tuple[int, int], Snapshot],
     run_dir: Path,
     device: torch.device,
     ranks: Ranks = SINGLE_RANK,
@@ -228,8 +235,9 @@ def score_methods(
 ) -> tuple[list[VolumeScore], list[str]]:
     """Segment and score jobs by every method; write predictions.
 
-    These are the network's, guided or not, or without a snapshot those of registration. Each rank does the
-    queries that fall to it, and hands their probabilities and scores to `on_prediction`.
+    These are the trained network's or, if there are any, those of the adapted networks, guided if configured;
+    without a snapshot those of registration. Each rank does the queries that fall to it, and hands their
+    probabilities and scores to `on_prediction`.
 
     Returns:
         The scores of all ranks, in the jobs' order, and remarks on failed registrations.
@@ -237,7 +245,6 @@ def score_methods(
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, own) if config.needs_registration else None
-    adapted = {} if snapshot is None else adapt_to_supports(config, snapshot, jobs, device=device)
     writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
     scores = []
 

@@ -18,6 +18,7 @@ from models.precision import upcast
 from models.prior_masks import (
     PRIOR_FORMS,
     PRIOR_GRADIENTS,
+    PriorMasks,
     full_prior_masks,
     make_prior_masks,
     measure_contrast,
@@ -202,6 +203,21 @@ class FewShotSeg(nn.Module):
             contrast=contrast,
         )
 
+    def find_prior_masks(self, state: SupportState, query: Encoded) -> PriorMasks:
+        """Find the queries' prior masks; arguments are those of `segment`."""
+        if self.prior_form is None:
+            return full_prior_masks(query.features)
+        return make_prior_masks(
+            self.similarity,
+            state.prototypes,
+            query.features,
+            tau_support=state.tau,
+            tau_query=query.tau,
+            form=self.prior_form,
+            gradient=self.prior_gradient,
+            contrast=state.contrast,
+        )
+
     def segment(self, state: SupportState, query: Encoded, *, image_size: Sequence[int]) -> Segmentation:
         """Segment queries with a prepared support.
 
@@ -213,18 +229,7 @@ class FewShotSeg(nn.Module):
             image_size: `(H, W)` of the logits.
         """
         features = query.features
-        prior_masks = full_prior_masks(features)
-        if self.prior_form is not None:
-            prior_masks = make_prior_masks(
-                self.similarity,
-                state.prototypes,
-                features,
-                tau_support=state.tau,
-                tau_query=query.tau,
-                form=self.prior_form,
-                gradient=self.prior_gradient,
-                contrast=state.contrast,
-            )
+        prior_masks = self.find_prior_masks(state, query)
         refined = (prior_masks.background, prior_masks.foreground)
         mined = (features, features)
         if self.uses_mining:

@@ -10,7 +10,7 @@ import config_ssl_upload
 ROOT = Path(config_ssl_upload.__file__).parent
 ENTRY_POINTS = [ROOT / f"{name}.py" for name in ("config_ssl_upload", "training", "validation", "prediction")]
 SHARED = [
-    ROOT / "script" / f"{name}.py" for name in ("scan_training", "support_adaptation")
+    ROOT / "script" / f"{name}.py" for name in ("case_priors", "scan_training", "support_adaptation")
 ]  # join packages for these
 # Others may have written into these folders; only text that belongs to the project counts.
 NETWORK = sorted((ROOT / "models").rglob("*.py"))

@@ -19,6 +19,7 @@ from models.precision import mixed_precision, store_half_weights
 from models.similarity import cosine_similarity
 
 COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
+PRIOR_THRESHOLD = 0.5  # of a prior mask, which is soft if its gradient is, or once it is upsampled
 
 
 class SliceSegmenter(Protocol):
@@ -110,6 +111,14 @@ class NetworkSegmenter:
         """Segment slices; see `Segmenter`."""
         with self._context(encoding.features):
             return self.model.segment(support, encoding, image_size=image_size).probabilities[0, :, 1]
+
+    @torch.inference_mode()
+    def find_prior_masks(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
+        """Find the foreground's refined prior masks, `(N, *image_size)` bool."""
+        with self._context(encoding.features):
+            masks = self.model.find_prior_masks(support, encoding).foreground[0]
+        upsampled = F.interpolate(masks[None].float(), size=image_size, mode="bilinear", align_corners=True)
+        return upsampled[0] > PRIOR_THRESHOLD
 
 
 class CosineSegmenter:

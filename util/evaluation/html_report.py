@@ -4,14 +4,13 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.paper_tables import tabulate_metric, tabulate_organs
 from util.evaluation.report import final_method, select
-from util.evaluation.report_cases import Cases
+from util.evaluation.report_cases import Cases, group_by_organ
 from util.evaluation.report_contents import add_counts, show_cases, show_table
 from util.evaluation.report_figures import draw_distribution, draw_training_curves, figure_svg, save_figure
 from util.evaluation.report_sources import (
@@ -116,14 +115,11 @@ def _make_section(folder: Path, scores: Sequence[VolumeScore], cases: Cases) -> 
         save_figure(drawn, folder / FIGURES_FOLDER, f"dice_{protocol}")
         figure = figure_svg(drawn, protocol)
     own = [case for case in cases.cases if case.score.protocol == protocol and case.score.method == method]
-    own.sort(key=lambda case: (case.score.label, case.score.dice))
     # As in the means, queries without the organ do not count.
-    present = [case for case in own if case.score.has_organ]
     organs = [
-        {"organ": of_label[0].score.organ, "cases": show_cases(of_label)}
-        for of_label in (list(found) for _, found in groupby(present, key=lambda case: case.score.label))
+        {"organ": of_organ[0].score.organ, "cases": show_cases(of_organ)} for of_organ in group_by_organ(own)
     ]
-    thumbnails = sorted(own, key=lambda case: case.score.dice)
+    thumbnails = sorted(own, key=lambda case: (case.score.dice, case.score.label))
     shown = [pair for organ in organs for entry in organ["cases"] for pair in entry["case"].pairs]
     images = {view.image for pair in shown for view in (pair.query, pair.support)}
     return {

@@ -1,15 +1,11 @@
 """Record what a report shows of each query: pictures and Dice by slice."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from util.errors import UserError
 from util.evaluation.metrics import VolumeScore, dice_and_iou
 from util.evaluation.slice_pictures import (
     display_slice,
@@ -20,11 +16,8 @@ from util.evaluation.slice_pictures import (
     find_window,
     outline_path,
 )
-from util.io.files import write_text
 from util.io.image_io import Geometry
 
-CASES_NAME = "report_cases.json"
-_FORMAT = 1  # increased when cases hold other values
 _ID_LENGTH = 12
 
 
@@ -63,6 +56,19 @@ class View:
 
 
 @dataclass(frozen=True)
+class PriorMask:
+    """Where the network is sure of the organ before it segments a slice.
+
+    Attributes:
+        fill: exactly its pixels, as an SVG path.
+        area_share: of the slice, 0 to 1.
+    """
+
+    fill: str
+    area_share: float
+
+
+@dataclass(frozen=True)
 class SlicePair:
     """A query slice and the support slice that serves it; masks are SVG paths.
 
@@ -72,6 +78,7 @@ class SlicePair:
         query, support: the slices.
         support_outline, truth_outline, prediction_outline: outlines of masks.
         hits, false_positives, false_negatives: exactly the pixels of the query.
+        prior: the network's prior mask of the organ; None if it was not recorded.
     """
 
     title: str
@@ -85,6 +92,7 @@ class SlicePair:
     hits: str
     false_positives: str
     false_negatives: str
+    prior: PriorMask | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +208,18 @@ class Cases:
         return View(key, mask.shape, spacing_mm, find_window(mask))
 
 
+def group_by_organ(cases: Iterable[Case]) -> list[list[Case]]:
+    """Group cases by protocol and organ, each group worst first.
+
+    Queries without the organ are left out.
+    """
+    groups: dict[tuple[str, int], list[Case]] = {}
+    for case in sorted(cases, key=lambda case: (case.score.label, case.score.dice)):
+        if case.score.has_organ:
+            groups.setdefault((case.score.protocol, case.score.label), []).append(case)
+    return list(groups.values())
+
+
 def choose_cases(cases: Iterable[Case]) -> list[tuple[str, Case]]:
     """Choose the cases of lowest, median and highest Dice, worst first.
 
@@ -214,27 +234,18 @@ def choose_cases(cases: Iterable[Case]) -> list[tuple[str, Case]]:
     return [(" and ".join(names), ranked[n]) for n, names in titles.items()]
 
 
-def write_cases(folder: Path, cases: Cases) -> None:
-    """Write cases as JSON, for the report of the whole cross-validation."""
-    write_text(folder / CASES_NAME, json.dumps({"format": _FORMAT, **asdict(cases)}) + "\n")
+def add_prior_masks(case: Case, masks: Sequence[np.ndarray], geometry: Geometry) -> Case:
+    """Return a case with the prior masks of its pairs.
 
-
-def read_cases(folder: Path) -> Cases | None:
-    """Read the cases of an evaluation's folder; None if it has none of this version.
-
-    Raises:
-        UserError: the file is damaged.
+    Args:
+        case: any.
+        masks: `(H, W)` at full size, binary, one for each pair.
+        geometry: of the query.
     """
-    path = folder / CASES_NAME
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            return None
-        return Cases([_restore_case(values) for values in content["cases"]], dict(content["images"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); evaluate the fold again") from error
+    transform = display_transform(geometry)
+    priors = [PriorMask(fill_path(display_slice(mask, transform)), float(mask.mean())) for mask in masks]
+    pairs = (replace(pair, prior=prior) for pair, prior in zip(case.pairs, priors, strict=True))
+    return replace(case, pairs=tuple(pairs))
 
 
 def _choose_slices(prediction: np.ndarray, truth: np.ndarray) -> Sequence[tuple[str, int]]:
@@ -246,12 +257,3 @@ def _choose_slices(prediction: np.ndarray, truth: np.ndarray) -> Sequence[tuple[
     if wrong == largest:
         return [("largest section of the organ, and most wrong voxels", largest)]
     return [("largest section of the organ", largest), ("most wrong voxels", wrong)]
-
-
-def _restore_case(values: dict[str, Any]) -> Case:
-    pairs = tuple(
-        SlicePair(**{**pair, "query": View(**pair["query"]), "support": View(**pair["support"])})
-        for pair in values["pairs"]
-    )
-    slices = tuple(SliceDice(**entry) for entry in values["slices"])
-    return Case(VolumeScore(**values["score"]), pairs, slices)

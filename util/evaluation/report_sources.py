@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from util.config.overrides import flatten
+from util.evaluation.case_files import read_cases
 from util.evaluation.metrics import VolumeScore
-from util.evaluation.report_cases import Cases, read_cases
+from util.evaluation.report_cases import Cases
 from util.evaluation.report_figures import read_history
 
 SLICE_MEANINGS = {"chunks": "slices that hold the organ", "all_slices": "all slices"}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from models.factory import build_network
+from models.inference.inspection import inspect_query
 from models.inference.segmenters import COSINE_SCALE, CopySegmenter, CosineSegmenter, NetworkSegmenter
 
 SIZE = (33, 37)
@@ -46,6 +47,24 @@ def test_the_network_gives_what_predict_gives_whatever_the_batches(model, split)
     torch.testing.assert_close(found, expected[0, :, 1], atol=1e-5, rtol=0)
     # Slices differ, so that an exchanged order would show.
     assert (expected[0, 0, 1] - expected[0, 1, 1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "expected_area"), [({"prior_form": "contrast"}, None), ({}, 0.0), ({"prior": False}, 1.0)]
+)
+def test_prior_masks_are_those_of_an_inspection(options, expected_area):
+    model = build_network(seed=0, encoder_weights=None, encoder="resnet18", feature_width=8, **options).eval()
+    queries = _images(3)
+    found = [inspect_query(model, _images(1, seed=1)[0], _mask(), query) for query in queries]
+    small = torch.cat([one.prior_masks.foreground for one in found])
+    expected = nn.functional.interpolate(small, SIZE, mode="bilinear", align_corners=True)[:, 0] > 0.5
+    segmenter = NetworkSegmenter(model)
+    support = segmenter.prepare(segmenter.encode([_images(1, seed=1)]), _mask())
+    masks = segmenter.find_prior_masks(support, segmenter.encode([queries]), image_size=SIZE)
+    assert masks.shape == (3, *SIZE)
+    assert torch.equal(masks, expected)
+    area = masks.float().mean().item()
+    assert area == expected_area or (expected_area is None and 0 < area < 1)
 
 
 def test_slices_are_taken_by_position_in_any_order_and_repeatedly(model):

@@ -6,13 +6,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from tests.util.evaluation.example_cases import make_cases
+from tests.util.evaluation.example_cases import GEOMETRY, make_cases, read_bars
 from tests.util.evaluation.example_scores import make_absent, make_score
 from util.evaluation.html_report import report_evaluation, write_report
 from util.evaluation.metrics import METRICS
-from util.evaluation.report_cases import Cases
+from util.evaluation.report_cases import Cases, add_prior_masks
 from util.evaluation.report_figures import draw_distribution
 
 ODD = '<script>alert("x")</script> & $x_1$'
@@ -173,6 +174,22 @@ def test_cases_are_worst_median_and_best_of_each_organ(report):
         ("median", "6", "0.400"),
         ("best", "7", "0.600"),
     ]
+
+
+def test_captions_say_how_large_a_prior_mask_is(scores, summary, tmp_path):
+    cases = make_cases([make_score(query, 1, dice) for query, dice in ((5, 0.5), (6, 0.9), (7, 0.7))])
+    mask = np.zeros(GEOMETRY.shape[1:], bool)
+    some = mask.copy()
+    some[:4, :4] = True  # 16 of 320 px
+    cases.cases[0] = add_prior_masks(cases.cases[0], [mask, some], GEOMETRY)
+    page = Page(write_report(tmp_path, scores, summary, cases).read_text(encoding="utf-8"))
+    captions = [text for text in page.texts if text.startswith("prior mask: ")]
+    unknown = "prior mask: recorded only for each fold's worst, median and best query"
+    assert captions == ["prior mask: empty", "prior mask: 5.0 % of the slice", *[unknown] * 4]
+    [drawn] = [found["d"] for found in page.of_class("prior") if found.get("d")]
+    np.testing.assert_array_equal(read_bars(drawn), some)
+    labels = [found["aria-label"] for found in page.of_class("picture")]
+    assert "Prior mask of the liver (empty): scan 5, slice 2" in labels
 
 
 def test_queries_without_the_organ_are_thumbnails_only(scores, summary, tmp_path):

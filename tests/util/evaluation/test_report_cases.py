@@ -7,7 +7,8 @@ import pytest
 from tests.util.evaluation.example_cases import GEOMETRY, add_case, make_cases, make_volume, read_bars
 from tests.util.evaluation.example_scores import make_score
 from util.errors import UserError
-from util.evaluation.report_cases import CASES_NAME, Cases, choose_cases, read_cases, write_cases
+from util.evaluation.case_files import CASES_NAME, read_cases, write_cases
+from util.evaluation.report_cases import Cases, add_prior_masks, choose_cases
 
 
 def test_a_case_holds_the_dice_of_each_slice_that_shows_something():
@@ -87,14 +88,43 @@ def test_worst_median_and_best_are_chosen_by_dice(dice, expected):
     assert [(title, case.score.dice) for title, case in choose_cases(cases.cases)] == expected
 
 
+def test_prior_masks_are_turned_as_the_slices_are():
+    mask = np.random.default_rng(0).random(GEOMETRY.shape[1:]) < 0.3
+    [case] = make_cases([make_score()]).cases
+    with_priors = add_prior_masks(case, [mask, np.zeros_like(mask)], GEOMETRY)
+    first, second = (pair.prior for pair in with_priors.pairs)
+    np.testing.assert_array_equal(read_bars(first.fill), mask)
+    assert first.area_share == pytest.approx(mask.mean())
+    assert (second.fill, second.area_share) == ("", 0)
+    flipped = replace(GEOMETRY, direction=(-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+    turned = add_prior_masks(case, [mask[:, ::-1], mask], flipped).pairs
+    assert turned[0].prior == first
+    assert with_priors == replace(case, pairs=with_priors.pairs)
+    assert case.pairs[0].prior is None
+
+
 def test_cases_survive_their_file(tmp_path):
     cases = make_cases([make_score(query_id=5), make_score(query_id=6, volume_error_percent=None)])
+    mask = np.ones(GEOMETRY.shape[1:], bool)
+    cases.cases[0] = add_prior_masks(cases.cases[0], [mask, mask], GEOMETRY)
     write_cases(tmp_path, cases)
     found = read_cases(tmp_path)
     assert json.dumps(found.images) == json.dumps(cases.images)
     write_cases(tmp_path / "again", found)
     assert (tmp_path / "again" / CASES_NAME).read_bytes() == (tmp_path / CASES_NAME).read_bytes()
     assert [case.score for case in found.cases] == [case.score for case in cases.cases]
+    assert [[pair.prior for pair in case.pairs] for case in found.cases] == [
+        [pair.prior for pair in case.pairs] for case in cases.cases
+    ]
+
+
+def test_cases_without_prior_masks_of_an_earlier_version_are_read(tmp_path):
+    write_cases(tmp_path, make_cases([make_score()]))
+    content = json.loads((tmp_path / CASES_NAME).read_text())
+    for pair in content["cases"][0]["pairs"]:
+        del pair["prior"]
+    (tmp_path / CASES_NAME).write_text(json.dumps({**content, "format": 1}))
+    assert [pair.prior for pair in read_cases(tmp_path).cases[0].pairs] == [None, None]
 
 
 def test_missing_and_foreign_cases_are_none_and_damaged_ones_refused(tmp_path):
