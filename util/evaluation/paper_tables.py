@@ -13,7 +13,10 @@ from util.evaluation.statistics import Estimate, estimate
 from util.io.files import write_text
 
 _LATEX_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+# The default font encoding has other characters at the places of these.
+_LATEX_SPECIAL |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 _LATEX_SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
+_MAX_LATEX_COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -87,26 +90,37 @@ def format_markdown(table: EstimateTable) -> str:
     """Format a table as Markdown."""
     lines = [f"**{table.caption}**", "", f"| | {' | '.join(table.columns)} |"]
     lines.append("|---" * (len(table.columns) + 1) + "|")
-    for label, cells in _format_cells(table, "**{}**", "<u>{}</u>", " <sub>[{}, {}]</sub>"):
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    for label, cells in _format_cells(table, "**{}**", "<u>{}</u>", "<sub>[{}, {}]</sub>"):
+        lines.append(f"| {label} | {' | '.join(' '.join(filter(None, cell)) for cell in cells)} |")
     return "\n".join([*lines, ""])
 
 
 def format_latex(table: EstimateTable) -> str:
-    """Format a table as LaTeX for the package booktabs."""
-    header = " & ".join(["", *map(escape_latex, table.columns)])
+    """Format a table as LaTeX for the package booktabs.
+
+    Intervals stand below their values, and a table of many columns is transposed, so that tables fit the
+    text of a page.
+    """
+    rows = _format_cells(table, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize[{}, {}]}}")
+    columns = list(table.columns)
+    if len(columns) > _MAX_LATEX_COLUMNS:
+        labels, cells = zip(*rows, strict=True)
+        rows, columns = list(zip(columns, zip(*cells, strict=True), strict=True)), list(labels)
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape_latex(table.caption)}}}",
-        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{2pt}",
+        rf"\begin{{tabular}}{{@{{}}l{'c' * len(columns)}@{{}}}}",
         r"\toprule",
-        rf"{header} \\",
-        r"\midrule",
+        _join_cells(["", *map(escape_latex, columns)]),
     ]
-    small = r" {{\scriptsize[{}, {}]}}"
-    for label, cells in _format_cells(table, r"\textbf{{{}}}", r"\underline{{{}}}", small):
-        lines.append(rf"{' & '.join([escape_latex(label), *cells])} \\")
+    for n, (label, cells) in enumerate(rows):
+        lines.append(r"\addlinespace" if n else r"\midrule")
+        values, intervals = zip(*cells, strict=True)
+        lines.append(_join_cells([escape_latex(label), *values]))
+        lines += [_join_cells(["", *intervals])] if any(intervals) else []
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -115,8 +129,17 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
 
 
-def _format_cells(table: EstimateTable, best: str, second: str, interval: str) -> list[tuple[str, list[str]]]:
-    """Format each row's label and cells; equal values, as they are shown, share a rank."""
+def _join_cells(cells: Sequence[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
+
+
+def _format_cells(
+    table: EstimateTable, best: str, second: str, interval: str
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Format value and interval of each row's cells; equal values, as they are shown, share a rank.
+
+    The interval may be empty.
+    """
     columns = []
     for n, metric in enumerate(table.metrics):
         estimates = [row[n] for row in table.rows.values()]
@@ -127,18 +150,20 @@ def _format_cells(table: EstimateTable, best: str, second: str, interval: str) -
         marks = dict(zip(ranked, (best, second), strict=False)) if table.is_ranked else {}
         columns.append(
             [
-                NOT_SCORED if found is None else _format_cell(found, digits, marks.get(value, "{}"), interval)
+                _format_cell(found, digits, marks.get(value, "{}"), interval)
                 for found, value in zip(estimates, shown, strict=True)
             ]
         )
     return list(zip(table.rows, map(list, zip(*columns, strict=True)), strict=True))
 
 
-def _format_cell(found: Estimate, digits: int, mark: str, interval: str) -> str:
+def _format_cell(found: Estimate | None, digits: int, mark: str, interval: str) -> tuple[str, str]:
+    if found is None:
+        return NOT_SCORED, ""
     text = mark.format(f"{found.mean:.{digits}f}")
     if found.low is None:
-        return text
-    return text + interval.format(f"{found.low:.{digits}f}", f"{found.high:.{digits}f}")
+        return text, ""
+    return text, interval.format(f"{found.low:.{digits}f}", f"{found.high:.{digits}f}")
 
 
 def _count_scans(rows: Mapping[str, tuple[Estimate | None, ...]]) -> str:

@@ -2,15 +2,18 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from tests.util.evaluation.example_scores import make_score
+from util.evaluation.metrics import METRICS
 from util.evaluation.paper_tables import (
     escape_latex,
     format_latex,
     format_markdown,
     tabulate_metric,
+    tabulate_organs,
     write_tables,
 )
 from util.evaluation.statistics import estimate
@@ -60,18 +63,42 @@ def test_an_organ_that_a_method_was_not_scored_for_is_a_dash():
 def test_latex_is_booktabs_with_bold_underline_and_escaped_names():
     text = format_latex(tabulate_metric(NAMED, "dice", "all_slices"))
     found = estimate(NAMED["b"], "dice")["liver"]
-    best = rf"\textbf{{0.710}} {{\scriptsize[{found.low:.3f}, {found.high:.3f}]}}"
-    assert rf"b & {best} & " in text
-    assert r"\underline{0.610} {\scriptsize[" in text
+    assert "b & \\textbf{0.710} & " in text
+    assert f"\n & {{\\scriptsize[{found.low:.3f}, {found.high:.3f}]}} & " in text
+    assert r"c & \underline{0.610} & " in text
     assert r"a\_run & 0.510 " in text
     assert r"\caption{Dice, all\_slices; mean over 3 scans with 95 \% bootstrap interval}" in text
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 1
 
 
+def test_latex_has_a_row_for_each_of_many_metrics():
+    table = tabulate_organs(NAMED["b"], "chunks")
+    text = format_latex(table)
+    rows = [line for line in text.splitlines() if "&" in line]
+    assert rows[0] == r" & liver & spleen & mean \\"
+    assert rows[1] == r"Dice & 0.710 & 0.710 & 0.710 \\"
+    assert rows[-2].startswith(r"\textbar{}volume error\textbar{} (\%) & 5.8 & ")
+    assert len(rows) == 1 + 2 * len(METRICS)
+    assert {row.count("&") for row in rows} == {3}
+
+
+def test_latex_has_no_row_of_intervals_for_a_single_scan():
+    alone = {"a": [make_score(3, 1, 0.5)], "b": [make_score(3, 1, 0.6)]}
+    text = format_latex(tabulate_metric(alone, "dice", "chunks"))
+    assert [line for line in text.splitlines() if "&" in line][1:] == [
+        r"a & \underline{0.500} & \underline{0.500} \\",
+        r"b & \textbf{0.600} & \textbf{0.600} \\",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "escaped"),
-    [("a_b & 5 %", r"a\_b \& 5 \%"), ("{~^\\", r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}")],
+    [
+        ("a_b & 5 %", r"a\_b \& 5 \%"),
+        ("{~^\\", r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}"),
+        ("|<", r"\textbar{}\textless{}"),
+    ],
 )
 def test_special_characters_are_escaped(text, escaped):
     assert escape_latex(text) == escaped
@@ -92,8 +119,9 @@ def test_a_run_gets_its_methods_and_the_metrics_of_the_best_one(tmp_path):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
 def test_latex_compiles(tmp_path):
-    write_tables(tmp_path, NAMED["b"])
-    table = (tmp_path / "table.tex").read_text()
-    text = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{table}\end{{document}}"
-    (tmp_path / "paper.tex").write_text(text.replace("% needs \\usepackage{booktabs}\n", ""))
+    registered = [replace(score, method="registration", dice=score.dice - 0.1) for score in NAMED["b"]]
+    write_tables(tmp_path, [*NAMED["b"], *registered])
+    text = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "paper.tex").write_text(text)
     subprocess.run(["pdflatex", "-halt-on-error", "paper.tex"], cwd=tmp_path, check=True, capture_output=True)
+    assert "Overfull" not in (tmp_path / "paper.log").read_text()
