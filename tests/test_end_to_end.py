@@ -1,6 +1,7 @@
 """A tiny phantom through everything: supervoxels, training, snapshot, evaluation, prediction files."""
 
 import csv
+import itertools
 import json
 import re
 import shlex
@@ -13,6 +14,8 @@ import pytest
 import training
 import validation
 from bench import fold as fold_benchmark
+from tests.util.evaluation.parsed_page import Page
+from tests.util.evaluation.plain_metrics import bootstrap_of_two, measure_plainly, organ_means
 from util.config.command_line import run_command_line
 from util.engine.runs import list_runs
 
@@ -20,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 FOLD_0 = (0, 1, 2)
 SUPPORT = 2
+DIGITS = dict.fromkeys(("dice", "iou", "precision", "recall", "nsd"), 3)
+DIGITS |= {"hd95_mm": 1, "assd_mm": 2, "volume_error_ml": 1, "volume_error_percent": 1}
 ORGANS = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
 
 
@@ -70,25 +75,83 @@ def test_predictions_have_the_querys_full_grid(runs, data_dir):
     assert not list(folder.glob(f"scan_{SUPPORT}*"))
 
 
-def test_dice_recomputed_from_the_files_is_the_tables(runs, data_dir):
+@pytest.fixture(scope="module")
+def recomputed(runs, data_dir):
+    """Every metric by protocol, query and organ, from the prediction files and the labels alone."""
+    found = {}
+    for protocol in ("chunks", "all_slices"):
+        for scan_id, (label, organ) in itertools.product(set(FOLD_0) - {SUPPORT}, ORGANS.items()):
+            labels = nibabel.load(data_dir / f"phantom_MR_T2_normalized/label_{scan_id}.nii.gz")
+            true = np.asarray(labels.dataobj) == label
+            file = runs[0] / "evaluation/1/predictions" / protocol / f"scan_{scan_id}_{organ}.nii.gz"
+            predicted = read(file).astype(bool)
+            if protocol == "chunks":
+                assert not predicted[..., ~true.any(axis=(0, 1))].any()
+            spacing_mm = labels.header.get_zooms()[::-1]
+            found[protocol, scan_id, organ] = measure_plainly(
+                predicted.T, true.T, spacing_mm=np.array(spacing_mm, float), tolerance_mm=3.0
+            )
+    return found
+
+
+def test_every_metric_recomputed_from_the_files_is_that_of_scores_csv(runs, recomputed):
+    scores = [
+        score
+        for score in read_scores(runs[0] / "evaluation" / "1")
+        if score["method"] == "trained" and score["main_support"] == "True"
+    ]
+    assert len(scores) == len(recomputed) == 2 * len(ORGANS) * 2
+    for score in scores:
+        key = score["protocol"], int(score["query_id"]), ORGANS[int(score["label"])]
+        for name, value in recomputed[key].items():
+            assert float(score[name]) == pytest.approx(value, rel=1e-5), (key, name)
+    assert len({score["hd95_mm"] for score in scores}) > 4  # not all of them missed
+
+
+def expected_rows(recomputed, protocol):
+    """Mean and interval of each organ and metric, as tables print them, by hand: two scans have two means."""
+    rows = {}
+    for metric, digits in DIGITS.items():
+        values = {
+            (scan_id, organ): abs(found[metric]) if "volume" in metric else found[metric]
+            for (of_protocol, scan_id, organ), found in recomputed.items()
+            if of_protocol == protocol
+        }
+        scans = sorted({scan_id for scan_id, _ in values})
+        columns = {organ: [values[scan_id, organ] for scan_id in scans] for organ in ORGANS.values()}
+        columns["mean"] = list(organ_means(values).values())
+        for organ, pair in columns.items():
+            numbers = (np.mean(pair), *bootstrap_of_two(*pair))
+            rows.setdefault(organ.replace("_", " "), []).append(tuple(f"{v:.{digits}f}" for v in numbers))
+    return rows
+
+
+@pytest.mark.parametrize("protocol", ["chunks", "all_slices"])
+def test_the_tables_of_report_and_paper_hold_the_recomputed_metrics(runs, recomputed, protocol):
     folder = runs[0] / "evaluation" / "1"
-    checked = 0
-    for score in read_scores(folder):
-        if score["method"] != "trained" or score["main_support"] != "True":
-            continue
-        label, scan_id = int(score["label"]), score["query_id"]
-        true = read(data_dir / f"phantom_MR_T2_normalized/label_{scan_id}.nii.gz") == label
-        name = f"scan_{scan_id}_{ORGANS[label]}.nii.gz"
-        predicted = read(folder / "predictions" / score["protocol"] / name).astype(bool)
-        with_organ = true.any(axis=(0, 1))
-        if score["protocol"] == "chunks":
-            assert not predicted[..., ~with_organ].any()
-            assert int(score["n_slices"]) == with_organ.sum()
-        both, total = (predicted & true).sum(), predicted.sum() + true.sum()
-        assert float(score["dice"]) == pytest.approx(2 * both / total)
-        assert float(score["iou"]) == pytest.approx(both / (total - both))
-        checked += 1
-    assert checked == 2 * len(ORGANS) * 2
+    expected = expected_rows(recomputed, protocol)
+    tables = Page((folder / "report.html").read_text(encoding="utf-8")).tables
+    by_method, by_organ = tables[:2] if protocol == "chunks" else tables[2:4]
+    for row in by_organ[1:]:
+        assert [tuple(re.findall(r"[\d.]+", cell)) for cell in row[1 : 1 + len(DIGITS)]] == expected[row[0]]
+    [trained] = [row for row in by_method if row[0] == "trained"]
+    of_dice = [expected[organ][0] for organ in by_method[0][1:]]
+    assert [tuple(re.findall(r"[\d.]+", cell)) for cell in trained[1:]] == of_dice
+    assert read_latex(folder / "table.tex", f"trained, {protocol}") == expected
+
+
+def read_latex(path, caption):
+    """Read the table of all metrics: organ -> mean and ends of the interval of each metric."""
+    caption = caption.replace("_", r"\_")
+    [text] = [part for part in path.read_text().split(r"\begin{table}") if rf"\caption{{{caption};" in part]
+    header, *rows = [
+        line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r"\\")
+    ]
+    columns = {organ: [] for organ in header[1:]}
+    for means, intervals in zip(rows[::2], rows[1::2], strict=True):
+        for organ, mean, interval in zip(columns, means[1:], intervals[1:], strict=True):
+            columns[organ].append((mean, *re.fullmatch(r"{\\scriptsize\[(.+), (.+)\]}", interval).groups()))
+    return columns
 
 
 def test_the_table_compares_with_the_baselines(runs):
@@ -236,9 +299,11 @@ def test_an_adapted_network_predicts_beside_the_trained_one(organs, n_networks, 
     snapshot = fold / "training" / "1"
     words = [*overrides, f"path.log_dir={tmp_path}", f"reload_model_path={snapshot}", "adaptation.steps=2"]
     words += [f"adaptation.organs={organs}", "evaluation.guide=registration", "evaluation.baselines=False"]
-    words.append("evaluation.report=False")
     assert run_command_line(validation.experiment, words) == 0
-    assert capsys.readouterr().out.count("2 steps in") == n_networks
+    out = capsys.readouterr().out
+    assert out.count("2 steps in") == n_networks
+    # Two queries: of each organ and protocol the worst and the best, each in one or two slices.
+    assert 2 * len(ORGANS) * 2 <= int(re.search(r"prior masks for the report: (\d+)", out)[1])
     assert len(list((tmp_path / "PHANTOM/adapted").glob("*.pt"))) == n_networks
     run_dir = tmp_path / "PHANTOM/fold_0/evaluation/1"
     scores = read_scores(run_dir)
@@ -248,6 +313,6 @@ def test_an_adapted_network_predicts_beside_the_trained_one(organs, n_networks, 
         assert [score["label"] for score in of_method] == [score["label"] for score in scores][
             : len(of_method)
         ]
-    assert run_command_line(validation.experiment, words) == 0
+    assert run_command_line(validation.experiment, [*words, "evaluation.report=False"]) == 0
     assert "2 steps in" not in capsys.readouterr().out  # taken from the cache
     assert read_scores(tmp_path / "PHANTOM/fold_0/evaluation/2") == scores

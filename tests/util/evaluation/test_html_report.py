@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from tests.util.evaluation.example_cases import GEOMETRY, make_cases, read_bars
 from tests.util.evaluation.example_scores import make_absent, make_score
+from tests.util.evaluation.parsed_page import Page
 from util.evaluation.html_report import report_evaluation, write_report
 from util.evaluation.metrics import METRICS
 from util.evaluation.report_cases import Cases, add_prior_masks
@@ -18,48 +18,8 @@ from util.evaluation.report_figures import draw_distribution
 
 ODD = '<script>alert("x")</script> & $x_1$'
 DICE = {(5, 1): 0.5, (6, 1): 0.9, (7, 1): 0.7, (5, 2): 0.2, (6, 2): 0.4, (7, 2): 0.6}
-VOID = {"meta", "link", "br", "img", "input"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FETCHING = {"src", "href", "xlink:href", "data", "poster", "action", "srcset", "background"}
-
-
-class Page(HTMLParser):
-    """The tables, attributes and texts of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.attributes, self.tags, self.open = [], [], [], []
-        self.texts = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-
-    def of_class(self, name):
-        return [found for _, found in self.attributes if name in (found.get("class") or "").split()]
 
 
 @pytest.fixture(scope="module")
