@@ -1,5 +1,9 @@
 """`test.sh` and `.ci/run`: style, imports and tests, and the exit code."""
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 
 IMPORT_CONTRACT = """
@@ -22,7 +26,7 @@ def tested_clone(clone):
     (clone.root / "test_two.py").write_text(
         "def test_passes():\n    pass\n\n\ndef test_fails():\n    raise ValueError\n"
     )
-    for pattern in ("*ing.py", "*tion.py", "script/s*_*.py", "data/*/*.py"):
+    for pattern in ("*ing.py", "*tion.py", "script/[cs]*_*.py", "data/*/*.py"):
         for path in clone.root.glob(pattern):
             path.write_text("")
     (clone.root / "data/supervoxels/setup.py").write_text(
@@ -70,7 +74,40 @@ def test_a_forbidden_import_fails_although_the_tests_pass_and_run(tested_clone):
     assert result.stderr.endswith("forbidden import, see above; the contracts are in pyproject.toml\n")
 
 
-def test_ci_runs_the_same_from_any_folder(tested_clone, tmp_path):
+@pytest.fixture
+def programs(tested_clone, tmp_path):
+    """A folder that comes first in the clone's PATH; its `apt-get` notes its calls and fails."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    write_program(folder / "apt-get", 'echo "$@" >> "$0.calls"; exit 100')
+    tested_clone.variables |= {"PATH": f"{folder}{os.pathsep}{tested_clone.variables['PATH']}"}
+    return folder
+
+
+def write_program(path, command):
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
+def test_ci_runs_the_same_from_any_folder(tested_clone, programs, tmp_path):
+    write_program(programs / "chromium", "exit 1")
     result = tested_clone.run(".ci/run", cwd=tmp_path)
     assert result.returncode == 1
     assert "1 failed, 1 passed" in result.stdout
+    assert not (programs / "apt-get.calls").exists()
+    assert "no Chromium" not in result.stderr
+
+
+def test_ci_goes_on_without_a_browser_and_says_so(tested_clone, programs):
+    for name in ("bash", "sh", "timeout", "dirname", "grep", "flock"):
+        (programs / name).symlink_to(shutil.which(name))
+    tested_clone.variables |= {"PATH": str(programs)}  # no browser
+    (tested_clone.root / "test_two.py").write_text(
+        'import pytest\n\n\n@pytest.mark.skip(reason="no browser")\ndef test_skipped():\n    pass\n'
+    )
+    result = tested_clone.run(".ci/run")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "ci: no Chromium, and none could be installed" in result.stderr
+    assert "no browser" in result.stdout
+    if os.geteuid() == 0 and "ID=debian" in Path("/etc/os-release").read_text().splitlines():
+        assert (programs / "apt-get.calls").read_text() == "update -qq\n"
