@@ -47,7 +47,9 @@ def compare_main(words: Sequence[str]) -> None:
         UserError: invalid arguments, missing or damaged files, or runs that cannot be compared.
     """
     names, out, allows_common = _parse_words(words)
-    runs = {name: _read_run(name) for name in names}
+    found = [(name, _read_run(name)) for name in names]
+    _refuse_repeated(found)
+    runs = dict(found)
     check_comparable(runs, allows_common=allows_common)
     if allows_common:
         runs = _keep_common(runs)
@@ -206,8 +208,8 @@ def _parse_words(words: Sequence[str]) -> tuple[list[str], str | None, bool]:
             raise UserError(f"{word}: unknown option; usage: {USAGE}")
         elif word != "with":
             names.append(word.rstrip("/") or word)
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"compare needs two or more different runs, got {len(names)}; usage: {USAGE}")
+    if len(names) < 2:
+        raise UserError(f"compare needs two or more runs, got {len(names)}; usage: {USAGE}")
     if options["common"] not in ("True", "False"):
         raise UserError(f"common={options['common']}: must be True or False")
     return names, options["out"] or None, options["common"] == "True"
@@ -234,6 +236,19 @@ def _read_run(name: str) -> Evaluation:
         methods = ", ".join(dict.fromkeys(score.method for score in run.scores)) or "no"
         raise UserError(f"{name}: has no scores of {method}; it has {methods}")
     return replace(run, scores=tuple(scores))
+
+
+def _refuse_repeated(runs: Sequence[tuple[str, Evaluation]]) -> None:
+    """Refuse one method of one evaluation given twice, whatever its path is called."""
+    names: dict[tuple[Path, str], str] = {}
+    for name, run in runs:
+        key = run.path.resolve(), run.scores[0].method
+        if key in names:
+            raise UserError(
+                f"{name}: is the same run as {names[key]}; name two runs, or two methods of one, such as "
+                f"{name.partition('@')[0]}@registration"
+            )
+        names[key] = name
 
 
 def _protocol_settings(run: Evaluation) -> dict[str, Any]:

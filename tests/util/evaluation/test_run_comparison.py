@@ -136,8 +136,10 @@ def test_runs_that_were_evaluated_otherwise_are_refused(tmp_path, changes, messa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{a}"], "two or more different runs, got 1; usage: python validation.py compare"),
-        (["{a}", "{a}"], "two or more different runs"),
+        (["{a}"], "two or more runs, got 1; usage: python validation.py compare"),
+        (["{a}", "{b}", "{a}/"], "a: is the same run as .*/a; name two runs, or two methods of one, such as"),
+        (["{a}", "{a}/../a/scores.json"], "scores.json: is the same run as .*/a; name two runs"),
+        (["{a}@trained", "{a}"], "a: is the same run as .*/a@trained; name"),
         (["{a}", "{b}", "n_steps=3"], "n_steps=3: unknown option"),
         (["{a}", "{b}", "common=perhaps"], "common=perhaps: must be True or False"),
         (["{a}", "{a}x"], "holds no scores.json and no fold_<k>/evaluation"),
