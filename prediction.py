@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_config
 from data.datasets import path_group
+from data.dicom_seg import DICOM_SEG_ENDING, check_dicom_queries, check_dicom_seg, write_dicom_seg
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame
 from data.prediction_files import (
@@ -447,9 +448,7 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
         remark(f"{len(found) - len(queries)} of the queries are supports or their masks, and left out")
     if found and not queries:
         problems.lines.append("query: holds nothing but the supports; give the scans to segment")
-    outputs = problems.attempt(partial(name_outputs, queries)) or {}
-    names = [*outputs.values(), *RECORD_NAMES]
-    problems.attempt(partial(check_out, Path(config.out), names=names, inputs=[*inputs, *queries]))
+    outputs = _name_results(config, queries, inputs=inputs, problems=problems)
     problems.lines += config.training_problems()
     model = config.reload_model_path
     if model is None:
@@ -484,6 +483,20 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
     return segmenter, outputs
 
 
+def _name_results(
+    config: PredictConfig, queries: Sequence[Path], *, inputs: Sequence[Path], problems: ProblemList
+) -> dict[Path, str]:
+    """Name each query's result, and check that all results can be written."""
+    out, endings = Path(config.out), {}
+    if config.format == "dicom_seg":
+        problems.attempt(partial(check_dicom_queries, queries, out, patterns=config.query))
+        endings = {"dicom_ending": DICOM_SEG_ENDING}
+    outputs = problems.attempt(partial(name_outputs, queries, **endings)) or {}
+    names = [*outputs.values(), *RECORD_NAMES]
+    problems.attempt(partial(check_out, out, names=names, inputs=[*inputs, *queries]))
+    return outputs
+
+
 def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList) -> Path:
     """Train a network on supports and queries, after all else is checked; raises all problems."""
     read = partial(take_supports, assume_orientation=None)
@@ -504,12 +517,17 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
 def _segment_file(segmenter: Segmenter, path: Path, target: Path, config: PredictConfig) -> ScanSummary:
     """Segment one file and write its results."""
     started = time.perf_counter()
+    if config.format == "dicom_seg":
+        check_dicom_seg(path)
     scan = read_scan(path, assume_orientation=segmenter.frame.preparation.assume_orientation)
     result = segmenter.segment(scan, slices=config.slices, confidence=config.confidence)
     for label, probabilities in result.probabilities.items():
         name = probability_name(target.name, segmenter.labels[label])
         write_result(target.with_name(name), probabilities, scan)
-    write_result(target, result.label_map, scan)
+    if config.format == "dicom_seg":
+        write_dicom_seg(target, result.label_map, path, segmenter.labels)
+    else:
+        write_result(target, result.label_map, scan)
     seconds = (time.perf_counter() - started) / result.n_slices
     for support, reason in result.failures.items():
         tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); the network decides alone")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.dicom_seg import DICOM_SEG_ENDING
 from data.prediction_results import ScanSummary, sort_by_doubt
 from data.raw.input_scans import NIFTI_ENDINGS, InputScan, scan_ending
 from util.errors import UserError
@@ -59,10 +60,15 @@ def write_result(path: Path, volume: np.ndarray, scan: InputScan) -> None:
 
 
 def probability_name(result_name: str, organ: str) -> str:
-    """Return the file name of an organ's probabilities beside a result's."""
-    ending = next(each for each in (".nii.gz", ".nrrd", ".mha") if result_name.endswith(each))
+    """Return the file name of an organ's probabilities beside a result's.
+
+    They are NIfTI beside a DICOM-SEG.
+    """
+    endings = (".nii.gz", ".nrrd", ".mha", DICOM_SEG_ENDING)
+    ending = next(each for each in endings if result_name.endswith(each))
     organ = re.sub(r"[^\w.-]+", "_", organ)
-    return f"{result_name.removesuffix(ending)}_probability_{organ}{ending}"
+    written = ".nii.gz" if ending == DICOM_SEG_ENDING else ending
+    return f"{result_name.removesuffix(ending)}_probability_{organ}{written}"
 
 
 def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mapping[int, str]) -> None:

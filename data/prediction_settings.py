@@ -74,6 +74,10 @@ class PredictConfig(Settings):
     )
     query: Paths = key(..., "scans to segment: a file, a folder or a pattern, or several", examples=["scans"])
     out: Text = key(..., "folder of the results", examples=["masks"])
+    format: Literal["auto", "dicom_seg"] = key(
+        "auto",
+        "of the masks; auto: the scan's own, NIfTI for DICOM; dicom_seg: DICOM-SEG, for DICOM series only",
+    )
     labels: Annotated[
         tuple[Text, ...] | None,
         BeforeValidator(_split),

@@ -14,6 +14,7 @@ import torch
 
 import prediction
 from config_ssl_upload import EvaluationConfig, dataset_defaults, make_network, parse_config
+from data.dicom_seg import REQUIREMENTS
 from data.model_frame import ModelFrame
 from data.prediction_files import RECORD_NAMES
 from data.raw.input_scans import InputScan, read_scan
@@ -23,7 +24,8 @@ from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.prepared_scans import normalise_slices
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import Options, Segmenter, main
-from tests.data.raw.raw_sets import write_slice
+from tests.bright_segmenter import BrightSegmenter
+from tests.data.dicom_series import assert_same_points, write_series
 from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
 from tests.models.episodes import make_network as make_small_network
 from tests.oriented_scans import BRIGHT, ORIENTATIONS, is_bright, l_scan
@@ -40,30 +42,6 @@ TURNED = ModelFrame(Preparation(orientation="LAS"), None, "test")
 RESAMPLED = ModelFrame(
     Preparation(orientation="LAS", spacing_mm=(4.0, 1.2, 1.2), size_px=(40, 44)), None, "test"
 )
-
-
-class BrightSegmenter:
-    """Finds what is bright, whatever the support shows; unsure if `sure` is near 1/2."""
-
-    sees_queries = True
-
-    def __init__(self, sure=1.0, threshold=2.0):
-        self.sure, self.threshold = sure, threshold
-
-    def encode(self, batches):
-        return torch.cat(list(batches))
-
-    def take(self, encoding, positions):
-        return encoding[positions]
-
-    def join(self, encodings):
-        return torch.cat(list(encodings))
-
-    def prepare(self, encoding, masks):
-        return None
-
-    def segment(self, support, encoding, *, image_size):
-        return torch.where(encoding[:, 0] > self.threshold, self.sure, 1 - self.sure)
 
 
 def _mask(scan, label=1):
@@ -294,25 +272,64 @@ def test_one_command_segments_a_folder_of_all_formats(place, bright, capsys):
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
 
 
-def test_a_dicom_series_gets_a_mask_at_its_position_in_the_patient(place, bright):
-    scan = l_scan("LIP", is_oblique=True)  # coronal slices, from anterior to posterior
-    across, down, _ = scan.geometry.axes[:, ::-1].T
-    for number, pixels in enumerate(scan.voxels):
-        write_slice(
-            place / "series" / f"{99 - number}.dcm",
-            pixels,
-            position_mm=scan.geometry.position_mm((number, 0, 0)),
-            orientation=(*across, *down),
-            spacing_mm=scan.geometry.spacing_mm,
-        )
+@pytest.fixture(name="series")
+def _series(place):
+    """Coronal DICOM slices, from anterior to posterior, in the folder `series`."""
+    scan = l_scan("LIP", is_oblique=True)
+    write_series(place / "series", scan.voxels, scan.geometry)
+    return scan
+
+
+def test_a_dicom_series_gets_a_mask_at_its_position_in_the_patient(place, bright, series):
     assert main(_set(query="series", guide="none")) == 0
     mask = nibabel.load(place / "masks/series.nii.gz")
     found = np.argwhere(np.asarray(mask.dataobj) == 1)
-    expected = np.argwhere(is_bright(scan))
+    expected = np.argwhere(is_bright(series))
     assert len(found) == len(expected)
     centre = nibabel.affines.apply_affine(mask.affine, found.mean(axis=0))
-    centre_lps = scan.geometry.position_mm(expected.mean(axis=0))
+    centre_lps = series.geometry.position_mm(expected.mean(axis=0))
     assert np.allclose(centre, centre_lps * (-1, -1, 1), atol=0.05)
+
+
+def test_a_dicom_seg_holds_the_voxels_of_the_nifti_result_at_their_positions(place, bright, series):
+    highdicom = pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
+    words = {"query": "series", "guide": "none", "labels": "1:liver"}
+    assert main(_set(**words)) == 0
+    assert main(_set(**words, format="dicom_seg", out="segs", confidence="True")) == 0
+    written = {path.name for path in (place / "segs").iterdir()}
+    assert written == {"series.dcm", "series_probability_liver.nii.gz", *RECORD_NAMES}
+    mask = nibabel.load(place / "masks/series.nii.gz")
+    volume = highdicom.seg.segread(place / "segs/series.dcm").get_volume(combine_segments=True)
+    ras_mm = nibabel.affines.apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj) == 1))
+    lps_mm = nibabel.affines.apply_affine(volume.affine, np.argwhere(volume.array == 1))
+    assert len(ras_mm) == int(is_bright(series).sum())
+    assert_same_points(lps_mm, ras_mm * (-1, -1, 1))
+
+
+def test_a_series_that_cannot_be_referenced_costs_one_line_and_no_time(place, bright, series, capsys):
+    pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
+    write_series(place / "other", series.voxels, series.geometry, tags=[("0020|0052", "")])
+    assert main(_set(query="series,other", guide="none", format="dicom_seg")) == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: other/99.dcm: tag FrameOfReferenceUID must be set")
+    assert [path.name for path in (place / "masks").glob("*.dcm")] == ["series.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "format=dicom_seg: queries must be folders of a DICOM series, got scans/b.nii.gz (and 2 more"),
+        ({"query": "series", "out": "series/masks"}, "out=series/masks: DICOM results must not lie among"),
+        ({"query": "seri*", "out": "masks"}, "out=masks: DICOM results must not lie among"),
+    ],
+)
+def test_what_dicom_seg_cannot_do_is_refused_before_any_work(place, series, capsys, changes, line):
+    pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
+    before = sorted(place.rglob("*"))
+    assert main(_set(format="dicom_seg", **changes)) == 2
+    [found] = capsys.readouterr().err.splitlines()
+    assert found.startswith(f"error: {line}")
+    assert sorted(place.rglob("*")) == before
 
 
 def test_each_unusable_query_costs_one_line(place, bright, capsys):

@@ -31,12 +31,12 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def name_outputs(paths: Iterable[Path]) -> dict[Path, str]:
+def name_outputs(paths: Iterable[Path], *, dicom_ending: str = ".nii.gz") -> dict[Path, str]:
     """Name each scan's result after the scan.
 
-    The ending is that of the format to write: `.nii.gz` for NIfTI and DICOM, `.nrrd` or `.mha` for these
-    formats. Scans of one name in different folders get the names of the folders that tell them apart, as
-    `patient_1_t2.nii.gz`.
+    The ending is that of the format to write: `.nii.gz` for NIfTI, `.nrrd` or `.mha` for these formats, and
+    `dicom_ending` for DICOM series. Scans of one name in different folders get the names of the folders that
+    tell them apart, as `patient_1_t2.nii.gz`.
 
     Raises:
         UserError: two scans would share a result.
@@ -45,23 +45,25 @@ def name_outputs(paths: Iterable[Path]) -> dict[Path, str]:
     absolute = {path: path.absolute().parts[1:] for path in paths}
     n_parts = dict.fromkeys(paths, 1)
     for depth in range(2, max((len(parts) for parts in absolute.values()), default=0) + 1):
-        names = [_output_name(path, absolute[path][-n_parts[path] :]) for path in paths]
+        names = [_output_name(path, absolute[path][-n_parts[path] :], dicom_ending) for path in paths]
         shared = [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]
         if not shared:
             break
         n_parts |= dict.fromkeys(shared, depth)
     named: dict[str, Path] = {}
     for path in paths:
-        name = _output_name(path, absolute[path][-n_parts[path] :])
+        name = _output_name(path, absolute[path][-n_parts[path] :], dicom_ending)
         if name in named:
             raise UserError(f"{path}: would be written as {name}, as {named[name]} is; rename one of them")
         named[name] = path
     return {path: name for name, path in named.items()}
 
 
-def _output_name(path: Path, parts: Sequence[str]) -> str:
-    ending = None if path.is_dir() else scan_ending(path)
+def _output_name(path: Path, parts: Sequence[str], dicom_ending: str) -> str:
     stem = "_".join(parts)
+    if path.is_dir():
+        return stem + dicom_ending
+    ending = scan_ending(path)
     if ending is not None:
         stem = stem[: -len(ending)]
     return stem + {".nrrd": ".nrrd", ".nhdr": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}.get(ending, ".nii.gz")
