@@ -1,0 +1,133 @@
+"""Serve segmentation over HTTP, with a page for the browser.
+
+Usage: `python -m script.server reload_model_path=<snapshot or run> [key=value ...]`. `serve.sh` prepares the
+environment and executes this; its --help documents the behaviour.
+"""
+
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+from pydantic import Field, create_model
+
+from data.prediction_settings import Paths, PredictConfig
+from prediction import NOTICE, Segmenter
+from util.config.key_value_words import parse_words
+from util.config.settings import Count, Settings, SettingsError, Text, key
+from util.engine.word_command import describe_usage, run_word_command
+from util.errors import UserError
+
+REQUIREMENTS = "requirements-server.txt"
+_MAX_CONNECTIONS = 16
+_SHUTDOWN_S = 5
+# The same in prediction; adapted networks are not kept.
+_SEGMENTER_KEYS = (
+    *("guide", "adaptation", "largest_component", "prepared"),
+    *("orientation", "data_dir", "device", "precision"),
+)
+_TEXTS = ("reload_model_path", "host", "token", "data_dir")
+
+
+class _ServerKeys(Settings):
+    reload_model_path: Paths = key(
+        ...,
+        "trained networks to choose from, snapshots or run folders; the first is loaded at once",
+        examples=["runs/CHAOST2/fold_0/training/1"],
+    )
+    host: Text = key(
+        "127.0.0.1", "address to listen on; others than this computer's own loopback need a token"
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = key(8765, "port to listen on; 0 for a free one")
+    token: Text | None = key(
+        None, "what clients must send; None: none on a loopback address, otherwise generated and printed"
+    )
+    max_upload_mb: Count = key(512, "limit of one upload")
+
+
+def _describe(name: str) -> tuple[object, object]:
+    field = PredictConfig.model_fields[name]
+    kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    extra = field.json_schema_extra
+    return kind, Field(field.default, description=field.description, json_schema_extra=extra)
+
+
+ServerConfig = create_model(
+    "ServerConfig",
+    __base__=_ServerKeys,
+    __doc__="Keys of `script/serve.sh`.",
+    **{name: _describe(name) for name in _SEGMENTER_KEYS},
+)
+
+
+def serve(config: Settings) -> int:
+    """Serve until a signal; returns the exit code.
+
+    Raises:
+        UserError: a package is missing, the address is not available, or the first network is not usable.
+    """
+    try:
+        import uvicorn
+
+        from script.server.access import is_loopback
+        from script.server.app import make_app
+    except ImportError as error:
+        raise UserError(
+            f"the server needs {error.name}; install it with `{sys.executable} -m pip install -r "
+            f"{REQUIREMENTS}`"
+        ) from error
+    print(NOTICE, flush=True)
+    listener = _listen(config.host, config.port)
+    options = config.model_dump(include=set(_SEGMENTER_KEYS))
+    models = {path: partial(Segmenter.from_snapshot, path, **options) for path in config.reload_model_path}
+    token = config.token or (None if is_loopback(config.host) else secrets.token_urlsafe(24))
+    app = make_app(models, token=token, max_upload_bytes=config.max_upload_mb * 10**6)
+    name = f"[{config.host}]" if ":" in config.host else config.host
+    # The part after # stays in the browser.
+    fragment = "" if token is None else f"#token={token}"
+    print(f"open http://{name}:{listener.getsockname()[1]}/{fragment} (Ctrl-C ends the server)", flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+    )
+    with listener:
+        server.run(sockets=[listener])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"host={host} port={port}: not available ({error.strerror}); choose another host or port"
+        ) from error
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code, as `prediction.main`."""
+
+    def run(words: list[str]) -> int:
+        try:
+            config = parse_words(ServerConfig, words, texts=_TEXTS)
+        except SettingsError as error:
+            raise UserError("\n".join(error.problems)) from error
+        return serve(config)
+
+    usage = describe_usage(
+        ServerConfig,
+        "python -m script.server reload_model_path=<snapshot or run> [key=value ...]",
+        more=f"{NOTICE.capitalize()}. `bash script/serve.sh --help` says more.",
+    )
+    return run_word_command(run, words, usage=usage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
