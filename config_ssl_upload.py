@@ -387,6 +387,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "strong": {
         "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
+        "adaptation": {"steps": 150},
         "evaluation": {"guide": "registration"},
     },
 }
@@ -432,8 +433,8 @@ def _check_evaluation(config: Config) -> None:
         raise UserError(
             "evaluation.chunks=False, evaluation.all_slices=False: nothing to score; set one True"
         )
-    if config.method == "registration" and (config.adaptation.steps or config.reload_model_path):
-        raise UserError("method=registration: has no network; leave adaptation and reload_model_path out")
+    if config.method == "registration" and config.reload_model_path:
+        raise UserError("method=registration: has no network; leave reload_model_path out")
     if slices.every_support and not (slices.chunks and config.support_scans == "fold"):
         raise UserError(
             "evaluation.every_support=True: needs evaluation.chunks=True and support_scans=fold, because the "

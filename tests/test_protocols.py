@@ -157,6 +157,6 @@ def test_a_unet_without_monai_is_refused_before_the_run(overrides_for, tmp_path,
 
 
 def test_registration_alone_refuses_a_network(overrides_for, tmp_path, capsys):
-    words = [*overrides_for(tmp_path)[1:], "method=registration", "adaptation.steps=3"]
+    words = [*overrides_for(tmp_path)[1:], "method=registration", f"reload_model_path={tmp_path}"]
     assert evaluate(*words) == 2
     assert "method=registration: has no network" in capsys.readouterr().err
