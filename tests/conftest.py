@@ -53,6 +53,17 @@ def _no_curves() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plain_contact_sheets() -> Iterator[None]:
+    """Save half of the time of each preparation of this process, which the drawing of its sheet takes."""
+    from data.prepare import summary
+    from tests.data.preparations import write_plain_sheet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "draw_contact_sheet", write_plain_sheet)
+        yield
+
+
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory) -> Path:
     """The tiny phantom and its supervoxels, which tests may add files to but not change.

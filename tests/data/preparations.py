@@ -6,6 +6,7 @@ from data.data_settings import PrepareConfig
 from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepare.dataset import prepare_dataset
+from util.io.files import atomic_write
 from util.io.image_io import read_volume, write_volume
 
 IDS = (2, 3, 10)
@@ -49,3 +50,9 @@ def raw_file(place, kind, patient):
 def change_image(place, patient):
     image, geometry = read_volume(raw_file(place, "image", patient))
     write_volume(raw_file(place, "image", patient), image + np.int16(1), geometry)
+
+
+def write_plain_sheet(layout, path, *, n_workers=None):
+    """Stand in for `draw_contact_sheet`, for tests of a preparation's files."""
+    with atomic_write(path, suffix=".png") as temporary:
+        temporary.write_text(f"{layout.scan_ids()}")

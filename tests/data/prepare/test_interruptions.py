@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.contact_sheet import draw_contact_sheet
 from data.data_settings import PrepareConfig
 from data.layout import DatasetLayout
 from data.own_spec import read_dataset_json
+from data.prepare import summary
 from data.prepare.dataset import prepare_dataset
+from tests.data.preparations import write_plain_sheet
 from tests.data.raw.raw_sets import write_own_numbered
 from util.io import files
 from util.io.image_io import read_volume, write_volume
@@ -41,8 +44,16 @@ def _raw(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(name="drawn_contact_sheets", scope="module", autouse=True)
+def _drawn_contact_sheets():
+    """Draw what other processes draw, as their files are compared with those of this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "draw_contact_sheet", draw_contact_sheet)
+        yield
+
+
 @pytest.fixture(name="expected", scope="module")
-def _expected(raw, tmp_path_factory):
+def _expected(raw, drawn_contact_sheets, tmp_path_factory):
     """What unbroken runs make of both states."""
     found = {}
     for state in ("old", "new"):
@@ -112,6 +123,7 @@ def interrupt_at(monkeypatch, position):
 def test_cut_off_before_any_renaming_nothing_is_mixed_and_the_next_call_resumes(
     raw, expected, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(summary, "draw_contact_sheet", write_plain_sheet)
     voxels = {state: voxels_of(place) for state, place in expected.items()}
     position, cut_off = 0, True
     while cut_off:
