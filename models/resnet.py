@@ -7,12 +7,16 @@ Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 20
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from models.activation_checkpointing import checkpointed
+from models.deferred_import import deferred_import
+
+# torchvision imports PyTorch's compiler for its detection networks, a third of the start of every command.
+with deferred_import("torch._dynamo.utils", "is_compile_supported"):
+    import torchvision
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 # Pretrained weights that torchvision publishes, by source and backbone.
 PUBLISHED_WEIGHTS = {
