@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from util.evaluation.metrics import VolumeScore, metric_value
 
@@ -178,6 +177,8 @@ def signed_rank_p(differences: np.ndarray) -> float:
     """
     if not np.any(differences):
         return 1.0
+    from scipy import stats  # late: only comparisons need it, and it takes a second
+
     return float(stats.wilcoxon(differences).pvalue)
 
 
@@ -199,6 +200,8 @@ def rank_biserial(differences: np.ndarray) -> float:
     nonzero = differences[differences != 0]
     if not len(nonzero):
         return 0.0
+    from scipy import stats  # late, as above
+
     ranks = stats.rankdata(np.abs(nonzero))
     return float(np.sum(ranks * np.sign(nonzero)) / np.sum(ranks))
 
