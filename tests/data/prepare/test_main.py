@@ -163,7 +163,7 @@ def test_it_runs_as_a_module_without_torch(tmp_path):
         "try:\n    runpy.run_module('data.prepare', run_name='__main__')\n"
         "except SystemExit as end:\n    assert 'torch' not in sys.modules\n    sys.exit(end.code)\n"
     )
-    words = ["dataset=Hips", f"raw={tmp_path}/scans.zip", f"data_dir={tmp_path}/out"]
+    words = ["dataset=Hips", f"raw={tmp_path}/scans.zip", f"data_dir={tmp_path}/out", "num_workers=1"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words, "--check"],
         cwd=ROOT,
