@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,35 @@ def start_job(
         processes[-1].start()
         sender.close()
     return Job(folder, processes, receivers)
+
+
+def start_elastic_job(
+    function: Callable[..., Any], folder: Path, *arguments: Any, max_restarts: int = 0
+) -> "Job":
+    """Start what torchrun starts for two ranks: an agent, the only process of the job that is returned.
+
+    The ranks are forks of the agent; their exit codes are the agent's concern.
+    """
+    return start_job(_run_agent, folder, function, arguments, max_restarts, n_ranks=1)
+
+
+def _run_agent(function: Callable[..., Any], arguments: tuple, max_restarts: int) -> int:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        max_restarts=max_restarts,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method="fork",
+        logs_specs=DefaultLogsSpecs(),
+    )
+    elastic_launch(config, function)(*arguments)
+    return 0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 import torch
 from torch import distributed
 
-from config_ssl_upload import REPOSITORY, make_experiment
-from tests.util.parallel.small_jobs import run_job
+from config_ssl_upload import make_experiment
+from tests.util.parallel.small_jobs import run_job, start_elastic_job
 from util.config.command_line import run_command_line
 from util.errors import UserError
 from util.parallel.collectives import run_on_all_ranks, start_ranks
@@ -21,32 +20,6 @@ from util.parallel.collectives import run_on_all_ranks, start_ranks
 ON_ALL_RANKS, ONE_ALONE, ALL, MAIN_ALONE, DEFECT_OF_ONE, DEFECT_OF_MAIN, INTERRUPTED, KILLED, AFTERWARDS = (
     range(1, 10)
 )
-
-# Without the configuration, whose imports take seconds on every rank.
-PROGRAM = """
-import sys
-from pathlib import Path
-import torch
-from util.config.command_line import new_experiment, run_command_line
-from sacred.observers import FileStorageObserver  # not before, which would print a warning
-from util.parallel.collectives import start_ranks
-
-def work(config, run_dir):
-    start_ranks("cpu")
-    total = torch.ones(1)
-    torch.distributed.all_reduce(total)
-    print(f"{total.item():g} ranks work")
-
-experiment = new_experiment("training", Path())
-experiment.add_config(seed=1)
-experiment.observers.append(FileStorageObserver("runs"))
-
-@experiment.main
-def main(_config, _run):
-    work(_config, Path(_run.observers[0].dir))
-
-sys.exit(run_command_line(experiment, worker_main=work))
-"""
 
 
 def run_tiny_program(words):
@@ -199,17 +172,12 @@ def test_a_program_of_one_process_refuses_several(tmp_path):
     assert outcomes[1].stderr == ""
 
 
+def _run_elastic_rank(folder, words):
+    sys.exit(_run_in(folder, words))
+
+
 def test_it_runs_when_torchrun_starts_it(tmp_path):
-    (tmp_path / "program.py").write_text(PROGRAM)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    result = subprocess.run(
-        [*torchrun, "program.py", "with", "seed=2"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "2 ranks work\n", "")
-    assert len(list(tmp_path.rglob("run.json"))) == 1
+    words = ["seed=20", "dataset=PHANTOM", "device=cpu"]
+    [agent] = start_elastic_job(_run_elastic_rank, tmp_path, tmp_path, words).join()
+    assert (agent.result, agent.stdout, agent.stderr) == (0, "2 ranks work\n", "")
+    assert _status(tmp_path) == "COMPLETED"
