@@ -7,7 +7,6 @@ import base64
 
 import cv2
 import numpy as np
-from skimage.measure import approximate_polygon, find_contours
 
 from util.io.grids import find_reorientation, orientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry
@@ -61,6 +60,8 @@ def encode_slice(image: np.ndarray) -> str:
 
 def outline_path(mask: np.ndarray) -> str:
     """Trace the outlines of a mask `(H, W)` as an SVG path; empty for an empty mask."""
+    from skimage.measure import approximate_polygon, find_contours  # late: with them comes scipy.stats
+
     parts = []
     for contour in find_contours(np.pad(mask, 1).astype(float), 0.5):
         # Contours connect the centres of pixels, of which the padding is the first.
