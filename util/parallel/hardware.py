@@ -67,10 +67,19 @@ def choose_kernels(*, deterministic: bool, precision: str) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    _set_deterministic_algorithms(deterministic)
     allowed = precision != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _set_deterministic_algorithms(mode: bool) -> None:
+    """Do what `torch.use_deterministic_algorithms` does, which imports the compiler just to set it."""
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(mode, warn_only=True)
+        return
+    torch.set_deterministic_debug_mode("warn" if mode else "default")
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = str(int(mode))  # read when the compiler is imported
 
 
 def peak_memory_gb(device: torch.device) -> float:
