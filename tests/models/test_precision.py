@@ -36,8 +36,8 @@ def _model():
     return _network()
 
 
-def _batch(seed=0, n_queries=1):
-    return [tensor.float() for tensor in make_batch(2, 1, n_queries, seed=seed)]
+def _batch(seed=0, n_queries=1, size_px=(65, 71)):
+    return [tensor.float() for tensor in make_batch(2, 1, n_queries, seed=seed, size_px=size_px)]
 
 
 def _cosine(tensors, others):
@@ -147,11 +147,16 @@ def test_behind_the_encoder_losses_and_gradients_hardly_notice_bfloat16(model, s
 
 
 @pytest.mark.parametrize(
-    ("frozen_batchnorm", "seed"),
-    [(True, 0), pytest.param(True, 2, marks=WITH_UNITS), pytest.param(False, 4, marks=WITH_UNITS)],
+    ("frozen_batchnorm", "seed", "size_px"),
+    [
+        (True, 2, (41, 45)),
+        pytest.param(True, 0, (65, 71), marks=WITH_UNITS),
+        pytest.param(True, 2, (65, 71), marks=WITH_UNITS),
+        pytest.param(False, 4, (65, 71), marks=WITH_UNITS),
+    ],
 )
-def test_training_losses_and_gradients_in_bf16_stay_near_those_of_fp32(frozen_batchnorm, seed):
-    model, batch = _network(frozen_batchnorm=frozen_batchnorm).train(), _batch(seed)
+def test_training_losses_and_gradients_in_bf16_stay_near_those_of_fp32(frozen_batchnorm, seed, size_px):
+    model, batch = _network(frozen_batchnorm=frozen_batchnorm).train(), _batch(seed, size_px=size_px)
     expected, exact = _training_losses(model, batch, "fp32")
     losses, gradients = _training_losses(model, batch, "bf16")
     assert losses.query.dtype == losses.alignment.dtype == losses.prior_areas.dtype == torch.float32
