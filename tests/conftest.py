@@ -64,6 +64,16 @@ def _no_curves() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _one_worker() -> Iterator[None]:
+    """Start worker processes, whose imports take seconds, in tests that set their number alone."""
+    from data import processes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "usable_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _plain_contact_sheets() -> Iterator[None]:
     """Save half of the time of each preparation of this process, which the drawing of its sheet takes."""
     from data.prepare import summary

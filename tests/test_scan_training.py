@@ -40,7 +40,7 @@ def _trainings(tmp_path, monkeypatch, narrow_encoder, switches_restored):
 
     def run(words):
         done.append(words)
-        assert run_command_line(training.experiment, list(words)) == 0
+        assert run_command_line(training.experiment, [*words, "model.feature_width=8"]) == 0
 
     monkeypatch.setattr(scan_training, "run_training", run)
     monkeypatch.setattr(scan_training, "MIN_STEPS", 3)
