@@ -244,7 +244,7 @@ def _evaluate(config: Config, snapshot: Path, **settings: Any) -> list[VolumeSco
     """Evaluate a snapshot, by default with the protocol `chunks` and the main support only."""
     import validation
 
-    switches = ("all_slices", "every_support", "baselines", "save_predictions")
+    switches = ("all_slices", "every_support", "baselines", "save_predictions", "report")
     minimal = {**dict.fromkeys(switches, False), "guide": "none"}
     evaluation = config.evaluation.model_copy(update={**minimal, **settings})
     changes = {"resume": None, "reload_model_path": str(snapshot), "evaluation": evaluation}
