@@ -22,6 +22,7 @@ QUICK = (
     "evaluation.baselines=False",
     "evaluation.every_support=False",
     "evaluation.all_slices=False",
+    "evaluation.report=False",
     "test_label=[1]",
 )
 

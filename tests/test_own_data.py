@@ -49,6 +49,7 @@ def _words(hips, tmp_path):
         "evaluation.all_slices=False",
         "evaluation.every_support=False",
         "evaluation.baselines=False",
+        "evaluation.report=False",
     ]
 
 

@@ -18,6 +18,8 @@ from util.engine.runs import list_runs
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
+NO_REPORT = "evaluation.report=False"
+
 
 @pytest.fixture(name="base", scope="module")
 def _base(overrides_for, tmp_path_factory):
@@ -66,7 +68,7 @@ def test_an_organ_without_a_support_is_skipped_with_one_remark(place, capsys):
 def test_whole_volumes_of_disjoint_folds_make_every_scan_a_query_once(place, capsys, monkeypatch):
     without_masks = WarpedSupports({4: WarpedMasks(4, {}, {}, {})})  # registering takes seconds
     monkeypatch.setattr(validation, "warp_supports", lambda jobs, **options: without_masks)
-    assert evaluate(*place.words, "protocol=whole_volume", "test_label=[1]") == 0
+    assert evaluate(*place.words, "protocol=whole_volume", "test_label=[1]", NO_REPORT) == 0
     said = capsys.readouterr().out
     rows, summary = read_evaluation(place)
     assert summary["protocol"]["name"] == "whole_volume"
@@ -122,7 +124,7 @@ def test_the_groups_of_setting_2_are_joined_in_one_table(overrides_for, tmp_path
     ]
     organs = ["liver", "right kidney", "left kidney", "spleen"]
     assert list(means["trained"]["chunks"]["dice"]["organs"]) == organs
-    assert run_command_line(validation.experiment, ["summarise", *words, "organ_group=1"]) == 0
+    assert run_command_line(validation.experiment, ["summarise", *words, "organ_group=1", NO_REPORT]) == 0
     capsys.readouterr()
     path = tmp_path / "PHANTOM_setting2_group1-joint/summary/scores.json"
     means = json.loads(path.read_text())["summary"]["means"]
@@ -133,7 +135,7 @@ def test_registration_alone_needs_no_training(overrides_for, tmp_path, capsys):
     words = [*overrides_for(tmp_path)[1:], *QUICK, "method=registration"]
     if find_spec("monai"):
         words.append("evaluation.unet_steps=2")
-    assert evaluate(*words, "evaluation.largest_component=True") == 0
+    assert evaluate(*words, "evaluation.largest_component=True", "evaluation.report=True") == 0
     assert "registration alone, no network\n" in capsys.readouterr().out
     [run_dir] = list_runs(tmp_path / "PHANTOM/fold_0/evaluation")
     scores = json.loads((run_dir / "scores.json").read_text())

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("narrow_encoder")
 WORDS = ("n_steps=4", "save_snapshot_every=4", "batch_size=2", "task.max_gap=2", "task.noise=0.2")
 
 CHUNKS_ALONE = ("evaluation.all_slices=False", "evaluation.every_support=False", "evaluation.baselines=False")
+CHUNKS_ALONE += ("evaluation.report=False",)
 
 
 def _train(words, folder, number):

@@ -17,6 +17,7 @@ WORDS = (
     *("dataset=CHAOST2", "n_sv=60", "min_size=60", "model.encoder=resnet18", "model.encoder_weights=None"),
     *("model.feature_width=8", "n_steps=2", "num_workers=0", "device=cpu"),
     *("evaluation.all_slices=False", "evaluation.every_support=False", "evaluation.baselines=False"),
+    "evaluation.report=False",
 )
 
 

@@ -157,6 +157,7 @@ def _trained(inputs, code, step):
 def evaluate(inputs: Path) -> tuple[int, str]:
     """Evaluate the snapshot on one organ."""
     fast = ("evaluation.all_slices=False", "evaluation.every_support=False", "evaluation.baselines=False")
+    fast += ("evaluation.report=False",)
     more = ("test_label=[1]", "evaluation.save_predictions=True", f"reload_model_path={inputs}/snapshot.pt")
     code = run_command_line(validation.experiment, _words(inputs, *fast, *more))
     if code:
