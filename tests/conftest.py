@@ -34,12 +34,16 @@ gc.disable()
 # The modules that take longest: first, so that no core is idle at the end.
 LONG_MODULES = (
     "test_joint_training",
-    "test_resume",
+    "test_end_to_end",
     "test_environment",
     "test_interruptions",
+    "test_protocols",
     "test_surroundings",
-    "test_end_to_end",
-    "test_precision",
+    "test_resume",
+    "test_training_validation",
+    "test_run",
+    "test_compilation",
+    "test_registration",
 )
 
 
