@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOM_SEG_ENDING = ".dcm"
-REQUIREMENTS = "requirements-dicom.txt"
+REQUIREMENTS = "script/requirements/dicom.txt"
 _SOFTWARE, _UNVERSIONED = "HCPMNet", "none"  # the standard requires versions and serial numbers
 _CODING_SCHEME = "99HCPMNET"  # private, as the standard requires of names that begin with 99
 _SERIES_NUMBER = 9001  # far from a scanner's own

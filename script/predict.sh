@@ -28,7 +28,7 @@ and has its name. out also holds volumes.csv (ml), agreement.csv (doubtful scans
   query=               scans to segment: a file, a folder or a pattern, or several
   out=                 folder of the results
   format=              auto (default): each scan's own, and NIfTI for a DICOM series; dicom_seg: DICOM-SEG, which needs
-                       DICOM series and `pip install -r requirements-dicom.txt`
+                       DICOM series and `pip install -r script/requirements/dicom.txt`
   labels=              labels to segment, as 1,4 or 1:liver or liver; default all of the supports
   guide=               registration (default): each support's mask, warped to the query, joins the network;
                        none: the network alone

@@ -7,7 +7,7 @@ usage() {
 usage: bash script/serve.sh reload_model_path=<snapshot or run> [key=value ...] [--debug]
 
 Serves segmentation with a trained network over HTTP, with a page for the browser. Research use only: not a
-medical device, check every mask. Needs `pip install -r requirements-server.txt` in the environment that the
+medical device, check every mask. Needs `pip install -r script/requirements/server.txt` in the environment that the
 script uses. The first call prepares that environment, see script/train.sh --help. docs/server.md describes the
 calls, and script/napari_client.py uses them.
 

@@ -20,7 +20,7 @@ from util.config.settings import Count, Settings, SettingsError, Text, key
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import UserError
 
-REQUIREMENTS = "requirements-server.txt"
+REQUIREMENTS = "script/requirements/server.txt"
 _MAX_CONNECTIONS = 16
 _SHUTDOWN_S = 5
 # The same in prediction; adapted networks are not kept.

@@ -26,7 +26,7 @@ def tested_clone(clone):
     (clone.root / "test_two.py").write_text(
         "def test_passes():\n    pass\n\n\ndef test_fails():\n    raise ValueError\n"
     )
-    for pattern in ("*ing.py", "*tion.py", "script/[cs]*_*.py", "data/*/*.py"):
+    for pattern in ("*ing.py", "*tion.py", "script/[cnsu]*_*.py", "script/*/*.py", "data/*/*.py"):
         for path in clone.root.glob(pattern):
             path.write_text("")
     (clone.root / "data/supervoxels/setup.py").write_text(
