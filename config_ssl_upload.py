@@ -135,6 +135,7 @@ class EvaluationConfig(Settings):
         None, "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
     )
     save_predictions: bool = key(True, "write the predictions as NIfTI files")
+    original_grid: bool = key(False, "write the predictions on the grids of the raw files, with their names")
     report: bool = key(True, "write report.html, with pictures of the queries")
 
 

@@ -26,6 +26,7 @@ from config_ssl_upload import (
     parse_config,
 )
 from data.preparation import describe_change, ensure_volumes, hash_volumes
+from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
 from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, Job, score_job
@@ -98,6 +99,8 @@ def check_request(config: Config) -> None:
             f"labels, got {len(config.layout.labelled_ids())}; annotate more"
         )
     check_support(split, support_scans=config.support_scans, supp_idx=config.supp_idx)
+    if config.evaluation.original_grid:
+        _find_original_grids(config, split.held_out)
 
 
 experiment = make_experiment("evaluation", preflight=check_request)
@@ -245,7 +248,7 @@ def score_methods(
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, own) if config.needs_registration else None
-    writers = {job.protocol: PredictionWriter(run_dir / "predictions" / job.protocol) for job in jobs}
+    writers = _make_writers(config, own, run_dir)
     scores = []
 
     def score(job: Job, probabilities: np.ndarray, method: str, order: tuple[int, int]) -> VolumeScore:
@@ -271,15 +274,35 @@ def score_methods(
                 entry = score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
             if on_prediction is not None and method == predicting:
                 on_prediction(job, probabilities, entry)
-            if config.evaluation.save_predictions and method == predicting:
-                _add_prediction(writers[job.protocol], job, probabilities, organ=entry.organ)
+            if method == predicting:
+                for writer in writers[job.protocol]:
+                    _add_prediction(writer, job, probabilities, organ=entry.organ)
         seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in selected)
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
-    for writer in writers.values():
+    for writer in (writer for of_protocol in writers.values() for writer in of_protocol):
         writer.write_label_maps()
     of_ranks = gather_values((scores, warped.describe() if warped else []))
     all_scores = sorted((entry for entries, _ in of_ranks for entry in entries), key=lambda entry: entry[0])
     return [entry for _, entry in all_scores], [line for _, lines in of_ranks for line in lines]
+
+
+def _make_writers(config: Config, jobs: Sequence[Job], run_dir: Path) -> dict[str, list[PredictionWriter]]:
+    """Return the writers of each protocol's predictions, on prepared and original grids as configured."""
+    folders = {"predictions": None} if config.evaluation.save_predictions else {}
+    if config.evaluation.original_grid:
+        query_ids = dict.fromkeys(job.query.scan_id for job in jobs)
+        folders[ORIGINAL_FOLDER] = _find_original_grids(config, list(query_ids))
+    return {
+        protocol: [PredictionWriter(run_dir / name / protocol, grids) for name, grids in folders.items()]
+        for protocol in dict.fromkeys(job.protocol for job in jobs)
+    }
+
+
+def _find_original_grids(config: Config, scan_ids: Sequence[int]) -> dict[int, OriginalGrid]:
+    try:
+        return find_original_grids(config.layout, scan_ids)
+    except UserError as error:
+        raise UserError(f"evaluation.original_grid=True: {error}") from error
 
 
 def _add_prediction(writer: PredictionWriter, job: Job, probabilities: np.ndarray, *, organ: str) -> None:

@@ -85,3 +85,24 @@ class PrepareConfig(Settings):
             supervoxel_dir=Path(self.supervoxel_dir or self.folder),
             supervoxel_min_vox=self.n_sv or spec.supervoxel_min_vox,
         )
+
+
+class BackConfig(Settings):
+    """Keys of `script/prepare.sh` that bring predictions back to the raw grids."""
+
+    dataset: RawName = key(
+        ..., f"{', '.join(RAW_DATASETS)}, or the name of your own data", examples=["CHAOST2"]
+    )
+    back: Text = key(
+        ...,
+        "predictions of prepared scans: an evaluation's run folder, or any folder of `scan_<id>` or "
+        "`image_<id>` files",
+        examples=["runs/CHAOST2/fold_0/evaluation/1"],
+    )
+    out: Text | None = key(None, "where they go; None: beside the predictions, with `_original` added")
+    data_dir: Text | None = key(None, "where the prepared volumes are; None: `data/<dataset>`")
+
+    @property
+    def folder(self) -> Path:
+        """Folder that holds the volumes folder."""
+        return Path(self.data_dir or default_data_dir(self.dataset))

@@ -7,7 +7,7 @@ without a record was made elsewhere.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,10 +15,12 @@ from pathlib import Path
 from data.file_states import FileState, confirm_state, file_state
 from data.layout import DatasetLayout
 from data.raw.raw_scans import RawScan
+from data.raw_grids import RawGrid
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
 from util.io.files import write_text
+from util.io.image_io import Geometry
 
 # Increase it with every change of readers or transforms that alters a prepared voxel or its position: volumes
 # of an older version are then rebuilt.
@@ -37,6 +39,7 @@ class ScanRecord:
         raw: (role, name, state) of each raw file; not its folder, so that a download may move.
         image: the written image.
         label_map: the written label map; None for a scan without labels.
+        grid: of the raw image; volumes do not depend on it. None in records of earlier versions.
     """
 
     recipe: dict
@@ -44,6 +47,7 @@ class ScanRecord:
     raw: tuple[tuple[str, str, FileState], ...]
     image: FileState
     label_map: FileState | None
+    grid: RawGrid | None = None
 
 
 def make_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
@@ -82,15 +86,16 @@ def read_record(path: Path) -> ScanRecord | None:
     """Read a record; None if it is missing, damaged or not one of ours."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        label_map = fields["label_map"]
+        label_map, grid = fields["label_map"], fields.get("grid")
         return ScanRecord(
             recipe=dict(fields["recipe"]),
             name=str(fields["name"]),
             raw=tuple((str(role), str(name), FileState(**state)) for role, name, state in fields["raw"]),
             image=FileState(**fields["image"]),
             label_map=None if label_map is None else FileState(**label_map),
+            grid=None if grid is None else RawGrid.from_json(grid),
         )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -119,6 +124,26 @@ def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawSc
         with suppress(UserError):  # a read-only folder costs only time
             write_record(path, confirmed)
     return True
+
+
+def update_grid(layout: DatasetLayout, scan: RawScan, *, read_geometry: Callable[[], Geometry]) -> None:
+    """Update the raw grid in the record of an up-to-date scan.
+
+    Args:
+        layout: paths of the volumes.
+        scan: the raw scan.
+        read_geometry: reads its grid, for a record of an earlier version.
+    """
+    path = record_path(layout, scan.scan_id)
+    record = read_record(path)
+    if record is None or (record.grid is not None and record.grid.path == scan.folder):
+        return
+    with suppress(UserError):  # a read-only folder keeps its record
+        if record.grid is None:
+            grid = RawGrid.of_scan(scan, read_geometry())
+        else:
+            grid = replace(record.grid, folder=str(scan.folder))
+        write_record(path, replace(record, grid=grid))
 
 
 def _confirm_label(known: FileState | None, path: Path) -> tuple[bool, FileState | None]:

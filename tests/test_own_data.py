@@ -4,14 +4,18 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
 from data.own_spec import VOLUMES_FOLDER
+from tests.data.preparations import prepare_volumes
 from util.config.command_line import run_command_line
 from util.errors import UserError
+from util.io.grids import find_reorientation, orientation, reorient_grid, reorient_volume
+from util.io.image_io import read_geometry, read_volume, write_volume
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -32,6 +36,18 @@ def _hips(phantom_dir, tmp_path):
     shutil.copytree(phantom_dir / "supervoxels_60", tmp_path / "hips" / "supervoxels_60")
     (tmp_path / "hips" / "dataset.json").write_text(json.dumps(DESCRIPTION))
     return tmp_path / "hips"
+
+
+def _prepare_from_turned_scans(hips, raw):
+    """Replace the volumes by equal ones that were prepared from raw scans in another orientation."""
+    raw.mkdir()
+    for path in (hips / VOLUMES_FOLDER).glob("*_*.nii.gz"):
+        voxels, geometry = read_volume(path)
+        letters, turn = orientation(geometry), find_reorientation(geometry, "ILA")
+        write_volume(raw / path.name, reorient_volume(voxels, turn), reorient_grid(geometry, turn))
+    (raw / "dataset.json").write_text(json.dumps(DESCRIPTION | {"orientation": letters}))
+    shutil.rmtree(hips / VOLUMES_FOLDER)
+    prepare_volumes("Hips", raw, hips)
 
 
 def _words(hips, tmp_path):
@@ -55,10 +71,11 @@ def _words(hips, tmp_path):
 
 def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
     words = _words(hips, tmp_path)
+    _prepare_from_turned_scans(hips, tmp_path / "raw")
     shutil.rmtree(hips / "supervoxels_60")
     assert run_command_line(training.experiment, words) == 0
     assert (hips / "supervoxels_60").is_dir()
-    assert run_command_line(validation.experiment, words) == 0
+    assert run_command_line(validation.experiment, [*words, "evaluation.original_grid=True"]) == 0
     run = tmp_path / "own_runs" / "Hips" / "fold_0" / "evaluation" / "1"
     with (run / "scores.csv").open() as file:
         organs = {row["organ"] for row in csv.DictReader(file)}
@@ -68,6 +85,21 @@ def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
     assert summary["data_fingerprint"] == info["data_fingerprint"]
     assert not any("volumes changed" in remark for remark in summary["remarks"])
     assert list((run / "predictions" / "chunks").glob("scan_*_left_femur.nii.gz"))
+    _check_original_predictions(run, tmp_path / "raw")
+
+
+def _check_original_predictions(run, raw):
+    """Require the predictions on the raw grids to be those on the prepared grids, with the raw names."""
+    paths = sorted((run / "predictions" / "chunks").iterdir())
+    assert any(read_volume(path)[0].any() for path in paths)
+    for path in paths:
+        name = path.name.replace("scan_", "image_")
+        prepared, geometry = read_volume(path)
+        found, at = read_volume(run / "predictions_original" / "chunks" / name)
+        assert at.same_grid(read_geometry(raw / f"{'_'.join(name.split('.')[0].split('_')[:2])}.nii.gz"))
+        turn = find_reorientation(at, orientation(geometry))
+        assert np.array_equal(reorient_volume(found, turn), prepared)
+    assert len(list((run / "predictions_original" / "chunks").iterdir())) == len(paths)
 
 
 def test_the_evaluation_says_that_the_volumes_are_others(hips, tmp_path, capsys):
@@ -78,6 +110,10 @@ def test_the_evaluation_says_that_the_volumes_are_others(hips, tmp_path, capsys)
         shutil.copy(volumes / f"{kind}_9.nii.gz", volumes / f"{kind}_8.nii.gz")
     assert run_command_line(validation.experiment, words) == 0
     assert "warning: the volumes changed since the training (fingerprint " in capsys.readouterr().out
+    assert run_command_line(validation.experiment, [*words, "evaluation.original_grid=True"]) == 2
+    err = capsys.readouterr().err
+    assert "error: evaluation.original_grid=True: " in err
+    assert "was not prepared by script/prepare.sh dataset=Hips raw=<download>" in err
 
 
 def test_setting_2_takes_the_descriptions_groups(hips, tmp_path):

@@ -2,20 +2,22 @@
 
 `python -m data.prepare dataset=CHAOST2 raw=<folder or zip>`; `script/prepare.sh` prepares Python first.
 Everything is checked before anything is written. Then outdated volumes, supervoxels, fingerprint and contact
-sheet are made.
+sheet are made. With `back=<folder>` predictions of prepared scans are brought to the raw grids instead.
 """
 
 import sys
 from collections.abc import Sequence
 
-from data.data_settings import PrepareConfig
+from data.data_settings import BackConfig, PrepareConfig
 from data.prepare.dataset import prepare_dataset
+from data.prepare.original_predictions import restore_predictions
 from util.config import key_value_words
 from util.engine.word_command import describe_usage, run_word_command
 
 _FLAGS = ("--check", "--force")
 # Their values are names and folders, and a folder may be named 2019.
-_TEXTS = ("dataset", "raw", "data_dir", "supervoxel_dir")
+_TEXTS = ("dataset", "raw", "data_dir", "supervoxel_dir", "back", "out")
+_BACK = "--back"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -25,23 +27,40 @@ def main(words: Sequence[str] | None = None) -> int:
     """
 
     def run(words: list[str]) -> int:
-        prepare_dataset(parse_words(words), progress=sys.stderr.isatty())
+        config = parse_words(words)
+        if isinstance(config, BackConfig):
+            restore_predictions(config)
+        else:
+            prepare_dataset(config, progress=sys.stderr.isatty())
         return 0
 
     usage = describe_usage(
         PrepareConfig,
         "python -m data.prepare dataset=<name> raw=<folder or zip> [key=value ...] [--check]",
+        more="",
+    )
+    usage += describe_usage(
+        BackConfig,
+        "python -m data.prepare dataset=<name> --back <folder> [key=value ...]",
         more="`bash script/prepare.sh --help` says more.",
     )
     return run_word_command(run, words, usage=usage)
 
 
-def parse_words(words: Sequence[str]) -> PrepareConfig:
-    """Parse `key=value` words, `--check` and `--force`, optionally after `with`.
+def parse_words(words: Sequence[str]) -> PrepareConfig | BackConfig:
+    """Parse `key=value` words and options, optionally after `with`.
+
+    Options are `--check`, `--force` and `--back <folder>`.
 
     Raises:
         UserError: a word cannot be parsed, a key is unknown or missing, or a value breaks its rule.
     """
+    words = list(words)
+    if _BACK in words[:-1]:
+        at = words.index(_BACK)
+        words[at : at + 2] = [f"back={words[at + 1]}"]
+    if any(word.partition("=")[0].strip() == "back" for word in words):
+        return key_value_words.parse_words(BackConfig, words, texts=_TEXTS)
     return key_value_words.parse_words(PrepareConfig, words, flags=_FLAGS, texts=_TEXTS)
 
 

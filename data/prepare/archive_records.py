@@ -11,7 +11,14 @@ from data.layout import DatasetLayout
 from data.own_spec import DATASET_JSON, read_dataset_json
 from data.specs import DatasetSpec
 from data.transforms import Preparation
-from data.volume_records import is_current, list_recorded_ids, make_recipe, read_record, record_path
+from data.volume_records import (
+    ScanRecord,
+    is_current,
+    list_recorded_ids,
+    make_recipe,
+    read_record,
+    record_path,
+)
 from util.errors import UserError
 from util.io.files import remove_file, write_text
 from util.io.grids import is_orientation
@@ -27,24 +34,25 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
         return None
     layout = config.layout_of(spec)
     scan_ids = list_recorded_ids(layout)
-    state = _read_record(layout.volumes_dir / _RECORD_NAME, scan_ids)
+    state = read_archive_state(layout, scan_ids)
     if state is None or confirm_state(state, archive) is None:
         return None
+    records = {scan_id: read_record(record_path(layout, scan_id)) for scan_id in scan_ids}
     are_current = all(
-        is_current(layout, scan_id, _recipe_of(layout, scan_id, preparation), scan=None)
-        for scan_id in scan_ids
+        is_current(layout, scan_id, _make_present_recipe(layout.spec, record, preparation), scan=None)
+        and record.grid is not None  # an earlier version's; unpacked once more to complete it
+        for scan_id, record in records.items()
     )
     return layout if are_current else None
 
 
-def _recipe_of(layout: DatasetLayout, scan_id: int, preparation: Preparation) -> dict:
+def _make_present_recipe(spec: DatasetSpec, record: ScanRecord | None, preparation: Preparation) -> dict:
     """Return a scan's present recipe, with the recorded orientation."""
-    record = read_record(record_path(layout, scan_id))
     found = record.recipe.get("preparation") if record else None
     letters = found.get("orientation") if isinstance(found, dict) else None
     if not (isinstance(letters, str) and is_orientation(letters)):
         letters = preparation.orientation
-    return make_recipe(layout.spec, replace(preparation, orientation=letters))
+    return make_recipe(spec, replace(preparation, orientation=letters))
 
 
 def record_archive(layout: DatasetLayout, state: FileState) -> None:
@@ -69,10 +77,10 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
     return own.spec, own.preparation
 
 
-def _read_record(path: Path, scan_ids: list[int]) -> FileState | None:
+def read_archive_state(layout: DatasetLayout, scan_ids: list[int]) -> FileState | None:
     """Read the archive's state; None if missing, damaged or of other scans."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads((layout.volumes_dir / _RECORD_NAME).read_text(encoding="utf-8"))
         return FileState(**record["archive"]) if record["scan_ids"] == scan_ids else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -95,7 +95,8 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
     archive_state = None if archive is None else file_state(archive)  # first: a later change must be detected
     with open_source(Path(config.raw), beside=config.folder) as source:
         try:
-            dataset = with_known_min_size(find_raw(config.dataset, source.folder), config)
+            dataset = source.with_archive_folders(find_raw(config.dataset, source.folder))
+            dataset = with_known_min_size(dataset, config)
             print(
                 f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> "
                 f"{'checking only' if config.check else config.layout_of(dataset.spec).volumes_dir}",

@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.own_spec import DATASET_JSON
+from data.raw.raw_scans import RawDataset
 from data.raw.unpacking import unpack
 from util.errors import UserError
 from util.io.files import try_lock
@@ -30,6 +31,16 @@ class Source:
     def with_archive_path(self, message: str) -> str:
         """Replace the temporary folder in a message by the archive's path."""
         return message if self.archive is None else message.replace(str(self.folder), str(self.archive))
+
+    def with_archive_folders(self, dataset: RawDataset) -> RawDataset:
+        """Tell the scans where in the archive they lie; a folder's are unchanged."""
+        if self.archive is None:
+            return dataset
+        scans = (
+            replace(scan, archive_folder=Path(self.with_archive_path(str(scan.folder))))
+            for scan in dataset.scans
+        )
+        return replace(dataset, scans=tuple(scans))
 
 
 def find_archive(raw: Path) -> Path | None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from data.file_states import file_state
 from data.layout import DatasetLayout
 from data.processes import run_in_processes, scan_errors
 from data.raw.raw_scans import RawDataset, RawScan
+from data.raw_grids import RawGrid
 from data.transforms import prepare_volume
 from data.volume_records import (
     ScanRecord,
@@ -20,11 +22,12 @@ from data.volume_records import (
     list_recorded_ids,
     make_recipe,
     record_path,
+    update_grid,
     write_record,
 )
 from util.errors import UserError
 from util.io.files import atomic_write, make_folder, remove_file, try_lock
-from util.io.image_io import Geometry, write_volume
+from util.io.image_io import Geometry, read_raw_geometry, write_volume
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,25 @@ class _Task:
 
 
 def find_outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawScan]:
-    """List the scans whose volumes are missing or out of date."""
-    recipes = [make_recipe(dataset.spec, dataset.preparation_of(scan)) for scan in dataset.scans]
-    return [
-        scan
-        for scan, recipe in zip(dataset.scans, recipes, strict=True)
-        if not is_current(layout, scan.scan_id, recipe, scan=scan)
-    ]
+    """List the scans whose volumes are missing or out of date.
+
+    The others' records are completed with their raw grids.
+    """
+    outdated = []
+    for scan in dataset.scans:
+        recipe = make_recipe(dataset.spec, dataset.preparation_of(scan))
+        if is_current(layout, scan.scan_id, recipe, scan=scan):
+            update_grid(layout, scan, read_geometry=partial(_read_geometry, dataset, scan))
+        else:
+            outdated.append(scan)
+    return outdated
+
+
+def _read_geometry(dataset: RawDataset, scan: RawScan) -> Geometry:
+    if len(scan.image_files) > 1:
+        return dataset.read(scan).geometry
+    assumed = dataset.preparation_of(scan).assume_orientation
+    return read_raw_geometry(scan.image_files[0], assume_orientation=assumed)
 
 
 @contextmanager
@@ -109,6 +124,7 @@ def _prepare_one(task: _Task) -> None:
             volume.image, volume.label_map, volume.geometry, preparation, labels=dataset.spec.labels
         )
         record = {"recipe": make_recipe(dataset.spec, preparation), "name": scan.name, "raw": raw}
+        record["grid"] = RawGrid.of_scan(scan, volume.geometry)
         _write(task.layout, scan.scan_id, record=record, image=image, label_map=label_map, geometry=geometry)
 
 

@@ -22,6 +22,8 @@ class RawScan:
         image_files: files of the image, ordered by name.
         label_files: files of the label map; empty for a scan without labels.
         orientation: target orientation of its axes (x, y, z), such as "LPS"; None: the dataset's.
+        archive_folder: folder of the images as a path in the archive that they were unpacked from; None if
+            they were not.
     """
 
     scan_id: int
@@ -29,6 +31,12 @@ class RawScan:
     image_files: tuple[Path, ...]
     label_files: tuple[Path, ...]
     orientation: str | None = None
+    archive_folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The absolute folder of the image files, or their `archive_folder`."""
+        return (self.archive_folder or self.image_files[0].parent).absolute()
 
 
 @dataclass(frozen=True)

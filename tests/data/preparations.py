@@ -6,6 +6,9 @@ from data.data_settings import PrepareConfig
 from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepare.dataset import prepare_dataset
+from data.prepare.descriptions import write_descriptions
+from data.prepare.volume_preparation import prepare_scans
+from data.raw.finding import find_raw
 from util.io.files import atomic_write
 from util.io.image_io import read_volume, write_volume
 
@@ -19,6 +22,15 @@ def config_of(raw, data_dir, **changes):
 
 def prepare(place, **changes):
     prepare_dataset(config_of(place / "download", place / "CMR", **changes), progress=False)
+
+
+def prepare_volumes(name, raw, data_dir):
+    """Prepare volumes alone, without checks and supervoxels; return the layout."""
+    dataset = find_raw(name, raw)
+    layout = DatasetLayout(dataset.spec, data_dir, data_dir, dataset.spec.supervoxel_min_vox)
+    write_descriptions(dataset, layout)
+    prepare_scans(dataset, layout, scans=dataset.scans, n_workers=1, progress=False)
+    return layout
 
 
 def layout_of(place):

@@ -20,7 +20,10 @@ FREE_IN_EVALUATION = {
     *("n_steps", "batch_size", "n_shot", "exclude_label", "use_gt", "n_sv", "min_size", "loss", "optim"),
     *("max_iters_per_load", "lr_step_gamma", "task", "phantom", "channels_last", "compile"),
     *("sync_batchnorm", "deterministic"),
-    *(f"evaluation.{name}" for name in ("save_predictions", "report", "slices_per_call", "baselines")),
+    *(
+        f"evaluation.{name}"
+        for name in ("save_predictions", "original_grid", "report", "slices_per_call", "baselines")
+    ),
     *(f"evaluation.{name}" for name in ("all_slices", "every_support")),  # more rows, the same values
 }
 GROUP_KEYS = ("organ_group", "test_label", "exclude_label")  # in which organ groups of setting II differ

@@ -1,6 +1,9 @@
-"""Write predicted masks and label maps on the full grid of their scan."""
+"""Write predicted masks and label maps on a grid of their scan."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -8,16 +11,52 @@ from util.evaluation.postprocess import THRESHOLD
 from util.io.image_io import Geometry, write_volume
 
 
+class TargetGrid(Protocol):
+    """A grid to write predictions on.
+
+    Attributes:
+        name: starts the names of the scan's files.
+    """
+
+    name: str
+
+    def restore(self, probabilities: np.ndarray) -> np.ndarray:
+        """Bring probabilities from the scan's prepared grid to this one."""
+
+    def write(self, path: Path, volume: np.ndarray) -> None:
+        """Write a volume on this grid as NIfTI."""
+
+
+@dataclass(frozen=True)
+class PreparedGrid:
+    """The grid on which a scan is segmented; see `TargetGrid`."""
+
+    name: str
+    geometry: Geometry
+
+    def restore(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probabilities as they are."""
+        return probabilities
+
+    def write(self, path: Path, volume: np.ndarray) -> None:
+        """Write a volume as NIfTI."""
+        write_volume(path, volume, self.geometry)
+
+
 class PredictionWriter:
     """Write a mask per organ, then a label map of all organs.
 
     `<folder>/scan_<id>_<organ>.nii.gz` is the mask of an organ, `scan_<id>.nii.gz` the label map, with the
     more probable organ where two overlap. Slices that were not segmented are empty.
+
+    Args:
+        folder: of the files.
+        grids: scan id -> the grid to write on, whose name replaces `scan_<id>`; None: the prepared ones.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._label_maps: dict[int, tuple[Geometry, np.ndarray, np.ndarray]] = {}
+    def __init__(self, folder: Path, grids: Mapping[int, TargetGrid] | None = None) -> None:
+        self._folder, self._grids = folder, grids
+        self._label_maps: dict[int, tuple[TargetGrid, np.ndarray, np.ndarray]] = {}
 
     def add(
         self,
@@ -33,7 +72,7 @@ class PredictionWriter:
 
         Args:
             scan_id: the scan.
-            geometry: of its full grid `(Z, H, W)`.
+            geometry: of its full prepared grid `(Z, H, W)`.
             label, organ: the organ's id and name.
             slices: `(n,)`, positions of the segmented slices.
             probabilities: `(n, H, W)`, of the organ in these slices; predicted above 1/2.
@@ -41,17 +80,19 @@ class PredictionWriter:
         Raises:
             UserError: the file cannot be written.
         """
-        predicted = probabilities > THRESHOLD
-        mask = np.zeros(geometry.shape, dtype=np.uint8)
-        mask[slices] = predicted
-        write_volume(self._folder / f"scan_{scan_id}_{organ.replace(' ', '_')}.nii.gz", mask, geometry)
-        empty = (geometry, np.zeros(geometry.shape, np.uint8), np.zeros(geometry.shape, np.float32))
+        grid = PreparedGrid(f"scan_{scan_id}", geometry) if self._grids is None else self._grids[scan_id]
+        full = np.zeros(geometry.shape, np.float32)
+        full[slices] = probabilities
+        full = grid.restore(full)
+        predicted = full > THRESHOLD
+        grid.write(self._folder / f"{grid.name}_{organ.replace(' ', '_')}.nii.gz", predicted.astype(np.uint8))
+        empty = (grid, np.zeros(full.shape, np.uint8), np.zeros(full.shape, np.float32))
         _, label_map, best = self._label_maps.setdefault(scan_id, empty)
-        wins = predicted & (probabilities > best[slices])
-        label_map[slices] = np.where(wins, label, label_map[slices])
-        best[slices] = np.where(wins, probabilities, best[slices])
+        wins = predicted & (full > best)
+        label_map[wins] = label
+        best[wins] = full[wins]
 
     def write_label_maps(self) -> None:
         """Write the label maps of all scans; raises `UserError` if one cannot be."""
-        for scan_id, (geometry, label_map, _) in self._label_maps.items():
-            write_volume(self._folder / f"scan_{scan_id}.nii.gz", label_map, geometry)
+        for grid, label_map, _ in self._label_maps.values():
+            grid.write(self._folder / f"{grid.name}.nii.gz", label_map)

@@ -1,6 +1,8 @@
 """Write NIfTI volumes with the header geometry of another file, to the bit."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,6 +16,23 @@ _GEOMETRY_FIELDS = (
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 _SPATIAL_UNIT = 7  # bits of xyzt_units
+
+
+def read_header_geometry(path: Path) -> dict[str, Any]:
+    """Read a NIfTI file's spacing, unit, qform, sform and their codes.
+
+    Returns:
+        Header fields as plain numbers and lists, which survive JSON to the bit.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    read_header(path)  # refuses what cannot be trusted
+    source = nibabel.Nifti1Header(read_header_bytes(path), check=False)
+    fields = {name: source[name].tolist() for name in _GEOMETRY_FIELDS}
+    fields["pixdim"] = source["pixdim"][:4].tolist()
+    fields["xyzt_units"] = int(source["xyzt_units"]) & _SPATIAL_UNIT
+    return fields
 
 
 def write_volume_like(path: Path, volume: np.ndarray, template: Path) -> None:
@@ -33,14 +52,21 @@ def write_volume_like(path: Path, volume: np.ndarray, template: Path) -> None:
     shape = read_header(template).shape
     if volume.shape[::-1] != shape:
         raise ValueError(f"{path}: volume shape {volume.shape} must equal the template's {shape[::-1]}")
-    source = nibabel.Nifti1Header(read_header_bytes(template), check=False)
+    write_with_header_geometry(path, volume, read_header_geometry(template))
+
+
+def write_with_header_geometry(path: Path, volume: np.ndarray, fields: Mapping[str, Any]) -> None:
+    """Write a volume with the header fields that `read_header_geometry` returned.
+
+    `path` and `volume` are those of `write_volume_like`; raises `UserError` if the file cannot be written.
+    """
     header = nibabel.Nifti1Header()
     header.set_data_dtype(volume.dtype)
-    header.set_data_shape(shape)
-    for field in _GEOMETRY_FIELDS:
-        header[field] = source[field]
-    header["pixdim"][:4] = source["pixdim"][:4]
-    header["xyzt_units"] = int(source["xyzt_units"]) & _SPATIAL_UNIT
+    header.set_data_shape(volume.shape[::-1])
+    for name in _GEOMETRY_FIELDS:
+        header[name] = fields[name]
+    header["pixdim"][:4] = fields["pixdim"]
+    header["xyzt_units"] = fields["xyzt_units"]
     image = nibabel.Nifti1Image(np.ascontiguousarray(volume).T, None, header)
     with atomic_write(path, suffix=".nii.gz") as temporary:
         image.to_filename(temporary)

@@ -125,10 +125,14 @@ def test_cut_off_before_any_renaming_nothing_is_mixed_and_the_next_call_resumes(
 ):
     monkeypatch.setattr(summary, "draw_contact_sheet", write_plain_sheet)
     voxels = {state: voxels_of(place) for state, place in expected.items()}
+    start, place = tmp_path / "start", tmp_path / "place"
+    shutil.copytree(expected["old"], place)
+    prepare_dataset(config_of(place), progress=False)  # records name the folder of the raw files
+    place.rename(start)
     position, cut_off = 0, True
     while cut_off:
-        place = tmp_path / f"cut_off_at_{position}"
-        shutil.copytree(expected["old"], place)
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(start, place)
         for kind in ("image", "label"):
             shutil.copy(raw / "new" / f"{kind}_5.nii.gz", place / "raw" / f"{kind}_5.nii.gz")
         with monkeypatch.context() as patch:

@@ -1,0 +1,136 @@
+"""Bring predictions of prepared scans to the grids and names of the raw files."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data.data_settings import BackConfig
+from data.dataset_lookup import find_dataset
+from data.label_maps import distinct_values
+from data.layout import DatasetLayout
+from data.prepare.original_grids import OriginalGrid, find_original_grids
+from util.errors import ProblemList, UserError
+from util.io.folders import check_folder
+from util.io.image_io import read_geometry, read_volume
+from util.remarks import printed_remarks, remark
+
+_PREDICTIONS = "predictions"  # folder of an evaluation
+_NAME = re.compile(r"(?:scan|image)_(\d+)((?:_.+)?)\.nii(?:\.gz)?")
+_ENDINGS = (".nii.gz", ".nii")
+_MAX_LABEL = 65535
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """A file to bring back: its scan, the rest of its name, and its folder below that of all."""
+
+    path: Path
+    scan_id: int
+    suffix: str
+    folder: Path
+
+
+def restore_predictions(config: BackConfig) -> list[Path]:
+    """Bring predictions back to the raw grids, and print the result.
+
+    All are checked first. Label maps are brought back label by label, float volumes as probabilities.
+
+    Returns:
+        The written files.
+
+    Raises:
+        UserError: there are no predictions, a raw grid is unknown or its files have changed, a prediction is
+            not on its scan's prepared grid, or a raw file would be replaced; one line each, before any work.
+            Or a file cannot be written.
+    """
+    with printed_remarks():
+        source = _find_source(Path(config.back))
+        out = Path(config.out) if config.out else source.with_name(f"{source.name}_original")
+        check_folder(out, key="out", for_writing=True)
+        spec = find_dataset(config.dataset, config.folder)
+        layout = DatasetLayout(spec, config.folder, config.folder, spec.supervoxel_min_vox or 1)
+        predictions = _list_predictions(source)
+        grids = find_original_grids(layout, sorted({prediction.scan_id for prediction in predictions}))
+        targets = [
+            out / each.folder / f"{grids[each.scan_id].name}{each.suffix}.nii.gz" for each in predictions
+        ]
+        _check(predictions, grids, targets)
+        for prediction, target in zip(predictions, targets, strict=True):
+            _restore(prediction, grids[prediction.scan_id], target)
+    print(f"{len(targets)} file(s) of {len(grids)} scan(s) on the raw grids: {out}")
+    return targets
+
+
+def _find_source(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(
+            f"back={folder}: no such folder; give a folder of predictions, or an evaluation's run folder"
+        )
+    folder = folder.absolute()
+    return folder / _PREDICTIONS if (folder / _PREDICTIONS).is_dir() else folder
+
+
+def _list_predictions(source: Path) -> list[_Prediction]:
+    """List the predictions directly in a folder, or else those of its subfolders."""
+    folders = [source]
+    if not any(path.name.endswith(_ENDINGS) for path in source.iterdir()):
+        folders = sorted(path for path in source.iterdir() if path.is_dir())
+    found, others = [], []
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        match = _NAME.fullmatch(path.name)
+        if match and path.is_file():
+            folder = path.parent.relative_to(source)
+            found.append(_Prediction(path, int(match[1]), match[2], folder))
+        elif path.name.endswith(_ENDINGS):
+            others.append(path.name)
+    if not found:
+        raise UserError(
+            f"back={source}: holds no scan_<id>*.nii.gz or image_<id>*.nii.gz; give a folder of predictions "
+            "of prepared scans"
+        )
+    if others:
+        remark(f"{source}: left out, as their names give no scan: {', '.join(others)}")
+    return found
+
+
+def _check(
+    predictions: Sequence[_Prediction], grids: dict[int, OriginalGrid], targets: Sequence[Path]
+) -> None:
+    """Raise all problems of the predictions' grids and of what would be replaced."""
+    problems = ProblemList()
+    taken = {path.resolve() for grid in grids.values() for path in grid.files}
+    taken |= {prediction.path.resolve() for prediction in predictions}
+    for prediction, target in zip(predictions, targets, strict=True):
+        problems.attempt(partial(_check_grid, prediction, grids[prediction.scan_id]))
+        if target.resolve() in taken:
+            problems.lines.append(f"out: {target} would replace an input; choose another folder")
+    problems.raise_all()
+
+
+def _check_grid(prediction: _Prediction, grid: OriginalGrid) -> None:
+    found = read_geometry(prediction.path)
+    if not found.same_grid(grid.prepared):
+        raise UserError(
+            f"{prediction.path}: must be on the prepared grid of scan {prediction.scan_id}, "
+            f"{grid.prepared.shape}, got another of {found.shape}; give predictions of the present volumes"
+        )
+
+
+def _restore(prediction: _Prediction, grid: OriginalGrid, target: Path) -> None:
+    voxels, _ = read_volume(prediction.path)
+    values = distinct_values(voxels)
+    low, high = float(values[0]), float(values[-1])
+    if low >= 0 and high <= _MAX_LABEL and all(float(value).is_integer() for value in values):
+        dtype = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
+        grid.write(target, grid.restore_labels(voxels.astype(dtype)))
+    elif low >= 0 and high <= 1:
+        grid.write(target, grid.restore(voxels.astype(np.float32)))
+    else:
+        raise UserError(
+            f"{prediction.path}: must hold label ids (whole numbers of 0 to {_MAX_LABEL}) or probabilities, "
+            f"got {low:g} to {high:g}; give predictions, not images"
+        )
