@@ -22,6 +22,7 @@ from data.dicom_seg import DICOM_SEG_ENDING, check_dicom_queries, check_dicom_se
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame
 from data.prediction_files import (
+    PAGE_HTML,
     RECORD_NAMES,
     check_out,
     probability_name,
@@ -29,6 +30,7 @@ from data.prediction_files import (
     write_result,
     write_tables,
 )
+from data.prediction_page import PredictionPage
 from data.prediction_results import Agreement, ScanSummary, Segmentation, describe_doubtful
 from data.prediction_settings import GPU_ADAPTATION_STEPS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
@@ -228,6 +230,14 @@ class Segmenter:
                 self._bank.plan(number, position, **volumes, chosen=slices.tolist())
 
     @property
+    def supports(self) -> list[FramedSupport]:
+        """The supports that hold a label to segment.
+
+        Their labels are positions in `labels`, counted from 1.
+        """
+        return list(self._supports)
+
+    @property
     def support_names(self) -> list[str]:
         """Names of the supports that hold a label to segment."""
         return [support.scan.name for support in self._supports]
@@ -417,10 +427,12 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
         )
     summaries: dict[str, ScanSummary] = {}
     failed: dict[str, str] = {}
+    page = _start_page(segmenter) if config.report else None
+    remove_file(out / PAGE_HTML)  # an earlier page would pass for this one
     with progress_bar(total=len(outputs), desc="segmenting", unit="scan", disable=not progress) as bar:
         for path, name in outputs.items():
             try:
-                summaries[name] = _segment_file(segmenter, path, out / name, config)
+                summaries[name] = _segment_file(segmenter, path, out / name, config=config, page=page)
             except (UserError, MemoryError, torch.OutOfMemoryError) as error:
                 failed[str(path)] = (str(error) or "not enough memory").splitlines()[0]
                 tqdm.write(f"error: {failed[str(path)]}", file=sys.stderr)
@@ -432,6 +444,8 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
     write_prediction_record(out, segmenter.labels, {**record, "settings": plain_values(config)})
     print(f"{len(summaries)} of {len(outputs)} scans segmented; masks and tables: {out}")
     print(describe_doubtful(summaries))
+    if page is not None:
+        page.report(out, summaries, failed=failed, notice=NOTICE)
     if not failed:
         return 0
     return EXIT_PARTIAL if summaries else EXIT_USER_ERROR
@@ -514,7 +528,18 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
     return train_on_scans(config.work_dir, request, progress=sys.stderr.isatty())
 
 
-def _segment_file(segmenter: Segmenter, path: Path, target: Path, config: PredictConfig) -> ScanSummary:
+def _start_page(segmenter: Segmenter) -> PredictionPage:
+    """Return a page with the pictures of the supports."""
+    page, ids = PredictionPage(segmenter.labels), np.array([0, *segmenter.labels])
+    for support in segmenter.supports:
+        scan = support.scan
+        page.add_support(scan.name, scan.images[:, 0].numpy(), ids[support.label_map], scan.geometry)
+    return page
+
+
+def _segment_file(
+    segmenter: Segmenter, path: Path, target: Path, *, config: PredictConfig, page: PredictionPage | None
+) -> ScanSummary:
     """Segment one file and write its results."""
     started = time.perf_counter()
     if config.format == "dicom_seg":
@@ -528,6 +553,8 @@ def _segment_file(segmenter: Segmenter, path: Path, target: Path, config: Predic
         write_dicom_seg(target, result.label_map, path, segmenter.labels)
     else:
         write_result(target, result.label_map, scan)
+    if page is not None:
+        page.add_scan(target.name, scan.voxels, result.label_map, scan.geometry)
     seconds = (time.perf_counter() - started) / result.n_slices
     for support, reason in result.failures.items():
         tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); the network decides alone")

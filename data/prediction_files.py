@@ -20,7 +20,9 @@ from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
 from util.io.nifti_masks import write_volume_like
 
-RECORD_NAMES = VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = ("volumes.csv", "agreement.csv", "prediction.json")
+VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = "volumes.csv", "agreement.csv", "prediction.json"
+PAGE_HTML = "predictions.html"
+RECORD_NAMES = (VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON, PAGE_HTML)
 
 
 def check_out(out: Path, *, names: Iterable[str], inputs: Iterable[Path]) -> None:

@@ -99,6 +99,7 @@ class PredictConfig(Settings):
         False, "keep the largest connected component of each organ, and fill its holes"
     )
     confidence: bool = key(False, "also write each label's probability")
+    report: bool = key(True, "write predictions.html, with pictures of every scan, doubtful ones first")
     prepared: bool = key(False, "all scans are prepared volumes already: intensities are not clipped again")
     orientation: Orientation | None = key(
         None, "axis codes the network expects, such as LPS; None: those of its training scans"

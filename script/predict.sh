@@ -18,7 +18,8 @@ device, check every mask. The first call prepares the Python environment, see sc
   ... support_image=a.nii.gz,b.nii.gz support_label=a_seg.nii.gz,b_seg.nii.gz    two annotated scans
 
 Scans are NIfTI, NRRD or MetaImage files, or folders of a DICOM series. Every mask lies on the grid of its scan
-and has its name. out also holds volumes.csv (ml), agreement.csv (doubtful scans first) and prediction.json.
+and has its name. out also holds predictions.html (pictures to check, doubtful scans first), volumes.csv (ml),
+agreement.csv and prediction.json.
 
   reload_model_path=   the trained network: a snapshot, or a run folder; without it, one is trained on the scans
   modality=            MR or CT, if a network is trained
@@ -38,6 +39,7 @@ and has its name. out also holds volumes.csv (ml), agreement.csv (doubtful scans
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes
   confidence=          True: also write each label's probability
+  report=              False: leave out predictions.html, the pictures of every scan
   prepared=            True: all scans are prepared volumes already, whose intensities are not clipped again
   orientation=         axis codes the network expects, such as LPS; default those of its training scans
   data_dir=            folder of the training data; default as in the training

@@ -263,6 +263,12 @@ def test_one_command_segments_a_folder_of_all_formats(place, bright, capsys):
     image, mask = (nibabel.load(place / folder / "b.nii.gz") for folder in ("scans", "masks"))
     for form in ("get_qform", "get_sform"):
         assert np.array_equal(getattr(image, form)(coded=True)[0], getattr(mask, form)(coded=True)[0])
+    page = (place / "masks/predictions.html").read_text(encoding="utf-8")
+    assert all(f'data-scan="{name}"' in page for name in names)
+    assert "not a medical device" in page
+    assert "not segmented: scans/bad.nii: cannot be read" in page
+    assert "Support a.nii.gz, whole slice 3: outlines of liver" in page
+    assert f"pictures, to be checked: {Path('masks/predictions.html')}" in out
     record = json.loads((place / "masks/prediction.json").read_text())
     assert record["labels"] == {"background": 0, "liver": 1}
     assert list(record["failed"]) == ["scans/bad.nii"]
@@ -373,7 +379,10 @@ def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(place, b
 
 
 def test_supports_in_the_queries_folder_are_left_out(place, bright, capsys):
-    assert main(_set(query="*.nii.gz,scans/b.nii.gz", guide="none")) == 0
+    (place / "masks").mkdir()
+    (place / "masks/predictions.html").write_text("of an earlier call")
+    assert main(_set(query="*.nii.gz,scans/b.nii.gz", guide="none", report="False")) == 0
+    assert not (place / "masks/predictions.html").exists()
     assert "2 of the queries are supports or their masks" in capsys.readouterr().out
     assert {path.name for path in (place / "masks").glob("*.nii.gz")} == {"b.nii.gz"}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from util.evaluation.metrics import VolumeScore
+from util.evaluation.page_rendering import render_page
 from util.evaluation.paper_tables import tabulate_metric, tabulate_organs
 from util.evaluation.report import final_method, select
 from util.evaluation.report_cases import Cases, group_by_organ
@@ -27,7 +28,6 @@ from util.evaluation.report_sources import (
 from util.io.files import write_text
 
 REPORT_NAME, FIGURES_FOLDER = "report.html", "figures"
-_PAGE_FOLDER = Path(__file__).parent / "report_page"
 _MARKS_ID_LENGTH = 16
 
 
@@ -67,8 +67,7 @@ def write_report(
         UserError: a file cannot be written.
         ImportError: jinja2 or matplotlib cannot be used.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # late: only reports need it
-    from markupsafe import Markup
+    from markupsafe import Markup  # late: only reports need it
 
     scores = select(scores, main_support=True)
     curves = draw_training_curves(read_histories(summary))
@@ -79,26 +78,20 @@ def write_report(
     for section in sections:
         section["figure"] = Markup(section["figure"])
     shown = {key for section in sections for key in section["image_ids"]}
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        title=make_title(summary, scores),
-        marks_id=_hash_scores(scores),
-        protocol=describe_protocol(summary, scores),
-        remarks=list_remarks(summary, scores, cases),
-        sections=sections,
-        curves=None if curves is None else Markup(figure_svg(curves, "curves")),
-        images={key: data for key, data in cases.images.items() if key in shown},
-        facts=list_facts(summary),
-        settings=list_configuration(summary),
-        environment=list_environment(summary),
-        commands=list_commands(summary),
-    )
+    values = {
+        "title": make_title(summary, scores),
+        "marks_id": _hash_scores(scores),
+        "protocol": describe_protocol(summary, scores),
+        "remarks": list_remarks(summary, scores, cases),
+        "sections": sections,
+        "curves": None if curves is None else Markup(figure_svg(curves, "curves")),
+        "images": {key: data for key, data in cases.images.items() if key in shown},
+        "facts": list_facts(summary),
+        "settings": list_configuration(summary),
+        "environment": list_environment(summary),
+        "commands": list_commands(summary),
+    }
+    page = render_page("report.html.j2", values)
     write_text(folder / REPORT_NAME, page)
     return folder / REPORT_NAME
 

@@ -8,7 +8,13 @@ import base64
 import cv2
 import numpy as np
 
-from util.io.grids import find_reorientation, orientation, reorient_grid, reorient_volume
+from util.io.grids import (
+    find_reorientation,
+    orient_slices,
+    orientation,
+    reorient_grid,
+    reorient_volume,
+)
 from util.io.image_io import Geometry
 
 _GREY_PERCENTILES = (0.5, 99.5)
@@ -27,7 +33,20 @@ def display_transform(geometry: Geometry) -> np.ndarray:
     Slices keep their order. In axial slices the patient's right is on the left and anterior is up; in others
     superior is up.
     """
-    last = orientation(geometry)[2]
+    return _transform_to(geometry, orientation(geometry)[2])
+
+
+def stack_transform(geometry: Geometry) -> np.ndarray:
+    """Return the transform of a volume of any axis order to radiological convention.
+
+    Slices are then stacked along the scan's slice axis (see `orient_slices`), in the file's order.
+    """
+    axis = _PATIENT_AXIS[orient_slices(geometry)[2]]
+    return _transform_to(geometry, next(end for end in orientation(geometry) if _PATIENT_AXIS[end] == axis))
+
+
+def _transform_to(geometry: Geometry, last: str) -> np.ndarray:
+    """Return the transform to slices along the patient axis that points to `last`."""
     in_plane = [end for end in _DISPLAYED_ENDS if _PATIENT_AXIS[end] != _PATIENT_AXIS[last]]
     return find_reorientation(geometry, f"{''.join(in_plane)}{last}")
 

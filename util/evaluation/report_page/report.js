@@ -65,8 +65,10 @@ for (const item of thumbnails) {
 }
 
 function exportMarks() {
-  const fields = ({ protocol, fold, query, organ, dice, marked }) =>
-    ({ protocol, fold: Number(fold), query: Number(query), organ, dice: Number(dice), mark: marked || null });
+  const numeric = ["fold", "query", "dice", "agreement"];
+  const value = ([name, text]) => [name, numeric.includes(name) ? Number(text) : text];
+  const fields = ({ key, marked, ...facts }) =>
+    ({ ...Object.fromEntries(Object.entries(facts).map(value)), mark: marked || null });
   const content = { report: document.body.dataset.title, marks: thumbnails.map((item) => fields(item.dataset)) };
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(content, null, 1)], { type: "application/json" }));
