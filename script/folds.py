@@ -17,6 +17,7 @@ from pathlib import Path
 from launch import EXIT_USER_ERROR, JobRunner, UsageError, read_launch_config
 
 ALL_FOLDS = ("0", "1", "2", "3", "4")
+ROOT = Path(__file__).resolve().parents[1]
 PREPARED_CHAOST2 = Path("data/CHAOST2/chaos_MR_T2_normalized")
 
 
@@ -183,7 +184,7 @@ def run_folds(action: Action, arguments: list[str]) -> None:
     jobs = [(group, fold) for group in groups for fold in folds]
     for position, (group, fold) in enumerate(jobs, start=1):
         selection = [f"eval_fold={fold}", *([] if group is None else [f"organ_group={group}"])]
-        command = [action.entry_point, "with", f"dataset={dataset}", *selection]
+        command = [find_program(action.entry_point), "with", f"dataset={dataset}", *selection]
         overrides = command_line.overrides
         if group is not None:  # an explicit None among them would win
             overrides = [word for word in overrides if word.partition("=")[0].strip() != "organ_group"]
@@ -194,9 +195,20 @@ def run_folds(action: Action, arguments: list[str]) -> None:
             environments=launch_config.environments(position),
         )
     if action.has_summary and len(jobs) > 1 and launch_config.node_rank == 0:
-        command = [action.entry_point, "summarise", "with", f"dataset={dataset}", *command_line.overrides]
+        command = [
+            find_program(action.entry_point),
+            "summarise",
+            "with",
+            f"dataset={dataset}",
+            *command_line.overrides,
+        ]
         what = "all folds" if len(groups) == 1 else "all organ groups"
         run_labelled(runner, f"{what}: summary of {dataset}", command, environments=[{}])
+
+
+def find_program(name: str) -> str:
+    """Return the path of an entry point, which an installed package has elsewhere."""
+    return name if Path.cwd() == ROOT else str(ROOT / name)
 
 
 def _label(position: int, n_jobs: int, selection: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 try:
     from Cython.Build import cythonize
-    from setuptools import Extension, setup
+    from setuptools import Distribution, Extension, setup
     from setuptools.command.build_ext import build_ext
 except ImportError as error:
     sys.exit(f"error: {error.name} is missing; run 'pip install -r requirements.txt' first")
@@ -38,17 +38,30 @@ class BuildExtension(build_ext):
         super().build_extensions()
 
 
-def main() -> None:
-    """Run setuptools in the repository's root, to which its paths are relative."""
-    os.chdir(ROOT)
+class ExtensionAlone(Distribution):
+    """Ignore the repository's pyproject.toml, which describes the whole package."""
+
+    def parse_config_files(self, *_args: object, **_options: object) -> None:
+        """Read nothing."""
+
+
+def make_extensions() -> list[Extension]:
+    """Translate the extension to C; the current folder must be the repository's root."""
     extension = Extension(
         "data.supervoxels.felzenszwalb_3d_cy", [str(Path("data", "supervoxels", "felzenszwalb_3d_cy.pyx"))]
     )
+    return cythonize([extension], build_dir=str(Path("build", "cython")), quiet=True)
+
+
+def main() -> None:
+    """Run setuptools in the repository's root, to which its paths are relative."""
+    os.chdir(ROOT)
     setup(
         name="hcpmnet-supervoxels",
         packages=[],
-        ext_modules=cythonize([extension], build_dir=str(Path("build", "cython")), quiet=True),
+        ext_modules=make_extensions(),
         cmdclass={"build_ext": BuildExtension},
+        distclass=ExtensionAlone,
         script_args=["--quiet", *sys.argv[1:]],
     )
 

@@ -37,6 +37,8 @@ _MUTED_REMARKS = ("Changed type of config entry", "Failed after", "Aborted after
 def new_experiment(name: str, folder: Path) -> sacred.Experiment:
     """Create an experiment that records the git commit of a folder, if known."""
     try:
+        if not (folder / ".git").exists():  # git would find a repository around an installed package
+            raise FileNotFoundError(f"no .git in {folder}")
         experiment = sacred.Experiment(name, base_dir=folder)
     except Exception as error:  # no git, no commit yet, a clone owned by another user, a wrong GIT_DIR
         experiment = sacred.Experiment(name, base_dir=folder, save_git_info=False)

@@ -1,0 +1,127 @@
+"""A wheel holds everything, and its console commands run in any folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from importlib.metadata import Distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from setuptools import Distribution as BuildDistribution
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("util", "data", "dataloaders", "models", "script")
+ENDINGS = {".py", ".pyx", ".pxd", ".j2", ".css", ".js", ".html"}
+EXTENSION = "data/supervoxels/felzenszwalb_3d_cy"
+# Tools of tests and builds, which an installed package does without.
+TOOLS = {"Cython", "pytest", "pytest-xdist", "ruff", "import-linter"}
+
+
+def _project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _run(*command, cwd, **environment):
+    result = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_dependencies_are_the_requirements_without_the_tools():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    needed = [line for line in lines if line and Requirement(line).name not in TOOLS]
+    assert _project()["dependencies"] == needed
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel of the sources, with the extension that is built already."""
+    source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in ENDINGS]
+    for path in [*files, *ROOT.glob("*.py"), ROOT / "pyproject.toml", ROOT / "README.md"]:
+        target = source / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    build = BuildDistribution({"ext_modules": [None]}).get_command_obj("build")
+    build.ensure_finalized()
+    [extension] = ROOT.glob(f"{EXTENSION}.*.so")
+    built = source / build.build_lib / extension.relative_to(ROOT)
+    built.parent.mkdir(parents=True)
+    shutil.copyfile(extension, built)
+    later = time.time() + 3600  # than the C file: it is not compiled again, as test_setup.py does
+    os.utime(built, (later, later))
+    options = ["--no-build-isolation", "--no-deps", "--disable-pip-version-check", "--quiet"]
+    _run("-m", "pip", "wheel", *options, "--wheel-dir", dist, source, cwd=source)
+    [path] = dist.glob("*.whl")
+    return path, source
+
+
+def test_a_wheel_holds_all_modules_templates_and_the_extension_and_nothing_else(wheel):
+    path, source = wheel
+    with zipfile.ZipFile(path) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    [extension] = [name for name in names if name.endswith(".so")]
+    assert extension.startswith(f"{EXTENSION}.")
+    left_out = {".pyx", ".pxd"}
+    kept = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
+    expected = {file.relative_to(source).as_posix() for file in kept} - {"setup.py"}
+    built = {name for name in expected if name.startswith("build/")}
+    assert names - {extension} == expected - built
+    assert "util/evaluation/report_page/predictions.html.j2" in names
+
+
+def test_console_commands_explain_themselves_in_any_folder(wheel, tmp_path):
+    path, _ = wheel
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "site")
+    [info] = (tmp_path / "site").glob("*.dist-info")
+    commands = {each.name: each.value for each in Distribution.at(info).entry_points}
+    assert commands == _project()["scripts"]
+    (tmp_path / "work/data").mkdir(parents=True)  # a folder of scans, which hides no package
+    for name, usage in {
+        "hcpmnet-train": "hcpmnet-train",
+        "hcpmnet-prepare": "python -m data.prepare",
+    }.items():
+        module, function = commands[name].split(":")
+        code = f"import sys; from {module} import {function} as main; sys.exit(main())"
+        out = _run("-c", code, "--help", cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
+        assert out.startswith(f"usage: {usage} ")
+    code = f"import {EXTENSION.replace('/', '.')} as extension; print(extension.__file__)"
+    found = _run("-c", code, cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
+    assert Path(found.strip()).is_relative_to(tmp_path / "site")
+
+
+STUB = "import os, sys; print(sys.argv[0], os.getcwd(), *sys.argv[1:])"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", "training.py with dataset=CMR eval_fold=1 n_steps=2"),
+        ("evaluate", "validation.py with dataset=CMR eval_fold=1 n_steps=2"),
+        ("compare", "validation.py compare dataset=CMR eval_fold=1 n_steps=2"),
+    ],
+)
+def test_commands_run_the_installed_programs_in_the_current_folder(tmp_path, command, words):
+    site, work = tmp_path / "site", tmp_path / "work"
+    shutil.copytree(ROOT / "script", site / "script", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("training.py", "validation.py"):
+        (site / name).write_text(STUB)
+    work.mkdir()
+    code = f"from script.console import {command}; {command}()"
+    out = _run("-c", code, *words.split()[-3:], cwd=work, PYTHONPATH=str(site))
+    program, *given = words.split()
+    assert out.splitlines()[-1].split() == [str(site / program), str(work), *given]
