@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import shutil
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -45,21 +47,31 @@ def _unbroken(overrides_for, tmp_path_factory, narrow_encoder):
     return train
 
 
+def signal_after(patch, step, number=signal.SIGTERM):
+    """Let trainings get a signal after some step, as the next one begins."""
+    real = training.take_step
+
+    def take_step(config, model, state, batch, **places):
+        real(config, model, state, batch, **places)
+        if state.step == step:
+            os.kill(os.getpid(), number)
+
+    patch.setattr(training, "take_step", take_step)
+
+
 @pytest.fixture(name="stopped_after")
 def _stopped_after(monkeypatch):
-    """Let trainings get a signal after some step, as the next one begins."""
+    return partial(signal_after, monkeypatch)
 
-    def arrange(step, number=signal.SIGTERM):
-        real = training.take_step
 
-        def take_step(config, model, state, batch, **places):
-            real(config, model, state, batch, **places)
-            if state.step == step:
-                os.kill(os.getpid(), number)
-
-        monkeypatch.setattr(training, "take_step", take_step)
-
-    return arrange
+@pytest.fixture(name="stopped", scope="module")
+def _stopped(overrides_for, tmp_path_factory, narrow_encoder):
+    """Stop a training after its fourth step; return the folder of the runs, for copies."""
+    log_dir = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        signal_after(patch, 4)
+        assert run(*overrides_for(log_dir), *STEPS) == 128 + signal.SIGTERM
+    return log_dir
 
 
 def run(*words):
@@ -185,12 +197,10 @@ def test_at_most_two_checkpoints_are_kept(tiny_overrides, folder, stopped_after)
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "flipped", "gone"])
 def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(
-    tiny_overrides, folder, unbroken, stopped_after, capsys, monkeypatch, damage
+    tiny_overrides, folder, unbroken, stopped, tmp_path, capsys, damage
 ):
     whole_run = unbroken()
-    stopped_after(4)
-    assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
-    monkeypatch.undo()
+    shutil.copytree(stopped, tmp_path / "runs")
     newest = list_checkpoints(folder / "1")[0]
     content = bytearray(newest.read_bytes())
     if damage == "gone":
