@@ -17,7 +17,7 @@ from dataloaders.evaluation_sets import load_evaluation_scan
 from util.config.command_line import run_guarded
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
-from util.evaluation.report import TRAINED, overall_mean, select
+from util.evaluation.report import final_method, overall_mean, select
 from util.evaluation.score_files import read_scores
 from util.io.figures import plain_matplotlib
 from util.io.files import atomic_write
@@ -53,7 +53,8 @@ def draw_result(run_dir: Path, path: Path) -> None:
         UserError: the run is damaged, has no predictions, or is of another dataset than PHANTOM.
     """
     scores = read_scores(run_dir / "scores.json")
-    scores = select(scores, method=TRAINED, protocol=PROTOCOL, main_support=True)
+    method = final_method({score.method for score in scores})
+    scores = select(scores, method=method, protocol=PROTOCOL, main_support=True)
     summary = json.loads((run_dir / "scores.json").read_text(encoding="utf-8"))["summary"]
     config = parse_config(summary["config"])
     if config.dataset != "PHANTOM":
@@ -65,8 +66,8 @@ def draw_result(run_dir: Path, path: Path) -> None:
     query_scores = select(scores, query_id=query_id)
     caption = (
         f"PHANTOM (synthetic scans), fold {config.eval_fold}, {summary['snapshot_step']} training steps "
-        f"without labels.\nSupport: scan {query_scores[0].support_id}. Query: scan {query_id}, mean Dice "
-        f"{dice[query_id]:.2f}; over all {len(dice)} queries {overall_mean(scores):.2f}."
+        f"without labels; {method}.\nSupport: scan {query_scores[0].support_id}. Query: scan {query_id}, "
+        f"mean Dice {dice[query_id]:.2f}; over all {len(dice)} queries {overall_mean(scores):.2f}."
     )
     titles = [f"{score.organ}, Dice {score.dice:.2f}" for score in query_scores]
     columns = list(read_slices(config, query_scores, run_dir / "predictions" / PROTOCOL))

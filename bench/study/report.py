@@ -2,7 +2,6 @@
 
 import argparse
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,11 +20,10 @@ from bench.study.measures import (
     support_mean,
 )
 from bench.study.scan_report import describe_scan_profile
-from bench.study.trial import RECORDED, DiceTable, add_results_option
+from bench.study.trial import DiceTable, add_results_option
 from util.io.files import write_text
 
 INTRODUCTION = Path(__file__).with_name("introduction.md")
-SUMMARISED = ("phantom", "chaost2")
 GROUPS = {
     WHOLE: "Whole recipes",
     ABLATION: "Ablations of the network",
@@ -69,34 +67,6 @@ def write_page(results: Path) -> None:
         parts.append(describe(records))
     write_text(page, "\n".join(parts).rstrip() + "\n")
     print(f"wrote {page}: {sum(map(len, all_records.values()))} trials")
-
-
-def summarise_recipes() -> str:
-    """Return the README's table of recipes and untrained baselines."""
-    header, rows = ["mean Dice"], defaultdict(list)
-    for name in SUMMARISED:
-        records = read_records(RECORDED, name)
-        if not records:
-            continue
-        arms, profile = group_by_arm(records), PROFILES[name]
-        n_seeds = min(len(arms.get(arm, ())) for arm in ("published", "strong"))
-        seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"
-        header.append(f"{profile.dataset} fold {profile.eval_fold}, {profile.n_episodes} episodes, {seeds}")
-        for method in ("untrained", "untrained cosine", "copied support mask"):
-            means = [r["baselines"][method]["mean"] for r in records if "baselines" in r]
-            rows[method].append(formatting.spread(means))
-        for arm, label in (("published", "published rate"), ("strong", "`recipe=strong`")):
-            dice = formatting.spread(r["chunks"]["mean"] for r in arms.get(arm, ()))
-            rows[label].append(f"**{dice}**, {_min_minutes(arms[arm]):.0f} min" if arm in arms else "")
-    return formatting.table(header, [[name, *cells] for name, cells in rows.items()])
-
-
-def summarise_default() -> str:
-    """Return the README's table of a training with default settings."""
-    records = read_records(RECORDED, "phantom_default")
-    *organs, mean = _dice_cells([record["chunks"] for record in records])
-    trained = [f"**trained, {records[0]['n_steps']} steps, no label**", *organs, f"**{mean}**"]
-    return formatting.table(["", *_organs(records), "mean"], [*_baseline_rows(records), trained])
 
 
 def describe_profile(records: Sequence[Record]) -> str:

@@ -2,14 +2,16 @@
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 from scipy import stats
 
 from bench import formatting
 from bench.study.arms import PROFILES
-from bench.study.measures import Record
-from bench.study.scan_methods import LABELS, NETWORK
+from bench.study.measures import Record, read_records
+from bench.study.scan_methods import LABELS, NETWORK, PROTOCOLS
 
+SUMMARISED = ("phantom_scan", "chaost2_scan")
 _CONFIDENCE = 0.95
 
 
@@ -34,6 +36,26 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
         "\n"
         f"Measured on {'; '.join(machines)}.\n"
     )
+
+
+def summarise_scans(results: Path) -> str:
+    """Return the README's table: every method, a column for each dataset and protocol."""
+    names = [name for name in SUMMARISED if list((results / name).glob("*.json"))]
+    by_profile = {name: read_records(results, name) for name in names}
+    header = [""]
+    for name, records in by_profile.items():
+        seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
+        dataset = f"{PROFILES[name].dataset} fold {PROFILES[name].eval_fold}, {seeds}"
+        header += [f"{dataset}: organ's slices", "all slices"]
+    rows = []
+    for method, label in LABELS.items():
+        cells = [
+            formatting.spread(mean_of(records, method, protocol))
+            for records in by_profile.values()
+            for protocol in PROTOCOLS
+        ]
+        rows.append([label, *cells])
+    return formatting.table(header, rows)
 
 
 def mean_of(records: Sequence[Record], method: str, protocol: str) -> list[float]:

@@ -164,27 +164,3 @@ def test_a_difference_uses_shared_seeds_only():
     both = [_record("cosine", 1, 0.5), _record("cosine", 2, 0.9)]
     assert measures.format_difference(both, reference) == "+0.100 (1)"
     assert measures.format_difference(both[1:], reference) == ""
-
-
-@pytest.mark.parametrize("summarise", [report.summarise_default, report.summarise_recipes])
-def test_the_readme_has_the_tables_of_the_recorded_results(summarise):
-    readme = (report.RECORDED.parents[2] / "README.md").read_text(encoding="utf-8")
-    assert summarise() in readme
-
-
-def test_the_summary_has_recipes_and_baselines_with_their_range(results):
-    baselines = {
-        name: {"mean": mean, "organs": {}}
-        for name, mean in (("untrained", 0.02), ("untrained cosine", 0.2), ("copied support mask", 0.3))
-    }
-    results(
-        _record(REFERENCE, 1, 0.4, baselines=baselines),
-        _record("published", 1, 0.3),
-        _record("published", 2, 0.5),
-        _record("strong", 1, 0.6),
-    )
-    lines = report.summarise_recipes().splitlines()
-    assert lines[0] == "| mean Dice | PHANTOM fold 0, 1000 episodes, 1 seed |"
-    assert "| untrained | 0.020 |" in lines
-    assert "| published rate | **0.400 (0.300-0.500)**, 2 min |" in lines
-    assert "| `recipe=strong` | **0.600**, 2 min |" in lines

@@ -1,9 +1,13 @@
 """The section on one annotated scan agrees with its records."""
 
+import json
+
 import pytest
 
+from bench.study import scan_report
 from bench.study.scan_methods import NETWORK
-from bench.study.scan_report import describe_scan_profile, paired_interval
+from bench.study.scan_report import describe_scan_profile, paired_interval, summarise_scans
+from bench.study.trial import RECORDED, Trial
 
 
 def _table(mean):
@@ -40,3 +44,23 @@ def test_rows_have_both_protocols_the_difference_and_the_time():
     assert "**0.500 (0.400-0.600)** | **0.400 (0.300-0.500)** |  | 21 s |" in network
     assert "**0.700 (0.600-0.800)** | **0.600 (0.500-0.700)** | +0.200 ± 0.000 |  |" in adapted
     assert "3 seeds" in page
+
+
+def test_the_readme_has_the_table_of_the_recorded_results():
+    readme = (RECORDED.parents[2] / "README.md").read_text(encoding="utf-8")
+    assert summarise_scans(RECORDED) in readme
+
+
+def test_the_summary_has_a_column_for_each_dataset_and_protocol(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_report, "LABELS", {NETWORK: "trained", "adapted": "adapted"})
+    for seed in (1, 2):
+        record = {**_record(seed, 0.1 * seed, 0.5), "key": Trial("chaost2_scan", "strong", seed).key}
+        path = Trial("chaost2_scan", "strong", seed).record_path(tmp_path)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record))
+    assert summarise_scans(tmp_path).splitlines() == [
+        "|  | CHAOST2 fold 0, 2 seeds: organ's slices | all slices |",
+        "| --- | --- | --- |",
+        "| trained | 0.250 (0.200-0.300) | 0.150 (0.100-0.200) |",
+        "| adapted | 0.600 (0.600-0.600) | 0.500 (0.500-0.500) |",
+    ]
