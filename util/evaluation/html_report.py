@@ -126,6 +126,7 @@ def _make_section(folder: Path, scores: Sequence[VolumeScore], cases: Cases) -> 
         "figure": figure,
         "figure_text": _describe_distribution(with_organ),
         "organs": organs,
+        "has_priors": any(pair.prior for pair in shown),
         "thumbnails": [{"case": case, "key": _case_key(case.score)} for case in thumbnails],
         "image_ids": images | {case.pairs[0].query.image for case in thumbnails},
     }

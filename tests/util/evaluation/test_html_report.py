@@ -152,6 +152,10 @@ def test_captions_say_how_large_a_prior_mask_is(scores, summary, tmp_path):
     assert "Prior mask of the liver (empty): scan 5, slice 2" in labels
 
 
+def test_without_any_prior_mask_nothing_is_said_of_them(report):
+    assert "prior mask" not in report.read_text(encoding="utf-8").lower()
+
+
 def test_queries_without_the_organ_are_thumbnails_only(scores, summary, tmp_path):
     absent = [make_absent(8, 1, is_false=True), make_absent(9, 1)]
     trained = [score for score in scores if score.method == "trained" and score.main_support]
