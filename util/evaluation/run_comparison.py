@@ -55,7 +55,7 @@ def compare_main(words: Sequence[str]) -> None:
         runs = _keep_common(runs)
     rows = compare_runs(runs)
     folder = Path(out) if out else _default_folder(names[0])
-    warnings = describe_small_samples(rows)
+    warnings = [*describe_equal_runs(rows), *describe_small_samples(rows)]
     labels = {metric: metric_label(metric, runs[names[0]].scores) for metric in METRICS}
     tables = [
         tabulate_rows(rows, protocol, metric, label=labels[metric]) for protocol, metric in _printed(rows)
@@ -84,7 +84,8 @@ def compare_runs(runs: dict[str, Evaluation]) -> list[Row]:
                     of_runs = (of_run[organ] for of_run in means)
                     rows.append(Row(protocol, metric, organ, first, other, *of_runs, result))
     if not rows:
-        raise UserError(f"{', '.join(runs)}: have no protocol and organ in common; evaluate both alike")
+        shared = "no scan with the same organ and slices (chunks or all_slices) in common"
+        raise UserError(f"{', '.join(runs)}: have {shared}; evaluate the same folds alike")
     return rows
 
 
@@ -127,6 +128,13 @@ def describe_small_samples(rows: Sequence[Row]) -> list[str]:
         f"warning: with {listed} scans no difference can reach p < 0.05 (two-sided signed-rank test; "
         f"{MIN_PAIRS} are the least), and intervals are too narrow; evaluate more folds"
     ]
+
+
+def describe_equal_runs(rows: Sequence[Row]) -> list[str]:
+    """Warn of runs whose scores are all those of the first."""
+    differing = {row.second for row in rows if row.comparison.difference or row.comparison.rank_biserial}
+    equal = dict.fromkeys(row.second for row in rows if row.second not in differing)
+    return [f"warning: {name}: equals {rows[0].first} in every score; is it the same run?" for name in equal]
 
 
 def tabulate_rows(rows: Sequence[Row], protocol: str, metric: str, *, label: str) -> str:

@@ -69,9 +69,11 @@ def test_all_files_are_written_where_out_says(runs, tmp_path):
     assert r"\textbf{" in (tmp_path / "out/compare.tex").read_text()
 
 
-def test_several_runs_are_each_compared_with_the_first(runs, tmp_path):
+def test_several_runs_are_each_compared_with_the_first(runs, tmp_path, capsys):
     third = write_run(tmp_path / "c", DICE)
     compare_main([*runs, third])
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert warnings == [f"warning: {third}: equals {runs[0]} in every score; is it the same run?"]
     rows = read_rows(tmp_path / "a")
     assert {second for second, _, _ in rows} == {runs[1], third}
     equal = rows[third, "dice", "liver"]
@@ -152,7 +154,15 @@ def test_invalid_requests_are_refused(runs, words, message):
         compare_main(words)
 
 
+def test_folds_without_a_common_scan_are_refused_even_if_common_ones_would_do(tmp_path):
+    runs = [write_run(tmp_path / "a", DICE, n_scans=3)]
+    others = [make_score(scan_id, 1, 0.5) for scan_id in (5, 6)]
+    runs.append(write_run(tmp_path / "b", DICE, n_scans=0, extra=others))
+    with pytest.raises(UserError, match="have no scan with the same organ and slices"):
+        compare_main([*runs, "common=True"])
+
+
 def test_runs_without_a_common_protocol_are_refused(tmp_path):
     runs = [write_run(tmp_path / "a", DICE), write_run(tmp_path / "b", DICE, protocol="all_slices")]
-    with pytest.raises(UserError, match="have no protocol and organ in common"):
+    with pytest.raises(UserError, match="have no scan with the same organ and slices"):
         compare_main(runs)
