@@ -61,12 +61,24 @@ def list_folds(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]
 
 
 def list_remarks(summary: Mapping[str, Any], scores: Sequence[VolumeScore], cases: Cases) -> list[str]:
-    """List the remarks of all folds, and the folds without pictures."""
-    found = [(name, remark) for name, fold in list_folds(summary) for remark in fold.get("remarks") or ()]
+    """List the remarks of all folds, each once, and the folds without pictures."""
+    found: dict[str, list[str]] = {}
+    for name, fold in list_folds(summary):
+        for remark in fold.get("remarks") or ():
+            found.setdefault(remark, []).append(name)
     own = summary.get("remarks", []) if "folds" in summary else []
     lacking = {score.fold for score in scores} - {case.score.fold for case in cases.cases}
     own = [*own, *(f"fold {fold}: no pictures were recorded" for fold in sorted(lacking))]
-    return [*own, *(f"{name}: {remark}" if name else remark for name, remark in found)]
+    names = {remark: _join_names(of_remark) for remark, of_remark in found.items()}
+    return [*own, *(f"{name}: {remark}" if name else remark for remark, name in names.items())]
+
+
+def _join_names(names: Sequence[str]) -> str:
+    """Join names of folds: `folds 0, 1`, or in full where they name organ groups."""
+    names = list(dict.fromkeys(names))
+    if len(names) == 1 or any("," in name for name in names):
+        return "; ".join(names)
+    return f"folds {', '.join(name.removeprefix('fold ') for name in names)}"
 
 
 def list_configuration(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_organ_groups_of_setting_2_are_told_apart(summary, tmp_path):
     config = {"dataset": "MINE", "setting": 2, "organ_group": 0}
     text = write_report(tmp_path, scores, {"config": config, "folds": folds}, Cases()).read_text()
     assert "<h1>MINE, setting 2, fold 0</h1>" in text
-    assert "fold 0, organ group 1: warning" in text
+    assert "fold 0, organ group 0; fold 0, organ group 1: warning" in text
     alone = {**summary, "config": config}
     text = write_report(tmp_path, scores, alone, Cases()).read_text()
     assert "<h1>MINE, setting 2, organ group 0, fold 0</h1>" in text
@@ -224,7 +224,7 @@ def test_a_cross_validation_names_folds_and_those_without_pictures(summary, tmp_
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "MINE, folds 0, 1" in page.texts
     assert "fold 1: no pictures were recorded" in page.texts
-    assert f"fold 0: warning: {ODD}" in page.texts
+    assert f"folds 0, 1: warning: {ODD}" in page.texts  # once
     assert "Dice, SD of folds" in page.tables[1][0]
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert re.fullmatch(rf"report, written in [\d.]+ s: {re.escape(str(tmp_path / 'report.html'))}", last)
