@@ -25,6 +25,7 @@ from config_ssl_upload import (
     make_network,
     parse_config,
 )
+from data.datasets import DATASETS
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
 from dataloaders.case_recording import record_case
@@ -208,7 +209,10 @@ def _usual_values(values: Mapping[str, Any]) -> dict[str, Any]:
     deciding = {name: values.get(name, plain[name]) for name in names}
     defaults = dataset_defaults(values["dataset"], deciding["recipe"], deciding["protocol"])
     usual = plain_values(parse_config({**defaults, **deciding}))
-    return {**usual, **{name: plain[name] for name in names}}
+    usual |= {name: plain[name] for name in names}
+    if values["dataset"] in DATASETS:
+        usual["recipe"] = DATASETS[values["dataset"]].recipe
+    return usual
 
 
 def _describe_snapshot(config: Config, snapshot: Snapshot | None) -> dict[str, Any]:
