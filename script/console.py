@@ -75,6 +75,13 @@ def prepare() -> int:
     return main()
 
 
+def serve() -> int:
+    """Serve segmentation over HTTP; returns the exit code."""
+    from script.server.__main__ import main
+
+    return main()
+
+
 def print_config() -> None:
     """Print every configuration key as a Markdown table."""
     _run("config", "config_ssl_upload.py")
