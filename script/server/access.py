@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessControl:
-    """ASGI middleware that refuses requests before their body is read.
+    """ASGI middleware that refuses requests before they reach the application.
 
     Args:
         app: answers the others.
@@ -46,6 +46,10 @@ class AccessControl:
             await self.app(scope, self._limit(receive), send)
             return
         status, line = refusal
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            # Clients that are cut off while they send do not read the answer.
+            while (await receive()).get("more_body"):
+                pass
         headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
         await JSONResponse({"errors": [line]}, status, headers)(scope, receive, send)
 

@@ -343,6 +343,8 @@ def test_the_client_for_napari_gets_a_layer_s_label_map():
         assert line == f"scan LPS: liver {mask.data.astype(bool).sum() * 11.25 / 1000:.1f} ml; check the mask"
         with pytest.raises(napari_client.ServerError, match="model=none: must be one of net"):
             client.load("none")
+        with pytest.raises(napari_client.ServerError, match="larger than max_upload_mb=10"):
+            client.segment(bytes(20_000_000), name="large")
         with pytest.raises(napari_client.ServerError, match="token missing or wrong"):
             napari_client.Client(url).status()
     with pytest.raises(napari_client.ServerError, match="no answer"):
