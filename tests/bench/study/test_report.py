@@ -54,10 +54,9 @@ TEST_TIME = {"clean-up": {name: {"mean": 0.45, "organs": {}} for name in ("chunk
 
 
 @pytest.fixture(name="results")
-def _results(tmp_path, monkeypatch):
-    """Write records to a temporary folder, from which the README's tables are made too."""
+def _results(tmp_path):
+    """Write records to a temporary folder."""
     folder = tmp_path / "results"
-    monkeypatch.setattr(report, "RECORDED", folder)
 
     def add(*records):
         for record in records:
