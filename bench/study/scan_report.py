@@ -39,7 +39,10 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
 
 
 def summarise_scans(results: Path) -> str:
-    """Return the README's table: every method, a column for each dataset and protocol."""
+    """Return the README's table.
+
+    It has every method, and a column for each dataset and protocol.
+    """
     names = [name for name in SUMMARISED if list((results / name).glob("*.json"))]
     by_profile = {name: read_records(results, name) for name in names}
     header = [""]

@@ -30,4 +30,6 @@ def _place(raw_cmr, prepared_cmr, tmp_path):
     """A download and its finished preparation, to be changed by a test."""
     shutil.copytree(raw_cmr, tmp_path / "download")
     shutil.copytree(prepared_cmr, tmp_path / "CMR")
+    for path in tmp_path.glob("CMR/*/*.record.json"):  # which name the folder of the raw files
+        path.write_text(path.read_text().replace(str(raw_cmr), str(tmp_path / "download")))
     return tmp_path

@@ -64,7 +64,7 @@ def test_the_record_holds_parts_and_lines():
     [
         (
             {"evaluation": {"chunks": False, "all_slices": False}},
-            r"^evaluation.chunks=False.* nothing is left",
+            r"^evaluation.chunks=False.* nothing to score",
         ),
         ({"evaluation": {"chunks": False, "every_support": True}}, r"^evaluation.every_support=True: needs "),
         ({"support_scans": "outside", "evaluation": {"every_support": True}}, "needs .*support_scans=fold"),
