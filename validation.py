@@ -172,16 +172,9 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     print("\n".join([*protocol.describe(), describe_supports(support_ids), *remarks]), flush=True)
     slices = {name: getattr(config.evaluation, name) for name in ("chunks", "all_slices", "every_support")}
     jobs = plan_jobs(fold, config.test_organs, n_part=config.n_part, **slices)
-    cases = Cases()
-    record = partial(record_case, cases) if config.evaluation.report else None
-    options = {"run_dir": run_dir, "device": device, "ranks": ranks, "on_prediction": record}
     with AdaptiveWaitPolicy():
-        adapted = {} if snapshot is None else adapt_to_supports(config, snapshot, jobs, device=device)
-        scores, failures = score_methods(config, snapshot, jobs, adapted=adapted, **options)
-        cases = Cases.join(gather_values(cases))
-        if ranks.is_main and config.evaluation.report and snapshot is not None:
-            networks = {(job.support.scan_id, job.label): snapshot for job in jobs} | adapted
-            record_prior_masks(config, networks, jobs, cases, device=device)
+        options = {"run_dir": run_dir, "device": device, "ranks": ranks}
+        scores, failures, cases = _score_and_record(config, snapshot, jobs, **options)
     if not ranks.is_main:
         return scores
     print("\n".join([describe_scores(scores), *failures]))
@@ -200,6 +193,28 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         write_cases(run_dir, cases)
         report_evaluation(run_dir, scores, summary, cases)
     return scores
+
+
+def _score_and_record(
+    config: Config,
+    snapshot: Snapshot | None,
+    jobs: Sequence[Job],
+    *,
+    run_dir: Path,
+    device: torch.device,
+    ranks: Ranks,
+) -> tuple[list[VolumeScore], list[str], Cases]:
+    """Adapt if configured, and score; returns what `score_methods` does, and the report's cases."""
+    cases = Cases()
+    record = partial(record_case, cases) if config.evaluation.report else None
+    adapted = {} if snapshot is None else adapt_to_supports(config, snapshot, jobs, device=device)
+    options = {"run_dir": run_dir, "device": device, "ranks": ranks, "on_prediction": record}
+    scores, failures = score_methods(config, snapshot, jobs, adapted=adapted, **options)
+    cases = Cases.join(gather_values(cases))
+    if ranks.is_main and config.evaluation.report and snapshot is not None:
+        networks = {(job.support.scan_id, job.label): snapshot for job in jobs} | adapted
+        record_prior_masks(config, networks, jobs, cases, device=device)
+    return scores, failures, cases
 
 
 def _usual_values(values: Mapping[str, Any]) -> dict[str, Any]:

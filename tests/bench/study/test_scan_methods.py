@@ -30,7 +30,7 @@ def _methods(config):
 
 @pytest.fixture(name="origins")
 def _origins(tmp_path, monkeypatch):
-    """Run the comparison with an evaluation that only says what was asked: row -> (asked, method)."""
+    """Run the comparison with an evaluation that only notes its settings: row -> (settings, method)."""
     profile = replace(
         PROFILES["chaost2_scan"],
         adaptation_steps=7,
@@ -42,7 +42,7 @@ def _origins(tmp_path, monkeypatch):
     monkeypatch.setitem(PROFILES, "chaost2_scan", profile)
     config = Trial("chaost2_scan", "strong", 1).config(parse_arguments(["chaost2_scan"]))
     config = config.model_copy(update={"path": config.path.model_copy(update={"log_dir": str(tmp_path)})})
-    asked, answers = [], {}
+    configs, answers = [], {}
 
     def evaluate(config, run_dir):
         scores = []
@@ -54,7 +54,7 @@ def _origins(tmp_path, monkeypatch):
                 shots = options.support_slices if options.join_support == "shots" else 1
                 answers[dice] = (Path(config.reload_model_path).stem, shots, method, protocol)
                 scores.append(make_score(dice=dice, method=method, protocol=protocol))
-        asked.append(config)
+        configs.append(config)
         return scores
 
     monkeypatch.setattr(validation, "evaluate", evaluate)
@@ -69,7 +69,7 @@ def _origins(tmp_path, monkeypatch):
     snapshot = tmp_path / f"{TRAINED}.pt"
     save_snapshot(snapshot, Snapshot(4, trained.state_dict(), {"seed": 1}, {}))
     record = scan_methods.score_scan_methods(config, snapshot)
-    assert not any(c.evaluation.save_predictions or c.evaluation.report for c in asked)
+    assert not any(c.evaluation.save_predictions or c.evaluation.report for c in configs)
     origins = {
         name: {protocol: answers[table["mean"]] for protocol, table in tables.items()}
         for name, tables in record["methods"].items()
