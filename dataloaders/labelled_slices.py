@@ -7,6 +7,7 @@ import numpy as np
 
 from dataloaders.augmentation import augment_intensities
 from dataloaders.episode_settings import AugmentationRanges
+from dataloaders.intensities import add_noise
 from dataloaders.warps import sample_warp
 
 
@@ -54,5 +55,5 @@ def _augment(
         image = cv2.remap(image, x, y, cv2.INTER_LINEAR, **border, borderValue=float(image.min()))
         labels = cv2.remap(labels.astype(np.float32), x, y, cv2.INTER_NEAREST, **border, borderValue=0.0)
     if ranges.noise > 0 and generator.random() < 0.5:
-        image = image + generator.normal(0, generator.uniform(0, ranges.noise), image.shape)
-    return image.astype(np.float32), labels
+        add_noise(image, generator.uniform(0, ranges.noise), generator)
+    return image, labels
