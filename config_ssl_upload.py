@@ -268,7 +268,8 @@ class Config(Settings):
         "network", "what evaluation scores; registration: without any network or snapshot"
     )
     reload_model_path: Text | None = key(
-        None, "snapshot or run folder to evaluate, or best; None: the latest of dataset and fold"
+        None,
+        "snapshot or run folder to evaluate, best or `<run folder>/best`; None: the latest of its fold",
     )
     optim: OptimConfig = group(OptimConfig)
     model: ModelConfig = group(ModelConfig)
@@ -451,8 +452,10 @@ def check_paths(config: Config) -> None:
     config.layout.check_folders()
     config.find_split()
     check_folder(Path(config.path.log_dir), key="path.log_dir", for_writing=True)
-    if config.reload_model_path not in (None, BEST) and not Path(config.reload_model_path).exists():
-        raise UserError(f"reload_model_path={config.reload_model_path}: no such snapshot or run folder")
+    if config.reload_model_path not in (None, BEST):
+        path = Path(config.reload_model_path)
+        if not (path.parent if path.name == BEST else path).exists():
+            raise UserError(f"reload_model_path={path}: no such snapshot or run folder")
     weights = config.model.encoder_weights
     if weights in (None, *PUBLISHED):
         return

@@ -55,7 +55,7 @@ from script.scan_training import TrainingRequest, train_on_scans
 from script.support_adaptation import adapt_to_scans, load_trained
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
-from util.engine.runs import find_snapshot
+from util.engine.runs import find_selected_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
@@ -151,7 +151,7 @@ class Segmenter:
         prepared: bool = False,
         data_dir: str | None = None,
     ) -> "Segmenter":
-        """Load a snapshot, or the latest of a run folder.
+        """Load a snapshot, or the latest or best of a run folder.
 
         `PredictConfig` describes the settings; adapted networks are kept in `cache_dir`, if there is one. The
         process then has PyTorch's deterministic kernels, and as many threads as are useful.
@@ -160,7 +160,7 @@ class Segmenter:
             UserError: the snapshot is missing, damaged or of another version, the device is missing, or the
                 frame of its training scans is unknown.
         """
-        snapshot = load_snapshot(find_snapshot(Path(), str(path)))
+        snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
         place = choose_device(device)
@@ -414,6 +414,7 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
     segmenter, outputs = _prepare(config)
     out = Path(config.out)
     print(
+        f"snapshot: {segmenter.source}\n"
         f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}\n"
         f"scans are brought to the frame of the training scans: {segmenter.frame.describe()}; a scan "
         "of another modality or sequence cannot be recognised, and its mask would be wrong",

@@ -63,7 +63,7 @@ class PredictConfig(Settings):
 
     reload_model_path: Text | None = key(
         None,
-        "the trained network: a snapshot, or a run folder; None: trains one on the scans",
+        "trained network: a snapshot, run folder, best or `<run folder>/best`; None: trains one on the scans",
         examples=["runs/CHAOST2/fold_0/training/1"],
     )
     modality: Literal["MR", "CT"] | None = key(None, "of the scans to train on, without reload_model_path")

@@ -21,7 +21,8 @@ Scans are NIfTI, NRRD or MetaImage files, or folders of a DICOM series. Every ma
 and has its name. out also holds predictions.html (pictures to check, doubtful scans first), volumes.csv (ml),
 agreement.csv and prediction.json.
 
-  reload_model_path=   the trained network: a snapshot, or a run folder; without it, one is trained on the scans
+  reload_model_path=   the trained network: a snapshot, a run folder, or <run folder>/best for the snapshot of its best
+                       validation; without it, one is trained on the scans
   modality=            MR or CT, if a network is trained
   minutes=             for its preparation and training together; default 20
   support_image=       annotated scan, or several, separated by commas

@@ -413,6 +413,10 @@ MISTAKES = {
         {"modality": "CT"},
         ["modality=CT: is for training, which reload_model_path"],
     ),
+    "no best snapshot": (
+        {"reload_model_path": "best"},
+        ["reload_model_path=best: runs holds no trained run;"],
+    ),
     "no snapshot": ({"reload_model_path": "none"}, ["none: holds no snapshots"]),
     "no query": ({"query": "none*"}, ["query=none*: matches 0 files"]),
     "out is a file": ({"out": "net.pt"}, ["out=net.pt: must be a folder, found a file"]),
@@ -458,6 +462,16 @@ def test_the_network_itself_predicts_and_does_so_again(place):
     assert segmenter.labels == {1: "label 1"}
     segmenter.set_support("a.nii.gz", "a_seg.nii.gz", labels=["liver"])
     assert segmenter.labels == {1: "liver"}
+
+
+def test_the_best_snapshot_of_a_run_or_of_the_only_training_serves(place, bright, capsys):
+    run_dir = place / "runs/Tiny/fold_0/training/1"
+    (run_dir / "snapshots").mkdir(parents=True)
+    for name in ("best.pt", "snapshot_000002.pt"):
+        (run_dir / "snapshots" / name).write_bytes((place / "net.pt").read_bytes())
+    for path in ("best", "runs/Tiny/fold_0/training/best", "runs/Tiny/fold_0/training/1/best"):
+        assert main(_set(reload_model_path=path, guide="none", query="scans/b.nii.gz")) == 0
+        assert "snapshot: runs/Tiny/fold_0/training/1/snapshots/best.pt\n" in capsys.readouterr().out
 
 
 def _probabilities(**options):

@@ -7,7 +7,8 @@ from util.errors import UserError
 from util.io.files import remove_leftovers
 
 SNAPSHOT_FOLDER, CHECKPOINT_FOLDER = "snapshots", "checkpoints"
-BEST = "best"  # instead of a snapshot's path: the newest run's snapshot of the best validation
+# Instead of a snapshot: the one of the best validation of the newest run, or of the run folder before it.
+BEST = "best"
 
 
 def snapshot_path(run_dir: Path, step: int) -> Path:
@@ -108,21 +109,14 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
     Args:
         training_dir: folder of the training runs of dataset and fold.
         reload_path: a snapshot, a run folder, `BEST` for the best snapshot of the newest run that has a
-            snapshot, or None for its last.
+            snapshot, `<run folder>/best` or `<training_dir>/best`, or None for the newest run's last.
 
     Raises:
         UserError: no snapshot was found.
     """
     if reload_path not in (None, BEST):
         path = Path(reload_path)
-        if path.is_file():
-            return path
-        found = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
-        if found is None:
-            raise UserError(
-                f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
-            )
-        return found
+        return path if path.is_file() else _find_below(path)
     for run_dir in list_runs(training_dir):
         found = latest_snapshot_in(run_dir)
         if found is not None:
@@ -133,12 +127,53 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
     )
 
 
+def find_selected_snapshot(reload_path: str, *, log_dir: Path = Path("runs")) -> Path:
+    """Find the snapshot that a user selects where no dataset and fold are given.
+
+    Args:
+        reload_path: as in `find_snapshot`; `BEST` stands for the only dataset and fold that was trained.
+        log_dir: folder of all runs.
+
+    Raises:
+        UserError: no snapshot was found, or runs of several datasets or folds have one.
+    """
+    if reload_path != BEST:
+        return find_snapshot(Path(), reload_path)
+    folders = sorted(log_dir.glob("*/fold_*/training"))
+    trained = [each for each in folders if any(map(latest_snapshot_in, list_runs(each)))]
+    if not trained:
+        raise UserError(
+            f"reload_model_path={BEST}: {log_dir} holds no trained run; train first (bash script/train.sh), "
+            "or give a snapshot or a run folder"
+        )
+    if len(trained) > 1:
+        raise UserError(
+            f"reload_model_path={BEST}: {log_dir} holds trainings of {len(trained)} datasets or folds; "
+            f"select one, such as {trained[0] / BEST}"
+        )
+    return find_snapshot(trained[0], BEST)
+
+
 def require_best_snapshot(run_dir: Path) -> Path:
     """Return the path of a run's best snapshot; raises `UserError` if it has none."""
     path = best_snapshot_path(run_dir)
     if not path.is_file():
         raise UserError(
-            f"reload_model_path={BEST}: {path} is missing, the run was trained without validate_every; leave "
-            "reload_model_path out for its last snapshot"
+            f"reload_model_path={BEST}: {path} is missing, the run was trained without validate_every; give "
+            f"{run_dir} for its last snapshot"
         )
     return path
+
+
+def _find_below(path: Path) -> Path:
+    """Find the last snapshot of a run folder, or the best one of a run if `path` ends in `BEST`."""
+    if path.name == BEST and path.parent.is_dir() and not path.exists():
+        if (path.parent / SNAPSHOT_FOLDER).is_dir():
+            return require_best_snapshot(path.parent)
+        return find_snapshot(path.parent, BEST)
+    found = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
+    if found is None:
+        raise UserError(
+            f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
+        )
+    return found

@@ -8,6 +8,7 @@ from util.engine.runs import (
     BEST,
     best_snapshot_path,
     checkpoint_path,
+    find_selected_snapshot,
     find_snapshot,
     latest_snapshot_in,
     list_runs,
@@ -115,3 +116,33 @@ def test_a_newest_run_without_best_snapshot_is_refused_rather_than_passed_over(t
     _add_run(tmp_path, 2, 100)
     with pytest.raises(UserError, match=r"reload_model_path=best: .*2/snapshots/best.pt is missing"):
         find_snapshot(tmp_path, BEST)
+
+
+def test_the_best_snapshot_of_any_run_can_be_named(tmp_path):
+    for number in (1, 2):
+        best_snapshot_path(_add_run(tmp_path, number, 100)).touch()
+    _add_run(tmp_path, 3)  # stopped before its first snapshot
+    assert find_snapshot(tmp_path / "gone", str(tmp_path / "1/best")) == best_snapshot_path(tmp_path / "1")
+    assert find_snapshot(tmp_path / "gone", str(tmp_path / "best")) == best_snapshot_path(tmp_path / "2")
+    best_snapshot_path(tmp_path / "1").unlink()
+    message = (
+        rf"1/snapshots/best.pt is missing, .* without validate_every; give {tmp_path / '1'} for its last"
+    )
+    with pytest.raises(UserError, match=message):
+        find_snapshot(tmp_path, str(tmp_path / "1/best"))
+    with pytest.raises(UserError, match=r"gone/best: holds no snapshots"):
+        find_snapshot(tmp_path, str(tmp_path / "gone/best"))
+
+
+def test_without_dataset_and_fold_best_is_that_of_the_only_training(tmp_path):
+    with pytest.raises(UserError, match=rf"reload_model_path=best: {tmp_path} holds no trained run; train"):
+        find_selected_snapshot(BEST, log_dir=tmp_path)
+    run = _add_run(tmp_path / "CHAOST2/fold_0/training", 1, 100)
+    best_snapshot_path(run).touch()
+    _add_run(tmp_path / "SABS/fold_0/training", 1)  # stopped before its first snapshot
+    assert find_selected_snapshot(BEST, log_dir=tmp_path) == best_snapshot_path(run)
+    assert find_selected_snapshot(str(run), log_dir=tmp_path) == snapshot_path(run, 100)
+    _add_run(tmp_path / "CHAOST2/fold_1/training", 1, 100)
+    message = rf"trainings of 2 datasets or folds; select one, such as {run.parent}/best"
+    with pytest.raises(UserError, match=message):
+        find_selected_snapshot(BEST, log_dir=tmp_path)
