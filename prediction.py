@@ -52,7 +52,7 @@ from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import MeanSegmenter, SupportBank
 from script.scan_training import TrainingRequest, train_on_scans
-from script.support_adaptation import adapt_to_scans, load_trained
+from script.support_adaptation import SupportAdaptation, load_trained
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
 from util.engine.runs import find_selected_snapshot
@@ -171,7 +171,7 @@ class Segmenter:
         size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
         width = config.model.feature_width
         set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-        adapt = _SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir)
+        adapt = SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir)
         segmenter = cls(
             slices,
             frame,
@@ -344,45 +344,6 @@ class Segmenter:
             offset=guiding.guide_offset,
         )
         return joined.numpy()
-
-
-@dataclass(frozen=True)
-class _SupportAdaptation:
-    """Adapts a trained network to supports; if `steps` is "auto", on a GPU alone, and where it can."""
-
-    trained: SupportSegmenter
-    snapshot: Snapshot
-    config: Config
-    steps: int | str
-    device: torch.device
-    cache_dir: str | Path | None
-
-    def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> SupportSegmenter:
-        """Return the segmenter of the adapted network, or of the trained one."""
-        on_gpu = self.device.type == "cuda"
-        steps = (GPU_ADAPTATION_STEPS if on_gpu else 0) if self.steps == "auto" else self.steps
-        if steps == 0:
-            return self.trained
-        settings = self.config.adaptation.model_copy(update={"steps": steps})
-        config = self.config.model_copy(update={"adaptation": settings})
-        try:
-            adapted = adapt_to_scans(
-                config,
-                self.snapshot,
-                [support.to_prepared(number) for number, support in enumerate(supports)],
-                range(1, n_labels + 1),
-                device=self.device,
-                cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
-                title=f"adapting to {', '.join(support.scan.name for support in supports)}",
-                progress=sys.stderr.isatty(),
-            )
-        except UserError as error:
-            if self.steps != "auto":
-                raise UserError(f"adaptation={steps}: {error}; or set adaptation=0") from error
-            remark(f"not adapted to the supports: {error}")
-            return self.trained
-        network = load_trained(config, adapted).to(self.device)
-        return NetworkSegmenter(network, precision=config.precision)
 
 
 def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:

@@ -1,24 +1,31 @@
 """Adapt a trained network to annotated scans, in evaluation and prediction."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from config_ssl_upload import Config, make_network
+from data.prediction_settings import GPU_ADAPTATION_STEPS
 from dataloaders.episodes import EpisodeDataset
+from dataloaders.framed_scans import FramedSupport
 from dataloaders.prepared_scans import PreparedScan
 from dataloaders.support_episodes import make_support_episodes
 from models.few_shot_seg import FewShotSeg
 from models.inference.adaptation import Adaptation
+from models.inference.segmenters import NetworkSegmenter, Segmenter
 from models.losses import CRITERIA
 from util.config.settings import plain_values
 from util.config.training_settings import OptimConfig
 from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.optimisation import learning_rate, make_optimizer
 from util.engine.snapshots import Snapshot, load_weights
+from util.errors import UserError
 from util.io.volume_hash import hash_volume
+from util.remarks import remark
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
 NO_CUTS = {"cut_every": 1, "cut_factor": 1.0}  # which the cosine schedule does not use
@@ -86,6 +93,53 @@ def adapt_to_scans(
     return find_or_adapt(
         cache_dir, snapshot, identity, start=start, seed=config.seed, title=title, progress=progress
     )
+
+
+@dataclass(frozen=True)
+class SupportAdaptation:
+    """Adapts a trained network to supports; if `steps` is "auto", on a GPU alone, and where it can.
+
+    Attributes:
+        trained: the trained network, which serves if nothing is adapted.
+        snapshot: its weights.
+        config, device: see `adapt_to_scans`.
+        steps: of the adaptation; "auto": `GPU_ADAPTATION_STEPS` on a GPU, none without one.
+        cache_dir: where adapted networks are kept; None: nowhere.
+    """
+
+    trained: Segmenter
+    snapshot: Snapshot
+    config: Config
+    steps: int | str
+    device: torch.device
+    cache_dir: str | Path | None
+
+    def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> Segmenter:
+        """Return the segmenter of the adapted network, or of the trained one."""
+        on_gpu = self.device.type == "cuda"
+        steps = (GPU_ADAPTATION_STEPS if on_gpu else 0) if self.steps == "auto" else self.steps
+        if steps == 0:
+            return self.trained
+        settings = self.config.adaptation.model_copy(update={"steps": steps})
+        config = self.config.model_copy(update={"adaptation": settings})
+        try:
+            adapted = adapt_to_scans(
+                config,
+                self.snapshot,
+                [support.to_prepared(number) for number, support in enumerate(supports)],
+                range(1, n_labels + 1),
+                device=self.device,
+                cache_dir=None if self.cache_dir is None else Path(self.cache_dir),
+                title=f"adapting to {', '.join(support.scan.name for support in supports)}",
+                progress=sys.stderr.isatty(),
+            )
+        except UserError as error:
+            if self.steps != "auto":
+                raise UserError(f"adaptation={steps}: {error}; or set adaptation=0") from error
+            remark(f"not adapted to the supports: {error}")
+            return self.trained
+        network = load_trained(config, adapted).to(self.device)
+        return NetworkSegmenter(network, precision=config.precision)
 
 
 def _start_adaptation(config: Config, network: FewShotSeg, *, device: torch.device) -> Adaptation:
