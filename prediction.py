@@ -20,7 +20,7 @@ from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_
 from data.datasets import path_group
 from data.dicom_seg import DICOM_SEG_ENDING, check_dicom_queries, check_dicom_seg, write_dicom_seg
 from data.label_choice import choose_labels, renumber_labels
-from data.model_frame import ModelFrame, find_frame
+from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_files import (
     PAGE_HTML,
     RECORD_NAMES,
@@ -32,7 +32,7 @@ from data.prediction_files import (
 )
 from data.prediction_page import PredictionPage
 from data.prediction_results import Agreement, ScanSummary, Segmentation, describe_doubtful
-from data.prediction_settings import GPU_ADAPTATION_STEPS, PredictConfig
+from data.prediction_settings import GPU_ADAPTATION_STEPS, SEGMENTER_KEYS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import check_slices, read_scan, to_scan
 from dataloaders.framed_scans import (
@@ -105,7 +105,7 @@ class Segmenter:
     """Segment scans on their own grids by one or several annotated scans.
 
     Args:
-        slices: segments slices from support slices, such as a `NetworkSegmenter`.
+        slices: segments slices from support slices, such as a `NetworkSegmenter`; None: registration alone.
         frame: of the scans that it was trained on.
         device: where it computes.
         image_size_px: its slice size; None: that of prepared slices.
@@ -119,7 +119,7 @@ class Segmenter:
 
     def __init__(
         self,
-        slices: SupportSegmenter,
+        slices: SupportSegmenter | None,
         frame: ModelFrame,
         *,
         device: torch.device,
@@ -129,6 +129,7 @@ class Segmenter:
         adapt: Callable[[Sequence[FramedSupport], int], SupportSegmenter] | None = None,
     ) -> None:
         self.frame, self.device = frame, device
+        self._slices = slices
         self._adapt = adapt or (lambda supports, n_labels: slices)
         self._image_size_px, self._options = image_size_px, options
         self._names_of_training = names_of_training or {}
@@ -184,6 +185,22 @@ class Segmenter:
         segmenter.source = snapshot.source
         return segmenter
 
+    @classmethod
+    def by_registration(cls, modality: str | None, *, largest_component: bool = False) -> "Segmenter":
+        """Warp the supports' masks to each scan, without any network.
+
+        Args:
+            modality: "MR" or "CT", by which intensities are clipped; None: they were clipped before.
+            largest_component: see `keep_largest_component`.
+        """
+        options = Options(largest_component=largest_component)
+        return cls(None, registration_frame(modality), device=torch.device("cpu"), options=options)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether a network segments, and not registration alone."""
+        return self._slices is not None
+
     def set_support(
         self,
         images: Any,
@@ -222,6 +239,10 @@ class Segmenter:
         supports = [support for support in supports if support.chosen]
         self._slices = self._adapt(supports, len(chosen))
         self.labels, self._supports = chosen, supports
+        if self.has_network:
+            self._plan_supports()
+
+    def _plan_supports(self) -> None:
         self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self.device)
         for number, support in enumerate(self._supports):
             label_map = torch.from_numpy(support.network_labels)
@@ -253,7 +274,8 @@ class Segmenter:
             confidence: also return each label's probability.
 
         Raises:
-            UserError: no support was set, or the scan is unusable.
+            UserError: no support was set, the scan is unusable, or there is no network and all registrations
+                failed.
         """
         if not self._supports:
             raise UserError("set_support must be called before segment")
@@ -262,6 +284,10 @@ class Segmenter:
         query = frame_query(self.frame, scan, image_size_px=self._image_size_px)
         wanted = query.slices_covering(first, end)
         warped = [warp_support(each, query) if self._options.guided else None for each in self._supports]
+        names = self.support_names
+        failures = {name: w.failure for name, w in zip(names, warped, strict=True) if w and w.failure}
+        if not self.has_network and all(each.failure for each in warped):
+            raise UserError(f"{scan.name}: registration failed ({'; '.join(failures.values())})")
         best = np.full(scan.geometry.shape, THRESHOLD, np.float32)
         label_map = np.zeros(scan.geometry.shape, np.uint16 if max(self.labels) > 255 else np.uint8)
         agreements, probabilities = [], {}
@@ -276,8 +302,6 @@ class Segmenter:
             best[wins] = restored[wins]
             if confidence:
                 probabilities[label] = restored
-        names = self.support_names
-        failures = {name: w.failure for name, w in zip(names, warped, strict=True) if w and w.failure}
         return Segmentation(
             label_map, scan.geometry, self.labels, agreements, failures, probabilities, len(wanted)
         )
@@ -296,6 +320,34 @@ class Segmenter:
             for number, support in enumerate(self._supports)
             if position in support.chosen
         ]
+        results = self._segment_slices(query, pairs, wanted=wanted, warped=warped)
+        for position, label in enumerate(self.labels, start=1):
+            numbers = [number for number, other in pairs if other == position]
+            masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
+            masks = [None if mask is None else mask[wanted] for mask in masks]
+            networks = [next(results) for _ in numbers]
+            guided = [self._guide(*pair, query) for pair in zip(networks, masks, strict=True)]
+            joint = self._join(guided, shape=(len(wanted), *query.geometry.shape[1:]))
+            found = [
+                Agreement.measure(
+                    label, self.support_names[n], network=network, warped=mask, own=own, joint=joint
+                )
+                for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
+            ]
+            yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
+
+    def _segment_slices(
+        self,
+        query: FramedScan,
+        pairs: Sequence[tuple[int, int]],
+        *,
+        wanted: np.ndarray,
+        warped: Sequence[WarpedSupport | None],
+    ) -> Iterator[np.ndarray | None]:
+        """Yield the network's probabilities `(n, H, W)` of each support and label; None without a network."""
+        if not self.has_network:
+            yield from [None] * len(pairs)
+            return
         results = segment_scan(
             MeanSegmenter(self._slices),
             query.images,
@@ -305,20 +357,16 @@ class Segmenter:
             on_encoding=lambda _: None,
             on_segmented=lambda _: None,
         )
-        for position, label in enumerate(self.labels, start=1):
-            numbers = [number for number, other in pairs if other == position]
-            masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
-            masks = [None if mask is None else mask[wanted] for mask in masks]
-            networks = [resize_slices(next(results), query.geometry.shape[1:]).numpy() for _ in numbers]
-            guided = [self._guide(*pair, query) for pair in zip(networks, masks, strict=True)]
-            joint = guided[0] if len(guided) == 1 else np.mean(guided, axis=0, dtype=np.float32)
-            found = [
-                Agreement.measure(
-                    label, self.support_names[n], network=network, warped=mask, own=own, joint=joint
-                )
-                for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
-            ]
-            yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
+        for result in results:
+            yield resize_slices(result, query.geometry.shape[1:]).numpy()
+
+    @staticmethod
+    def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:
+        """Average the supports' probabilities; 0 if no support has any."""
+        found = [result for result in results if result is not None]
+        if len(found) == 1:
+            return found[0]
+        return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(shape, np.float32)
 
     def _make_request(
         self, pair: tuple[int, int], query: FramedScan, *, wanted: np.ndarray, warped: WarpedSupport | None
@@ -331,9 +379,11 @@ class Segmenter:
         slices, parts = map(torch.from_numpy, (assignment.slices, assignment.parts))
         return Request(slices, parts, partial(self._bank.supports, *pair), support_key=pair)
 
-    def _guide(self, network: np.ndarray, mask: np.ndarray | None, query: FramedScan) -> np.ndarray:
-        if mask is None:
-            return network
+    def _guide(
+        self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan
+    ) -> np.ndarray | None:
+        if network is None or mask is None:
+            return mask if network is None else network
         guiding = self._options.guiding
         smooth = smooth_in_plane(mask, query.geometry.spacing_mm, smoothing_mm=guiding.guide_smoothing_mm)
         joined = guide(
@@ -375,13 +425,11 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
     segmenter, outputs = _prepare(config)
     out = Path(config.out)
     print(
-        f"snapshot: {segmenter.source}\n"
-        f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}\n"
-        f"scans are brought to the frame of the training scans: {segmenter.frame.describe()}; a scan "
-        "of another modality or sequence cannot be recognised, and its mask would be wrong",
+        f"{_describe_source(segmenter)}\n"
+        f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}",
         flush=True,
     )
-    if config.adaptation == "auto" and segmenter.device.type != "cuda":
+    if segmenter.has_network and config.adaptation == "auto" and segmenter.device.type != "cuda":
         print(
             f"the network is not adapted to the supports, as no GPU is used; "
             f"adaptation={GPU_ADAPTATION_STEPS} does so, in some minutes",
@@ -402,7 +450,7 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
             write_tables(out, summaries, segmenter.labels)
             bar.update()
     record = {"notice": NOTICE, "failed": failed, "supports": segmenter.support_names}
-    record["snapshot"] = str(segmenter.source)
+    record["snapshot"] = str(segmenter.source) if segmenter.has_network else None
     write_prediction_record(out, segmenter.labels, {**record, "settings": plain_values(config)})
     print(f"{len(summaries)} of {len(outputs)} scans segmented; masks and tables: {out}")
     print(describe_doubtful(summaries))
@@ -411,6 +459,18 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
     if not failed:
         return 0
     return EXIT_PARTIAL if summaries else EXIT_USER_ERROR
+
+
+def _describe_source(segmenter: Segmenter) -> str:
+    """Say, in two lines, what segments scans and in which frame."""
+    frame = segmenter.frame.describe()
+    if not segmenter.has_network:
+        return f"registration alone, no network\nscans are compared in this frame: {frame}"
+    return (
+        f"snapshot: {segmenter.source}\n"
+        f"scans are brought to the frame of the training scans: {frame}; a scan of another modality or "
+        "sequence cannot be recognised, and its mask would be wrong"
+    )
 
 
 def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
@@ -425,30 +485,8 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
     if found and not queries:
         problems.lines.append("query: holds nothing but the supports; give the scans to segment")
     outputs = _name_results(config, queries, inputs=inputs, problems=problems)
-    problems.lines += config.training_problems()
-    model = config.reload_model_path
-    if model is None:
-        model = _train(config, queries, problems)
-    segmenter = problems.attempt(
-        partial(
-            Segmenter.from_snapshot,
-            model,
-            # With a mistake in the call, supports are checked, and no time is spent on them.
-            adaptation=0 if problems.lines else config.adaptation,
-            cache_dir=config.work_dir / "adapted",
-            **config.model_dump(
-                include={
-                    "guide",
-                    "largest_component",
-                    "device",
-                    "precision",
-                    "orientation",
-                    "prepared",
-                    "data_dir",
-                }
-            ),
-        )
-    )
+    problems.lines += config.method_problems()
+    segmenter = _make_segmenter(config, queries, problems)
     images, masks = list(config.support_image), list(config.support_label)
     if segmenter is None:
         for path in inputs:
@@ -457,6 +495,21 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
         problems.attempt(partial(segmenter.set_support, images, masks, labels=config.labels))
     problems.raise_all()
     return segmenter, outputs
+
+
+def _make_segmenter(
+    config: PredictConfig, queries: Sequence[Path], problems: ProblemList
+) -> Segmenter | None:
+    """Load or train what segments; None if there are problems with it."""
+    if config.method == "registration":
+        modality = None if config.prepared else config.modality
+        return Segmenter.by_registration(modality, largest_component=config.largest_component)
+    options = config.model_dump(include=set(SEGMENTER_KEYS))
+    path = config.reload_model_path or _train(config, queries, problems)
+    if problems.lines:  # with a mistake in the call, supports are checked, and no time is spent on them
+        options["adaptation"] = 0
+    cache_dir = config.work_dir / "adapted"
+    return problems.attempt(partial(Segmenter.from_snapshot, path, cache_dir=cache_dir, **options))
 
 
 def _name_results(
@@ -519,7 +572,8 @@ def _segment_file(
         page.add_scan(target.name, scan.voxels, result.label_map, scan.geometry)
     seconds = (time.perf_counter() - started) / result.n_slices
     for support, reason in result.failures.items():
-        tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); the network decides alone")
+        rest = "the network decides alone" if segmenter.has_network else "it is left out"
+        tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); {rest}")
     volumes = ", ".join(f"{segmenter.labels[label]} {ml:.1f} ml" for label, ml in result.volumes_ml.items())
     tqdm.write(f"{path}: {volumes}; {result.n_slices} slices, {seconds:.2f} s a slice")
     return result.summarise()

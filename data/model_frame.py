@@ -23,6 +23,12 @@ from util.io.grids import (
 from util.io.image_io import Geometry, read_geometry
 from util.io.resampling import resample_linear
 
+# How intensities of scans without a dataset are clipped: as CHAOST2's, and as SABS's, for soft tissue.
+CLIPPING: dict[str, dict[str, object]] = {
+    "MR": {"clip_percentile": 99.5},
+    "CT": {"window": (-125.0, 275.0)},
+}
+MAX_REGISTERED_PX = 256  # of slices, as in the published data: larger ones cost memory, and gain nothing
 _RAW_SIZE_PX = 512  # of the CT slices for which a preparation gives its border and factor
 
 
@@ -35,11 +41,13 @@ class ModelFrame:
         reference: grid of a training scan, whose axes scans are turned to without an orientation; None: each
             scan keeps the axis that its slices are stacked along.
         source: where the orientation is from, for messages.
+        max_side_px: slices with longer sides get larger pixels; None for no limit.
     """
 
     preparation: Preparation
     reference: Geometry | None
     source: str
+    max_side_px: int | None = None
 
     def preparation_of(self, geometry: Geometry) -> Preparation:
         """Return the preparation of a scan on a grid, with its orientation.
@@ -51,9 +59,11 @@ class ModelFrame:
             letters = orient_like(geometry, self.reference)
         letters = letters or orient_slices(geometry)
         preparation = replace(self.preparation, orientation=letters)
+        turned = reorient_grid(geometry, find_reorientation(geometry, letters))
+        if self.max_side_px is not None and max(turned.shape[1:]) > self.max_side_px:
+            return replace(preparation, in_plane_factor=max(turned.shape[1:]) / self.max_side_px)
         if preparation.in_plane_factor is None:
             return preparation
-        turned = reorient_grid(geometry, find_reorientation(geometry, letters))
         scale = max(turned.shape[1:]) / _RAW_SIZE_PX
         border_px, factor = round(preparation.border_px * scale), preparation.in_plane_factor * scale
         return replace(preparation, border_px=border_px, in_plane_factor=factor)
@@ -78,6 +88,8 @@ class ModelFrame:
             "slices as stacked" if self.reference is None else f"{orientation(self.reference)} or nearest"
         )
         parts = [f"orientation {letters} ({self.source})"]
+        if self.max_side_px:
+            parts.append(f"slices of at most {self.max_side_px} px")
         if preparation.spacing_mm:
             parts.append(
                 "spacing " + " x ".join(f"{mm:g}" for mm in preparation.spacing_mm) + " mm (z, y, x)"
@@ -135,6 +147,16 @@ def find_frame(
     if preparation.orientation is not None:
         preparation = replace(preparation, orientation=orientation(reference))
     return ModelFrame(preparation, reference, f"that of {layout.volumes_dir}")
+
+
+def registration_frame(modality: str | None) -> ModelFrame:
+    """Return the frame of registration alone: the scans' own grids.
+
+    Args:
+        modality: one of `CLIPPING`; None: intensities are not clipped, as they were before.
+    """
+    clipping = CLIPPING[modality] if modality else {}
+    return ModelFrame(Preparation(**clipping), None, "each scan's own", MAX_REGISTERED_PX)
 
 
 def restore_probabilities(

@@ -19,8 +19,8 @@ class Agreement:
     Attributes:
         label: the organ.
         support: name of the support.
-        with_registration: the network's mask and the mask that registration warped; None without registration
-            or if it failed.
+        with_registration: the network's mask and the mask that registration warped; None without one of both,
+            or if registration failed.
         with_joint: this support's mask and that of all supports together; None with a single support.
     """
 
@@ -35,21 +35,21 @@ class Agreement:
         label: int,
         support: str,
         *,
-        network: np.ndarray,
+        network: np.ndarray | None,
         warped: np.ndarray | None,
-        own: np.ndarray,
+        own: np.ndarray | None,
         joint: np.ndarray,
     ) -> "Agreement":
         """Compare probabilities of one shape.
 
         They are the network's, the warped mask's, the support's own result and the joint one; `own is
-        joint` if there is a single support.
+        joint` if there is a single support. None: there is no such source.
         """
         return cls(
             label,
             support,
-            None if warped is None else _overlap(network, warped),
-            None if own is joint else _overlap(own, joint),
+            None if network is None or warped is None else _overlap(network, warped),
+            None if own is None or own is joint else _overlap(own, joint),
         )
 
 
@@ -146,6 +146,6 @@ def describe_doubtful(summaries: Mapping[str, ScanSummary], *, n_named: int = 3)
     """Name the scans to look at first, in one line."""
     names = [name for name in sort_by_doubt(summaries) if summaries[name].agreement is not None][:n_named]
     if not names:
-        return "agreement unknown, as there is a single support and no registration: look at every mask"
+        return "agreement unknown, as there is nothing to compare with: look at every mask"
     shown = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
     return f"look first at the masks of least agreement: {shown}"

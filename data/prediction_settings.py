@@ -12,6 +12,13 @@ from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
 # They raise Dice over all slices from 0.764 to 0.781 on CHAOST2 (fold 2, four organs, with registration). A
 # step takes 1.6 s on a CPU core at 128 px, and a fraction of that on a GPU.
 GPU_ADAPTATION_STEPS = 150
+# How a trained network serves, in prediction and on a server.
+SEGMENTER_KEYS = (
+    *("guide", "adaptation", "largest_component", "prepared"),
+    *("orientation", "data_dir", "device", "precision"),
+)
+# What describes a network or its training, and is meaningless without one.
+_NETWORK_KEYS = ("reload_model_path", "minutes", "adaptation", "precision", "orientation", "data_dir")
 
 
 def _split(value: Any) -> Any:
@@ -66,7 +73,10 @@ class PredictConfig(Settings):
         "trained network: a snapshot, run folder, best or `<run folder>/best`; None: trains one on the scans",
         examples=["runs/CHAOST2/fold_0/training/1"],
     )
-    modality: Literal["MR", "CT"] | None = key(None, "of the scans to train on, without reload_model_path")
+    method: Literal["network", "registration"] = key(
+        "network", "registration: the supports' masks, warped to each scan, without any network"
+    )
+    modality: Literal["MR", "CT"] | None = key(None, "of the scans, without reload_model_path")
     minutes: Amount = key(20.0, "for preparation and training together, without reload_model_path")
     support_image: Paths = key(..., "annotated scan, or several", examples=["a.nii.gz"])
     support_label: Paths = key(
@@ -115,8 +125,10 @@ class PredictConfig(Settings):
         """The folder of what a second call reuses."""
         return Path(self.work or Path(self.out) / "work")
 
-    def training_problems(self) -> list[str]:
-        """List keys that contradict whether a network is given, one line each."""
+    def method_problems(self) -> list[str]:
+        """List keys that contradict the method, one line each."""
+        if self.method == "registration":
+            return self._registration_problems()
         if self.reload_model_path is not None:
             needless = "is for training, which reload_model_path replaces; leave one of them out"
             return [] if self.modality is None else [f"modality={self.modality}: {needless}"]
@@ -132,3 +144,18 @@ class PredictConfig(Settings):
             for name, value in described.items()
             if value
         ]
+
+    def _registration_problems(self) -> list[str]:
+        given = [name for name in _NETWORK_KEYS if name in self.model_fields_set]
+        problems = [
+            f"{name}={getattr(self, name)}: method=registration has no network; leave {name} out"
+            for name in given
+        ]
+        if self.guide == "none":
+            problems.append("guide=none: leaves nothing of method=registration; leave guide out")
+        if self.modality is None and not self.prepared:
+            problems.append(
+                "modality: missing key; method=registration clips intensities as modality=MR or modality=CT, "
+                "or not again with prepared=True"
+            )
+        return problems

@@ -7,9 +7,12 @@ usage() {
 usage: bash script/predict.sh reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask>
                               query=<scans> out=<folder> [key=value ...] [--debug]
        bash script/predict.sh modality=<MR or CT> [minutes=20] support_image=... support_label=... query=... out=...
+       bash script/predict.sh method=registration modality=<MR or CT> support_image=... support_label=... query=...
+                              out=...
 
-Segments scans with a trained network and one annotated scan, or several; the second form trains the network on
-the scans themselves first, which needs no label. Research use only: not a medical
+Segments scans with a trained network and one annotated scan, or several. The second form trains the network on
+the scans themselves first, which needs no label; the third has no network, and warps the mask of the annotated
+scan to the others in some seconds each. Research use only: not a medical
 device, check every mask. The first call prepares the Python environment, see script/train.sh --help.
 
   bash script/predict.sh reload_model_path=runs/CHAOST2/fold_0/training/1 support_image=a.nii.gz \
@@ -23,7 +26,8 @@ agreement.csv and prediction.json.
 
   reload_model_path=   the trained network: a snapshot, a run folder, or <run folder>/best for the snapshot of its best
                        validation; without it, one is trained on the scans
-  modality=            MR or CT, if a network is trained
+  method=              network (default); registration: the supports' masks, warped to each scan, without any network
+  modality=            MR or CT, without reload_model_path
   minutes=             for its preparation and training together; default 20
   support_image=       annotated scan, or several, separated by commas
   support_label=       their masks in the same order, on the grids of the scans

@@ -97,13 +97,14 @@ def adapt_to_scans(
 
 @dataclass(frozen=True)
 class SupportAdaptation:
-    """Adapts a trained network to supports; if `steps` is "auto", on a GPU alone, and where it can.
+    """Adapt a trained network to supports.
 
     Attributes:
         trained: the trained network, which serves if nothing is adapted.
         snapshot: its weights.
         config, device: see `adapt_to_scans`.
-        steps: of the adaptation; "auto": `GPU_ADAPTATION_STEPS` on a GPU, none without one.
+        steps: of the adaptation; "auto": `GPU_ADAPTATION_STEPS` on a GPU, none without one, and none for
+            supports that are too small to learn from.
         cache_dir: where adapted networks are kept; None: nowhere.
     """
 

@@ -21,7 +21,9 @@ from data.raw.input_scans import InputScan, read_scan
 from data.transforms import Preparation
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan
+from dataloaders.framed_scans import WarpedSupport
 from dataloaders.prepared_scans import normalise_slices
+from dataloaders.warped_masks import warp_to_queries
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import Options, Segmenter, main
 from tests.bright_segmenter import BrightSegmenter
@@ -169,6 +171,44 @@ def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
     assert all(0.05 < each.with_registration < 0.95 for each in joint.agreements)
     assert joint.agreement == pytest.approx(np.mean([each.with_registration for each in joint.agreements]))
     assert alone.agreement is None
+
+
+def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
+    scans = [_body((0.0, 0.0, 0.0), 0), _body((12.0, -8.0, 10.0), 8)]
+    support, query = (
+        EvaluationScan(
+            number,
+            torch.from_numpy(normalise_slices(scan.voxels, None, source=scan.name))[:, None],
+            *(labels.astype(np.int16),) * 2,
+            scan.geometry,
+        )
+        for number, (scan, labels) in enumerate(scans)
+    )
+    warped = warp_to_queries(support, [query], [1, 2], cache_dir=None, progress=False).masks[1]
+    segmenter = Segmenter.by_registration(None)
+    segmenter.set_support(scans[0][0], InputScan(scans[0][1], scans[0][0].geometry, "labels"), labels=[1, 2])
+    found = segmenter.segment(scans[1][0], confidence=True)
+    for label in (1, 2):
+        assert np.array_equal(found.probabilities[label], warped[label])
+        assert dice_and_iou(found.label_map == label, scans[1][1] == label)[0] > 0.85
+    assert found.agreement is None
+
+
+def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeypatch):
+    masks = [np.zeros(l_scan("LPS").geometry.shape, np.float32) for _ in range(2)]
+    masks[0][2:6], masks[1][4:8] = 0.9, 0.5
+    results = {name: WarpedSupport(None, {1: mask}, None) for name, mask in zip("ab", masks, strict=True)}
+    results["c"] = WarpedSupport(None, {}, "bodies hardly overlap")
+    monkeypatch.setattr(prediction, "warp_support", lambda support, query: results[support.scan.name])
+    segmenter, scan = Segmenter.by_registration("MR"), l_scan("LPS")
+    segmenter.set_support([replace(scan, name=name) for name in "abc"], [_mask(scan)] * 3)
+    found = segmenter.segment(scan, confidence=True)
+    slices = found.probabilities[1][:, 0, 0]
+    assert np.allclose(slices, [0, 0, 0.45, 0.45, 0.7, 0.7, 0.25, 0.25, 0, 0, 0, 0])
+    assert found.label_map[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, *[0] * 6]
+    assert [each.with_joint for each in found.agreements] == [pytest.approx(2 / 3), 0.0, None]
+    assert found.agreement == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert found.failures == {"c": "bodies hardly overlap"}
 
 
 def test_supports_are_averaged_and_compared_with_the_joint_result():
@@ -370,6 +410,30 @@ def test_doubtful_scans_stand_first(place, bright, capsys):
     assert "look first at the masks of least agreement: z.nii.gz (0.00)" in capsys.readouterr().out
 
 
+REGISTRATION = {"reload_model_path": None, "method": "registration", "modality": "MR"}
+
+
+def test_registration_alone_needs_no_network(place, monkeypatch, capsys):
+    (place / "net.pt").unlink()
+    monkeypatch.setattr(Segmenter, "from_snapshot", None)
+    short = l_scan("LPS")
+    write_volume(place / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
+    assert main(_set(**REGISTRATION, confidence="True")) == 3
+    out, err = capsys.readouterr()
+    assert err.startswith("error: scans/z.nii.gz: registration failed (scans/z.nii.gz: volume: must have at")
+    assert "registration alone, no network\n" in out
+    assert "clipped at the 99.5th percentile" in out
+    assert "agreement unknown" in out
+    assert "adaptation" not in out
+    for name in ("b.nii.gz", "c.nrrd", "d.mha"):
+        mask, scan = read_scan(place / "masks" / name), read_scan(place / "scans" / name)
+        assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
+        assert dice_and_iou(mask.voxels == 1, scan.voxels == BRIGHT)[0] > 0.7
+    written = {path.name for path in (place / "masks").iterdir()}
+    assert {*RECORD_NAMES, "c_probability_label_1.nrrd"} < written
+    assert json.loads((place / "masks/prediction.json").read_text())["snapshot"] is None
+
+
 def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(place, bright):
     (place / "scans/b.nii.gz").write_bytes(b"damaged")
     (place / "masks").mkdir()
@@ -408,6 +472,15 @@ MISTAKES = {
     "no network and other mistakes": (
         {"reload_model_path": None, "modality": "MR", "labels": "7", "device": "tpu", "work": "net.pt"},
         ["labels=7: must be a label", "device=tpu: must be", "work=net.pt: must be a folder"],
+    ),
+    "registration and a network": (
+        {"method": "registration", "guide": "none", "minutes": "3"},
+        [
+            "reload_model_path=net.pt: method=registration has no network; leave",
+            "minutes=3.0: method=registration has no network; leave minutes out",
+            "guide=none: leaves nothing",
+            "modality: missing key; method=registration clips",
+        ],
     ),
     "a network and a modality": (
         {"modality": "CT"},

@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from data.model_frame import CLIPPING
 from data.own_spec import DATASET_JSON, VOLUMES_FOLDER, write_dataset_json
 from data.raw.input_scans import check_image, read_scan
 from data.specs import DatasetSpec, OwnDataset
@@ -21,11 +22,6 @@ from util.io.volume_hash import hash_volume
 DATASET_NAME = "OwnScans"
 MAX_SIDE_PX = 256  # of prepared slices, as in the published data
 _SIDE_STEP_PX, _MIN_SIDE_PX = 8, 32
-# How intensities are clipped: as CHAOST2's, and as SABS's, whose window shows soft tissue.
-CLIPPING: dict[str, dict[str, object]] = {
-    "MR": {"clip_percentile": 99.5},
-    "CT": {"window": (-125.0, 275.0)},
-}
 _SCANS_JSON = "scans.json"
 _SHORT_DTYPES = (np.uint8, np.int8, np.uint16, np.int16)
 

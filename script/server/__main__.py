@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, create_model
 
-from data.prediction_settings import Paths, PredictConfig
+from data.prediction_settings import SEGMENTER_KEYS, Paths, PredictConfig
 from prediction import NOTICE, Segmenter
 from util.config.key_value_words import parse_words
 from util.config.settings import Count, Settings, SettingsError, Text, key
@@ -23,11 +23,6 @@ from util.errors import UserError
 REQUIREMENTS = "script/requirements/server.txt"
 _MAX_CONNECTIONS = 16
 _SHUTDOWN_S = 5
-# The same in prediction; adapted networks are not kept.
-_SEGMENTER_KEYS = (
-    *("guide", "adaptation", "largest_component", "prepared"),
-    *("orientation", "data_dir", "device", "precision"),
-)
 _TEXTS = ("reload_model_path", "host", "token", "data_dir")
 
 
@@ -58,7 +53,7 @@ ServerConfig = create_model(
     "ServerConfig",
     __base__=_ServerKeys,
     __doc__="Keys of `script/serve.sh`.",
-    **{name: _describe(name) for name in _SEGMENTER_KEYS},
+    **{name: _describe(name) for name in SEGMENTER_KEYS},
 )
 
 
@@ -80,7 +75,7 @@ def serve(config: Settings) -> int:
         ) from error
     print(NOTICE, flush=True)
     listener = _listen(config.host, config.port)
-    options = config.model_dump(include=set(_SEGMENTER_KEYS))
+    options = config.model_dump(include=set(SEGMENTER_KEYS))
     models = {path: partial(Segmenter.from_snapshot, path, **options) for path in config.reload_model_path}
     token = config.token or (None if is_loopback(config.host) else secrets.token_urlsafe(24))
     app = make_app(models, token=token, max_upload_bytes=config.max_upload_mb * 10**6)

@@ -8,7 +8,7 @@ import pytest
 from data.dataset_lookup import find_dataset
 from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.model_frame import ModelFrame, find_frame, restore_probabilities
+from data.model_frame import ModelFrame, find_frame, registration_frame, restore_probabilities
 from data.transforms import Preparation, prepared_grid
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan, lps_grid
 from util.errors import UserError
@@ -98,6 +98,19 @@ def test_borders_and_pixel_factors_follow_the_size_of_a_slice(tmp_path, size_px,
     preparation = frame.preparation_of(geometry)
     assert (preparation.border_px, preparation.in_plane_factor) == (border_px, factor)
     assert prepared_grid(geometry, preparation).shape == (5, 257, 257)
+
+
+def test_registration_keeps_each_scans_own_grid_but_for_large_slices():
+    frame = registration_frame("CT")
+    image, _, geometry = frame.prepare(10 * l_scan("SPL").voxels, l_scan("SPL").geometry)
+    assert (geometry.shape, geometry.spacing_mm) == ((12, 30, 32), (5.0, 1.5, 1.5))  # as it was stacked
+    assert image.max() == 275
+    assert registration_frame(None).prepare(10 * l_scan().voxels, lps_grid())[0].max() == 1000
+    large = lps_grid((5, 300, 512))
+    assert prepared_grid(large, frame.preparation_of(large)).shape == (5, 151, 257)
+    assert prepared_grid(large, frame.preparation_of(large)).spacing_mm == (5.0, 3.0, 3.0)
+    assert "each scan's own" in frame.describe()
+    assert "at most 256 px" in frame.describe()
 
 
 def test_prepared_volumes_keep_their_intensities(tmp_path):

@@ -128,7 +128,7 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
 
 
 def find_selected_snapshot(reload_path: str, *, log_dir: Path = Path("runs")) -> Path:
-    """Find the snapshot that a user selects where no dataset and fold are given.
+    """Find a selected snapshot, without a dataset and fold.
 
     Args:
         reload_path: as in `find_snapshot`; `BEST` stands for the only dataset and fold that was trained.
