@@ -51,8 +51,6 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import MeanSegmenter, SupportBank
-from script.scan_training import TrainingRequest, train_on_scans
-from script.support_adaptation import SupportAdaptation, load_trained
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
 from util.engine.runs import find_selected_snapshot
@@ -68,6 +66,8 @@ from util.parallel.ranks import find_ranks
 from util.parallel.threads import set_threads
 from util.progress import progress_bar
 from util.remarks import remark
+from workflows.scan_training import TrainingRequest, train_on_scans
+from workflows.support_adaptation import SupportAdaptation, load_trained
 
 NOTICE = "research use only: not a medical device, check every mask"
 # Their values are names, paths and ranges, and a folder may be named 2019.

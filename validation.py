@@ -42,9 +42,6 @@ from models.inference.scan import Request, best_slices_per_call, resize_slices, 
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
-from script.case_priors import record_prior_masks
-from script.support_adaptation import adapt_to_scans, load_trained
-from script.unet_baseline import check_monai, segment_by_unets
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, parse_values, plain_values
@@ -82,6 +79,9 @@ from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import note_on_bar, progress_bar
+from workflows.case_priors import record_prior_masks
+from workflows.support_adaptation import adapt_to_scans, load_trained
+from workflows.unet_baseline import check_monai, segment_by_unets
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 

@@ -27,7 +27,6 @@ from dataloaders.evaluation_folds import load_fold
 from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.slice_assignment import assign_chunks, choose_support_slices, find_organ_slices
 from models.inference.inspection import Inspection, inspect_query
-from script.support_adaptation import load_trained
 from training import make_dataset
 from util.config.command_line import run_command_line
 from util.engine.snapshots import load_snapshot
@@ -37,6 +36,7 @@ from util.io.figures import write_png
 from util.parallel.devices import choose_device
 from util.parallel.ranks import find_ranks
 from validation import adopt_network
+from workflows.support_adaptation import load_trained
 
 OWN_KEYS = ("scan", "organ", "n_episodes", "output")
 N_EPISODES, MAX_EPISODES, N_COLUMNS = 12, 400, 2

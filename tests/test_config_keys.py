@@ -73,7 +73,7 @@ def keys_read(source, config_name="config"):
 def all_reads():
     """Return the keys read by the entry points, who alone see it, and the configuration's own properties."""
     reads = set()
-    for name in ("training.py", "validation.py", "script/support_adaptation.py"):
+    for name in ("training.py", "validation.py", "workflows/support_adaptation.py"):
         reads |= keys_read((ROOT / name).read_text(encoding="utf-8"))
     of_optim = (ROOT / "util/engine/optimisation.py", ROOT / "util/engine/training_state.py")
     for path in of_optim:

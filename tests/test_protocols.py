@@ -10,11 +10,11 @@ import training
 import validation
 from dataloaders.warped_masks import WarpedMasks
 from dataloaders.warped_supports import WarpedSupports
-from script import unet_baseline
 from tests.bad_inputs import QUICK, evaluate, make_place, train_in
 from tests.test_bad_input import without
 from util.config.command_line import run_command_line
 from util.engine.runs import list_runs
+from workflows import unet_baseline
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from script import unet_baseline
-from script.unet_baseline import segment_slices, train_unet
+from workflows import unet_baseline
+from workflows.unet_baseline import segment_slices, train_unet
 
 pytest.importorskip("monai", reason="MONAI, which this baseline needs, is not installed")
 

@@ -1,0 +1,1 @@
+"""What joins configuration, data and network, for the entry points."""
