@@ -66,8 +66,9 @@ from util.parallel.ranks import find_ranks
 from util.parallel.threads import set_threads
 from util.progress import progress_bar
 from util.remarks import remark
+from workflows.networks import load_trained
 from workflows.scan_training import TrainingRequest, train_on_scans
-from workflows.support_adaptation import SupportAdaptation, load_trained
+from workflows.support_adaptation import SupportAdaptation
 
 NOTICE = "research use only: not a medical device, check every mask"
 # Their values are names, paths and ranges, and a folder may be named 2019.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config_ssl_upload import Config, find_former_run, make_experiment, make_network, parse_config
+from config_ssl_upload import Config, parse_config
 from data.preparation import ensure_volumes, hash_volumes
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.episode_pictures import draw_episode
@@ -72,6 +72,8 @@ from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import progress_bar
+from workflows.experiment import find_former_run, make_experiment
+from workflows.networks import make_network
 
 MAX_PICTURES_SHARE, FIRST_PICTURE_S = 0.01, 2.0  # of the time; assumed for the first picture
 CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers

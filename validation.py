@@ -16,15 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config_ssl_upload import (
-    N_FOLDS,
-    Config,
-    ModelConfig,
-    dataset_defaults,
-    make_experiment,
-    make_network,
-    parse_config,
-)
+from config_ssl_upload import N_FOLDS, Config, dataset_defaults, parse_config
 from data.datasets import DATASETS
 from data.preparation import describe_change, ensure_volumes, hash_volumes
 from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
@@ -44,7 +36,7 @@ from models.inference.supports import MeanSegmenter, SupportBank
 from models.inference.test_time_augmentation import average_over_versions
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
-from util.config.settings import default_values, parse_values, plain_values
+from util.config.settings import default_values, plain_values
 from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
 from util.engine.snapshots import Snapshot, load_snapshot
@@ -80,7 +72,9 @@ from util.parallel.threads import set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import note_on_bar, progress_bar
 from workflows.case_priors import record_prior_masks
-from workflows.support_adaptation import adapt_to_scans, load_trained
+from workflows.experiment import make_experiment
+from workflows.networks import adopt_network, load_trained, make_network
+from workflows.support_adaptation import adapt_to_scans
 from workflows.unet_baseline import check_monai, segment_by_unets
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
@@ -456,32 +450,6 @@ def _guide(probabilities: np.ndarray, job: Job, warped: WarpedSupports, config: 
     return keep_largest_component(guided) if options.largest_component else guided
 
 
-def adopt_network(config: Config, snapshot: Snapshot) -> Config:
-    """Take the network's settings and the slice size from the snapshot.
-
-    Raises:
-        UserError: the snapshot lacks them, or the user requested others.
-    """
-    saved = snapshot.config
-    try:
-        model = parse_values(ModelConfig, {**default_values(ModelConfig), **saved["model"]}, prefix="model.")
-        size = saved["image_size_px"]
-    except (KeyError, TypeError, UserError) as error:
-        fault = f"its configuration is not usable ({error})"
-        raise UserError(f"{snapshot.source or 'the snapshot'}: {fault}; train it again") from error
-    adopted = config.model_copy(
-        update={"model": model, "image_size_px": None if size is None else tuple(size)}
-    )
-    defaults = dataset_defaults(config.dataset, config.recipe, config.protocol)
-    default = parse_config({**defaults, "path": plain_values(config.path)})
-    for name in ModelConfig.model_fields:
-        requested, usual, trained = (getattr(c.model, name) for c in (config, default, adopted))
-        _refuse_other(f"model.{name}", requested, default=usual, trained=trained, source=snapshot.source)
-    requested, usual, trained = (c.image_size_px for c in (config, default, adopted))
-    _refuse_other("image_size_px", requested, default=usual, trained=trained, source=snapshot.source)
-    return adopted
-
-
 def make_segmenters(
     config: Config, snapshot: Snapshot, *, device: torch.device
 ) -> Iterator[tuple[str, Segmenter]]:
@@ -571,14 +539,6 @@ def calibration_images(config: Config) -> torch.Tensor:
     slices = np.concatenate([scan.image for scan in scans])
     spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
     return torch.from_numpy(slices[spread])[:, None]
-
-
-def _refuse_other(
-    key: str, requested: object, *, default: object, trained: object, source: Path | None
-) -> None:
-    if requested not in (default, trained):
-        hint = f"leave {key} out" + (f", or use another snapshot than {source}" if source else "")
-        raise UserError(f"{key}={requested}: the snapshot was trained with {trained}; {hint}")
 
 
 def _choose_training(config: Config) -> TrainingChoice:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from config_ssl_upload import Config, check_paths, make_experiment, parse_config
+from config_ssl_upload import Config, parse_config
 from dataloaders.episode_pictures import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
@@ -35,8 +35,8 @@ from util.errors import UserError
 from util.io.figures import write_png
 from util.parallel.devices import choose_device
 from util.parallel.ranks import find_ranks
-from validation import adopt_network
-from workflows.support_adaptation import load_trained
+from workflows.experiment import check_paths, make_experiment
+from workflows.networks import adopt_network, load_trained
 
 OWN_KEYS = ("scan", "organ", "n_episodes", "output")
 N_EPISODES, MAX_EPISODES, N_COLUMNS = 12, 400, 2

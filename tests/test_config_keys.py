@@ -71,10 +71,11 @@ def keys_read(source, config_name="config"):
 
 
 def all_reads():
-    """Return the keys read by the entry points, who alone see it, and the configuration's own properties."""
-    reads = set()
-    for name in ("training.py", "validation.py", "workflows/support_adaptation.py"):
-        reads |= keys_read((ROOT / name).read_text(encoding="utf-8"))
+    """Return the keys read by entry points and workflows, who alone see it, and by its own properties."""
+    reads = keys_read(_part_of("workflows/experiment.py", "find_former_run"))  # the others only check
+    workflows = set((ROOT / "workflows").glob("*.py")) - {ROOT / "workflows" / "experiment.py"}
+    for path in (ROOT / "training.py", ROOT / "validation.py", *workflows):
+        reads |= keys_read(path.read_text(encoding="utf-8"))
     of_optim = (ROOT / "util/engine/optimisation.py", ROOT / "util/engine/training_state.py")
     for path in of_optim:
         reads |= {f"optim.{name}" for name in keys_read(path.read_text(encoding="utf-8"), "optim")}
@@ -88,8 +89,6 @@ def all_reads():
     for path in (ROOT / "dataloaders/augmentation.py", ROOT / "dataloaders/warps.py"):
         ranges = keys_read(path.read_text(encoding="utf-8"), "ranges")
         reads |= {f"adaptation.augmentation.{name}" for name in ranges}
-    for function in ("find_former_run", "make_network"):
-        reads |= keys_read(_part_of("config_ssl_upload.py", function))
     return reads | keys_read(_part_of("config_ssl_upload.py", "Config"), "self")
 
 

@@ -13,7 +13,7 @@ import SimpleITK
 import torch
 
 import prediction
-from config_ssl_upload import EvaluationConfig, dataset_defaults, make_network, parse_config
+from config_ssl_upload import EvaluationConfig, dataset_defaults, parse_config
 from data.dicom_seg import REQUIREMENTS
 from data.model_frame import ModelFrame
 from data.prediction_files import RECORD_NAMES
@@ -38,6 +38,7 @@ from util.evaluation.metrics import dice_and_iou
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
 from validation import segment_jobs
+from workflows.networks import make_network
 
 CPU = torch.device("cpu")
 TURNED = ModelFrame(Preparation(orientation="LAS"), None, "test")

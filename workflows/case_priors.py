@@ -11,7 +11,7 @@ from models.inference.segmenters import NetworkSegmenter
 from models.inference.supports import SupportBank
 from util.engine.snapshots import Snapshot
 from util.evaluation.report_cases import Case, Cases, add_prior_masks, choose_cases, group_by_organ
-from workflows.support_adaptation import load_trained
+from workflows.networks import load_trained
 
 
 def record_prior_masks(

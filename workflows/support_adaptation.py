@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from config_ssl_upload import Config, make_network
+from config_ssl_upload import Config
 from data.prediction_settings import GPU_ADAPTATION_STEPS
 from dataloaders.episodes import EpisodeDataset
 from dataloaders.framed_scans import FramedSupport
@@ -22,20 +22,14 @@ from util.config.settings import plain_values
 from util.config.training_settings import OptimConfig
 from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.optimisation import learning_rate, make_optimizer
-from util.engine.snapshots import Snapshot, load_weights
+from util.engine.snapshots import Snapshot
 from util.errors import UserError
 from util.io.volume_hash import hash_volume
 from util.remarks import remark
+from workflows.networks import load_trained
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
 NO_CUTS = {"cut_every": 1, "cut_factor": 1.0}  # which the cosine schedule does not use
-
-
-def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
-    """Build the network with a snapshot's weights; `UserError` if they do not fit."""
-    model = config.model.model_copy(update={"encoder_weights": None})
-    start = config.model_copy(update={"model": model})
-    return load_weights(make_network(start), snapshot)
 
 
 def adapt_to_scans(

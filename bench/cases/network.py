@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.cases.instruments import FlopCounter, Profiler
 from bench.measuring import MB, time_calls
 from bench.naive.network import NaiveFewShotSeg
-from config_ssl_upload import Config, dataset_defaults, make_network, parse_config
+from config_ssl_upload import Config, dataset_defaults, parse_config
 from models.few_shot_seg import FewShotSeg
 from models.inference.scan import Request, best_slices_per_call, segment_scan
 from models.inference.segmenters import NetworkSegmenter
@@ -23,6 +23,7 @@ from util.config.settings import merge_values
 from util.engine.optimisation import make_optimizer
 from util.parallel.devices import SINGLE_RANK
 from util.parallel.hardware import choose_kernels
+from workflows.networks import make_network
 
 WARM_UP_PX = 64
 QUERY_SEED, SUPPORT_SEED = 1, 2

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from config_ssl_upload import Config, make_network
+from config_ssl_upload import Config
 from models.encoder import calibrate_batchnorm
 from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
 from util.evaluation.metrics import VolumeScore
@@ -20,6 +20,7 @@ from util.evaluation.report import (
     overall_mean,
     select,
 )
+from workflows.networks import make_network
 
 PROTOCOLS = ("chunks", "all_slices")
 SHOTS = {"support_slices": 3, "join_support": "shots"}

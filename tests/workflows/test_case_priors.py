@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config_ssl_upload import dataset_defaults, make_network, parse_config
+from config_ssl_upload import dataset_defaults, parse_config
 from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, score_job
@@ -17,7 +17,7 @@ from util.engine.snapshots import Snapshot
 from util.evaluation.report_cases import Cases, choose_cases
 from util.io.image_io import Geometry
 from workflows.case_priors import record_prior_masks
-from workflows.support_adaptation import load_trained
+from workflows.networks import load_trained, make_network
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -5,9 +5,10 @@ import logging
 
 import pytest
 
-from config_ssl_upload import dataset_defaults, make_experiment
+from config_ssl_upload import dataset_defaults
 from util.config.command_line import experiment_logger, run_command_line, run_guarded
 from util.errors import UserError
+from workflows.experiment import make_experiment
 
 
 @pytest.fixture(name="fresh_logger")

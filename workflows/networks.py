@@ -1,0 +1,65 @@
+"""Build networks from the configuration and from snapshots."""
+
+from pathlib import Path
+
+from config_ssl_upload import Config, ModelConfig, dataset_defaults, parse_config
+from models.encoder_weights import WeightsError
+from models.factory import build_network
+from models.few_shot_seg import FewShotSeg
+from util.config.settings import default_values, parse_values, plain_values
+from util.engine.seeding import derive_seed
+from util.engine.snapshots import Snapshot, load_weights
+from util.errors import UserError
+
+
+def make_network(config: Config) -> FewShotSeg:
+    """Build the network with its initial weights.
+
+    Raises `UserError` if the encoder's pretrained weights cannot be loaded.
+    """
+    options = {**plain_values(config.model), "activation_checkpointing": config.activation_checkpointing}
+    try:
+        return build_network(seed=derive_seed(config.seed, "weights"), **options)
+    except WeightsError as error:
+        raise UserError(str(error)) from error
+
+
+def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
+    """Build the network with a snapshot's weights; `UserError` if they do not fit."""
+    model = config.model.model_copy(update={"encoder_weights": None})
+    start = config.model_copy(update={"model": model})
+    return load_weights(make_network(start), snapshot)
+
+
+def adopt_network(config: Config, snapshot: Snapshot) -> Config:
+    """Take the network's settings and the slice size from the snapshot.
+
+    Raises:
+        UserError: the snapshot lacks them, or the user requested others.
+    """
+    saved = snapshot.config
+    try:
+        model = parse_values(ModelConfig, {**default_values(ModelConfig), **saved["model"]}, prefix="model.")
+        size = saved["image_size_px"]
+    except (KeyError, TypeError, UserError) as error:
+        fault = f"its configuration is not usable ({error})"
+        raise UserError(f"{snapshot.source or 'the snapshot'}: {fault}; train it again") from error
+    adopted = config.model_copy(
+        update={"model": model, "image_size_px": None if size is None else tuple(size)}
+    )
+    defaults = dataset_defaults(config.dataset, config.recipe, config.protocol)
+    default = parse_config({**defaults, "path": plain_values(config.path)})
+    for name in ModelConfig.model_fields:
+        requested, usual, trained = (getattr(c.model, name) for c in (config, default, adopted))
+        _refuse_other(f"model.{name}", requested, default=usual, trained=trained, source=snapshot.source)
+    requested, usual, trained = (c.image_size_px for c in (config, default, adopted))
+    _refuse_other("image_size_px", requested, default=usual, trained=trained, source=snapshot.source)
+    return adopted
+
+
+def _refuse_other(
+    key: str, requested: object, *, default: object, trained: object, source: Path | None
+) -> None:
+    if requested not in (default, trained):
+        hint = f"leave {key} out" + (f", or use another snapshot than {source}" if source else "")
+        raise UserError(f"{key}={requested}: the snapshot was trained with {trained}; {hint}")
