@@ -18,6 +18,7 @@ from util.engine.runs import best_snapshot_path
 from util.engine.snapshots import load_snapshot
 from util.evaluation.metrics import dice_and_iou
 from util.parallel.devices import SINGLE_RANK
+from workflows import training_observer
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -59,13 +60,13 @@ def unbroken(overrides_for, tmp_path_factory, narrow_encoder):
 def follow(course, patch, *, first_step=1):
     """Let the validations after each step from the first one on find the Dice of a course."""
     values = iter(course[first_step - 1 :])
-    real = training.validate
+    real = training_observer.validate
 
     def validate(*arguments, **options):
         assert 0 <= real(*arguments, **options) <= 1
         return next(values)
 
-    patch.setattr(training, "validate", validate)
+    patch.setattr(training_observer, "validate", validate)
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def plain_dice(config, network):
 def test_a_validation_is_the_mean_dice_over_queries_and_organs(unbroken):
     config = parse_config(load_snapshot(best_snapshot_path(unbroken(RISING))).config)
     config = config.model_copy(update={"test_label": (1, 4)})
-    jobs = training.plan_jobs_of_validation(config)
+    jobs = training_observer.plan_jobs_of_validation(config)
     assert {job.label for job in jobs} == {1, 4}
     for seed in range(20):  # most untrained networks predict no or only foreground
         network = training.make_network(config.model_copy(update={"seed": seed})).eval()
@@ -115,7 +116,7 @@ def test_a_validation_is_the_mean_dice_over_queries_and_organs(unbroken):
         if 0.01 < expected < 0.9:
             break
     assert expected > 0.01
-    found = training.validate(config, network, jobs, device=torch.device("cpu"), ranks=SINGLE_RANK)
+    found = training_observer.validate(config, network, jobs, device=torch.device("cpu"), ranks=SINGLE_RANK)
     assert found == pytest.approx(expected, abs=1e-3)
 
 
