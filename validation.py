@@ -7,33 +7,26 @@ compares evaluations. Runs lie under `runs/<dataset>/fold_<k>/evaluation/<number
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from config_ssl_upload import N_FOLDS, Config, dataset_defaults, parse_config
 from data.datasets import DATASETS
-from data.preparation import describe_change, ensure_volumes, hash_volumes
+from data.preparation import describe_change, hash_volumes
 from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
 from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
-from dataloaders.evaluation_sets import EvaluationScan, Job, score_job
-from dataloaders.prepared_scans import PreparedScan, load_scan
+from dataloaders.evaluation_sets import Job, score_job
 from dataloaders.sharding import jobs_of_rank
-from dataloaders.splits import Split, describe_split
+from dataloaders.splits import describe_split
 from dataloaders.support_choice import describe_supports
 from dataloaders.warped_supports import WarpedSupports, warp_supports
-from models.encoder import calibrate_batchnorm
 from models.inference.guide import guide
-from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
-from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
-from models.inference.supports import MeanSegmenter, SupportBank
-from models.inference.test_time_augmentation import average_over_versions
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
@@ -70,14 +63,12 @@ from util.parallel.hardware import choose_kernels, choose_precision, peak_memory
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
-from util.progress import note_on_bar, progress_bar
 from workflows.case_priors import record_prior_masks
+from workflows.evaluation_methods import make_methods, make_split
 from workflows.experiment import make_experiment
-from workflows.networks import adopt_network, load_trained, make_network
-from workflows.support_adaptation import adapt_to_scans
-from workflows.unet_baseline import check_monai, segment_by_unets
-
-CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
+from workflows.networks import adopt_network
+from workflows.support_adaptation import adapt_to_supports
+from workflows.unet_baseline import check_monai
 
 
 def check_request(config: Config) -> None:
@@ -148,7 +139,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     config = config.model_copy(update={"precision": choose_precision(config.precision, device)})
     choose_kernels(deterministic=True, precision=config.precision)
     _announce(config, snapshot, device=device)
-    split = local_main_first(lambda: _make_split(config))
+    split = local_main_first(lambda: make_split(config))
     fold = load_fold(config.layout, split, config.test_organs, **config.support_options)
     size_px, width = fold.queries[0].images.shape[-2:], config.model.feature_width
     print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
@@ -341,94 +332,6 @@ def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
     return [job for job in selected if job.protocol == first_slices]
 
 
-def make_methods(
-    config: Config,
-    snapshot: Snapshot | None,
-    warped: WarpedSupports | None,
-    *,
-    adapted: Mapping[tuple[int, int], Snapshot],
-    device: torch.device,
-) -> Iterator[tuple[str, Callable[[Sequence[Job]], Iterator[tuple[Job, np.ndarray]]]]]:
-    """Yield the name of each method, and a function from jobs to probabilities."""
-    if config.evaluation.baselines or snapshot is None:
-        yield REGISTRATION, warped.segment
-    if config.evaluation.unet_steps:
-        yield UNET, partial(segment_by_unets, config=config, device=device)
-    if snapshot is None:
-        return
-    for name, segmenter in make_segmenters(config, snapshot, device=device):
-        yield name, partial(segment_jobs, segmenter, config=config, device=device, name=name)
-    if adapted:
-        yield ADAPTED, partial(segment_adapted, adapted=adapted, config=config, device=device)
-
-
-def segment_adapted(
-    jobs: Sequence[Job],
-    *,
-    adapted: Mapping[tuple[int, int], Snapshot],
-    config: Config,
-    device: torch.device,
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Segment jobs, each by the network adapted to its support scan and organ."""
-    jobs_of: dict[int, list[Job]] = {}
-    for job in jobs:
-        jobs_of.setdefault(id(adapted[job.support.scan_id, job.label]), []).append(job)
-    for jobs_of_network in jobs_of.values():
-        snapshot = adapted[jobs_of_network[0].support.scan_id, jobs_of_network[0].label]
-        segmenter = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
-        yield from segment_jobs(segmenter, jobs_of_network, config=config, device=device, name=ADAPTED)
-
-
-def adapt_to_supports(
-    config: Config, snapshot: Snapshot, jobs: Sequence[Job], *, device: torch.device
-) -> dict[tuple[int, int], Snapshot]:
-    """Adapt a snapshot to the main supports of jobs, on one rank of each machine.
-
-    Returns:
-        The adapted snapshot of each support scan and organ; empty if no adaptation is configured.
-    """
-    adapted: dict[tuple[int, int], Snapshot] = {}
-    main_jobs = [job for job in jobs if job.main_support and config.adaptation.steps]
-    for support in {job.support.scan_id: job.support for job in main_jobs}.values():
-        labels = sorted({job.label for job in main_jobs if job.support is support})
-        jointly = config.adaptation.organs == "jointly"
-        for group in [labels] if jointly else [[label] for label in labels]:
-            adapt = partial(adapt_to_support, config, snapshot, support, labels=group, device=device)
-            adapted.update(
-                dict.fromkeys(((support.scan_id, label) for label in group), local_main_first(adapt))
-            )
-    return adapted
-
-
-def adapt_to_support(
-    config: Config,
-    snapshot: Snapshot,
-    support: EvaluationScan,
-    labels: Sequence[int],
-    *,
-    device: torch.device,
-) -> Snapshot:
-    """Adapt a snapshot to the organs of a support; on one rank, if there are several."""
-    scan = PreparedScan(
-        scan_id=support.scan_id,
-        image=support.images[:, 0].numpy(),
-        label_map=support.support_labels,
-        supervoxels=None,
-        geometry=support.geometry,
-    )
-    organs = ", ".join(config.spec.labels[label] for label in labels)
-    return adapt_to_scans(
-        config,
-        snapshot,
-        [scan],
-        labels,
-        device=device,
-        cache_dir=Path(config.path.log_dir) / config.dataset / "adapted",
-        title=f"adapting to scan {support.scan_id} ({organs})",
-        progress=find_ranks().is_main,
-    )
-
-
 def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedSupports:
     """Register the main supports to the queries of jobs."""
     cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
@@ -448,97 +351,6 @@ def _guide(probabilities: np.ndarray, job: Job, warped: WarpedSupports, config: 
         offset=options.guide_offset,
     ).numpy()
     return keep_largest_component(guided) if options.largest_component else guided
-
-
-def make_segmenters(
-    config: Config, snapshot: Snapshot, *, device: torch.device
-) -> Iterator[tuple[str, Segmenter]]:
-    """Yield the methods to compare, with names: baselines, then the trained network."""
-    if config.evaluation.baselines:
-        untrained = make_network(
-            config.model_copy(update={"seed": snapshot.config.get("seed", config.seed)})
-        ).to(device)
-        images = calibration_images(config)
-        calibrate_batchnorm(
-            untrained.encoder, [batch.to(device) for batch in images.split(CALIBRATION_BATCH)]
-        )
-        yield "copied support mask", CopySegmenter()
-        yield "untrained cosine", CosineSegmenter(untrained.encoder)
-        yield "untrained", NetworkSegmenter(untrained, precision=config.precision)
-    yield TRAINED, NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
-
-
-def segment_jobs(
-    segmenter: Segmenter, jobs: Sequence[Job], *, config: Config, device: torch.device, name: str
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Segment jobs, query by query.
-
-    Supports are prepared once, each query slice (and each changed version of it) is encoded once.
-
-    Yields:
-        The job and the organ's probability in its slices, `(n, H, W)`.
-    """
-    options = config.evaluation
-    bank = _plan_supports(segmenter, jobs, config, device=device)
-    n_versions = options.test_time_augmentation if segmenter.sees_queries else 1
-    total = n_versions * sum(len(job.assignment.slices) for job in jobs)
-    is_main = find_ranks().is_main
-    with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
-        for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
-            jobs_of_scan = [job for job in jobs if job.query.scan_id == query_id]
-            segment = partial(
-                segment_scan,
-                MeanSegmenter(segmenter),
-                requests=[_make_request(job, bank) for job in jobs_of_scan],
-                per_call=options.slices_per_call or best_slices_per_call(device),
-                device=device,
-                on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
-                on_segmented=bar.update,
-            )
-            results = average_over_versions(segment, jobs_of_scan[0].query.images, n_versions)
-            for job, foreground in zip(jobs_of_scan, results, strict=True):
-                probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
-                yield (
-                    job,
-                    keep_largest_component(probabilities) if options.largest_component else probabilities,
-                )
-
-
-def _plan_supports(
-    segmenter: Segmenter, jobs: Sequence[Job], config: Config, *, device: torch.device
-) -> SupportBank:
-    options = config.evaluation
-    bank = SupportBank(segmenter, n_slices=options.support_slices, join=options.join_support, device=device)
-    for job in jobs:
-        support, chosen = job.support, job.support_slices.tolist()
-        label_map = torch.from_numpy(support.support_labels)
-        bank.plan(support.scan_id, job.label, images=support.images, label_map=label_map, chosen=chosen)
-    return bank
-
-
-def _make_request(job: Job, bank: SupportBank) -> Request:
-    slices, parts = map(torch.from_numpy, (job.assignment.slices, job.assignment.parts))
-    key = (job.support.scan_id, job.label)  # its parts have the same support slices in every protocol
-    return Request(slices, parts, partial(bank.supports, *key), support_key=key)
-
-
-def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
-    note_on_bar(bar, how_far and f"encoding {scan}, {how_far}")
-
-
-def _make_split(config: Config) -> Split:
-    phantom = {"phantom": config.phantom.settings, "n_phantom_scans": config.phantom.n_scans}
-    return config.find_split(ensure_volumes(config.layout, **phantom))
-
-
-def calibration_images(config: Config) -> torch.Tensor:
-    """Spread training slices `(N, 1, h, w)` for BatchNorm statistics."""
-    chosen = _make_split(config).training[:CALIBRATION_SCANS]
-    size = config.image_size_px
-    scans = [load_scan(config.layout, scan_id, image_size_px=size) for scan_id in chosen]
-    slices = np.concatenate([scan.image for scan in scans])
-    spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
-    return torch.from_numpy(slices[spread])[:, None]
 
 
 def _choose_training(config: Config) -> TrainingChoice:

@@ -37,7 +37,7 @@ from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
-from validation import segment_jobs
+from workflows.evaluation_methods import segment_jobs
 from workflows.networks import make_network
 
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ import torch
 from config_ssl_upload import Config
 from data.prediction_settings import GPU_ADAPTATION_STEPS
 from dataloaders.episodes import EpisodeDataset
+from dataloaders.evaluation_sets import EvaluationScan, Job
 from dataloaders.framed_scans import FramedSupport
 from dataloaders.prepared_scans import PreparedScan
 from dataloaders.support_episodes import make_support_episodes
@@ -25,6 +26,8 @@ from util.engine.optimisation import learning_rate, make_optimizer
 from util.engine.snapshots import Snapshot
 from util.errors import UserError
 from util.io.volume_hash import hash_volume
+from util.parallel.collectives import local_main_first
+from util.parallel.ranks import find_ranks
 from util.remarks import remark
 from workflows.networks import load_trained
 
@@ -135,6 +138,56 @@ class SupportAdaptation:
             return self.trained
         network = load_trained(config, adapted).to(self.device)
         return NetworkSegmenter(network, precision=config.precision)
+
+
+def adapt_to_supports(
+    config: Config, snapshot: Snapshot, jobs: Sequence[Job], *, device: torch.device
+) -> dict[tuple[int, int], Snapshot]:
+    """Adapt a snapshot to the main supports of jobs, on one rank of each machine.
+
+    Returns:
+        The adapted snapshot of each support scan and organ; empty if no adaptation is configured.
+    """
+    adapted: dict[tuple[int, int], Snapshot] = {}
+    main_jobs = [job for job in jobs if job.main_support and config.adaptation.steps]
+    for support in {job.support.scan_id: job.support for job in main_jobs}.values():
+        labels = sorted({job.label for job in main_jobs if job.support is support})
+        jointly = config.adaptation.organs == "jointly"
+        for group in [labels] if jointly else [[label] for label in labels]:
+            adapt = partial(_adapt_to_support, config, snapshot, support, labels=group, device=device)
+            adapted.update(
+                dict.fromkeys(((support.scan_id, label) for label in group), local_main_first(adapt))
+            )
+    return adapted
+
+
+def _adapt_to_support(
+    config: Config,
+    snapshot: Snapshot,
+    support: EvaluationScan,
+    labels: Sequence[int],
+    *,
+    device: torch.device,
+) -> Snapshot:
+    """Adapt a snapshot to the organs of a support; on one rank, if there are several."""
+    scan = PreparedScan(
+        scan_id=support.scan_id,
+        image=support.images[:, 0].numpy(),
+        label_map=support.support_labels,
+        supervoxels=None,
+        geometry=support.geometry,
+    )
+    organs = ", ".join(config.spec.labels[label] for label in labels)
+    return adapt_to_scans(
+        config,
+        snapshot,
+        [scan],
+        labels,
+        device=device,
+        cache_dir=Path(config.path.log_dir) / config.dataset / "adapted",
+        title=f"adapting to scan {support.scan_id} ({organs})",
+        progress=find_ranks().is_main,
+    )
 
 
 def _start_adaptation(config: Config, network: FewShotSeg, *, device: torch.device) -> Adaptation:

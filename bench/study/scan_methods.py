@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from config_ssl_upload import Config
-from models.encoder import calibrate_batchnorm
 from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import (
@@ -20,7 +21,7 @@ from util.evaluation.report import (
     overall_mean,
     select,
 )
-from workflows.networks import make_network
+from workflows.evaluation_methods import make_untrained
 
 PROTOCOLS = ("chunks", "all_slices")
 SHOTS = {"support_slices": 3, "join_support": "shots"}
@@ -95,12 +96,8 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
 
 def _write_untrained(config: Config, snapshot: Path) -> Path:
     """Write a snapshot of the network as it was before its training."""
-    import validation
-
     trained = load_snapshot(snapshot)
-    network = make_network(config)
-    images = validation.calibration_images(config)
-    calibrate_batchnorm(network.encoder, images.split(validation.CALIBRATION_BATCH))
+    network = make_untrained(config, device=torch.device("cpu"))
     path = Path(config.path.log_dir) / "untrained.pt"
     untrained = replace(trained, step=0, weights=network.state_dict(), versions=current_versions())
     save_snapshot(path, untrained)

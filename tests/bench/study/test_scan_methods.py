@@ -13,6 +13,7 @@ from bench.study.run import parse_arguments
 from bench.study.trial import Trial
 from tests.util.evaluation.example_scores import make_score
 from util.engine.snapshots import Snapshot, load_snapshot, save_snapshot
+from workflows import evaluation_methods
 from workflows.networks import make_network
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
@@ -59,7 +60,7 @@ def _origins(tmp_path, monkeypatch):
 
     monkeypatch.setattr(validation, "evaluate", evaluate)
     monkeypatch.setattr(
-        validation,
+        evaluation_methods,
         "calibration_images",
         lambda config: torch.rand(4, 1, 32, 32, generator=torch.manual_seed(1)),
     )

@@ -16,7 +16,7 @@ from models.inference.test_time_augmentation import PERTURBATIONS, average_over_
 from tests.models.episodes import make_network, smooth
 from util.evaluation.postprocess import keep_largest_component
 from util.io.image_io import Geometry
-from validation import segment_jobs
+from workflows.evaluation_methods import segment_jobs
 
 CPU = torch.device("cpu")
 SIZE, N_SLICES = (33, 37), 7

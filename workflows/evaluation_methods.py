@@ -1,0 +1,165 @@
+"""Segment the jobs of a fold by each method that an evaluation compares."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from config_ssl_upload import Config
+from data.preparation import ensure_volumes
+from dataloaders.evaluation_sets import Job
+from dataloaders.prepared_scans import load_scan
+from dataloaders.splits import Split
+from dataloaders.warped_supports import WarpedSupports
+from models.encoder import calibrate_batchnorm
+from models.few_shot_seg import FewShotSeg
+from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
+from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
+from models.inference.supports import MeanSegmenter, SupportBank
+from models.inference.test_time_augmentation import average_over_versions
+from util.engine.snapshots import Snapshot
+from util.evaluation.postprocess import keep_largest_component
+from util.evaluation.report import ADAPTED, REGISTRATION, TRAINED, UNET
+from util.parallel.ranks import find_ranks
+from util.progress import note_on_bar, progress_bar
+from workflows.networks import load_trained, make_network
+from workflows.unet_baseline import segment_by_unets
+
+CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
+
+
+def make_methods(
+    config: Config,
+    snapshot: Snapshot | None,
+    warped: WarpedSupports | None,
+    *,
+    adapted: Mapping[tuple[int, int], Snapshot],
+    device: torch.device,
+) -> Iterator[tuple[str, Callable[[Sequence[Job]], Iterator[tuple[Job, np.ndarray]]]]]:
+    """Yield the name of each method, and a function from jobs to probabilities."""
+    if config.evaluation.baselines or snapshot is None:
+        yield REGISTRATION, warped.segment
+    if config.evaluation.unet_steps:
+        yield UNET, partial(segment_by_unets, config=config, device=device)
+    if snapshot is None:
+        return
+    for name, segmenter in make_segmenters(config, snapshot, device=device):
+        yield name, partial(segment_jobs, segmenter, config=config, device=device, name=name)
+    if adapted:
+        yield ADAPTED, partial(segment_adapted, adapted=adapted, config=config, device=device)
+
+
+def make_segmenters(
+    config: Config, snapshot: Snapshot, *, device: torch.device
+) -> Iterator[tuple[str, Segmenter]]:
+    """Yield the methods to compare, with names: baselines, then the trained network."""
+    if config.evaluation.baselines:
+        seed = snapshot.config.get("seed", config.seed)
+        untrained = make_untrained(config.model_copy(update={"seed": seed}), device=device)
+        yield "copied support mask", CopySegmenter()
+        yield "untrained cosine", CosineSegmenter(untrained.encoder)
+        yield "untrained", NetworkSegmenter(untrained, precision=config.precision)
+    yield TRAINED, NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
+
+
+def make_untrained(config: Config, *, device: torch.device) -> FewShotSeg:
+    """Build the network as before its training, but for BatchNorm statistics.
+
+    These are of training slices.
+    """
+    network = make_network(config).to(device)
+    batches = calibration_images(config).split(CALIBRATION_BATCH)
+    calibrate_batchnorm(network.encoder, [batch.to(device) for batch in batches])
+    return network
+
+
+def calibration_images(config: Config) -> torch.Tensor:
+    """Spread training slices `(N, 1, h, w)` for BatchNorm statistics."""
+    chosen = make_split(config).training[:CALIBRATION_SCANS]
+    size = config.image_size_px
+    slices = np.concatenate([load_scan(config.layout, each, image_size_px=size).image for each in chosen])
+    spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
+    return torch.from_numpy(slices[spread])[:, None]
+
+
+def make_split(config: Config) -> Split:
+    """Split the dataset's scans for the fold; PHANTOM is made where it is missing."""
+    phantom = {"phantom": config.phantom.settings, "n_phantom_scans": config.phantom.n_scans}
+    return config.find_split(ensure_volumes(config.layout, **phantom))
+
+
+def segment_adapted(
+    jobs: Sequence[Job],
+    *,
+    adapted: Mapping[tuple[int, int], Snapshot],
+    config: Config,
+    device: torch.device,
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Segment jobs, each by the network adapted to its support scan and organ."""
+    jobs_of: dict[int, list[Job]] = {}
+    for job in jobs:
+        jobs_of.setdefault(id(adapted[job.support.scan_id, job.label]), []).append(job)
+    for jobs_of_network in jobs_of.values():
+        snapshot = adapted[jobs_of_network[0].support.scan_id, jobs_of_network[0].label]
+        segmenter = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
+        yield from segment_jobs(segmenter, jobs_of_network, config=config, device=device, name=ADAPTED)
+
+
+def segment_jobs(
+    segmenter: Segmenter, jobs: Sequence[Job], *, config: Config, device: torch.device, name: str
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Segment jobs, query by query.
+
+    Supports are prepared once, each query slice (and each changed version of it) is encoded once.
+
+    Yields:
+        The job and the organ's probability in its slices, `(n, H, W)`.
+    """
+    options = config.evaluation
+    bank = _plan_supports(segmenter, jobs, config, device=device)
+    n_versions = options.test_time_augmentation if segmenter.sees_queries else 1
+    total = n_versions * sum(len(job.assignment.slices) for job in jobs)
+    is_main = find_ranks().is_main
+    with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
+        for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
+            jobs_of_scan = [job for job in jobs if job.query.scan_id == query_id]
+            segment = partial(
+                segment_scan,
+                MeanSegmenter(segmenter),
+                requests=[_make_request(job, bank) for job in jobs_of_scan],
+                per_call=options.slices_per_call or best_slices_per_call(device),
+                device=device,
+                on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
+                on_segmented=bar.update,
+            )
+            results = average_over_versions(segment, jobs_of_scan[0].query.images, n_versions)
+            for job, foreground in zip(jobs_of_scan, results, strict=True):
+                probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
+                yield (
+                    job,
+                    keep_largest_component(probabilities) if options.largest_component else probabilities,
+                )
+
+
+def _plan_supports(
+    segmenter: Segmenter, jobs: Sequence[Job], config: Config, *, device: torch.device
+) -> SupportBank:
+    options = config.evaluation
+    bank = SupportBank(segmenter, n_slices=options.support_slices, join=options.join_support, device=device)
+    for job in jobs:
+        support, chosen = job.support, job.support_slices.tolist()
+        label_map = torch.from_numpy(support.support_labels)
+        bank.plan(support.scan_id, job.label, images=support.images, label_map=label_map, chosen=chosen)
+    return bank
+
+
+def _make_request(job: Job, bank: SupportBank) -> Request:
+    slices, parts = map(torch.from_numpy, (job.assignment.slices, job.assignment.parts))
+    key = (job.support.scan_id, job.label)  # its parts have the same support slices in every protocol
+    return Request(slices, parts, partial(bank.supports, *key), support_key=key)
+
+
+def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
+    note_on_bar(bar, how_far and f"encoding {scan}, {how_far}")
