@@ -25,8 +25,7 @@ from dataloaders.evaluation_sets import Job, score_job
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import describe_split
 from dataloaders.support_choice import describe_supports
-from dataloaders.warped_supports import WarpedSupports, warp_supports
-from models.inference.guide import guide
+from dataloaders.warped_masks import WarpedMasks, warp_supports
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
@@ -67,6 +66,7 @@ from workflows.case_priors import record_prior_masks
 from workflows.evaluation_methods import make_methods, make_split
 from workflows.experiment import make_experiment
 from workflows.networks import adopt_network
+from workflows.registration_guide import guide_job
 from workflows.support_adaptation import adapt_to_supports
 from workflows.unet_baseline import check_monai
 
@@ -274,7 +274,7 @@ def score_methods(
             if not (method in (predicting, *NETWORK_METHODS) and job.main_support):
                 continue
             if config.evaluation.guide != "none" and method != REGISTRATION:
-                probabilities = _guide(probabilities, job, warped, config)
+                probabilities = guide_job(probabilities, job, warped, config.evaluation)
                 entry = score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
             if on_prediction is not None and method == predicting:
                 on_prediction(job, probabilities, entry)
@@ -332,25 +332,10 @@ def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
     return [job for job in selected if job.protocol == first_slices]
 
 
-def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedSupports:
+def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedMasks:
     """Register the main supports to the queries of jobs."""
     cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
     return warp_supports(jobs, cache_dir=cache_dir, progress=find_ranks().is_main)
-
-
-def _guide(probabilities: np.ndarray, job: Job, warped: WarpedSupports, config: Config) -> np.ndarray:
-    """Let the warped mask join the network; after a failed registration the network decides alone."""
-    if not warped.serves(job):
-        return probabilities
-    options = config.evaluation
-    guided = guide(
-        torch.from_numpy(probabilities),
-        torch.from_numpy(warped.of_job(job)),
-        smoothed=torch.from_numpy(warped.of_job(job, smoothing_mm=options.guide_smoothing_mm)),
-        weight=options.guide_weight,
-        offset=options.guide_offset,
-    ).numpy()
-    return keep_largest_component(guided) if options.largest_component else guided
 
 
 def _choose_training(config: Config) -> TrainingChoice:

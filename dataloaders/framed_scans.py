@@ -14,7 +14,7 @@ from data.model_frame import ModelFrame, restore_probabilities
 from data.raw.input_scans import InputScan, check_image, to_label_map, to_scan
 from data.raw.scan_checks import grid_problems
 from data.registration.pairwise_registration import ScanVolume, register
-from data.registration.spatial_transform import SpatialTransform, nearest_support_slice, warp_label_map
+from data.registration.spatial_transform import SpatialTransform, nearest_support_slice
 from data.transforms import Preparation
 from dataloaders.prepared_scans import PreparedScan, normalise_slices, resize_in_plane
 from dataloaders.slice_assignment import (
@@ -23,7 +23,7 @@ from dataloaders.slice_assignment import (
     choose_support_slices,
     find_organ_slices,
 )
-from dataloaders.warped_masks import resized_grid
+from dataloaders.warped_masks import WarpedSupport, resized_grid, warp_labels
 from util.errors import ProblemList, UserError
 from util.io.image_io import Geometry
 
@@ -87,21 +87,6 @@ class FramedSupport:
         """Return the support, at the network's slice size, as episodes take it."""
         image = self.scan.images[:, 0].numpy()
         return PreparedScan(scan_id, image, self.network_labels, None, self.scan.geometry)
-
-
-@dataclass(frozen=True, eq=False)
-class WarpedSupport:
-    """A support registered to a query.
-
-    Attributes:
-        transform: from the query to the support; None if the registration failed.
-        masks: label -> probability, `(Z, H, W)` on the query's prepared grid; empty if it failed.
-        failure: why, in a few words; None if it succeeded.
-    """
-
-    transform: SpatialTransform | None
-    masks: Mapping[int, np.ndarray]
-    failure: str | None
 
 
 def frame_query(frame: ModelFrame, scan: InputScan, *, image_size_px: tuple[int, int] | None) -> FramedScan:
@@ -198,19 +183,10 @@ def warp_support(support: FramedSupport, query: FramedScan) -> WarpedSupport:
     """Register a support to a query, and warp its labels; failures are returned."""
     try:
         registration = register(support.scan.to_volume(), query.to_volume())
-        failure = registration.quality.failure
     except UserError as error:  # such as too few slices
-        failure = str(error)
-    if failure is not None:
-        return WarpedSupport(None, {}, failure)
-    masks = warp_label_map(
-        support.label_map,
-        support.scan.geometry,
-        registration.transform,
-        query.geometry,
-        labels=support.chosen,
-    )
-    return WarpedSupport(registration.transform, masks, None)
+        return WarpedSupport(None, {}, str(error))
+    grids = (support.label_map, support.scan.geometry, query.geometry)
+    return warp_labels(registration, *grids, labels=support.chosen)
 
 
 def assign_support_slices(

@@ -1,49 +1,77 @@
-"""A support's labels on the grids of its queries, by registration."""
+"""Supports' labels on the grids of queries, by registration."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from data.registration.pairwise_registration import ScanVolume
+from data.registration.pairwise_registration import Registration, ScanVolume
 from data.registration.registration_cache import register_pairs
-from data.registration.spatial_transform import warp_label_map
+from data.registration.spatial_transform import SpatialTransform, warp_label_map
 from dataloaders.evaluation_sets import EvaluationScan, Job
 from util.io.image_io import Geometry
 
 
-@dataclass(frozen=True)
-class WarpedMasks:
-    """The labels of one support, warped to its queries.
+@dataclass(frozen=True, eq=False)
+class WarpedSupport:
+    """A support registered to a query.
 
     Attributes:
-        support_id: the support scan.
-        masks: query id -> label -> probability, `(Z, H, W)` float32 of 0 to 1 on the query's full grid;
-            without queries whose registration failed.
-        spacing_mm: query id -> `(z, y, x)` of that grid.
-        failures: query id -> why its registration failed.
+        transform: from the query to the support; None if the registration failed.
+        masks: label -> probability, `(Z, H, W)` float32 of 0 to 1 on the query's full grid; else empty.
+        failure: why, in a few words; None if it succeeded.
     """
 
-    support_id: int
-    masks: Mapping[int, Mapping[int, np.ndarray]]
-    spacing_mm: Mapping[int, tuple[float, float, float]]
-    failures: Mapping[int, str]
+    transform: SpatialTransform | None
+    masks: Mapping[int, np.ndarray]
+    failure: str | None
+
+
+def warp_labels(
+    registration: Registration,
+    label_map: np.ndarray,
+    geometry: Geometry,
+    query_geometry: Geometry,
+    *,
+    labels: Iterable[int],
+) -> WarpedSupport:
+    """Warp labels of a support to a query's grid, unless registration failed.
+
+    Args:
+        registration: of the support to the query.
+        label_map: the support's labels, `(Z, H, W)`.
+        geometry, query_geometry: the grids.
+        labels: the labels to warp.
+    """
+    if registration.quality.failure is not None:
+        return WarpedSupport(None, {}, registration.quality.failure)
+    masks = warp_label_map(label_map, geometry, registration.transform, query_geometry, labels=list(labels))
+    return WarpedSupport(registration.transform, masks, None)
+
+
+@dataclass(frozen=True)
+class WarpedMasks:
+    """The labels of the supports of a fold, warped to their queries.
+
+    Attributes:
+        by_pair: support id and query id -> the support on the query's grid.
+    """
+
+    by_pair: Mapping[tuple[int, int], WarpedSupport]
 
     def serves(self, job: Job) -> bool:
         """Return whether a job's query has the masks of the job's support."""
-        return job.support.scan_id == self.support_id and job.query.scan_id in self.masks
+        pair = self.by_pair.get((job.support.scan_id, job.query.scan_id))
+        return pair is not None and pair.failure is None
 
-    def of_job(self, job: Job, *, smoothing_mm: float = 0.0) -> np.ndarray:
+    def of_job(self, job: Job) -> np.ndarray:
         """Return the mask of a job's organ in the job's slices, `(n, H, W)`.
 
-        Args:
-            job: one that `serves` accepts.
-            smoothing_mm: standard deviation of a Gaussian within the slices.
+        `serves` must accept the job.
         """
-        mask = self.masks[job.query.scan_id][job.label][job.assignment.slices]
-        return smooth_in_plane(mask, self.spacing_mm[job.query.scan_id], smoothing_mm=smoothing_mm)
+        return self.by_pair[job.support.scan_id, job.query.scan_id].masks[job.label][job.assignment.slices]
 
     def segment(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         """Yield jobs with their masks; a failed registration finds nothing."""
@@ -52,45 +80,45 @@ class WarpedMasks:
             yield job, self.of_job(job) if self.serves(job) else np.zeros(shape, np.float32)
 
     def describe(self) -> list[str]:
-        """Name the queries whose registration failed, in one line; empty if none did."""
-        if not self.failures:
-            return []
-        names = "; ".join(f"scan {query_id}: {reason}" for query_id, reason in self.failures.items())
-        return [f"warning: registration failed for {len(self.failures)} queries ({names})"]
+        """Name the queries whose registration failed, a line per support."""
+        failures: dict[int, list[str]] = {}
+        for (support_id, query_id), pair in self.by_pair.items():
+            if pair.failure is not None:
+                failures.setdefault(support_id, []).append(f"scan {query_id}: {pair.failure}")
+        return [
+            f"warning: registration failed for {len(names)} queries ({'; '.join(names)})"
+            for names in failures.values()
+        ]
 
 
-def warp_to_queries(
-    support: EvaluationScan,
-    queries: Sequence[EvaluationScan],
-    labels: Sequence[int],
-    *,
-    cache_dir: Path | None,
-    progress: bool = True,
-) -> WarpedMasks:
-    """Register a support to its queries, and warp its labels.
+def warp_supports(jobs: Sequence[Job], *, cache_dir: Path | None, progress: bool = True) -> WarpedMasks:
+    """Register the main supports of jobs to their queries, and warp their organs.
 
     Args:
-        support: the annotated scan.
-        queries: other scans; their labels are not used.
-        labels: the labels to warp.
+        jobs: of any queries, whose labels are not used.
         cache_dir: see `register_pairs`.
         progress: show a progress bar.
 
     Raises:
         UserError: as `register_pairs` does.
     """
-    pairs = [(_volume(support), _volume(query)) for query in queries]
-    registrations = register_pairs(pairs, cache_dir=cache_dir, progress=progress)
-    masks, failures = {}, {}
-    for query, registration in zip(queries, registrations, strict=True):
-        if registration.quality.failure is not None:
-            failures[query.scan_id] = registration.quality.failure
-            continue
-        masks[query.scan_id] = warp_label_map(
-            support.label_map, support.geometry, registration.transform, query.geometry, labels=labels
-        )
-    spacing_mm = {query.scan_id: query.geometry.spacing_mm for query in queries}
-    return WarpedMasks(support.scan_id, masks, spacing_mm, failures)
+    pairs: dict[tuple[int, int], tuple[EvaluationScan, EvaluationScan]] = {}
+    labels: dict[int, dict[int, None]] = {}
+    for job in jobs:
+        if job.main_support:
+            pairs[job.support.scan_id, job.query.scan_id] = (job.support, job.query)
+            labels.setdefault(job.support.scan_id, {})[job.label] = None
+    volumes = {scan.scan_id: _volume(scan) for pair in pairs.values() for scan in pair}
+    registrations = register_pairs(
+        [(volumes[support_id], volumes[query_id]) for support_id, query_id in pairs],
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    by_pair = {}
+    for (key, (support, query)), registration in zip(pairs.items(), registrations, strict=True):
+        grids = (support.label_map, support.geometry, query.geometry)
+        by_pair[key] = warp_labels(registration, *grids, labels=labels[support.scan_id])
+    return WarpedMasks(by_pair)
 
 
 def smooth_in_plane(

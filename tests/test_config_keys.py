@@ -86,6 +86,8 @@ def all_reads():
         f"task.{name}"
         for name in keys_read(_part_of("dataloaders/episode_settings.py", "TaskConfig"), "self")
     }
+    guide = (ROOT / "workflows/registration_guide.py").read_text(encoding="utf-8")
+    reads |= {f"evaluation.{name}" for name in keys_read(guide, "options")}
     for path in (ROOT / "dataloaders/augmentation.py", ROOT / "dataloaders/warps.py"):
         ranges = keys_read(path.read_text(encoding="utf-8"), "ranges")
         reads |= {f"adaptation.augmentation.{name}" for name in ranges}

@@ -21,9 +21,8 @@ from data.raw.input_scans import InputScan, read_scan
 from data.transforms import Preparation
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan
-from dataloaders.framed_scans import WarpedSupport
 from dataloaders.prepared_scans import normalise_slices
-from dataloaders.warped_masks import warp_to_queries
+from dataloaders.warped_masks import WarpedSupport, warp_supports
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import Options, Segmenter, main
 from tests.bright_segmenter import BrightSegmenter
@@ -185,7 +184,9 @@ def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
         )
         for number, (scan, labels) in enumerate(scans)
     )
-    warped = warp_to_queries(support, [query], [1, 2], cache_dir=None, progress=False).masks[1]
+    fold = EvaluationFold((query,), {1: support, 2: support})
+    jobs = plan_jobs(fold, {1: "a", 2: "b"}, n_part=1)
+    warped = warp_supports(jobs, cache_dir=None, progress=False).by_pair[0, 1].masks
     segmenter = Segmenter.by_registration(None)
     segmenter.set_support(scans[0][0], InputScan(scans[0][1], scans[0][0].geometry, "labels"), labels=[1, 2])
     found = segmenter.segment(scans[1][0], confidence=True)

@@ -12,7 +12,7 @@ from data.preparation import ensure_volumes
 from dataloaders.evaluation_sets import Job
 from dataloaders.prepared_scans import load_scan
 from dataloaders.splits import Split
-from dataloaders.warped_supports import WarpedSupports
+from dataloaders.warped_masks import WarpedMasks
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
 from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
@@ -33,7 +33,7 @@ CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 def make_methods(
     config: Config,
     snapshot: Snapshot | None,
-    warped: WarpedSupports | None,
+    warped: WarpedMasks | None,
     *,
     adapted: Mapping[tuple[int, int], Snapshot],
     device: torch.device,

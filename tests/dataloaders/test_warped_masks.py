@@ -8,8 +8,9 @@ from scipy.ndimage import gaussian_filter
 from data.registration.pairwise_registration import Quality, Registration
 from data.registration.spatial_transform import SpatialTransform
 from dataloaders import warped_masks
+from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import Assignment, EvaluationScan, Job
-from dataloaders.warped_masks import warp_to_queries
+from dataloaders.warped_masks import smooth_in_plane, warp_supports
 from util.io.image_io import Geometry
 
 FULL, SMALL = (10, 24, 32), (12, 16)
@@ -50,13 +51,14 @@ def _registered(monkeypatch):
 @pytest.fixture(name="warped")
 def _warped(registered):
     support, queries = make_scan(5), [make_scan(7), make_scan(8)]
-    return support, queries, warp_to_queries(support, queries, [LABEL], cache_dir=None, progress=False)
+    jobs = [make_job(support, query) for query in queries]
+    return support, queries, warp_supports(jobs, cache_dir=None, progress=False)
 
 
 def test_masks_are_warped_on_the_full_grid(warped):
     support, (query, _), masks = warped
     expected = np.roll((support.label_map == LABEL).astype(np.float32), (-1, -2), axis=(0, 2))
-    np.testing.assert_allclose(masks.masks[7][LABEL], expected, atol=1e-6)
+    np.testing.assert_allclose(masks.by_pair[5, 7].masks[LABEL], expected, atol=1e-6)
     found = masks.of_job(make_job(support, query, slices=[2, 4]))
     np.testing.assert_allclose(found, expected[[2, 4]], atol=1e-6)
 
@@ -65,7 +67,7 @@ def test_smoothing_is_in_mm_within_slices(warped):
     support, (query, _), masks = warped
     sharp = masks.of_job(make_job(support, query))
     expected = gaussian_filter(sharp, (0, 4.5 / 1.5, 4.5 / 2.0), mode="constant")
-    np.testing.assert_array_equal(masks.of_job(make_job(support, query), smoothing_mm=4.5), expected)
+    np.testing.assert_array_equal(smooth_in_plane(sharp, SPACING_MM, smoothing_mm=4.5), expected)
 
 
 def test_a_failed_registration_serves_no_job_and_is_named(warped):
@@ -91,3 +93,65 @@ def test_resized_slices_keep_the_area_that_they_cover(warped, registered):
         small = [0, *(n - 0.5 if index is None else index for n in SMALL)]
         large = [0, *(n - 0.5 if index is None else index for n in FULL[1:])]
         np.testing.assert_allclose(grid.position_mm(small), full.position_mm(large))
+
+
+@pytest.fixture(name="calls")
+def _calls(monkeypatch):
+    """Replace registration and warping: masks are full of the support's id; query 3 fails."""
+    calls = []
+
+    def register_pairs(pairs, **options):
+        calls.extend((support.name, query.name) for support, query in pairs)
+        return [
+            Registration(support.name, BAD if query.name == "scan 3" else GOOD) for support, query in pairs
+        ]
+
+    def warp_label_map(label_map, geometry, transform, query_geometry, *, labels):
+        mask = np.full(query_geometry.shape, int(transform.removeprefix("scan ")), np.float32)
+        return dict.fromkeys(labels, mask)
+
+    monkeypatch.setattr(warped_masks, "register_pairs", register_pairs)
+    monkeypatch.setattr(warped_masks, "warp_label_map", warp_label_map)
+    return calls
+
+
+def plan(**options):
+    """Plan a fold of three scans: scan 1 is the support of organ 1, scan 2 that of organ 4."""
+    scans = [make_scan(scan_id) for scan_id in (1, 2, 3)]
+    for scan in scans:
+        scan.label_map[1:4, 1, 1], scan.label_map[2:5, 2, 2] = 1, 4
+    fold = EvaluationFold(scans, {1: scans[0], 4: scans[1]})
+    return plan_jobs(fold, {1: "liver", 4: "spleen"}, n_part=3, **options)
+
+
+def test_each_job_gets_the_mask_of_its_own_support(calls):
+    jobs = plan()
+    warped = warp_supports(jobs, cache_dir=None, progress=False)
+    pairs = [(1, 2), (1, 3), (2, 1), (2, 3)]
+    assert calls == [(f"scan {support}", f"scan {query}") for support, query in pairs]
+    assert {pair: list(found.masks) for pair, found in warped.by_pair.items()} == {
+        (1, 2): [1],
+        (1, 3): [],
+        (2, 1): [4],
+        (2, 3): [],
+    }
+    for job, mask in warped.segment(jobs):
+        assert warped.serves(job) == (job.query.scan_id != 3)
+        assert mask.shape == (len(job.assignment.slices), *FULL[1:])
+        assert (mask == (job.support.scan_id if warped.serves(job) else 0)).all()
+        if warped.serves(job):
+            assert np.array_equal(warped.of_job(job), mask)
+    assert len(warped.describe()) == 2
+
+
+def test_other_supports_are_not_registered(calls):
+    jobs = plan(every_support=True, all_slices=False)
+    warped = warp_supports(jobs, cache_dir=None, progress=False)
+    assert {support for support, _ in calls} == {"scan 1", "scan 2"}
+    assert [job.main_support for job in jobs if job.support.scan_id == 3] == [False] * 4
+    assert not any(warped.serves(job) for job in jobs if job.support.scan_id == 3)
+
+
+def test_without_jobs_nothing_is_registered(calls):
+    assert warp_supports([], cache_dir=None).by_pair == {}
+    assert calls == []
