@@ -45,12 +45,10 @@ from dataloaders.framed_scans import (
     take_supports,
     warp_support,
 )
-from dataloaders.warped_masks import smooth_in_plane
-from models.inference.guide import guide
-from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
+from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
-from models.inference.supports import MeanSegmenter, SupportBank
+from models.inference.supports import SupportBank
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
 from util.engine.runs import find_selected_snapshot
@@ -67,6 +65,7 @@ from util.parallel.threads import set_threads
 from util.progress import progress_bar
 from util.remarks import remark
 from workflows.networks import load_trained
+from workflows.registration_guide import guide_by_mask
 from workflows.scan_training import TrainingRequest, train_on_scans
 from workflows.support_adaptation import SupportAdaptation
 
@@ -241,15 +240,7 @@ class Segmenter:
         self._slices = self._adapt(supports, len(chosen))
         self.labels, self._supports = chosen, supports
         if self.has_network:
-            self._plan_supports()
-
-    def _plan_supports(self) -> None:
-        self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self.device)
-        for number, support in enumerate(self._supports):
-            label_map = torch.from_numpy(support.network_labels)
-            volumes = {"images": support.scan.images, "label_map": label_map}
-            for position, slices in support.chosen.items():
-                self._bank.plan(number, position, **volumes, chosen=slices.tolist())
+            self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self.device)
 
     @property
     def supports(self) -> list[FramedSupport]:
@@ -349,17 +340,9 @@ class Segmenter:
         if not self.has_network:
             yield from [None] * len(pairs)
             return
-        results = segment_scan(
-            MeanSegmenter(self._slices),
-            query.images,
-            [self._make_request(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs],
-            per_call=best_slices_per_call(self.device),
-            device=self.device,
-            on_encoding=lambda _: None,
-            on_segmented=lambda _: None,
-        )
-        for result in results:
-            yield resize_slices(result, query.geometry.shape[1:]).numpy()
+        queries = [self._make_query(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs]
+        for _, result in segment_queries(self._slices, queries, device=self.device, bank=self._bank):
+            yield result.numpy()
 
     @staticmethod
     def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:
@@ -369,32 +352,34 @@ class Segmenter:
             return found[0]
         return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(shape, np.float32)
 
-    def _make_request(
+    def _make_query(
         self, pair: tuple[int, int], query: FramedScan, *, wanted: np.ndarray, warped: WarpedSupport | None
-    ) -> Request:
+    ) -> OrganQuery:
         number, position = pair
         support, transform = self._supports[number], warped.transform if warped else None
         assignment = assign_support_slices(
             support.chosen[position], support.scan, query, slices=wanted, transform=transform
         )
-        slices, parts = map(torch.from_numpy, (assignment.slices, assignment.parts))
-        return Request(slices, parts, partial(self._bank.supports, *pair), support_key=pair)
+        return OrganQuery(
+            support_id=number,
+            query_id=query.name,
+            label=position,
+            support_images=support.scan.images,
+            support_labels=torch.from_numpy(support.network_labels),
+            support_slices=support.chosen[position].tolist(),
+            query_images=query.images,
+            slices=torch.from_numpy(assignment.slices),
+            parts=torch.from_numpy(assignment.parts),
+            size_px=query.geometry.shape[1:],
+        )
 
     def _guide(
         self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan
     ) -> np.ndarray | None:
         if network is None or mask is None:
             return mask if network is None else network
-        guiding = self._options.guiding
-        smooth = smooth_in_plane(mask, query.geometry.spacing_mm, smoothing_mm=guiding.guide_smoothing_mm)
-        joined = guide(
-            torch.from_numpy(network),
-            torch.from_numpy(mask),
-            smoothed=torch.from_numpy(smooth),
-            weight=guiding.guide_weight,
-            offset=guiding.guide_offset,
-        )
-        return joined.numpy()
+        spacing_mm = query.geometry.spacing_mm
+        return guide_by_mask(network, mask, spacing_mm=spacing_mm, options=self._options.guiding)
 
 
 def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,22 @@ class Job:
     support_slices: np.ndarray
     assignment: Assignment
     main_support: bool
+
+
+def job_tensors(job: Job) -> dict[str, Any]:
+    """Return a job's scans and slices as tensors, named as in `OrganQuery`."""
+    return {
+        "support_id": job.support.scan_id,
+        "query_id": job.query.scan_id,
+        "label": job.label,
+        "support_images": job.support.images,
+        "support_labels": torch.from_numpy(job.support.support_labels),
+        "support_slices": job.support_slices.tolist(),
+        "query_images": job.query.images,
+        "slices": torch.from_numpy(job.assignment.slices),
+        "parts": torch.from_numpy(job.assignment.parts),
+        "size_px": job.query.label_map.shape[1:],
+    }
 
 
 def score_job(

@@ -9,12 +9,11 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from data.layout import DatasetLayout
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
-from dataloaders.evaluation_sets import EvaluationScan, Job, load_evaluation_scan
+from dataloaders.evaluation_sets import EvaluationScan, Job, job_tensors, load_evaluation_scan
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.slice_assignment import find_organ_slices
 from dataloaders.splits import Split
@@ -98,22 +97,6 @@ def _plan_organ(scans: Sequence[EvaluationScan], label: int, organ: str, *, n_pa
     return plan_jobs(
         EvaluationFold(queries, {label: support}), {label: organ}, n_part=n_part, all_slices=False
     )
-
-
-def job_tensors(job: Job) -> dict[str, Any]:
-    """Return a job's scans and slices as tensors, named as in `OrganQuery`."""
-    return {
-        "support_id": job.support.scan_id,
-        "query_id": job.query.scan_id,
-        "label": job.label,
-        "support_images": job.support.images,
-        "support_labels": torch.from_numpy(job.support.support_labels),
-        "support_slices": job.support_slices.tolist(),
-        "query_images": job.query.images,
-        "slices": torch.from_numpy(job.assignment.slices),
-        "parts": torch.from_numpy(job.assignment.parts),
-        "size_px": job.query.label_map.shape[1:],
-    }
 
 
 def validation_dice(

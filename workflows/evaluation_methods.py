@@ -9,16 +9,15 @@ from tqdm import tqdm
 
 from config_ssl_upload import Config
 from data.preparation import ensure_volumes
-from dataloaders.evaluation_sets import Job
+from dataloaders.evaluation_sets import Job, job_tensors
 from dataloaders.prepared_scans import load_scan
 from dataloaders.splits import Split
 from dataloaders.warped_masks import WarpedMasks
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
-from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan
+from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
-from models.inference.supports import MeanSegmenter, SupportBank
-from models.inference.test_time_augmentation import average_over_versions
+from models.inference.supports import SupportBank
 from util.engine.snapshots import Snapshot
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.report import ADAPTED, REGISTRATION, TRAINED, UNET
@@ -110,56 +109,35 @@ def segment_adapted(
 def segment_jobs(
     segmenter: Segmenter, jobs: Sequence[Job], *, config: Config, device: torch.device, name: str
 ) -> Iterator[tuple[Job, np.ndarray]]:
-    """Segment jobs, query by query.
-
-    Supports are prepared once, each query slice (and each changed version of it) is encoded once.
+    """Segment jobs, query by query; see `segment_queries`.
 
     Yields:
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
     options = config.evaluation
-    bank = _plan_supports(segmenter, jobs, config, device=device)
     n_versions = options.test_time_augmentation if segmenter.sees_queries else 1
     total = n_versions * sum(len(job.assignment.slices) for job in jobs)
     is_main = find_ranks().is_main
     with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
-        for query_id in dict.fromkeys(job.query.scan_id for job in jobs):
-            jobs_of_scan = [job for job in jobs if job.query.scan_id == query_id]
-            segment = partial(
-                segment_scan,
-                MeanSegmenter(segmenter),
-                requests=[_make_request(job, bank) for job in jobs_of_scan],
-                per_call=options.slices_per_call or best_slices_per_call(device),
-                device=device,
-                on_encoding=partial(_note_encoding, bar, f"scan {query_id}"),
-                on_segmented=bar.update,
+        results = segment_queries(
+            segmenter,
+            [OrganQuery(**job_tensors(job)) for job in jobs],
+            device=device,
+            bank=SupportBank(
+                segmenter, n_slices=options.support_slices, join=options.join_support, device=device
+            ),
+            n_versions=n_versions,
+            per_call=options.slices_per_call,
+            on_encoding=partial(_note_encoding, bar),
+            on_segmented=bar.update,
+        )
+        for position, foreground in results:
+            probabilities = foreground.numpy()
+            yield (
+                jobs[position],
+                keep_largest_component(probabilities) if options.largest_component else probabilities,
             )
-            results = average_over_versions(segment, jobs_of_scan[0].query.images, n_versions)
-            for job, foreground in zip(jobs_of_scan, results, strict=True):
-                probabilities = resize_slices(foreground, job.query.label_map.shape[1:]).numpy()
-                yield (
-                    job,
-                    keep_largest_component(probabilities) if options.largest_component else probabilities,
-                )
 
 
-def _plan_supports(
-    segmenter: Segmenter, jobs: Sequence[Job], config: Config, *, device: torch.device
-) -> SupportBank:
-    options = config.evaluation
-    bank = SupportBank(segmenter, n_slices=options.support_slices, join=options.join_support, device=device)
-    for job in jobs:
-        support, chosen = job.support, job.support_slices.tolist()
-        label_map = torch.from_numpy(support.support_labels)
-        bank.plan(support.scan_id, job.label, images=support.images, label_map=label_map, chosen=chosen)
-    return bank
-
-
-def _make_request(job: Job, bank: SupportBank) -> Request:
-    slices, parts = map(torch.from_numpy, (job.assignment.slices, job.assignment.parts))
-    key = (job.support.scan_id, job.label)  # its parts have the same support slices in every protocol
-    return Request(slices, parts, partial(bank.supports, *key), support_key=key)
-
-
-def _note_encoding(bar: tqdm, scan: str, how_far: str) -> None:
-    note_on_bar(bar, how_far and f"encoding {scan}, {how_far}")
+def _note_encoding(bar: tqdm, scan_id: int, how_far: str) -> None:
+    note_on_bar(bar, how_far and f"encoding scan {scan_id}, {how_far}")

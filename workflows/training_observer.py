@@ -15,7 +15,7 @@ from dataloaders.episode_pictures import draw_episode
 from dataloaders.evaluation_sets import Job
 from dataloaders.validation_scans import hold_back_scans, plan_validation, validation_dice
 from models.few_shot_seg import FewShotSeg
-from models.inference.organ_queries import OrganQuery, segment_queries
+from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import NetworkSegmenter
 from models.losses import METRIC_PLOTS, describe_failure, describe_metrics
 from models.precision import mixed_precision
@@ -114,7 +114,8 @@ def validate(
     segmenter = NetworkSegmenter(network, precision=config.precision)
 
     def segment(queries: list[dict[str, Any]]) -> list[Tensor]:
-        return segment_queries(segmenter, [OrganQuery(**query) for query in queries], device=device)
+        found = dict(segment_queries(segmenter, [OrganQuery(**query) for query in queries], device=device))
+        return [found[position] for position in range(len(queries))]
 
     return validation_dice(jobs, segment, ranks=ranks)
 

@@ -1,19 +1,22 @@
-"""Segment many slices of a scan with few calls.
+"""Segment organs in slices of scans with few calls.
 
-Each slice is encoded once, whatever the number of requests, and segmented once with each support; each call
-is served by one support.
+Each slice is encoded once, whatever the number of organs and supports, and segmented once with each support;
+each call is served by one support.
 """
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.inference.segmenters import SliceSegmenter
+from models.inference.segmenters import Segmenter, SliceSegmenter
+from models.inference.supports import MeanSegmenter, SupportBank
+from models.inference.test_time_augmentation import average_over_versions
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,87 @@ class Request:
     parts: Tensor
     support_of: Callable[[int], Any]
     support_key: Hashable = None
+
+
+@dataclass(frozen=True)
+class OrganQuery:
+    """An organ to segment in slices of a query scan.
+
+    Attributes:
+        support_id, query_id: identify the scans; those of equal ids share encodings.
+        label: the organ.
+        support_images: `(Z, 1, h, w)`.
+        support_labels: `(Z, h, w)`, whole numbers.
+        support_slices: the support's slice for each part.
+        query_images: `(Z', 1, h, w)`.
+        slices: `(n,)`, the query slices to segment.
+        parts: `(n,)`, for each of them an index into `support_slices`.
+        size_px: `(H, W)` of the result.
+    """
+
+    support_id: int
+    query_id: Hashable
+    label: int
+    support_images: Tensor
+    support_labels: Tensor
+    support_slices: Sequence[int]
+    query_images: Tensor
+    slices: Tensor
+    parts: Tensor
+    size_px: tuple[int, int]
+
+
+def segment_queries(
+    segmenter: Segmenter,
+    queries: Sequence[OrganQuery],
+    *,
+    device: torch.device,
+    bank: SupportBank | None = None,
+    n_versions: int = 1,
+    per_call: int | None = None,
+    on_encoding: Callable[[Hashable, str], None] = lambda query_id, progress: None,
+    on_segmented: Callable[[int], None] = lambda n_slices: None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Segment organs in queries, scan by scan.
+
+    Supports are prepared once, each query slice (and each changed version of it) is encoded once.
+
+    Args:
+        segmenter: what segments slices.
+        queries: any number, of any scans.
+        device: where the segmenter computes.
+        bank: keeps the prepared supports, for later calls too; None: a bank of single support slices.
+        n_versions: see `average_over_versions`.
+        per_call: most slices encoded or segmented at once; None: see `best_slices_per_call`.
+        on_encoding: called as in `segment_scan`, with the query scan's id before the progress.
+        on_segmented: see `segment_scan`.
+
+    Yields:
+        Position in `queries`, and the foreground's probability in the query's slices, `(n, H, W)` on the CPU.
+    """
+    bank = bank or SupportBank(segmenter, n_slices=1, join="probabilities", device=device)
+    for query in queries:
+        bank.plan(
+            query.support_id,
+            query.label,
+            images=query.support_images,
+            label_map=query.support_labels,
+            chosen=query.support_slices,
+        )
+    for query_id in dict.fromkeys(query.query_id for query in queries):
+        positions = [i for i, query in enumerate(queries) if query.query_id == query_id]
+        segment = partial(
+            segment_scan,
+            MeanSegmenter(segmenter),
+            requests=[_make_request(queries[i], bank) for i in positions],
+            per_call=per_call or best_slices_per_call(device),
+            device=device,
+            on_encoding=partial(on_encoding, query_id),
+            on_segmented=on_segmented,
+        )
+        results = average_over_versions(segment, queries[positions[0]].query_images, n_versions)
+        for position, foreground in zip(positions, results, strict=True):
+            yield position, resize_slices(foreground, queries[position].size_px)
 
 
 def segment_scan(
@@ -109,3 +193,8 @@ def resize_slices(images: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     return F.interpolate(images[:, None], size=tuple(size), mode="bilinear")[:, 0]
+
+
+def _make_request(query: OrganQuery, bank: SupportBank) -> Request:
+    supports = partial(bank.supports, query.support_id, query.label)
+    return Request(query.slices, query.parts, supports, support_key=(query.support_id, query.label))

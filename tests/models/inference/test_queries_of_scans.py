@@ -3,8 +3,7 @@
 import torch
 
 from models.factory import build_network
-from models.inference.organ_queries import OrganQuery, segment_queries
-from models.inference.scan import resize_slices
+from models.inference.scan import OrganQuery, resize_slices, segment_queries
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 
 CPU = torch.device("cpu")
@@ -36,9 +35,11 @@ def _query(query_id, label, parts, *, size_px=(40, 40)):
 
 def test_each_slice_is_segmented_from_the_support_slice_of_its_part():
     queries = [_query(1, 1, [0, 0, 1]), _query(2, 2, [0, 1, 1]), _query(1, 2, [1, 1, 1], size_px=(30, 50))]
-    found = segment_queries(NetworkSegmenter(_network()), queries, device=CPU)
+    found = list(segment_queries(NetworkSegmenter(_network()), queries, device=CPU))
+    assert [position for position, _ in found] == [0, 2, 1]  # scan by scan
     plain = _network()
-    for query, probabilities in zip(queries, found, strict=True):
+    for position, probabilities in found:
+        query = queries[position]
         expected = []
         for index, part in zip(query.slices.tolist(), query.parts.tolist(), strict=True):
             z = query.support_slices[part]
@@ -55,10 +56,10 @@ def test_each_slice_is_segmented_from_the_support_slice_of_its_part():
 
 
 def test_a_copied_mask_is_the_support_slice_s():
-    (found,) = segment_queries(CopySegmenter(), [_query(1, 1, [0, 1, 1])], device=CPU)
+    ((_, found),) = segment_queries(CopySegmenter(), [_query(1, 1, [0, 1, 1])], device=CPU)
     assert found.shape == (3, 40, 40)
     assert found.sum(dim=(1, 2)).tolist() == [16 * 20] * 3
 
 
 def test_no_queries_give_no_results():
-    assert segment_queries(CopySegmenter(), [], device=CPU) == []
+    assert list(segment_queries(CopySegmenter(), [], device=CPU)) == []
