@@ -6,21 +6,16 @@ out=masks` segments files; `Segmenter` does the same in Python. Research use onl
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_config
-from data.datasets import path_group
 from data.dicom_seg import DICOM_SEG_ENDING, check_dicom_queries, check_dicom_seg, write_dicom_seg
-from data.label_choice import choose_labels, renumber_labels
-from data.model_frame import ModelFrame, find_frame, registration_frame
+from data.label_choice import choose_labels
 from data.prediction_files import (
     PAGE_HTML,
     RECORD_NAMES,
@@ -31,43 +26,22 @@ from data.prediction_files import (
     write_tables,
 )
 from data.prediction_page import PredictionPage
-from data.prediction_results import Agreement, ScanSummary, Segmentation, describe_doubtful
+from data.prediction_results import ScanSummary, describe_doubtful
 from data.prediction_settings import GPU_ADAPTATION_STEPS, SEGMENTER_KEYS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
-from data.raw.input_scans import check_slices, read_scan, to_scan
-from dataloaders.framed_scans import (
-    FramedScan,
-    FramedSupport,
-    WarpedSupport,
-    assign_support_slices,
-    frame_query,
-    frame_support,
-    take_supports,
-    warp_support,
-)
-from models.inference.scan import OrganQuery, segment_queries
-from models.inference.segmenters import NetworkSegmenter
-from models.inference.segmenters import Segmenter as SupportSegmenter
-from models.inference.supports import SupportBank
+from data.raw.input_scans import read_scan
+from dataloaders.framed_scans import take_supports
 from util.config.key_value_words import parse_words
-from util.config.settings import SettingsError, merge_values, plain_values, with_present_names
-from util.engine.runs import find_selected_snapshot
-from util.engine.snapshots import Snapshot, load_snapshot
+from util.config.settings import SettingsError, plain_values
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
-from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 from util.io.files import remove_file
 from util.io.folders import check_folder
 from util.parallel.devices import choose_device
-from util.parallel.hardware import choose_kernels, choose_precision
-from util.parallel.ranks import find_ranks
-from util.parallel.threads import set_threads
 from util.progress import progress_bar
 from util.remarks import remark
-from workflows.networks import load_trained
-from workflows.registration_guide import guide_by_mask
+from workflows.scan_segmenter import Segmenter
 from workflows.scan_training import TrainingRequest, train_on_scans
-from workflows.support_adaptation import SupportAdaptation
 
 NOTICE = "research use only: not a medical device, check every mask"
 # Their values are names, paths and ranges, and a folder may be named 2019.
@@ -82,318 +56,6 @@ _TEXTS = (
     "slices",
     "data_dir",
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """How supports and registration work together.
-
-    Attributes:
-        guided: register each support to the query; its warped mask joins the network's log-odds.
-        largest_component: see `keep_largest_component`.
-        n_part: support slices of each organ.
-        guiding: weight, offset and smoothing of the warped mask.
-    """
-
-    guided: bool = True
-    largest_component: bool = False
-    n_part: int = Config.model_fields["n_part"].default
-    guiding: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-
-class Segmenter:
-    """Segment scans on their own grids by one or several annotated scans.
-
-    Args:
-        slices: segments slices from support slices, such as a `NetworkSegmenter`; None: registration alone.
-        frame: of the scans that it was trained on.
-        device: where it computes.
-        image_size_px: its slice size; None: that of prepared slices.
-        options: see `Options`.
-        names_of_training: label id -> name in the training data, to request labels by name.
-        adapt: takes supports and the number of labels; returns what segments slices in place of `slices`.
-
-    Attributes:
-        source: the snapshot's file; None without one.
-    """
-
-    def __init__(
-        self,
-        slices: SupportSegmenter | None,
-        frame: ModelFrame,
-        *,
-        device: torch.device,
-        image_size_px: tuple[int, int] | None = None,
-        options: Options = Options(),
-        names_of_training: Mapping[int, str] | None = None,
-        adapt: Callable[[Sequence[FramedSupport], int], SupportSegmenter] | None = None,
-    ) -> None:
-        self.frame, self.device = frame, device
-        self._slices = slices
-        self._adapt = adapt or (lambda supports, n_labels: slices)
-        self._image_size_px, self._options = image_size_px, options
-        self._names_of_training = names_of_training or {}
-        self.source: Path | None = None
-        self._supports: list[FramedSupport] = []
-        self.labels: dict[int, str] = {}
-
-    @classmethod
-    def from_snapshot(
-        cls,
-        path: str | Path,
-        *,
-        guide: str = "registration",
-        adaptation: int | str = "auto",
-        cache_dir: str | Path | None = None,
-        largest_component: bool = False,
-        device: str = "auto",
-        precision: str = "fp32",
-        orientation: str | None = None,
-        prepared: bool = False,
-        data_dir: str | None = None,
-    ) -> "Segmenter":
-        """Load a snapshot, or the latest or best of a run folder.
-
-        `PredictConfig` describes the settings; adapted networks are kept in `cache_dir`, if there is one. The
-        process then has PyTorch's deterministic kernels, and as many threads as are useful.
-
-        Raises:
-            UserError: the snapshot is missing, damaged or of another version, the device is missing, or the
-                frame of its training scans is unknown.
-        """
-        snapshot = load_snapshot(find_selected_snapshot(str(path)))
-        config = _trained_config(snapshot, data_dir)
-        frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
-        place = choose_device(device)
-        precision = choose_precision(precision, place)
-        choose_kernels(deterministic=True, precision=precision)
-        config = config.model_copy(update={"precision": precision})
-        slices = NetworkSegmenter(load_trained(config, snapshot).to(place), precision=precision)
-        size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
-        width = config.model.feature_width
-        set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-        adapt = SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir)
-        segmenter = cls(
-            slices,
-            frame,
-            device=place,
-            image_size_px=config.image_size_px,
-            options=Options(guided=guide == "registration", largest_component=largest_component),
-            names_of_training=config.spec.labels,
-            adapt=adapt,
-        )
-        segmenter.source = snapshot.source
-        return segmenter
-
-    @classmethod
-    def by_registration(cls, modality: str | None, *, largest_component: bool = False) -> "Segmenter":
-        """Warp the supports' masks to each scan, without any network.
-
-        Args:
-            modality: "MR" or "CT", by which intensities are clipped; None: they were clipped before.
-            largest_component: see `keep_largest_component`.
-        """
-        options = Options(largest_component=largest_component)
-        return cls(None, registration_frame(modality), device=torch.device("cpu"), options=options)
-
-    @property
-    def has_network(self) -> bool:
-        """Whether a network segments, and not registration alone."""
-        return self._slices is not None
-
-    def set_support(
-        self,
-        images: Any,
-        masks: Any,
-        *,
-        labels: Sequence[str | int] | Mapping[int, str] | str | int | None = None,
-    ) -> None:
-        """Set the annotated scans that show what to segment.
-
-        Args:
-            images: a scan, or a list of scans: paths, SimpleITK or nibabel images, or pairs of an array
-                `(Z, H, W)` and its spacing `(z, y, x)` in mm; see `to_scan`.
-            masks: their masks in the same order; label ids, 0 = background.
-            labels: to segment, see `choose_labels`; None: all in the masks.
-
-        Raises:
-            UserError: masks are missing, do not match their image, or lack a label, one line each; or the
-                network cannot be adapted to them.
-        """
-        scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
-        present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
-        chosen = choose_labels(labels, present, names=names, names_of_training=self._names_of_training)
-        options = {
-            "labels": range(1, len(chosen) + 1),
-            "n_part": self._options.n_part,
-            "image_size_px": self._image_size_px,
-        }
-        problems = ProblemList()
-        supports = [
-            problems.attempt(
-                partial(frame_support, self.frame, scan, renumber_labels(ids, chosen), **options)
-            )
-            for scan, ids in zip(scans, maps, strict=True)
-        ]
-        problems.raise_all()
-        supports = [support for support in supports if support.chosen]
-        self._slices = self._adapt(supports, len(chosen))
-        self.labels, self._supports = chosen, supports
-        if self.has_network:
-            self._bank = SupportBank(self._slices, n_slices=1, join="probabilities", device=self.device)
-
-    @property
-    def supports(self) -> list[FramedSupport]:
-        """The supports that hold a label to segment.
-
-        Their labels are positions in `labels`, counted from 1.
-        """
-        return list(self._supports)
-
-    @property
-    def support_names(self) -> list[str]:
-        """Names of the supports that hold a label to segment."""
-        return [support.scan.name for support in self._supports]
-
-    def segment(
-        self, image: Any, *, slices: tuple[int, int | None] | None = None, confidence: bool = False
-    ) -> Segmentation:
-        """Segment one scan on its own grid.
-
-        Args:
-            image: see `set_support`.
-            slices: first slice and end of the range along the image's first axis; None: all.
-            confidence: also return each label's probability.
-
-        Raises:
-            UserError: no support was set, the scan is unusable, or there is no network and all registrations
-                failed.
-        """
-        if not self._supports:
-            raise UserError("set_support must be called before segment")
-        scan = to_scan(image, name="image", assume_orientation=self._assumed)
-        first, end = check_slices(slices, scan)
-        query = frame_query(self.frame, scan, image_size_px=self._image_size_px)
-        wanted = query.slices_covering(first, end)
-        warped = [warp_support(each, query) if self._options.guided else None for each in self._supports]
-        names = self.support_names
-        failures = {name: w.failure for name, w in zip(names, warped, strict=True) if w and w.failure}
-        if not self.has_network and all(each.failure for each in warped):
-            raise UserError(f"{scan.name}: registration failed ({'; '.join(failures.values())})")
-        best = np.full(scan.geometry.shape, THRESHOLD, np.float32)
-        label_map = np.zeros(scan.geometry.shape, np.uint16 if max(self.labels) > 255 else np.uint8)
-        agreements, probabilities = [], {}
-        for label, joint, found in self._segment_labels(query, wanted, warped):
-            agreements += found
-            full = np.zeros(query.geometry.shape, np.float32)
-            full[wanted] = joint
-            restored = query.restore(full)
-            restored[:first] = restored[end:] = 0
-            wins = restored > best
-            label_map[wins] = label
-            best[wins] = restored[wins]
-            if confidence:
-                probabilities[label] = restored
-        return Segmentation(
-            label_map, scan.geometry, self.labels, agreements, failures, probabilities, len(wanted)
-        )
-
-    @property
-    def _assumed(self) -> str | None:
-        return self.frame.preparation.assume_orientation
-
-    def _segment_labels(
-        self, query: FramedScan, wanted: np.ndarray, warped: Sequence[WarpedSupport | None]
-    ) -> Iterator[tuple[int, np.ndarray, list[Agreement]]]:
-        """Yield each label's id, joint probability `(n, H, W)` in the wanted slices, and agreements."""
-        pairs = [
-            (number, position)
-            for position in range(1, len(self.labels) + 1)
-            for number, support in enumerate(self._supports)
-            if position in support.chosen
-        ]
-        results = self._segment_slices(query, pairs, wanted=wanted, warped=warped)
-        for position, label in enumerate(self.labels, start=1):
-            numbers = [number for number, other in pairs if other == position]
-            masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
-            masks = [None if mask is None else mask[wanted] for mask in masks]
-            networks = [next(results) for _ in numbers]
-            guided = [self._guide(*pair, query) for pair in zip(networks, masks, strict=True)]
-            joint = self._join(guided, shape=(len(wanted), *query.geometry.shape[1:]))
-            found = [
-                Agreement.measure(
-                    label, self.support_names[n], network=network, warped=mask, own=own, joint=joint
-                )
-                for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
-            ]
-            yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
-
-    def _segment_slices(
-        self,
-        query: FramedScan,
-        pairs: Sequence[tuple[int, int]],
-        *,
-        wanted: np.ndarray,
-        warped: Sequence[WarpedSupport | None],
-    ) -> Iterator[np.ndarray | None]:
-        """Yield the network's probabilities `(n, H, W)` of each support and label; None without a network."""
-        if not self.has_network:
-            yield from [None] * len(pairs)
-            return
-        queries = [self._make_query(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs]
-        for _, result in segment_queries(self._slices, queries, device=self.device, bank=self._bank):
-            yield result.numpy()
-
-    @staticmethod
-    def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:
-        """Average the supports' probabilities; 0 if no support has any."""
-        found = [result for result in results if result is not None]
-        if len(found) == 1:
-            return found[0]
-        return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(shape, np.float32)
-
-    def _make_query(
-        self, pair: tuple[int, int], query: FramedScan, *, wanted: np.ndarray, warped: WarpedSupport | None
-    ) -> OrganQuery:
-        number, position = pair
-        support, transform = self._supports[number], warped.transform if warped else None
-        assignment = assign_support_slices(
-            support.chosen[position], support.scan, query, slices=wanted, transform=transform
-        )
-        return OrganQuery(
-            support_id=number,
-            query_id=query.name,
-            label=position,
-            support_images=support.scan.images,
-            support_labels=torch.from_numpy(support.network_labels),
-            support_slices=support.chosen[position].tolist(),
-            query_images=query.images,
-            slices=torch.from_numpy(assignment.slices),
-            parts=torch.from_numpy(assignment.parts),
-            size_px=query.geometry.shape[1:],
-        )
-
-    def _guide(
-        self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan
-    ) -> np.ndarray | None:
-        if network is None or mask is None:
-            return mask if network is None else network
-        spacing_mm = query.geometry.spacing_mm
-        return guide_by_mask(network, mask, spacing_mm=spacing_mm, options=self._options.guiding)
-
-
-def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:
-    """Return the configuration of a snapshot's training, as far as prediction needs it."""
-    try:
-        dataset, names = snapshot.config["dataset"], ("model", "image_size_px", "path")
-        saved = {name: snapshot.config[name] for name in names if name in snapshot.config}
-        values = merge_values(dataset_defaults(dataset), with_present_names(Config, saved)[0])
-        if data_dir is not None:
-            values = merge_values(values, {"path": {path_group(dataset): {"data_dir": data_dir}}})
-        return parse_config(values)
-    except (KeyError, TypeError, UserError) as error:
-        fault = f"its configuration is not usable ({error})"
-        raise UserError(f"{snapshot.source}: {fault}; set data_dir, or train it again") from error
 
 
 def predict(config: PredictConfig, *, progress: bool = True) -> int:

@@ -24,7 +24,7 @@ from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.prepared_scans import normalise_slices
 from dataloaders.warped_masks import WarpedSupport, warp_supports
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
-from prediction import Options, Segmenter, main
+from prediction import main
 from tests.bright_segmenter import BrightSegmenter
 from tests.data.dicom_series import assert_same_points, write_series
 from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
@@ -36,8 +36,11 @@ from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
+from workflows import scan_segmenter, support_ensemble
 from workflows.evaluation_methods import segment_jobs
 from workflows.networks import make_network
+from workflows.scan_segmenter import Segmenter
+from workflows.support_ensemble import Options
 
 CPU = torch.device("cpu")
 TURNED = ModelFrame(Preparation(orientation="LAS"), None, "test")
@@ -201,7 +204,7 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     masks[0][2:6], masks[1][4:8] = 0.9, 0.5
     results = {name: WarpedSupport(None, {1: mask}, None) for name, mask in zip("ab", masks, strict=True)}
     results["c"] = WarpedSupport(None, {}, "bodies hardly overlap")
-    monkeypatch.setattr(prediction, "warp_support", lambda support, query: results[support.scan.name])
+    monkeypatch.setattr(support_ensemble, "warp_support", lambda support, query: results[support.scan.name])
     segmenter, scan = Segmenter.by_registration("MR"), l_scan("LPS")
     segmenter.set_support([replace(scan, name=name) for name in "abc"], [_mask(scan)] * 3)
     found = segmenter.segment(scan, confidence=True)
@@ -284,7 +287,7 @@ def _set(**changes):
 
 @pytest.fixture(name="bright")
 def _bright(monkeypatch):
-    monkeypatch.setattr(prediction, "NetworkSegmenter", lambda network, precision: BrightSegmenter())
+    monkeypatch.setattr(scan_segmenter, "NetworkSegmenter", lambda network, precision: BrightSegmenter())
 
 
 def test_one_command_segments_a_folder_of_all_formats(place, bright, capsys):

@@ -24,9 +24,10 @@ from starlette.exceptions import HTTPException
 from data.prediction_files import write_result
 from data.prediction_results import Segmentation
 from data.raw.input_scans import InputScan, read_scan
-from prediction import NOTICE, Segmenter
+from prediction import NOTICE
 from script.server.access import AccessControl
 from util.errors import UserError
+from workflows.scan_segmenter import Segmenter
 
 PAGE_DIR = Path(__file__).parent / "page"
 PAGE_FILES = {"/": "index.html", "/viewer.css": "viewer.css", "/viewer.js": "viewer.js"}

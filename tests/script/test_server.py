@@ -17,7 +17,6 @@ import torch
 
 from data.model_frame import ModelFrame
 from data.transforms import Preparation
-from prediction import Options, Segmenter
 from script import napari_client
 from script.server import __main__ as command
 from tests.bright_segmenter import BrightSegmenter
@@ -26,6 +25,8 @@ from tests.script.chromium import open_tab
 from util.config.settings import describe_keys
 from util.errors import UserError
 from util.io.image_io import write_volume
+from workflows.scan_segmenter import Segmenter
+from workflows.support_ensemble import Options
 
 pytest.importorskip("fastapi", reason=f"see {command.REQUIREMENTS}")
 pytest.importorskip("multipart", reason=f"see {command.REQUIREMENTS}")

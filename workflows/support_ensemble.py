@@ -1,0 +1,158 @@
+"""Segment scans in a network's frame by several annotated scans together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from config_ssl_upload import Config, EvaluationConfig
+from data.prediction_results import Agreement
+from dataloaders.framed_scans import (
+    FramedScan,
+    FramedSupport,
+    WarpedSupport,
+    assign_support_slices,
+    warp_support,
+)
+from models.inference.scan import OrganQuery, segment_queries
+from models.inference.segmenters import Segmenter as SupportSegmenter
+from models.inference.supports import SupportBank
+from util.evaluation.postprocess import keep_largest_component
+from workflows.registration_guide import guide_by_mask
+
+
+@dataclass(frozen=True)
+class Options:
+    """How supports and registration work together.
+
+    Attributes:
+        guided: register each support to the query; its warped mask joins the network's log-odds.
+        largest_component: see `keep_largest_component`.
+        n_part: support slices of each organ.
+        guiding: weight, offset and smoothing of the warped mask.
+    """
+
+    guided: bool = True
+    largest_component: bool = False
+    n_part: int = Config.model_fields["n_part"].default
+    guiding: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+class SupportEnsemble:
+    """Segment labels by the mean of what several supports give.
+
+    Args:
+        slices: segments slices from support slices; None: registration alone.
+        supports: their labels are positions in `labels`, counted from 1.
+        labels: id -> name.
+        options: see `Options`.
+        device: where `slices` computes.
+    """
+
+    def __init__(
+        self,
+        slices: SupportSegmenter | None,
+        supports: Sequence[FramedSupport],
+        labels: Mapping[int, str],
+        *,
+        options: Options,
+        device: torch.device,
+    ) -> None:
+        self.supports = supports
+        self._slices, self._labels, self._options, self._device = slices, labels, options, device
+        if slices is not None:
+            self._bank = SupportBank(slices, n_slices=1, join="probabilities", device=device)
+
+    def warp(self, query: FramedScan) -> list[WarpedSupport | None]:
+        """Register each support to a query; None without registration."""
+        return [warp_support(each, query) if self._options.guided else None for each in self.supports]
+
+    def segment(
+        self, query: FramedScan, wanted: np.ndarray, warped: Sequence[WarpedSupport | None]
+    ) -> Iterator[tuple[int, np.ndarray, list[Agreement]]]:
+        """Segment slices of a scan by all supports together.
+
+        Args:
+            query: the scan.
+            wanted: its slices, increasing.
+            warped: see `warp`.
+
+        Yields:
+            Each label's id, its joint probability in these slices, `(n, H, W)`, and how far the supports and
+            registration agree.
+        """
+        pairs = [
+            (number, position)
+            for position in range(1, len(self._labels) + 1)
+            for number, support in enumerate(self.supports)
+            if position in support.chosen
+        ]
+        results = self._segment_slices(query, pairs, wanted=wanted, warped=warped)
+        for position, label in enumerate(self._labels, start=1):
+            numbers = [number for number, other in pairs if other == position]
+            masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
+            masks = [None if mask is None else mask[wanted] for mask in masks]
+            networks = [next(results) for _ in numbers]
+            guided = [self._guide(*pair, query) for pair in zip(networks, masks, strict=True)]
+            joint = self._join(guided, shape=(len(wanted), *query.geometry.shape[1:]))
+            found = [
+                Agreement.measure(
+                    label, self.supports[n].scan.name, network=network, warped=mask, own=own, joint=joint
+                )
+                for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
+            ]
+            yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
+
+    def _segment_slices(
+        self,
+        query: FramedScan,
+        pairs: Sequence[tuple[int, int]],
+        *,
+        wanted: np.ndarray,
+        warped: Sequence[WarpedSupport | None],
+    ) -> Iterator[np.ndarray | None]:
+        """Yield the network's probabilities `(n, H, W)` of each support and label; None without a network."""
+        if self._slices is None:
+            yield from [None] * len(pairs)
+            return
+        queries = [self._make_query(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs]
+        for _, result in segment_queries(self._slices, queries, device=self._device, bank=self._bank):
+            yield result.numpy()
+
+    @staticmethod
+    def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:
+        """Average the supports' probabilities; 0 if no support has any."""
+        found = [result for result in results if result is not None]
+        if len(found) == 1:
+            return found[0]
+        return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(shape, np.float32)
+
+    def _make_query(
+        self, pair: tuple[int, int], query: FramedScan, *, wanted: np.ndarray, warped: WarpedSupport | None
+    ) -> OrganQuery:
+        number, position = pair
+        support, transform = self.supports[number], warped.transform if warped else None
+        assignment = assign_support_slices(
+            support.chosen[position], support.scan, query, slices=wanted, transform=transform
+        )
+        return OrganQuery(
+            support_id=number,
+            query_id=query.name,
+            label=position,
+            support_images=support.scan.images,
+            support_labels=torch.from_numpy(support.network_labels),
+            support_slices=support.chosen[position].tolist(),
+            query_images=query.images,
+            slices=torch.from_numpy(assignment.slices),
+            parts=torch.from_numpy(assignment.parts),
+            size_px=query.geometry.shape[1:],
+        )
+
+    def _guide(
+        self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan
+    ) -> np.ndarray | None:
+        if network is None or mask is None:
+            return mask if network is None else network
+        spacing_mm = query.geometry.spacing_mm
+        return guide_by_mask(network, mask, spacing_mm=spacing_mm, options=self._options.guiding)
