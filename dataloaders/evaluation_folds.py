@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.layout import DatasetLayout
-from dataloaders.evaluation_sets import EvaluationScan, Job, load_evaluation_scan
-from dataloaders.slice_assignment import (
+from dataloaders.evaluation_sets import (
+    EvaluationScan,
+    Job,
     assign_by_height,
     assign_chunks,
     choose_support_slices,
     find_organ_slices,
+    load_evaluation_scan,
 )
 from dataloaders.splits import Split
 from dataloaders.support_choice import choose_support_position, choose_supports, list_candidates

@@ -16,13 +16,8 @@ from data.raw.scan_checks import grid_problems
 from data.registration.pairwise_registration import ScanVolume, register
 from data.registration.spatial_transform import SpatialTransform, nearest_support_slice
 from data.transforms import Preparation
+from dataloaders.evaluation_sets import Assignment, assign_by_height, choose_support_slices, find_organ_slices
 from dataloaders.prepared_scans import PreparedScan, normalise_slices, resize_in_plane
-from dataloaders.slice_assignment import (
-    Assignment,
-    assign_by_height,
-    choose_support_slices,
-    find_organ_slices,
-)
 from dataloaders.warped_masks import WarpedSupport, resized_grid, warp_labels
 from util.errors import ProblemList, UserError
 from util.io.image_io import Geometry

@@ -13,9 +13,14 @@ from torch import Tensor
 
 from data.layout import DatasetLayout
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
-from dataloaders.evaluation_sets import EvaluationScan, Job, job_tensors, load_evaluation_scan
+from dataloaders.evaluation_sets import (
+    EvaluationScan,
+    Job,
+    find_organ_slices,
+    job_tensors,
+    load_evaluation_scan,
+)
 from dataloaders.sharding import jobs_of_rank
-from dataloaders.slice_assignment import find_organ_slices
 from dataloaders.splits import Split
 from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou

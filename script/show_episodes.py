@@ -24,8 +24,12 @@ from dataloaders.episode_pictures import (
     stack_pictures,
 )
 from dataloaders.evaluation_folds import load_fold
-from dataloaders.evaluation_sets import EvaluationScan
-from dataloaders.slice_assignment import assign_chunks, choose_support_slices, find_organ_slices
+from dataloaders.evaluation_sets import (
+    EvaluationScan,
+    assign_chunks,
+    choose_support_slices,
+    find_organ_slices,
+)
 from models.inference.inspection import Inspection, inspect_query
 from training import make_dataset
 from util.config.command_line import run_command_line

@@ -9,8 +9,12 @@ import torch
 
 import training
 from config_ssl_upload import parse_config
-from dataloaders.evaluation_sets import load_evaluation_scan
-from dataloaders.slice_assignment import assign_chunks, choose_support_slices, find_organ_slices
+from dataloaders.evaluation_sets import (
+    assign_chunks,
+    choose_support_slices,
+    find_organ_slices,
+    load_evaluation_scan,
+)
 from tests.weights import assert_equal_weights, final_weights
 from util.config.command_line import run_command_line
 from util.engine.checkpoint_manager import CheckpointManager

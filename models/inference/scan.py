@@ -5,7 +5,7 @@ each call is served by one support.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.inference.segmenters import Segmenter, SliceSegmenter
-from models.inference.supports import MeanSegmenter, SupportBank
+from models.inference.supports import SupportBank
 from models.inference.test_time_augmentation import average_over_versions
 
 
@@ -112,7 +112,8 @@ def segment_queries(
             on_encoding=partial(on_encoding, query_id),
             on_segmented=on_segmented,
         )
-        results = average_over_versions(segment, queries[positions[0]].query_images, n_versions)
+        images = queries[positions[0]].query_images
+        results = segment(images) if n_versions == 1 else average_over_versions(segment, images, n_versions)
         for position, foreground in zip(positions, results, strict=True):
             yield position, resize_slices(foreground, queries[position].size_px)
 
@@ -168,6 +169,29 @@ def segment_scan(
         yield torch.stack([known[pair] for pair in pairs])
         if n_left[request.support_key] == 0:
             shared.pop(request.support_key, None)
+
+
+class MeanSegmenter:
+    """Segments from several supports by the mean of their probabilities.
+
+    Its supports are sequences of the other segmenter's supports.
+    """
+
+    def __init__(self, segmenter: SliceSegmenter) -> None:
+        self.segmenter = segmenter
+
+    def encode(self, batches: Iterable[Tensor]) -> Any:
+        """Encode slices; see `SliceSegmenter`."""
+        return self.segmenter.encode(batches)
+
+    def take(self, encoding: Any, positions: Tensor) -> Any:
+        """Take some of the encoded slices; see `SliceSegmenter`."""
+        return self.segmenter.take(encoding, positions)
+
+    def segment(self, support: Sequence[Any], encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
+        """Segment slices; see `SliceSegmenter`."""
+        found = [self.segmenter.segment(one, encoding, image_size=image_size) for one in support]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
 
 
 def best_slices_per_call(device: torch.device) -> int:

@@ -1,13 +1,13 @@
-"""Prepare supports from a scan's slices; several may serve together."""
+"""Prepare supports from slices of scans, and keep them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.inference.segmenters import Segmenter, SliceSegmenter
+from models.inference.segmenters import Segmenter
 
 JOINTS = ("probabilities", "shots")
 
@@ -20,29 +20,6 @@ def nearest_slices(candidates: Sequence[int], chosen: int, n: int) -> Slices:
     Of two equally near ones the first is taken. All are taken if there are fewer.
     """
     return tuple(sorted(sorted(candidates, key=lambda index: (abs(index - chosen), index))[:n]))
-
-
-class MeanSegmenter:
-    """Segments from several supports by the mean of their probabilities.
-
-    Its supports are sequences of the other segmenter's supports.
-    """
-
-    def __init__(self, segmenter: SliceSegmenter) -> None:
-        self.segmenter = segmenter
-
-    def encode(self, batches: Iterable[Tensor]) -> Any:
-        """Encode slices; see `SliceSegmenter`."""
-        return self.segmenter.encode(batches)
-
-    def take(self, encoding: Any, positions: Tensor) -> Any:
-        """Take some of the encoded slices; see `SliceSegmenter`."""
-        return self.segmenter.take(encoding, positions)
-
-    def segment(self, support: Sequence[Any], encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
-        """Segment slices; see `SliceSegmenter`."""
-        found = [self.segmenter.segment(one, encoding, image_size=image_size) for one in support]
-        return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
 
 
 @dataclass(frozen=True)

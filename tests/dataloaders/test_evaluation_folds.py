@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from dataloaders.evaluation_folds import EvaluationFold, describe_missing_organs, plan_jobs
-from dataloaders.evaluation_sets import EvaluationScan, score_job
-from dataloaders.slice_assignment import (
+from dataloaders.evaluation_sets import (
+    EvaluationScan,
     assign_by_height,
     assign_chunks,
     choose_support_slices,
     find_organ_slices,
+    score_job,
 )
 from util.errors import UserError
 from util.evaluation.report import organ_means

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
-from dataloaders.evaluation_sets import EvaluationScan
-from dataloaders.slice_assignment import find_organ_slices
+from dataloaders.evaluation_sets import EvaluationScan, find_organ_slices
 from models.few_shot_seg import FewShotSeg
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices

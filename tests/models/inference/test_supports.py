@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from models.encoder import Encoded
+from models.inference.scan import MeanSegmenter
 from models.inference.segmenters import NetworkSegmenter
-from models.inference.supports import MeanSegmenter, SupportBank, nearest_slices
+from models.inference.supports import SupportBank, nearest_slices
 from tests.models.episodes import make_network, smooth
 
 CPU = torch.device("cpu")
