@@ -31,6 +31,8 @@ from data.prediction_settings import GPU_ADAPTATION_STEPS, SEGMENTER_KEYS, Predi
 from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import read_scan
 from dataloaders.framed_scans import take_supports
+from script.workflows.scan_segmenter import Segmenter
+from script.workflows.scan_training import TrainingRequest, train_on_scans
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, plain_values
 from util.engine.word_command import describe_usage, run_word_command
@@ -40,8 +42,6 @@ from util.io.folders import check_folder
 from util.parallel.devices import choose_device
 from util.progress import progress_bar
 from util.remarks import remark
-from workflows.scan_segmenter import Segmenter
-from workflows.scan_training import TrainingRequest, train_on_scans
 
 NOTICE = "research use only: not a medical device, check every mask"
 # Their values are names, paths and ranges, and a folder may be named 2019.

@@ -28,6 +28,9 @@ from models.factory import to_device
 from models.few_shot_seg import FewShotSeg
 from models.losses import CRITERIA, METRICS, EpisodeLosses, episode_losses
 from models.precision import mixed_precision
+from script.workflows.experiment import find_former_run, make_experiment
+from script.workflows.networks import make_network
+from script.workflows.training_observer import TrainingObserver, plan_jobs_of_validation
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
 from util.engine.checkpoint_manager import CheckpointManager
@@ -55,9 +58,6 @@ from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import progress_bar
-from workflows.experiment import find_former_run, make_experiment
-from workflows.networks import make_network
-from workflows.training_observer import TrainingObserver, plan_jobs_of_validation
 
 CHECK_EVERY = 50  # steps between two checks of a GPU for non-finite numbers
 

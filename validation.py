@@ -26,6 +26,13 @@ from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import describe_split
 from dataloaders.support_choice import describe_supports
 from dataloaders.warped_masks import WarpedMasks, warp_supports
+from script.workflows.case_priors import record_prior_masks
+from script.workflows.evaluation_methods import make_methods, make_split
+from script.workflows.experiment import make_experiment
+from script.workflows.networks import adopt_network
+from script.workflows.registration_guide import guide_job
+from script.workflows.support_adaptation import adapt_to_supports
+from script.workflows.unet_baseline import check_monai
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
@@ -62,13 +69,6 @@ from util.parallel.hardware import choose_kernels, choose_precision, peak_memory
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
-from workflows.case_priors import record_prior_masks
-from workflows.evaluation_methods import make_methods, make_split
-from workflows.experiment import make_experiment
-from workflows.networks import adopt_network
-from workflows.registration_guide import guide_job
-from workflows.support_adaptation import adapt_to_supports
-from workflows.unet_baseline import check_monai
 
 
 def check_request(config: Config) -> None:

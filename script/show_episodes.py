@@ -31,6 +31,8 @@ from dataloaders.evaluation_sets import (
     find_organ_slices,
 )
 from models.inference.inspection import Inspection, inspect_query
+from script.workflows.experiment import check_paths, make_experiment
+from script.workflows.networks import adopt_network, load_trained
 from training import make_dataset
 from util.config.command_line import run_command_line
 from util.engine.snapshots import load_snapshot
@@ -39,8 +41,6 @@ from util.errors import UserError
 from util.io.figures import write_png
 from util.parallel.devices import choose_device
 from util.parallel.ranks import find_ranks
-from workflows.experiment import check_paths, make_experiment
-from workflows.networks import adopt_network, load_trained
 
 OWN_KEYS = ("scan", "organ", "n_episodes", "output")
 N_EPISODES, MAX_EPISODES, N_COLUMNS = 12, 400, 2

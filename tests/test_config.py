@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from config_ssl_upload import RECIPES, REPOSITORY, Config, dataset_defaults, parse_config
+from script.workflows.experiment import check_paths, make_experiment
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
 from util.errors import UserError
-from workflows.experiment import check_paths, make_experiment
 
 NAMES_SHARED_BY_THE_FIELD = {
     *(

@@ -72,8 +72,8 @@ def keys_read(source, config_name="config"):
 
 def all_reads():
     """Return the keys read by entry points and workflows, who alone see it, and by its own properties."""
-    reads = keys_read(_part_of("workflows/experiment.py", "find_former_run"))  # the others only check
-    workflows = set((ROOT / "workflows").glob("*.py")) - {ROOT / "workflows" / "experiment.py"}
+    reads = keys_read(_part_of("script/workflows/experiment.py", "find_former_run"))  # the others only check
+    workflows = set((ROOT / "script/workflows").glob("*.py")) - {ROOT / "script/workflows/experiment.py"}
     for path in (ROOT / "training.py", ROOT / "validation.py", *workflows):
         reads |= keys_read(path.read_text(encoding="utf-8"))
     of_optim = (ROOT / "util/engine/optimisation.py", ROOT / "util/engine/training_state.py")
@@ -86,7 +86,7 @@ def all_reads():
         f"task.{name}"
         for name in keys_read(_part_of("dataloaders/episode_settings.py", "TaskConfig"), "self")
     }
-    guide = (ROOT / "workflows/registration_guide.py").read_text(encoding="utf-8")
+    guide = (ROOT / "script/workflows/registration_guide.py").read_text(encoding="utf-8")
     reads |= {f"evaluation.{name}" for name in keys_read(guide, "options")}
     for path in (ROOT / "dataloaders/augmentation.py", ROOT / "dataloaders/warps.py"):
         ranges = keys_read(path.read_text(encoding="utf-8"), "ranges")

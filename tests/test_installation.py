@@ -16,7 +16,7 @@ from setuptools import Distribution as BuildDistribution
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("util", "data", "dataloaders", "models", "workflows", "script")
+PACKAGES = ("util", "data", "dataloaders", "models", "script")
 ENDINGS = {".py", ".pyx", ".pxd", ".j2", ".css", ".js", ".html"}
 EXTENSION = "data/supervoxels/felzenszwalb_3d_cy"
 # Tools of tests and builds, which an installed package does without.

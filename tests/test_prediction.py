@@ -25,6 +25,11 @@ from dataloaders.prepared_scans import normalise_slices
 from dataloaders.warped_masks import WarpedSupport, warp_supports
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import main
+from script.workflows import scan_segmenter, support_ensemble
+from script.workflows.evaluation_methods import segment_jobs
+from script.workflows.networks import make_network
+from script.workflows.scan_segmenter import Segmenter
+from script.workflows.support_ensemble import Options
 from tests.bright_segmenter import BrightSegmenter
 from tests.data.dicom_series import assert_same_points, write_series
 from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
@@ -36,11 +41,6 @@ from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
-from workflows import scan_segmenter, support_ensemble
-from workflows.evaluation_methods import segment_jobs
-from workflows.networks import make_network
-from workflows.scan_segmenter import Segmenter
-from workflows.support_ensemble import Options
 
 CPU = torch.device("cpu")
 TURNED = ModelFrame(Preparation(orientation="LAS"), None, "test")

@@ -9,11 +9,11 @@ import pytest
 import training
 import validation
 from dataloaders.warped_masks import WarpedMasks
+from script.workflows import unet_baseline
 from tests.bad_inputs import QUICK, evaluate, make_place, train_in
 from tests.test_bad_input import without
 from util.config.command_line import run_command_line
 from util.engine.runs import list_runs
-from workflows import unet_baseline
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

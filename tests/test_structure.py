@@ -9,7 +9,7 @@ import config_ssl_upload
 
 ROOT = Path(config_ssl_upload.__file__).parent
 ENTRY_POINTS = [ROOT / f"{name}.py" for name in ("config_ssl_upload", "training", "validation", "prediction")]
-WORKFLOWS = sorted((ROOT / "workflows").rglob("*.py"))
+WORKFLOWS = sorted((ROOT / "script/workflows").rglob("*.py"))
 # Others may have written into these folders; only text that belongs to the project counts.
 NETWORK = sorted((ROOT / "models").rglob("*.py"))
 MODULES = [path for room in ("util", "data", "dataloaders") for path in (ROOT / room).rglob("*.py")]

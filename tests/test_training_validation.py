@@ -15,6 +15,7 @@ from dataloaders.evaluation_sets import (
     find_organ_slices,
     load_evaluation_scan,
 )
+from script.workflows import training_observer
 from tests.weights import assert_equal_weights, final_weights
 from util.config.command_line import run_command_line
 from util.engine.checkpoint_manager import CheckpointManager
@@ -22,7 +23,6 @@ from util.engine.runs import best_snapshot_path
 from util.engine.snapshots import load_snapshot
 from util.evaluation.metrics import dice_and_iou
 from util.parallel.devices import SINGLE_RANK
-from workflows import training_observer
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

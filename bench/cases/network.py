@@ -18,12 +18,12 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.scan import Request, best_slices_per_call, segment_scan
 from models.inference.segmenters import NetworkSegmenter
 from models.precision import mixed_precision
+from script.workflows.networks import make_network
 from training import place_network, training_losses
 from util.config.settings import merge_values
 from util.engine.optimisation import make_optimizer
 from util.parallel.devices import SINGLE_RANK
 from util.parallel.hardware import choose_kernels
-from workflows.networks import make_network
 
 WARM_UP_PX = 64
 QUERY_SEED, SUPPORT_SEED = 1, 2

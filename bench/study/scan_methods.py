@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from config_ssl_upload import Config
+from script.workflows.evaluation_methods import make_untrained
 from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import (
@@ -21,7 +22,6 @@ from util.evaluation.report import (
     overall_mean,
     select,
 )
-from workflows.evaluation_methods import make_untrained
 
 PROTOCOLS = ("chunks", "all_slices")
 SHOTS = {"support_slices": 3, "join_support": "shots"}

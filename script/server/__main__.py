@@ -15,11 +15,11 @@ from pydantic import Field, create_model
 
 from data.prediction_settings import SEGMENTER_KEYS, Paths, PredictConfig
 from prediction import NOTICE
+from script.workflows.scan_segmenter import Segmenter
 from util.config.key_value_words import parse_words
 from util.config.settings import Count, Settings, SettingsError, Text, key
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import UserError
-from workflows.scan_segmenter import Segmenter
 
 REQUIREMENTS = "script/requirements/server.txt"
 _MAX_CONNECTIONS = 16

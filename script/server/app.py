@@ -26,8 +26,8 @@ from data.prediction_results import Segmentation
 from data.raw.input_scans import InputScan, read_scan
 from prediction import NOTICE
 from script.server.access import AccessControl
+from script.workflows.scan_segmenter import Segmenter
 from util.errors import UserError
-from workflows.scan_segmenter import Segmenter
 
 PAGE_DIR = Path(__file__).parent / "page"
 PAGE_FILES = {"/": "index.html", "/viewer.css": "viewer.css", "/viewer.js": "viewer.js"}

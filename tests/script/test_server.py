@@ -19,14 +19,14 @@ from data.model_frame import ModelFrame
 from data.transforms import Preparation
 from script import napari_client
 from script.server import __main__ as command
+from script.workflows.scan_segmenter import Segmenter
+from script.workflows.support_ensemble import Options
 from tests.bright_segmenter import BrightSegmenter
 from tests.oriented_scans import BRIGHT, is_bright, l_scan
 from tests.script.chromium import open_tab
 from util.config.settings import describe_keys
 from util.errors import UserError
 from util.io.image_io import write_volume
-from workflows.scan_segmenter import Segmenter
-from workflows.support_ensemble import Options
 
 pytest.importorskip("fastapi", reason=f"see {command.REQUIREMENTS}")
 pytest.importorskip("multipart", reason=f"see {command.REQUIREMENTS}")

@@ -11,10 +11,10 @@ from bench.study import scan_methods
 from bench.study.arms import PROFILES
 from bench.study.run import parse_arguments
 from bench.study.trial import Trial
+from script.workflows import evaluation_methods
+from script.workflows.networks import make_network
 from tests.util.evaluation.example_scores import make_score
 from util.engine.snapshots import Snapshot, load_snapshot, save_snapshot
-from workflows import evaluation_methods
-from workflows.networks import make_network
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 BASELINES = ("registration", "copied support mask", "untrained cosine", "untrained")

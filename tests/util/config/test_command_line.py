@@ -6,9 +6,9 @@ import logging
 import pytest
 
 from config_ssl_upload import dataset_defaults
+from script.workflows.experiment import make_experiment
 from util.config.command_line import experiment_logger, run_command_line, run_guarded
 from util.errors import UserError
-from workflows.experiment import make_experiment
 
 
 @pytest.fixture(name="fresh_logger")

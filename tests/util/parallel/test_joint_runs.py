@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import distributed
 
+from script.workflows.experiment import make_experiment
 from tests.util.parallel.small_jobs import run_job, start_elastic_job
 from util.config.command_line import run_command_line
 from util.errors import UserError
 from util.parallel.collectives import run_on_all_ranks, start_ranks
-from workflows.experiment import make_experiment
 
 # A seed says what goes wrong in the tiny program; other seeds go well.
 ON_ALL_RANKS, ONE_ALONE, ALL, MAIN_ALONE, DEFECT_OF_ONE, DEFECT_OF_MAIN, INTERRUPTED, KILLED, AFTERWARDS = (

@@ -18,8 +18,8 @@ from dataloaders.framed_scans import (
 from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import SupportBank
+from script.workflows.registration_guide import guide_by_mask
 from util.evaluation.postprocess import keep_largest_component
-from workflows.registration_guide import guide_by_mask
 
 
 @dataclass(frozen=True)

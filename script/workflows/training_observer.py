@@ -19,6 +19,7 @@ from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import NetworkSegmenter
 from models.losses import METRIC_PLOTS, describe_failure, describe_metrics
 from models.precision import mixed_precision
+from script.workflows.networks import make_network
 from util.config.settings import plain_values
 from util.engine.best_snapshot import BestSnapshot
 from util.engine.checkpoint_manager import CheckpointManager
@@ -28,7 +29,6 @@ from util.engine.training_reporter import TrainingReporter
 from util.engine.training_state import TrainingState
 from util.parallel.collectives import average_buffers
 from util.parallel.ranks import Ranks
-from workflows.networks import make_network
 
 MAX_PICTURES_SHARE, FIRST_PICTURE_S = 0.01, 2.0  # of the time; assumed for the first picture
 

@@ -12,12 +12,12 @@ from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, score_job
 from models.inference.inspection import inspect_query
+from script.workflows.case_priors import record_prior_masks
+from script.workflows.networks import load_trained, make_network
 from tests.util.evaluation.example_cases import read_bars
 from util.engine.snapshots import Snapshot
 from util.evaluation.report_cases import Cases, choose_cases
 from util.io.image_io import Geometry
-from workflows.case_priors import record_prior_masks
-from workflows.networks import load_trained, make_network
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 

@@ -9,9 +9,9 @@ from config_ssl_upload import Config
 from dataloaders.evaluation_sets import Job
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.supports import SupportBank
+from script.workflows.networks import load_trained
 from util.engine.snapshots import Snapshot
 from util.evaluation.report_cases import Case, Cases, add_prior_masks, choose_cases, group_by_organ
-from workflows.networks import load_trained
 
 
 def record_prior_masks(

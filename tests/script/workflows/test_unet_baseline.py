@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from workflows import unet_baseline
-from workflows.unet_baseline import segment_slices, train_unet
+from script.workflows import unet_baseline
+from script.workflows.unet_baseline import segment_slices, train_unet
 
 pytest.importorskip("monai", reason="MONAI, which this baseline needs, is not installed")
 

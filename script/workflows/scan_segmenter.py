@@ -17,6 +17,9 @@ from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, take_supports
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
+from script.workflows.networks import load_trained
+from script.workflows.support_adaptation import SupportAdaptation
+from script.workflows.support_ensemble import Options, SupportEnsemble
 from util.config.settings import merge_values, with_present_names
 from util.engine.runs import find_selected_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot
@@ -26,9 +29,6 @@ from util.parallel.devices import choose_device
 from util.parallel.hardware import choose_kernels, choose_precision
 from util.parallel.ranks import find_ranks
 from util.parallel.threads import set_threads
-from workflows.networks import load_trained
-from workflows.support_adaptation import SupportAdaptation
-from workflows.support_ensemble import Options, SupportEnsemble
 
 
 class Segmenter:

@@ -12,12 +12,12 @@ import pytest
 import prediction
 import training
 from data.phantom.scans import PhantomSettings, render_scan
+from script.workflows import scan_training
+from script.workflows.scan_training import TrainingRequest, run_training, train_on_scans
 from util.config.command_line import run_command_line
 from util.engine.signals import SignalHandler
 from util.errors import Stopped, UserError
 from util.io.image_io import write_volume
-from workflows import scan_training
-from workflows.scan_training import TrainingRequest, run_training, train_on_scans
 
 WORDS = ["support_image=a.nii.gz", "support_label=a_seg.nii.gz", "query=scans", "out=masks", "device=cpu"]
 WORDS += ["modality=MR", "minutes=0.01", "guide=none", "labels=1:liver"]

@@ -18,13 +18,13 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import SupportBank
+from script.workflows.networks import load_trained, make_network
+from script.workflows.unet_baseline import segment_by_unets
 from util.engine.snapshots import Snapshot
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.report import ADAPTED, REGISTRATION, TRAINED, UNET
 from util.parallel.ranks import find_ranks
 from util.progress import note_on_bar, progress_bar
-from workflows.networks import load_trained, make_network
-from workflows.unet_baseline import segment_by_unets
 
 CALIBRATION_SCANS, CALIBRATION_SLICES, CALIBRATION_BATCH = 4, 64, 4
 

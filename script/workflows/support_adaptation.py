@@ -19,6 +19,7 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.adaptation import Adaptation
 from models.inference.segmenters import NetworkSegmenter, Segmenter
 from models.losses import CRITERIA
+from script.workflows.networks import load_trained
 from util.config.settings import plain_values
 from util.config.training_settings import OptimConfig
 from util.engine.adapted_snapshots import find_or_adapt
@@ -29,7 +30,6 @@ from util.io.volume_hash import hash_volume
 from util.parallel.collectives import local_main_first
 from util.parallel.ranks import find_ranks
 from util.remarks import remark
-from workflows.networks import load_trained
 
 WARMUP = 0.05  # share of the steps in which the learning rate rises
 NO_CUTS = {"cut_every": 1, "cut_factor": 1.0}  # which the cosine schedule does not use

@@ -12,10 +12,10 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices
 from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
+from script.workflows.evaluation_methods import segment_jobs
 from tests.models.episodes import make_network, smooth
 from util.evaluation.postprocess import keep_largest_component
 from util.io.image_io import Geometry
-from workflows.evaluation_methods import segment_jobs
 
 CPU = torch.device("cpu")
 SIZE, N_SLICES = (33, 37), 7
