@@ -51,6 +51,7 @@ from util.config.settings import (
 )
 from util.config.training_settings import OptimConfig
 from util.errors import UserError
+from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 
 REPOSITORY = Path(__file__).resolve().parent
 
@@ -96,6 +97,12 @@ class EvaluationConfig(Settings):
     guide_weight: Amount = key(0.75, "weight of the warped mask's log-odds")
     guide_smoothing_mm: Amount = key(6.0, "Gaussian that smooths the warped mask within slices")
     guide_offset: float = key(0.5, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
+    intensity_weight: Amount = key(
+        0.0,
+        "weight of the log-likelihood ratio of the query's intensities, inside the segmented organ to around "
+        "it, that joins the log-odds; 0: off",
+    )
+    intensity_margin_mm: Positive = key(12.0, "width of the surroundings that it compares and may change")
     support_slices: Count = key(1, "support slices per query slice: the protocol's and its neighbours")
     join_support: Literal[tuple(JOINTS)] = key(
         "probabilities",
@@ -370,7 +377,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "strong": {
         "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
         "adaptation": {"steps": 150},
-        "evaluation": {"guide": "registration"},
+        "evaluation": {"guide": "registration", "intensity_weight": RECOMMENDED_WEIGHT},
     },
 }
 

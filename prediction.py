@@ -151,7 +151,8 @@ def _make_segmenter(
     """Load or train what segments; None if there are problems with it."""
     if config.method == "registration":
         modality = None if config.prepared else config.modality
-        return Segmenter.by_registration(modality, largest_component=config.largest_component)
+        options = config.model_dump(include={"largest_component", "intensity_weight"})
+        return Segmenter.by_registration(modality, **options)
     options = config.model_dump(include=set(SEGMENTER_KEYS))
     path = config.reload_model_path or _train(config, queries, problems)
     if problems.lines:  # with a mistake in the call, supports are checked, and no time is spent on them

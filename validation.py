@@ -30,7 +30,7 @@ from script.workflows.case_priors import record_prior_masks
 from script.workflows.evaluation_methods import make_methods, make_split
 from script.workflows.experiment import make_experiment
 from script.workflows.networks import adopt_network
-from script.workflows.registration_guide import guide_job
+from script.workflows.refinement import guide_job, refine_job
 from script.workflows.support_adaptation import adapt_to_supports
 from script.workflows.unet_baseline import check_monai
 from util.config.command_line import run_command_line, run_guarded
@@ -57,6 +57,7 @@ from util.evaluation.report import (
     describe_dead_network,
     describe_scores,
     guided,
+    refined,
     summarise_scores,
 )
 from util.evaluation.report_cases import Cases
@@ -242,9 +243,9 @@ def score_methods(
 ) -> tuple[list[VolumeScore], list[str]]:
     """Segment and score jobs by every method; write predictions.
 
-    These are the trained network's or, if there are any, those of the adapted networks, guided if configured;
-    without a snapshot those of registration. Each rank does the queries that fall to it, and hands their
-    probabilities and scores to `on_prediction`.
+    These are the trained network's or, if there are any, those of the adapted networks; without a snapshot
+    those of registration; guided and refined if configured. Each rank does the queries that fall to it, and
+    hands their probabilities and scores to `on_prediction`.
 
     Returns:
         The scores of all ranks, in the jobs' order, and remarks on failed registrations.
@@ -270,12 +271,16 @@ def score_methods(
         for n_job, (job, probabilities) in enumerate(segment(selected)):
             if method == REGISTRATION and config.evaluation.largest_component:
                 probabilities = keep_largest_component(probabilities)
-            entry = score(job, probabilities, method, (2 * n_method, n_job))
-            if not (method in (predicting, *NETWORK_METHODS) and job.main_support):
+            entry = score(job, probabilities, method, (3 * n_method, n_job))
+            if not (method in (REGISTRATION, *NETWORK_METHODS) and job.main_support):
                 continue
+            name = method
             if config.evaluation.guide != "none" and method != REGISTRATION:
-                probabilities = guide_job(probabilities, job, warped, config.evaluation)
-                entry = score(job, probabilities, guided(method), (2 * n_method + 1, n_job))
+                probabilities, name = guide_job(probabilities, job, warped, config.evaluation), guided(method)
+                entry = score(job, probabilities, name, (3 * n_method + 1, n_job))
+            if config.evaluation.intensity_weight:
+                probabilities = refine_job(probabilities, job, config.evaluation)
+                entry = score(job, probabilities, refined(name), (3 * n_method + 2, n_job))
             if on_prediction is not None and method == predicting:
                 on_prediction(job, probabilities, entry)
             if method == predicting:

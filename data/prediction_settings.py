@@ -8,13 +8,14 @@ from pydantic import AfterValidator, BeforeValidator
 
 from data.own_rules import Orientation
 from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
+from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 
 # They raise Dice over all slices from 0.764 to 0.781 on CHAOST2 (fold 2, four organs, with registration). A
 # step takes 1.6 s on a CPU core at 128 px, and a fraction of that on a GPU.
 GPU_ADAPTATION_STEPS = 150
 # How a trained network serves, in prediction and on a server.
 SEGMENTER_KEYS = (
-    *("guide", "adaptation", "largest_component", "prepared"),
+    *("guide", "adaptation", "largest_component", "intensity_weight", "prepared"),
     *("orientation", "data_dir", "device", "precision"),
 )
 # What describes a network or its training, and is meaningless without one.
@@ -107,6 +108,10 @@ class PredictConfig(Settings):
     )
     largest_component: bool = key(
         False, "keep the largest connected component of each organ, and fill its holes"
+    )
+    intensity_weight: Amount = key(
+        RECOMMENDED_WEIGHT,
+        "weight of each scan's own intensities, inside the segmented organ to around it; 0: off",
     )
     confidence: bool = key(False, "also write each label's probability")
     report: bool = key(True, "write predictions.html, with pictures of every scan, doubtful ones first")

@@ -86,7 +86,7 @@ def all_reads():
         f"task.{name}"
         for name in keys_read(_part_of("dataloaders/episode_settings.py", "TaskConfig"), "self")
     }
-    guide = (ROOT / "script/workflows/registration_guide.py").read_text(encoding="utf-8")
+    guide = (ROOT / "script/workflows/refinement.py").read_text(encoding="utf-8")
     reads |= {f"evaluation.{name}" for name in keys_read(guide, "options")}
     for path in (ROOT / "dataloaders/augmentation.py", ROOT / "dataloaders/warps.py"):
         ranges = keys_read(path.read_text(encoding="utf-8"), "ranges")

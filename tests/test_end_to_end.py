@@ -279,7 +279,7 @@ def test_a_damaged_snapshot_is_refused(runs, tmp_path, capsys):
     assert "damaged or not a snapshot" in capsys.readouterr().err
 
 
-def test_registration_guides_the_network_and_its_predictions(runs):
+def test_refinements_the_network_and_its_predictions(runs):
     fold, overrides = runs
     words = [*overrides, "evaluation.guide=registration", "evaluation.baselines=False"]
     words += ["evaluation.every_support=False", "evaluation.report=False"]

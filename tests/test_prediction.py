@@ -164,7 +164,7 @@ def _body(shift_mm, degrees):
     return InputScan(scan.voxels, geometry, f"body at {degrees}"), organ_labels(geometry, to_body)
 
 
-def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
+def test_refinements_the_network_and_tells_how_far_both_agree(guided):
     truth, alone, joint = guided
     for label in (1, 2):
         before, after = (dice_and_iou(each.label_map == label, truth == label)[0] for each in (alone, joint))

@@ -11,6 +11,7 @@ import torch
 from config_ssl_upload import Config
 from script.workflows.evaluation_methods import make_untrained
 from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
+from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import (
     ADAPTED,
@@ -20,6 +21,7 @@ from util.evaluation.report import (
     guided,
     organ_means,
     overall_mean,
+    refined,
     select,
 )
 
@@ -35,13 +37,18 @@ LABELS = {
     REGISTRATION: "registration alone",
     NETWORK: "trained on supervoxels (`strong`)",
     "3 shots": "trained, 3 support slices as shots",
+    f"{REGISTRATION}, intensities": "registration + intensities",
     "registration guides": "trained + registration",
+    "registration guides, intensities": "trained + registration + intensities",
     "adapted": "trained, then adapted",
     "adapted, 3 shots": "trained, then adapted, 3 shots",
     "adapted, registration": "trained, then adapted + registration",
+    "adapted, registration, intensities": "trained, then adapted + registration + intensities",
     ALL: "trained, then adapted + registration, 3 shots",
+    f"{ALL}, intensities": "trained, then adapted + registration + intensities, 3 shots",
     "only adapted": "adapted without training",
     "only adapted, registration": "adapted without training + registration",
+    "only adapted, registration, intensities": "adapted without training + registration + intensities",
 }
 
 
@@ -80,6 +87,15 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         "only adapted": (only, ADAPTED),
         "only adapted, registration": (only, guided(ADAPTED)),
     }
+    for name in (
+        "registration guides",
+        "adapted, registration",
+        REGISTRATION,
+        ALL,
+        "only adapted, registration",
+    ):
+        scores, method = rows[name]
+        rows[f"{name}, intensities"] = (scores, refined(method))
     for name in ("untrained", "untrained cosine", "copied support mask"):
         rows[name] = ([*both, *baselines], name)
     seconds = {
@@ -112,7 +128,7 @@ def _evaluate(
 
     switches = ("every_support", "baselines", "save_predictions", "report")
     minimal = {**dict.fromkeys(switches, False), "chunks": True, "all_slices": True, "guide": "none"}
-    minimal["unet_steps"] = 0
+    minimal |= {"unet_steps": 0, "intensity_weight": RECOMMENDED_WEIGHT}
     steps = config.adaptation.steps if adapted else 0
     changes = {
         "resume": None,

@@ -22,7 +22,7 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
     seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
     header = ["method", *records[0]["methods"][NETWORK]["chunks"]["organs"], "mean, chunks"]
     header += ["mean, all slices", "vs. trained, all slices", "time per query"]
-    rows = [_row(method, records) for method in LABELS if method in records[0]["methods"]]
+    rows = [_row(method, records) for method in LABELS if _having(records, method)]
     machines = sorted({f"{r['machine']['processor']}, threads: {r['threads']}" for r in records})
     return (
         f"## {name}\n"
@@ -53,17 +53,18 @@ def summarise_scans(results: Path) -> str:
     rows = []
     for method, label in LABELS.items():
         cells = [
-            formatting.spread(mean_of(records, method, protocol))
+            formatting.spread(means) if (means := mean_of(records, method, protocol)) else ""
             for records in by_profile.values()
             for protocol in PROTOCOLS
         ]
-        rows.append([label, *cells])
+        if any(cells):
+            rows.append([label, *cells])
     return formatting.table(header, rows)
 
 
 def mean_of(records: Sequence[Record], method: str, protocol: str) -> list[float]:
-    """Return a method's mean Dice, one for each record."""
-    return [record["methods"][method][protocol]["mean"] for record in records]
+    """Return a method's mean Dice, one for each record that has it."""
+    return [record["methods"][method][protocol]["mean"] for record in _having(records, method)]
 
 
 def paired_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float | None]:
@@ -79,7 +80,14 @@ def paired_interval(values: Sequence[float], others: Sequence[float]) -> tuple[f
     return statistics.fmean(differences), quantile * statistics.stdev(differences) / n**0.5
 
 
-def _row(method: str, records: Sequence[Record]) -> list[str]:
+def _having(records: Sequence[Record], method: str) -> list[Record]:
+    """Return the records with a method; those made before it was added lack it."""
+    return [record for record in records if method in record["methods"]]
+
+
+def _row(method: str, all_records: Sequence[Record]) -> list[str]:
+    records = _having(all_records, method)
+    n_seeds = "" if len(records) == len(all_records) else f" ({len(records)} of {len(all_records)} seeds)"
     tables = [record["methods"][method]["chunks"] for record in records]
     organs = [formatting.spread([t["organs"][organ] for t in tables]) for organ in tables[0]["organs"]]
     chunks, all_slices = (mean_of(records, method, protocol) for protocol in ("chunks", "all_slices"))
@@ -89,7 +97,7 @@ def _row(method: str, records: Sequence[Record]) -> list[str]:
         difference = f"{mean:+.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
     seconds = [r["method_seconds"][method] for r in records if method in r["method_seconds"]]
     return [
-        LABELS[method],
+        LABELS[method] + n_seeds,
         *organs,
         f"**{formatting.spread(chunks)}**",
         f"**{formatting.spread(all_slices)}**",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from config_ssl_upload import Config, dataset_defaults, parse_config
+from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_config
 from data.datasets import path_group
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame, registration_frame
@@ -24,6 +24,7 @@ from util.config.settings import merge_values, with_present_names
 from util.engine.runs import find_selected_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot
 from util.errors import ProblemList, UserError
+from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.postprocess import THRESHOLD
 from util.parallel.devices import choose_device
 from util.parallel.hardware import choose_kernels, choose_precision
@@ -76,6 +77,7 @@ class Segmenter:
         adaptation: int | str = "auto",
         cache_dir: str | Path | None = None,
         largest_component: bool = False,
+        intensity_weight: float = RECOMMENDED_WEIGHT,
         device: str = "auto",
         precision: str = "fp32",
         orientation: str | None = None,
@@ -108,7 +110,11 @@ class Segmenter:
             frame,
             device=place,
             image_size_px=config.image_size_px,
-            options=Options(guided=guide == "registration", largest_component=largest_component),
+            options=Options(
+                guided=guide == "registration",
+                largest_component=largest_component,
+                guiding=EvaluationConfig(intensity_weight=intensity_weight),
+            ),
             names_of_training=config.spec.labels,
             adapt=adapt,
         )
@@ -116,14 +122,22 @@ class Segmenter:
         return segmenter
 
     @classmethod
-    def by_registration(cls, modality: str | None, *, largest_component: bool = False) -> "Segmenter":
+    def by_registration(
+        cls,
+        modality: str | None,
+        *,
+        largest_component: bool = False,
+        intensity_weight: float = RECOMMENDED_WEIGHT,
+    ) -> "Segmenter":
         """Warp the supports' masks to each scan, without any network.
 
         Args:
             modality: "MR" or "CT", by which intensities are clipped; None: they were clipped before.
             largest_component: see `keep_largest_component`.
+            intensity_weight: see `refine_by_intensities`.
         """
-        options = Options(largest_component=largest_component)
+        guiding = EvaluationConfig(intensity_weight=intensity_weight)
+        options = Options(largest_component=largest_component, guiding=guiding)
         return cls(None, registration_frame(modality), device=torch.device("cpu"), options=options)
 
     @property

@@ -18,7 +18,7 @@ from dataloaders.framed_scans import (
 from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import Segmenter as SupportSegmenter
 from models.inference.supports import SupportBank
-from script.workflows.registration_guide import guide_by_mask
+from script.workflows.refinement import guide_by_mask, refine_by_slices
 from util.evaluation.postprocess import keep_largest_component
 
 
@@ -30,7 +30,7 @@ class Options:
         guided: register each support to the query; its warped mask joins the network's log-odds.
         largest_component: see `keep_largest_component`.
         n_part: support slices of each organ.
-        guiding: weight, offset and smoothing of the warped mask.
+        guiding: weights and other settings of the warped mask and of intensities.
     """
 
     guided: bool = True
@@ -102,6 +102,12 @@ class SupportEnsemble:
                 )
                 for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
             ]
+            joint = refine_by_slices(
+                joint,
+                query.images[wanted],
+                spacing_mm=query.geometry.spacing_mm,
+                options=self._options.guiding,
+            )
             yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
 
     def _segment_slices(

@@ -17,8 +17,18 @@ def guided(method: str) -> str:
     return f"{method} + {REGISTRATION}"
 
 
+def refined(method: str) -> str:
+    """Return the name of a method that the scan's intensities refine."""
+    return f"{method} + intensities"
+
+
 # A network's methods, from the least to the most that is done for a result.
-NETWORK_METHODS = (TRAINED, guided(TRAINED), ADAPTED, guided(ADAPTED))
+NETWORK_METHODS = tuple(
+    variant
+    for base in (TRAINED, ADAPTED)
+    for variant in (base, refined(base), guided(base), refined(guided(base)))
+)
+_FINAL_METHODS = (REGISTRATION, refined(REGISTRATION), *NETWORK_METHODS)
 NOT_SCORED = "-"
 
 
@@ -78,8 +88,8 @@ def final_method(methods: Collection[str]) -> str:
 
     Registration does where no network was evaluated.
     """
-    present = (method for method in methods if method in NETWORK_METHODS)
-    return max(present, key=NETWORK_METHODS.index, default=REGISTRATION)
+    present = (method for method in methods if method in _FINAL_METHODS)
+    return max(present, key=_FINAL_METHODS.index, default=REGISTRATION)
 
 
 def describe_dead_network(scores: Sequence[VolumeScore]) -> str | None:

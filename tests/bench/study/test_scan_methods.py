@@ -17,7 +17,13 @@ from tests.util.evaluation.example_scores import make_score
 from util.engine.snapshots import Snapshot, load_snapshot, save_snapshot
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
-BASELINES = ("registration", "copied support mask", "untrained cosine", "untrained")
+BASELINES = (
+    "registration",
+    "registration + intensities",
+    "copied support mask",
+    "untrained cosine",
+    "untrained",
+)
 TRAINED, UNTRAINED = "snapshot_000004", "untrained"
 
 
@@ -25,6 +31,9 @@ def _methods(config):
     """Name the methods that an evaluation scores."""
     methods = ["trained"] + ["adapted"] * (config.adaptation.steps > 0)
     guided = [f"{method} + registration" for method in methods] * (config.evaluation.guide == "registration")
+    assert config.evaluation.intensity_weight > 0
+    methods = [name for method in methods for name in (method, f"{method} + intensities")]
+    guided = [name for method in guided for name in (method, f"{method} + intensities")]
     unet = ["one-scan U-Net"] * (config.evaluation.unet_steps == config.adaptation.steps > 0)
     return methods + guided + unet + list(BASELINES) * config.evaluation.baselines
 
@@ -50,7 +59,7 @@ def _origins(tmp_path, monkeypatch):
         options = config.evaluation
         protocols = ["chunks"] * options.chunks + ["all_slices"] * options.all_slices
         for method in _methods(config):
-            for protocol in protocols[:1] if method in BASELINES[1:] else protocols:
+            for protocol in protocols[:1] if method in BASELINES[2:] else protocols:
                 dice = (len(answers) + 1) / 1000
                 shots = options.support_slices if options.join_support == "shots" else 1
                 answers[dice] = (Path(config.reload_model_path).stem, shots, method, protocol)
@@ -93,6 +102,11 @@ def test_rows_come_from_their_snapshot_method_and_protocol(origins):
         "only adapted, registration": (UNTRAINED, 1, "adapted + registration"),
         **{name: (TRAINED, 1, name) for name in (*BASELINES, "one-scan U-Net")},
     }
+    expected["registration, intensities"] = expected.pop("registration + intensities")
+    guided = [name for name, (*_, method) in expected.items() if method.endswith(" + registration")]
+    for name in guided:
+        *origin, method = expected[name]
+        expected[f"{name}, intensities"] = (*origin, f"{method} + intensities")
     for name, origin in expected.items():
         assert rows[name] == {protocol: (*origin, protocol) for protocol in ("chunks", "all_slices")}
     assert set(record["method_seconds"]) == {"network", "registration guides", "adapted"}

@@ -1,4 +1,4 @@
-"""Let masks that registration warped join a network's segmentation."""
+"""Improve a segmentation by warped masks and by the scan's own intensities."""
 
 import numpy as np
 import torch
@@ -7,6 +7,8 @@ from config_ssl_upload import EvaluationConfig
 from dataloaders.evaluation_sets import Job
 from dataloaders.warped_masks import WarpedMasks, smooth_in_plane
 from models.inference.guide import guide
+from models.inference.scan import resize_slices
+from util.evaluation.intensity_refinement import refine_by_intensities
 from util.evaluation.postprocess import keep_largest_component
 
 
@@ -43,3 +45,33 @@ def guide_by_mask(
     network, warped, smoothed = map(torch.from_numpy, (probabilities, mask, smoothed))
     weight, offset = options.guide_weight, options.guide_offset
     return guide(network, warped, smoothed=smoothed, weight=weight, offset=offset).numpy()
+
+
+def refine_job(probabilities: np.ndarray, job: Job, options: EvaluationConfig) -> np.ndarray:
+    """Let the query's intensities refine probabilities `(n, H, W)` of a job."""
+    images = job.query.images[job.assignment.slices]
+    spacing_mm = job.query.geometry.spacing_mm
+    refined = refine_by_slices(probabilities, images, spacing_mm=spacing_mm, options=options)
+    return keep_largest_component(refined) if options.largest_component else refined
+
+
+def refine_by_slices(
+    probabilities: np.ndarray,
+    images: torch.Tensor,
+    *,
+    spacing_mm: tuple[float, float, float],
+    options: EvaluationConfig,
+) -> np.ndarray:
+    """Let network-size slices refine probabilities; see `refine_by_intensities`.
+
+    Args:
+        probabilities: `(n, H, W)` in slices of a scan.
+        images: `(n, 1, h, w)`, the same slices; resized to `(H, W)`.
+        spacing_mm: `(z, y, x)` of the probabilities.
+        options: weight of the intensities, and the margin that they may change.
+    """
+    image = resize_slices(images[:, 0], probabilities.shape[1:]).numpy()
+    weight, margin_mm = options.intensity_weight, options.intensity_margin_mm
+    return refine_by_intensities(
+        probabilities, image, spacing_mm=spacing_mm, weight=weight, margin_mm=margin_mm
+    )
