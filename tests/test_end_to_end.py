@@ -279,19 +279,29 @@ def test_a_damaged_snapshot_is_refused(runs, tmp_path, capsys):
     assert "damaged or not a snapshot" in capsys.readouterr().err
 
 
-def test_refinements_the_network_and_its_predictions(runs):
+def test_registration_guides_the_network_and_intensities_refine_its_predictions(runs, data_dir):
     fold, overrides = runs
     words = [*overrides, "evaluation.guide=registration", "evaluation.baselines=False"]
-    words += ["evaluation.every_support=False", "evaluation.report=False"]
+    words += ["evaluation.every_support=False", "evaluation.report=False", "evaluation.intensity_weight=1"]
     assert run_command_line(validation.experiment, words) == 0
-    scores = read_scores(list_runs(fold / "evaluation")[0])
-    assert {score["method"] for score in scores} == {"trained", "trained + registration"}
-    network, guided = (
-        [float(score["dice"]) for score in scores if score["method"] == method]
-        for method in ("trained", "trained + registration")
+    run_dir = list_runs(fold / "evaluation")[0]
+    scores = read_scores(run_dir)
+    methods = ("trained", "trained + registration", "trained + registration + intensities")
+    assert {score["method"] for score in scores} == set(methods)
+    network, guided, refined = (
+        [float(score["dice"]) for score in scores if score["method"] == method] for method in methods
     )
-    assert len(network) == len(guided) > 0
-    assert sum(guided) > sum(network)
+    assert len(network) == len(guided) == len(refined) > 0
+    assert sum(refined) > sum(guided) > sum(network)
+    for score in (score for score in scores if score["method"] == methods[-1]):
+        name = f"scan_{score['query_id']}_{ORGANS[int(score['label'])]}.nii.gz"
+        predicted = read(run_dir / "predictions" / score["protocol"] / name).astype(bool)
+        organ = read(data_dir / f"phantom_MR_T2_normalized/label_{score['query_id']}.nii.gz") == int(
+            score["label"]
+        )
+        if score["protocol"] == "all_slices":
+            dice = 2 * np.sum(predicted & organ) / (predicted.sum() + organ.sum())
+            assert float(score["dice"]) == pytest.approx(dice, abs=1e-4)
 
 
 @pytest.mark.parametrize(("organs", "n_networks"), [("jointly", 1), ("separately", 4)])

@@ -28,6 +28,7 @@ from prediction import main
 from script.workflows import scan_segmenter, support_ensemble
 from script.workflows.evaluation_methods import segment_jobs
 from script.workflows.networks import make_network
+from script.workflows.refinement import refine_job
 from script.workflows.scan_segmenter import Segmenter
 from script.workflows.support_ensemble import Options
 from tests.bright_segmenter import BrightSegmenter
@@ -164,7 +165,7 @@ def _body(shift_mm, degrees):
     return InputScan(scan.voxels, geometry, f"body at {degrees}"), organ_labels(geometry, to_body)
 
 
-def test_refinements_the_network_and_tells_how_far_both_agree(guided):
+def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
     truth, alone, joint = guided
     for label in (1, 2):
         before, after = (dice_and_iou(each.label_map == label, truth == label)[0] for each in (alone, joint))
@@ -190,11 +191,20 @@ def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
     fold = EvaluationFold((query,), {1: support, 2: support})
     jobs = plan_jobs(fold, {1: "a", 2: "b"}, n_part=1)
     warped = warp_supports(jobs, cache_dir=None, progress=False).by_pair[0, 1].masks
-    segmenter = Segmenter.by_registration(None)
-    segmenter.set_support(scans[0][0], InputScan(scans[0][1], scans[0][0].geometry, "labels"), labels=[1, 2])
+    annotated = scans[0][0], InputScan(scans[0][1], scans[0][0].geometry, "labels")
+    segmenter = Segmenter.by_registration(None, intensity_weight=0)
+    segmenter.set_support(*annotated, labels=[1, 2])
     found = segmenter.segment(scans[1][0], confidence=True)
+    refining = Segmenter.by_registration(None)
+    refining.set_support(*annotated, labels=[1, 2])
+    refined = refining.segment(scans[1][0], confidence=True)
+    options = EvaluationConfig(intensity_weight=2)
+    by_label = {job.label: job for job in jobs if job.protocol == "all_slices"}
     for label in (1, 2):
         assert np.array_equal(found.probabilities[label], warped[label])
+        expected = refine_job(warped[label], by_label[label], options)
+        assert np.array_equal(refined.probabilities[label], expected)
+        assert not np.array_equal(expected, warped[label])
         assert dice_and_iou(found.label_map == label, scans[1][1] == label)[0] > 0.85
     assert found.agreement is None
 
