@@ -16,7 +16,7 @@ _LATEX_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\
 # The default font encoding has other characters at the places of these.
 _LATEX_SPECIAL |= {"|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 _LATEX_SPECIAL |= {character: f"\\{character}" for character in "&%$#_{}"}
-_MAX_LATEX_COLUMNS = 6
+_MAX_LATEX_COLUMNS, _MAX_LATEX_LABEL, _MAX_LATEX_HEADERS = 6, 20, 40  # columns; characters
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,22 @@ def format_markdown(table: EstimateTable) -> str:
 def format_latex(table: EstimateTable) -> str:
     """Format a table as LaTeX for the package booktabs.
 
-    Intervals stand below their values, and a table of many columns is transposed, so that tables fit the
-    text of a page.
+    Intervals stand below their values, a long label has a line of its own, and a table of many columns is
+    transposed, with long names in its caption, so that tables fit the text of a page.
     """
     rows = _format_cells(table, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize[{}, {}]}}")
-    columns = list(table.columns)
+    columns, caption = list(table.columns), table.caption
     if len(columns) > _MAX_LATEX_COLUMNS:
         labels, cells = zip(*rows, strict=True)
         rows, columns = list(zip(columns, zip(*cells, strict=True), strict=True)), list(labels)
+        if sum(map(len, columns)) > _MAX_LATEX_HEADERS:
+            letters = [chr(ord("A") + n) for n in range(len(columns))]
+            caption += "".join(f"; {letter}: {name}" for letter, name in zip(letters, columns, strict=True))
+            columns = letters
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_latex(table.caption)}}}",
+        rf"\caption{{{escape_latex(caption)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{2pt}",
         rf"\begin{{tabular}}{{@{{}}l{'c' * len(columns)}@{{}}}}",
@@ -119,6 +123,9 @@ def format_latex(table: EstimateTable) -> str:
     for n, (label, cells) in enumerate(rows):
         lines.append(r"\addlinespace" if n else r"\midrule")
         values, intervals = zip(*cells, strict=True)
+        if len(label) > _MAX_LATEX_LABEL:
+            lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{@{{}}l@{{}}}}{{{escape_latex(label)}}} \\*")
+            label = ""
         lines.append(_join_cells([escape_latex(label), *values]))
         lines += [_join_cells(["", *intervals])] if any(intervals) else []
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])

@@ -14,6 +14,7 @@ from util.evaluation.paper_tables import (
     format_markdown,
     tabulate_metric,
     tabulate_organs,
+    write_estimate_tables,
     write_tables,
 )
 from util.evaluation.statistics import estimate
@@ -117,10 +118,41 @@ def test_a_run_gets_its_methods_and_the_metrics_of_the_best_one(tmp_path):
     assert (tmp_path / "table.tex").read_text().count(r"\begin{tabular}") == 2
 
 
+def test_a_long_name_has_a_line_of_its_own():
+    name = "adapted + registration + intensities"
+    lines = format_latex(tabulate_metric({name: NAMED["b"], "b": NAMED["c"]}, "dice", "chunks")).splitlines()
+    position = lines.index(rf"\multicolumn{{4}}{{@{{}}l@{{}}}}{{{name}}} \\*")
+    assert lines[position + 1].startswith(r" & \textbf{0.710}")
+
+
+def test_many_organs_of_runs_with_long_names_have_letters_as_headers():
+    text = format_latex(tabulate_metric(_many_organs(), "dice", "chunks"))
+    assert text.splitlines()[7] == r" & A & B \\"
+    assert r"; A: CHAOST2-a\_long\_tag/fold\_0/evaluation/1; B: CHAOST2-another" in text
+    assert "CHAOST2" not in text.splitlines()[7]
+
+
+def _many_organs():
+    return {
+        f"CHAOST2-{tag}/fold_0/evaluation/1": [
+            replace(make_score(scan, 1, 0.5), label=label, organ=f"organ {label}")
+            for scan in range(2)
+            for label in range(1, 9)
+        ]
+        for tag in ("a_long_tag", "another_one_that_is_longer")
+    }
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
-def test_latex_compiles(tmp_path):
+@pytest.mark.parametrize("is_long", [False, True])
+def test_latex_compiles_and_fits_the_page(is_long, tmp_path):
     registered = [replace(score, method="registration", dice=score.dice - 0.1) for score in NAMED["b"]]
-    write_tables(tmp_path, [*NAMED["b"], *registered])
+    if is_long:
+        tables = [tabulate_metric(_many_organs(), "dice", "chunks")]
+        named = dict(zip(_many_organs(), (NAMED["b"], NAMED["c"]), strict=True))
+        write_estimate_tables(tmp_path, "table", [*tables, tabulate_metric(named, "dice", "chunks")])
+    else:
+        write_tables(tmp_path, [*NAMED["b"], *registered])
     text = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
     (tmp_path / "paper.tex").write_text(text)
     subprocess.run(["pdflatex", "-halt-on-error", "paper.tex"], cwd=tmp_path, check=True, capture_output=True)
