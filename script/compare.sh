@@ -15,8 +15,8 @@ correlation. Writes compare.csv, compare.json, compare.md and compare.tex into o
   bash script/compare.sh runs/CHAOST2/summary@registration runs/CHAOST2/summary@trained
                                                                  two methods of one evaluation
 
-A run is an evaluation, a summary folder or a folder of fold_<k>; its trained network is compared (guided, if
-registration guided it), or the method after @. Evaluations of other data, organs or protocols are refused, and
+A run is an evaluation, a summary folder or a folder of fold_<k>. The method of its predictions is compared, or
+the one after @. Evaluations of other data, organs or protocols are refused, and
 so are other supports and queries, unless common=True compares the scans and organs that all of them have.
 USAGE
 }
