@@ -7,6 +7,7 @@ out=masks` segments files; `Segmenter` does the same in Python. Research use onl
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -188,8 +189,25 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
     problems.attempt(partial(check_folder, config.work_dir, key="work", for_writing=True))
     problems.raise_all()
     sources = list(dict.fromkeys([*map(Path, config.support_image), *queries]))
-    request = TrainingRequest(sources, maps[0], config.modality, config.minutes, config.device)
+    request = TrainingRequest(
+        *(sources, maps[0], config.modality, config.minutes, config.device),
+        time_scan=partial(_time_scan, config, queries),
+        n_queries=len(queries),
+    )
     return train_on_scans(config.work_dir, request, progress=sys.stderr.isatty())
+
+
+def _time_scan(config: PredictConfig, queries: Sequence[Path], snapshot: Path) -> float | None:
+    """Return the seconds that the first usable query takes; None if no query is usable."""
+    options = config.model_dump(include=set(SEGMENTER_KEYS)) | {"adaptation": 0}
+    segmenter = Segmenter.from_snapshot(snapshot, **options)
+    segmenter.set_support(list(config.support_image), list(config.support_label), labels=config.labels)
+    for path in queries:
+        started = time.perf_counter()
+        with suppress(UserError):
+            segmenter.segment(path, slices=config.slices)
+            return time.perf_counter() - started
+    return None
 
 
 def _start_page(segmenter: Segmenter) -> PredictionPage:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class TrainingRequest:
         modality: "MR" or "CT".
         minutes: for preparation and training together.
         device: see `choose_device`.
+        time_scan: takes a snapshot; returns the seconds that it takes to segment a scan, None if unknown.
+        n_queries: number of scans to segment afterwards.
     """
 
     sources: Sequence[Path]
@@ -54,6 +56,8 @@ class TrainingRequest:
     modality: str
     minutes: float
     device: str
+    time_scan: Callable[[Path], float | None] = lambda snapshot: None
+    n_queries: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
     words = _training_words(folder, request.device, kind)
     if plan is None or plan.scans != scans:
         ends = started + 60 * request.minutes
-        plan = _Plan(scans, _choose_n_steps(folder, words, TIMED_STEPS[kind], ends=ends))
+        plan = _Plan(scans, _choose_n_steps(folder, words, request, n_timed=TIMED_STEPS[kind], ends=ends))
         shutil.rmtree(folder / "runs", ignore_errors=True)  # unfinished, on other scans
         write_text(folder / _PLAN_JSON, json.dumps(asdict(plan), indent=2) + "\n")
     try:
@@ -156,22 +160,31 @@ def _training_words(folder: Path, device: str, kind: str) -> list[str]:
     ]
 
 
-def _choose_n_steps(folder: Path, words: Sequence[str], n_timed: int, *, ends: float) -> int:
-    """Time a few steps, and return how many fit into the time that is left."""
+def _choose_n_steps(
+    folder: Path, words: Sequence[str], request: TrainingRequest, *, n_timed: int, ends: float
+) -> int:
+    """Time a few steps, and return how many fit into the time that is left.
+
+    The network of these steps segments a scan, to tell how long segmentation will take.
+    """
     timing, started = folder / "timing", time.monotonic()
     shutil.rmtree(timing, ignore_errors=True)
     run_training([*words, f"n_steps={n_timed}", f"path.log_dir={timing}"])
     [run_dir] = list_runs(timing / DATASET_NAME / "fold_0" / "training")
     info = json.loads((run_dir / "info.json").read_text(encoding="utf-8"))
-    shutil.rmtree(timing, ignore_errors=True)
     step_s = info["training_seconds"] / n_timed
     start_s = time.monotonic() - started - info["training_seconds"]  # Python, PyTorch, scans
+    scan_s = request.time_scan(snapshot_path(run_dir, n_timed))
+    shutil.rmtree(timing, ignore_errors=True)
     left_s = ends - time.monotonic() - start_s
     n_steps = max(int(SHARE_OF_TIME * left_s / step_s), MIN_STEPS)
     print(
         f"training: {n_steps} steps, about {n_steps * step_s / 60:.1f} min ({step_s:.2f} s a step)",
         flush=True,
     )
+    if scan_s is not None:
+        minutes = request.n_queries * scan_s / 60
+        print(f"segmentation after it: about {minutes:.1f} min ({scan_s:.1f} s a scan)", flush=True)
     if n_steps < FEW_STEPS:
         remark(
             f"minutes: leaves time for {n_steps} steps, and fewer than {FEW_STEPS} teach so little that the "

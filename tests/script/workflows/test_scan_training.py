@@ -58,6 +58,7 @@ def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(train
     out = capsys.readouterr().out
     assert "no network given: one is trained on 3 scans, without labels" in out
     assert "training: 3 steps, about" in out
+    assert "segmentation after it: about 0." in out
     assert "minutes: leaves time for 3 steps, and fewer than 500 teach so little" in out
     assert "targets in 3 scans" in out
     assert {path.name for path in Path("masks").glob("*.nii.gz")} == {"1.nii.gz", "2.nii.gz"}
@@ -122,8 +123,8 @@ def test_an_interrupted_training_on_other_scans_is_planned_anew(interrupted, tmp
     assert _value(timing, "n_steps") == "10"
 
 
-def test_the_number_of_steps_fills_the_time_that_is_left(tmp_path, monkeypatch):
-    clock = iter([100.0, 118.0, 120.0])  # seconds: timing starts, it ends, its result is used
+def test_the_number_of_steps_fills_the_time_that_is_left(tmp_path, monkeypatch, capsys):
+    clock = iter([100.0, 118.0, 120.0])  # seconds: timing starts, it ends, a scan was segmented
     run_dir = tmp_path / "timing/OwnScans/fold_0/training/1"
 
     def run(words):
@@ -133,7 +134,11 @@ def test_the_number_of_steps_fills_the_time_that_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(scan_training, "run_training", run)
     monkeypatch.setattr(scan_training.time, "monotonic", lambda: next(clock))
     # 1 s a step and 8 s to start: of the 408 - 120 - 8 s that are left, 90 % are 252 s.
-    assert scan_training._choose_n_steps(tmp_path, [], 10, ends=408.0) == 252
+    used = []
+    request = TrainingRequest([], np.ones(1), "MR", 5.0, "cpu", lambda path: used.append(path) or 1.5, 60)
+    assert scan_training._choose_n_steps(tmp_path, [], request, n_timed=10, ends=408.0) == 252
+    assert used == [run_dir / "snapshots/snapshot_000010.pt"]
+    assert "segmentation after it: about 1.5 min (1.5 s a scan)" in capsys.readouterr().out
 
 
 @pytest.fixture(name="program")
