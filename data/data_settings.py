@@ -1,7 +1,7 @@
 """Configuration keys of dataset folders, preparation and the synthetic scans."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import create_model
 
@@ -100,6 +100,11 @@ class BackConfig(Settings):
         examples=["runs/CHAOST2/fold_0/evaluation/1"],
     )
     out: Text | None = key(None, "where they go; None: beside the predictions, with `_original` added")
+    kind: Literal["auto", "labels", "continuous"] = key(
+        "auto",
+        "labels: any label ids, brought back label by label; continuous: any numbers, interpolated linearly; "
+        "auto: labels of the dataset, and probabilities",
+    )
     data_dir: Text | None = key(None, "where the prepared volumes are; None: `data/<dataset>`")
 
     @property

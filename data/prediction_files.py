@@ -22,6 +22,7 @@ from util.io.nifti_masks import write_volume_like
 
 VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = "volumes.csv", "agreement.csv", "prediction.json"
 PAGE_HTML = "predictions.html"
+PROBABILITY_SUFFIX = "_probability"  # of a result's name, before the organ's
 RECORD_NAMES = (VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON, PAGE_HTML)
 
 
@@ -70,7 +71,7 @@ def probability_name(result_name: str, organ: str) -> str:
     ending = next(each for each in endings if result_name.endswith(each))
     organ = re.sub(r"[^\w.-]+", "_", organ)
     written = ".nii.gz" if ending == DICOM_SEG_ENDING else ending
-    return f"{result_name.removesuffix(ending)}_probability_{organ}{written}"
+    return f"{result_name.removesuffix(ending)}{PROBABILITY_SUFFIX}_{organ}{written}"
 
 
 def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mapping[int, str]) -> None:

@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'USAGE'
 usage: bash script/prepare.sh dataset=<name> raw=<folder or zip> [key=value ...] [--check] [--debug]
-       bash script/prepare.sh dataset=<name> --back <folder> [out=<folder>] [data_dir=<folder>]
+       bash script/prepare.sh dataset=<name> --back <folder> [out=<folder>] [data_dir=<folder>] [kind=<kind>]
 
 Converts the download of a challenge, or your own NIfTI files, to prepared volumes and supervoxels; the second
 form brings predictions of prepared volumes back to the grids and names of the raw files. The first call
@@ -33,6 +33,8 @@ resumes. A zip file is temporarily unpacked beside data_dir.
   back=             predictions to bring back, same as --back: an evaluation's run folder, or a folder of
                     scan_<id> or image_<id> files; volumes that this command prepared remember the raw grids
   out=              where they go; default beside the predictions, with _original added
+  kind=             what they hold; auto (default): label ids of the dataset, or probabilities of 0 to 1; others are
+                    refused. labels: any label ids; continuous: any numbers, which are interpolated linearly
 
 data_dir then holds the volumes, the supervoxels, cases.json (the source of each scan in the download),
 fingerprint.json (shapes, spacings, intensities, organs, hashes) and contact_sheet.png; check in it that left and

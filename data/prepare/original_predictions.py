@@ -10,12 +10,14 @@ import numpy as np
 
 from data.data_settings import BackConfig
 from data.dataset_lookup import find_dataset
-from data.label_maps import distinct_values
+from data.label_maps import distinct_values, format_value, shorten_list
 from data.layout import DatasetLayout
+from data.prediction_files import PROBABILITY_SUFFIX
 from data.prepare.original_grids import OriginalGrid, find_original_grids
+from data.specs import DatasetSpec
 from util.errors import ProblemList, UserError
 from util.io.folders import check_folder
-from util.io.image_io import read_geometry, read_volume
+from util.io.image_io import read_volume
 from util.remarks import printed_remarks, remark
 
 _PREDICTIONS = "predictions"  # folder of an evaluation
@@ -37,15 +39,15 @@ class _Prediction:
 def restore_predictions(config: BackConfig) -> list[Path]:
     """Bring predictions back to the raw grids, and print the result.
 
-    All are checked first. Label maps are brought back label by label, float volumes as probabilities.
+    All are checked first. Label maps are brought back label by label, probabilities are interpolated.
 
     Returns:
         The written files.
 
     Raises:
         UserError: there are no predictions, a raw grid is unknown or its files have changed, a prediction is
-            not on its scan's prepared grid, or a raw file would be replaced; one line each, before any work.
-            Or a file cannot be written.
+            not on its scan's prepared grid or no prediction, or a raw file would be replaced; one line each,
+            before any work. Or a file cannot be written.
     """
     with printed_remarks():
         source = _find_source(Path(config.back))
@@ -58,9 +60,9 @@ def restore_predictions(config: BackConfig) -> list[Path]:
         targets = [
             out / each.folder / f"{grids[each.scan_id].name}{each.suffix}.nii.gz" for each in predictions
         ]
-        _check(predictions, grids, targets)
-        for prediction, target in zip(predictions, targets, strict=True):
-            _restore(prediction, grids[prediction.scan_id], target)
+        are_labels = _check(predictions, grids, targets, spec=spec, kind=config.kind)
+        for prediction, target, is_label_map in zip(predictions, targets, are_labels, strict=True):
+            _restore(prediction, grids[prediction.scan_id], target, is_label_map=is_label_map)
     print(f"{len(targets)} file(s) of {len(grids)} scan(s) on the raw grids: {out}")
     return targets
 
@@ -98,39 +100,76 @@ def _list_predictions(source: Path) -> list[_Prediction]:
 
 
 def _check(
-    predictions: Sequence[_Prediction], grids: dict[int, OriginalGrid], targets: Sequence[Path]
-) -> None:
-    """Raise all problems of the predictions' grids and of what would be replaced."""
-    problems = ProblemList()
+    predictions: Sequence[_Prediction],
+    grids: dict[int, OriginalGrid],
+    targets: Sequence[Path],
+    *,
+    spec: DatasetSpec,
+    kind: str,
+) -> list[bool]:
+    """Return which predictions are label maps; raises all problems of what they hold and would replace."""
+    problems, are_labels = ProblemList(), []
     taken = {path.resolve() for grid in grids.values() for path in grid.files}
     taken |= {prediction.path.resolve() for prediction in predictions}
     for prediction, target in zip(predictions, targets, strict=True):
-        problems.attempt(partial(_check_grid, prediction, grids[prediction.scan_id]))
+        check = partial(_is_label_map, prediction, grids[prediction.scan_id], spec=spec, kind=kind)
+        are_labels.append(problems.attempt(check))
         if target.resolve() in taken:
             problems.lines.append(f"out: {target} would replace an input; choose another folder")
     problems.raise_all()
+    return are_labels
 
 
-def _check_grid(prediction: _Prediction, grid: OriginalGrid) -> None:
-    found = read_geometry(prediction.path)
+def _is_label_map(prediction: _Prediction, grid: OriginalGrid, *, spec: DatasetSpec, kind: str) -> bool:
+    """Return whether a prediction holds label ids, and not probabilities.
+
+    Raises:
+        UserError: it is on another grid, or holds neither.
+    """
+    voxels, found = read_volume(prediction.path)
     if not found.same_grid(grid.prepared):
         raise UserError(
             f"{prediction.path}: must be on the prepared grid of scan {prediction.scan_id}, "
             f"{grid.prepared.shape}, got another of {found.shape}; give predictions of the present volumes"
         )
-
-
-def _restore(prediction: _Prediction, grid: OriginalGrid, target: Path) -> None:
-    voxels, _ = read_volume(prediction.path)
     values = distinct_values(voxels)
-    low, high = float(values[0]), float(values[-1])
-    if low >= 0 and high <= _MAX_LABEL and all(float(value).is_integer() for value in values):
-        dtype = np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16
-        grid.write(target, grid.restore_labels(voxels.astype(dtype)))
-    elif low >= 0 and high <= 1:
-        grid.write(target, grid.restore(voxels.astype(np.float32)))
-    else:
+    if kind == "continuous" or (
+        # A probability of 0 or 1 everywhere is no label.
+        kind == "auto" and prediction.suffix.startswith(PROBABILITY_SUFFIX) and _are_probabilities(values)
+    ):
+        return False
+    if _are_labels(values, None if kind == "labels" else spec):
+        return True
+    if kind == "auto" and _are_probabilities(values):
+        return False
+    shown = shorten_list(list(map(format_value, values)))
+    if kind == "labels":
         raise UserError(
-            f"{prediction.path}: must hold label ids (whole numbers of 0 to {_MAX_LABEL}) or probabilities, "
-            f"got {low:g} to {high:g}; give predictions, not images"
+            f"{prediction.path}: must hold label ids (whole numbers of 0 to {_MAX_LABEL}), got {shown}"
         )
+    raise UserError(
+        f"{prediction.path}: must hold label ids of {spec.name} ({', '.join(map(str, spec.labels))}) or "
+        f"probabilities of 0 to 1, got {shown}; give predictions, not images, or set kind=labels for other "
+        "ids, or kind=continuous for numbers to be interpolated"
+    )
+
+
+def _are_labels(values: Sequence[float], spec: DatasetSpec | None) -> bool:
+    """Return whether all values are label ids: a dataset's, its raw ids or 1 in a mask; None: any."""
+    if spec is None:
+        return all(0 <= value <= _MAX_LABEL and float(value).is_integer() for value in values)
+    ids = {0, 1, *spec.labels}
+    return set(values) <= ids or set(values) <= {0, *spec.raw_labels}
+
+
+def _are_probabilities(values: Sequence[float]) -> bool:
+    return values[0] >= 0 and values[-1] <= 1
+
+
+def _restore(prediction: _Prediction, grid: OriginalGrid, target: Path, *, is_label_map: bool) -> None:
+    voxels, _ = read_volume(prediction.path)
+    if is_label_map:
+        dtype = np.uint8 if voxels.max() <= np.iinfo(np.uint8).max else np.uint16
+        grid.write(target, grid.restore_labels(voxels.astype(dtype)))
+    else:
+        grid.write(target, grid.restore(voxels.astype(np.float32)))

@@ -101,6 +101,31 @@ def test_resampled_predictions_return_to_their_place(tmp_path):
     assert dice_and_iou(probability > 0.375, mask)[0] > 0.95
 
 
+def test_only_label_ids_and_probabilities_return_unless_requested(tmp_path):
+    _write_turned(tmp_path / "raw", RESAMPLED, ["PSR"])
+    layout = prepare_volumes("Turned", tmp_path / "raw", tmp_path / "Turned")
+    label_map, geometry = read_volume(layout.label_path(0))
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+
+    def back(name, voxels, **options):
+        path = folder / name
+        write_volume(path, voxels, geometry)
+        [written] = _back(layout, folder, out=str(tmp_path / "out"), **options)
+        path.unlink()
+        return read_volume(written)[0]
+
+    mask = back("scan_0.nii.gz", label_map)
+    assert np.array_equal(back("scan_0.nii.gz", label_map.astype(np.float32)), mask)
+    certain = back("image_0_probability_organ.nii.gz", label_map.astype(np.float32))
+    assert certain.dtype == np.float32
+    assert ((certain > 0) & (certain < 1)).any()  # interpolated at the outline
+    with pytest.raises(UserError, match=r"label ids of Turned \(1\) or probabilities of 0 to 1, got 0, 7;"):
+        back("scan_0.nii.gz", 7 * label_map)
+    assert np.array_equal(back("scan_0.nii.gz", 7 * label_map, kind="labels"), 7 * mask)
+    assert np.allclose(back("scan_0.nii.gz", 7 * label_map, kind="continuous"), 7 * certain, atol=1e-5)
+
+
 def test_labels_that_touch_share_no_voxel_and_leave_no_gap(tmp_path):
     _write_turned(tmp_path / "raw", RESAMPLED, ["LPS"])
     layout = prepare_volumes("Turned", tmp_path / "raw", tmp_path / "Turned")
@@ -183,7 +208,18 @@ MISTAKES = {
     "nowhere": (["back=gone"], "back=gone: no such folder"),
     "nothing": (["back=empty"], "holds no scan_<id>"),
     "another grid": (["back=shifted"], "must be on the prepared grid of scan 2"),
-    "an image": (["back=images"], "must hold label ids"),
+    "an image": (
+        ["back=images"],
+        "must hold label ids of CMR (1, 2, 3) or probabilities of 0 to 1, got",
+    ),
+    "an image as labels": (
+        ["back=images", "kind=labels"],
+        "label ids (whole numbers of 0 to 65535), got",
+    ),
+    "an image of whole numbers": (
+        ["back=counts"],
+        "got 0, 7, 12; give predictions, not images",
+    ),
     "unknown scan": (["back=others"], "image_77.nii.gz: was not prepared by script/prepare.sh dataset=CMR"),
     "in place of raw files": (["back=masks", "out=download/c0t2lge"], "would replace an input"),
     "no folder": (["--back"], "cannot understand '--back'"),
@@ -197,11 +233,14 @@ def test_a_mistake_costs_one_line_and_writes_nothing(place, monkeypatch, capsys,
     layout = layout_of(place)
     _copy_labels(layout, place / "masks")
     prepare(place)
-    for name in ("empty", "shifted", "images", "others"):
+    for name in ("empty", "shifted", "images", "others", "counts"):
         (place / name).mkdir()
     label_map, geometry = read_volume(layout.label_path(2))
     write_volume(place / "shifted/scan_2.nii.gz", label_map, replace(geometry, origin_mm=(0.0, 0.0, 0.0)))
     shutil.copy(layout.image_path(2), place / "images/image_2.nii.gz")
+    shutil.copy(layout.label_path(3), place / "counts/image_3.nii.gz")  # nothing of it may be written
+    counts = np.arange(label_map.size, dtype=np.int16).reshape(label_map.shape) % 3
+    write_volume(place / "counts/image_2.nii.gz", np.array([0, 7, 12], np.int16)[counts], geometry)
     shutil.copy(layout.label_path(2), place / "others/scan_77.nii.gz")
     before = sorted(place.rglob("*"))
     capsys.readouterr()
