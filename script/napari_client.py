@@ -12,7 +12,7 @@ import gzip
 import http.client
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ _NIFTI_DTYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float32)  # that ev
 
 
 class ServerError(Exception):
-    """The server cannot be reached or refuses a call, in a line per reason."""
+    """The server cannot be reached, or a call is refused; a line per reason."""
 
 
 class Client:
@@ -138,19 +138,44 @@ def read_label_map(content: bytes) -> np.ndarray:
     return np.asarray(image.dataobj).T
 
 
+def find_spacing_mm(layer: Any) -> tuple[float, ...]:
+    """Return the spacing `(z, y, x)` of a layer.
+
+    Readers of files set a layer's scale or its affine.
+    """
+    steps = np.asarray(layer.affine.affine_matrix)[-4:-1, -4:-1] @ np.diag(layer.scale[-3:])
+    return tuple(np.linalg.norm(steps, axis=0).tolist())
+
+
 def set_support_layers(client: Client, image: Any, mask: Any, *, labels: str = "", axes: str = "LPS") -> str:
     """Make two layers the annotated scan; returns a line to show."""
-    files = [to_nifti(layer.data, layer.scale, axes) for layer in (image, mask)]
+    files = [_read_layer(layer, axes) for layer in (image, mask)]
     names = client.set_support(*files, name=image.name, labels=labels)["labels"]
-    return f"{image.name} shows {', '.join(names.values())}"
+    spacing = " x ".join(f"{mm:g}" for mm in find_spacing_mm(image))
+    return f"{image.name} ({spacing} mm) shows {', '.join(names.values())}"
 
 
 def segment_layer(client: Client, image: Any, *, axes: str = "LPS") -> tuple[np.ndarray, dict[str, Any], str]:
     """Return a layer's label map, options of a layer for it, and a line to show."""
-    content, result = client.segment(to_nifti(image.data, image.scale, axes), name=image.name)
-    options = {"name": f"{image.name} mask", "scale": image.scale, "translate": image.translate}
+    content, result = client.segment(_read_layer(image, axes), name=image.name)
+    options = {"name": f"{image.name} mask"}
+    options |= {name: getattr(image, name) for name in ("scale", "translate", "rotate", "shear", "affine")}
     volumes = [f"{result['labels'][label]} {ml:.1f} ml" for label, ml in result["volumes_ml"].items()]
     return read_label_map(content), options, f"{image.name}: {', '.join(volumes)}; check the mask"
+
+
+def call_server(url: str, action: Callable[[Client], str]) -> str:
+    """Return the line of an action that calls the server, or those of its error."""
+    try:
+        return action(Client(url))
+    except ServerError as error:
+        return str(error)
+
+
+def _read_layer(layer: Any, axes: str) -> bytes:
+    if layer is None:
+        raise ServerError("choose a layer for the scan and, if it is the annotated one, for its mask")
+    return to_nifti(np.asarray(layer.data), find_spacing_mm(layer), axes)
 
 
 def make_widget(viewer: Any) -> Any:
@@ -160,20 +185,18 @@ def make_widget(viewer: Any) -> Any:
     def layers(kind: str) -> list[Any]:
         return [layer for layer in viewer.layers if type(layer).__name__ == kind]
 
-    url = LineEdit(label="server", value=DEFAULT_URL)
-    axes = LineEdit(label="axes", value="LPS")
-    labels = LineEdit(label="labels", value="")
-    support = ComboBox(label="annotated scan", choices=lambda _: layers("Image"))
-    mask = ComboBox(label="its mask", choices=lambda _: layers("Labels"))
-    query = ComboBox(label="scan to segment", choices=lambda _: layers("Image"))
-    set_support, segment = PushButton(text="Set annotated scan"), PushButton(text="Segment")
-    message = Label(value="Research use only: not a medical device")
+    url = LineEdit(name="server", label="server", value=DEFAULT_URL)
+    axes = LineEdit(name="axes", label="axes", value="LPS")
+    labels = LineEdit(name="label_choice", label="labels", value="")
+    support = ComboBox(name="support", label="annotated scan", choices=lambda _: layers("Image"))
+    mask = ComboBox(name="mask", label="its mask", choices=lambda _: layers("Labels"))
+    query = ComboBox(name="query", label="scan to segment", choices=lambda _: layers("Image"))
+    set_support = PushButton(name="set_support", text="Set annotated scan")
+    segment = PushButton(name="segment", text="Segment")
+    message = Label(name="message", value="Research use only: not a medical device")
 
-    def attempt(action: Any) -> None:
-        try:
-            message.value = action(Client(url.value))
-        except ServerError as error:
-            message.value = str(error)
+    def attempt(action: Callable[[Client], str]) -> None:
+        message.value = call_server(url.value, action)
 
     def show_result(client: Client) -> str:
         label_map, options, line = segment_layer(client, query.value, axes=axes.value)

@@ -1,4 +1,4 @@
-"""`serve.sh`: its calls, what it refuses, the page in a browser and the client for napari."""
+"""`serve.sh`: its calls, what it refuses, and the page in a browser."""
 
 import json
 import re
@@ -6,22 +6,15 @@ import stat
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 
-from data.model_frame import ModelFrame
-from data.transforms import Preparation
-from script import napari_client
 from script.server import __main__ as command
 from script.workflows.scan_segmenter import Segmenter
-from script.workflows.support_ensemble import Options
-from tests.bright_segmenter import BrightSegmenter
 from tests.oriented_scans import BRIGHT, is_bright, l_scan
 from tests.script.chromium import open_tab
 from util.config.settings import describe_keys
@@ -34,14 +27,10 @@ uvicorn = pytest.importorskip("uvicorn", reason=f"see {command.REQUIREMENTS}")
 TestClient = pytest.importorskip("fastapi.testclient", reason="needs httpx").TestClient
 from script.server.access import is_loopback  # noqa: E402
 from script.server.app import make_app  # noqa: E402
+from tests.script.serving import make_segmenter, serving  # noqa: E402
 
 LIMIT = 200_000
 HOME = "http://127.0.0.1:8765"
-
-
-def make_segmenter():
-    frame = ModelFrame(Preparation(orientation="LPS"), None, "test")
-    return Segmenter(BrightSegmenter(), frame, device=torch.device("cpu"), options=Options(guided=False))
 
 
 @pytest.fixture(name="files", scope="module")
@@ -302,68 +291,6 @@ def test_the_script_explains_every_key_and_hands_over(clone):
     package.write_text("import sys\nprint(sys.argv[1:])\nsys.exit(2)")
     result = clone.run("script/serve.sh", "reload_model_path=my runs", "port=1")
     assert (result.returncode, result.stdout) == (2, "['reload_model_path=my runs', 'port=1']\n")
-
-
-@contextmanager
-def serving(**options):
-    """Serve in a thread on a free port; yields the address."""
-    app = make_app({"net": make_segmenter}, max_upload_bytes=10**7, **options)
-    listener = command._listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
-def make_layers(letters):
-    scan = l_scan(letters)
-    image = SimpleNamespace(
-        data=scan.voxels,
-        scale=np.array(scan.geometry.spacing_mm),
-        translate=np.zeros(3),
-        name=f"scan {letters}",
-    )
-    return image, SimpleNamespace(**vars(image) | {"data": 3 * is_bright(scan).astype(np.int64)})
-
-
-def test_the_client_for_napari_gets_a_layer_s_label_map():
-    with serving(token="abc") as url:
-        client = napari_client.Client(f"{url}#token=abc")
-        assert client.load("net")["model"] == "net"
-        image, mask = make_layers("LPS")
-        line = napari_client.set_support_layers(client, image, mask, labels="3:liver")
-        assert line == "scan LPS shows liver"
-        label_map, options, line = napari_client.segment_layer(client, image)
-        assert np.array_equal(label_map, mask.data)
-        assert options["name"] == "scan LPS mask"
-        assert line == f"scan LPS: liver {mask.data.astype(bool).sum() * 11.25 / 1000:.1f} ml; check the mask"
-        with pytest.raises(napari_client.ServerError, match="model=none: must be one of net"):
-            client.load("none")
-        with pytest.raises(napari_client.ServerError, match="larger than max_upload_mb=10"):
-            client.segment(bytes(20_000_000), name="large")
-        with pytest.raises(napari_client.ServerError, match="token missing or wrong"):
-            napari_client.Client(url).status()
-    with pytest.raises(napari_client.ServerError, match="no answer"):
-        client.status()
-    with pytest.raises(napari_client.ServerError, match="must be the address that the server prints"):
-        napari_client.Client("127.0.0.1:8765")
-
-
-@pytest.mark.parametrize(("letters", "codes"), [("LPS", "LPS"), ("RSA", "RSA"), ("PIR", "PIR")])
-def test_layers_keep_their_axes_and_spacing(letters, codes):
-    voxels = np.arange(24).reshape(2, 3, 4)
-    image = nibabel.Nifti1Image.from_bytes(napari_client.to_nifti(voxels, (5.0, 2.0, 1.0), letters))
-    assert "".join(nibabel.aff2axcodes(image.affine)) == codes
-    assert image.header.get_zooms() == (1.0, 2.0, 5.0)
-    assert np.array_equal(np.asarray(image.dataobj).T, voxels)
-    for axes in ("LLS", "LP", "XYZ"):
-        with pytest.raises(napari_client.ServerError, match="layers must be 3D with axes such as LPS"):
-            napari_client.to_nifti(voxels, (5.0, 2.0, 1.0), axes)
 
 
 COUNT_RED = """(() => {
