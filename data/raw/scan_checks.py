@@ -19,7 +19,7 @@ def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
     """Remark on too few labelled scans for the protocol's folds."""
     if n_labelled >= _MIN_FOR_FOLDS:
         return []
-    hint = "annotate more before evaluating" if n_unlabelled else "add scans before training"
+    hint = "training and prediction do not" if n_unlabelled else "add scans before training"
     return [
         f"{n_labelled} scan(s) with labels can be prepared, but evaluation's {_MIN_FOR_FOLDS} folds need at "
         f"least {_MIN_FOR_FOLDS}; {hint}"
