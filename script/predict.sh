@@ -43,6 +43,7 @@ agreement.csv and prediction.json.
   work=                folder of what a second call reuses; default <out>/work
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes
+  intensity_weight=    weight of each scan's own intensities, inside the segmented organ to around it; default 2, 0: off
   confidence=          True: also write each label's probability
   report=              False: leave out predictions.html, the pictures of every scan
   prepared=            True: all scans are prepared volumes already, whose intensities are not clipped again
