@@ -91,13 +91,14 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
     agreements = [
         (
             *(name, summaries[name].agreement, each.label, labels[each.label], each.support),
-            *(each.with_registration, each.with_joint, summaries[name].failures.get(each.support)),
+            *(each.with_registration, each.with_joint, summaries[name].similarities.get(each.support)),
+            summaries[name].failures.get(each.support),
         )
         for name in sort_by_doubt(summaries)
         for each in summaries[name].agreements
     ]
     header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
-    header += ("dice_support_joint", "registration_failure")
+    header += ("dice_support_joint", "registration_similarity", "registration_failure")
     _write_table(out / AGREEMENT_CSV, header, agreements)
 
 

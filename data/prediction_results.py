@@ -60,13 +60,14 @@ class ScanSummary:
     Attributes:
         volumes_ml: label -> volume.
         agreement: see `Segmentation.agreement`.
-        agreements, failures: see `Segmentation`.
+        agreements, failures, similarities: see `Segmentation`.
     """
 
     volumes_ml: Mapping[int, float]
     agreement: float | None
     agreements: Sequence[Agreement]
     failures: Mapping[str, str]
+    similarities: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,7 @@ class Segmentation:
         labels: id -> name of the organs that were looked for.
         agreements: one per label and support.
         failures: name of the support -> why its registration failed.
+        similarities: name of the support -> squared correlation of scan and registered support, 0 to 1.
         probabilities: id -> `(Z, H, W)` float32, if requested.
         n_slices: network slices that were segmented.
     """
@@ -88,6 +90,7 @@ class Segmentation:
     labels: Mapping[int, str]
     agreements: Sequence[Agreement] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    similarities: Mapping[str, float] = field(default_factory=dict)
     probabilities: Mapping[int, np.ndarray] = field(default_factory=dict)
     n_slices: int = 0
 
@@ -101,17 +104,17 @@ class Segmentation:
     def agreement(self) -> float | None:
         """Mean of all agreements, 0 to 1; low means doubtful, None means unknown.
 
-        A failed registration counts as 0.
+        A failed registration counts as 0. Without any agreement it is the mean similarity.
         """
         found = [each.with_registration for each in self.agreements if each.support not in self.failures]
         found += [0.0 for each in self.agreements if each.support in self.failures]
         found += [each.with_joint for each in self.agreements]
-        known = [value for value in found if value is not None]
+        known = [value for value in found if value is not None] or list(self.similarities.values())
         return float(np.mean(known)) if known else None
 
     def summarise(self) -> ScanSummary:
         """Return what remains of interest without the voxels."""
-        return ScanSummary(self.volumes_ml, self.agreement, self.agreements, self.failures)
+        return ScanSummary(self.volumes_ml, self.agreement, self.agreements, self.failures, self.similarities)
 
     def to_sitk(self) -> sitk.Image:
         """Return the label map as a SimpleITK image."""

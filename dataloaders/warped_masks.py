@@ -22,11 +22,13 @@ class WarpedSupport:
         transform: from the query to the support; None if the registration failed.
         masks: label -> probability, `(Z, H, W)` float32 of 0 to 1 on the query's full grid; else empty.
         failure: why, in a few words; None if it succeeded.
+        similarity: of the registered scans, see `Quality`; None if it failed.
     """
 
     transform: SpatialTransform | None
     masks: Mapping[int, np.ndarray]
     failure: str | None
+    similarity: float | None = None
 
 
 def warp_labels(
@@ -48,7 +50,7 @@ def warp_labels(
     if registration.quality.failure is not None:
         return WarpedSupport(None, {}, registration.quality.failure)
     masks = warp_label_map(label_map, geometry, registration.transform, query_geometry, labels=list(labels))
-    return WarpedSupport(registration.transform, masks, None)
+    return WarpedSupport(registration.transform, masks, None, registration.quality.similarity)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,8 @@ def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
         assert np.array_equal(refined.probabilities[label], expected)
         assert not np.array_equal(expected, warped[label])
         assert dice_and_iou(found.label_map == label, scans[1][1] == label)[0] > 0.85
-    assert found.agreement is None
+    assert found.agreement == found.similarities[scans[0][0].name]  # nothing else is known
+    assert 0.5 < found.agreement <= 1
 
 
 def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeypatch):
@@ -438,8 +439,11 @@ def test_registration_alone_needs_no_network(place, monkeypatch, capsys):
     assert err.startswith("error: scans/z.nii.gz: registration failed (scans/z.nii.gz: volume: must have at")
     assert "registration alone, no network\n" in out
     assert "clipped at the 99.5th percentile" in out
-    assert "agreement unknown" in out
     assert "adaptation" not in out
+    rows = list(csv.DictReader((place / "masks/agreement.csv").open()))
+    similarities = [float(row["registration_similarity"]) for row in rows]
+    assert similarities == sorted(similarities) == [float(row["agreement_of_scan"]) for row in rows]
+    assert f"look first at the masks of least agreement: {rows[0]['scan']} ({similarities[0]:.2f})" in out
     for name in ("b.nii.gz", "c.nrrd", "d.mha"):
         mask, scan = read_scan(place / "masks" / name), read_scan(place / "scans" / name)
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)

@@ -59,6 +59,11 @@ class Quality:
     min_jacobian: float
 
     @property
+    def similarity(self) -> float:
+        """Similarity of both scans, 0..1: with `correlation`, its square."""
+        return max(0.0, -self.metric_after)
+
+    @property
     def failure(self) -> str | None:
         """Why the registration failed, in a few words; None if it succeeded."""
         # Negated, so that NaN fails.

@@ -239,8 +239,17 @@ class Segmenter:
             best[wins] = restored[wins]
             if confidence:
                 probabilities[label] = restored
+        alike = {name: w.similarity for name, w in zip(names, warped, strict=True) if w}
+        similarities = {name: value for name, value in alike.items() if value is not None}
         return Segmentation(
-            label_map, scan.geometry, self.labels, agreements, failures, probabilities, len(wanted)
+            label_map,
+            scan.geometry,
+            self.labels,
+            agreements=agreements,
+            failures=failures,
+            similarities=similarities,
+            probabilities=probabilities,
+            n_slices=len(wanted),
         )
 
     @property
