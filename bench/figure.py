@@ -21,8 +21,9 @@ from util.evaluation.report import final_method, overall_mean, select
 from util.evaluation.score_files import read_scores
 from util.io.figures import plain_matplotlib
 from util.io.files import atomic_write
-from util.io.grids import find_reorientation, orientation, reorient_volume
+from util.io.grids import reorient_volume
 from util.io.image_io import Geometry, read_volume
+from util.io.slice_pictures import display_transform, find_grey_range
 
 PROTOCOL = "chunks"
 # Sky blue and orange of the Okabe-Ito palette, which is safe for colour-blind readers.
@@ -32,7 +33,6 @@ ROW_LABELS = ("support,\nannotated", "query", "query: prediction\nand truth")
 SIDE_INCHES, MARGIN_INCHES, DPI = 1.9, (0.6, 1.25), 86
 BODY_MARGIN = 0.04
 UNIT_SQUARE = {"extent": (0, 1, 1, 0), "origin": "upper"}  # images and masks may differ in size
-GREY_PERCENTILES = (0.5, 99.5)
 # Support slice and mask, query slice, its ground truth and prediction, each `(H, W)`.
 Slices = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -102,8 +102,7 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
 
 
 def _upright(volume: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Reorient to radiological convention: the patient's right is on the left, anterior is up."""
-    return reorient_volume(volume, find_reorientation(geometry, f"LP{orientation(geometry)[2]}"))
+    return reorient_volume(volume, display_transform(geometry))
 
 
 @plain_matplotlib()
@@ -124,7 +123,7 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
         rows = ((support, [(support_mask, TRUTH)]), (query, []))
         rows += ((query, [(truth, TRUTH), (prediction, PREDICTION)]),)
         for axes, (image, outlines) in zip(grid[:, i], rows, strict=True):
-            low, high = np.percentile(image, GREY_PERCENTILES)
+            low, high = find_grey_range(image)
             axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **UNIT_SQUARE)
             for mask, style in outlines:
                 if mask.any():

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.contact_tiles import SUPERVOXEL_COLOUR, Tile, draw_tile, rgb
+from data.contact_tiles import SUPERVOXEL_COLOUR, Tile, draw_tile
 from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
 from util.io.figures import plain_matplotlib
 from util.io.files import atomic_write
+from util.io.slice_pictures import rgb
 
 # Distinct on grey, the first ones most; they repeat if there are more labels.
 _COLOURS = ("#ff4a4a", "#52e052", "#ffe63b", "#4da6ff", "#ff9632", "#d07bff", "#3fe0e8")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from data.contact_tiles import enlarge, grey, rgb, rim
+from util.io.slice_pictures import draw_grey, draw_rim, resize_labels, rgb
 
 # Sky blue and orange of the Okabe-Ito palette, which is safe for colour-blind readers.
 TRUTH_COLOUR, PREDICTION_COLOUR = "#56b4e9", "#e69f00"
@@ -28,9 +28,9 @@ def draw_slice(
         `(h, w, 3)` float32, 0 to 1.
     """
     size_px = tuple(max(1, round(side_px * side / max(image.shape))) for side in image.shape)
-    picture = grey(image, size_px)
+    picture = draw_grey(image, size_px)
     for mask, colour in outlines:
-        picture[rim(enlarge(np.asarray(mask) > 0, size_px))] = rgb(colour)
+        draw_rim(picture, resize_labels(np.asarray(mask) > 0, size_px), colour)
     return picture
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from data.contact_sheet import draw_contact_sheet
-from data.contact_tiles import SUPERVOXEL_COLOUR, draw_tile, rgb
+from data.contact_tiles import SUPERVOXEL_COLOUR, draw_tile
 from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles
 from util.errors import UserError
 from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry, write_volume
+from util.io.slice_pictures import rgb
 
 # Columns run to the patient's left, rows to the back, slices to the head; pixels twice as high as wide.
 SHAPE = (5, 20, 40)

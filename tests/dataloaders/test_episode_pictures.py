@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from data.contact_tiles import rgb
 from dataloaders.episode_pictures import (
     CAPTION_PX,
     GAP_PX,
@@ -16,6 +15,7 @@ from dataloaders.episode_pictures import (
     draw_slice,
     stack_pictures,
 )
+from util.io.slice_pictures import rgb
 
 
 def _square(first, last, size=32):

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from util.evaluation.slice_pictures import (
+from util.io.grids import reorient_volume
+from util.io.image_io import Geometry
+from util.io.slice_pictures import (
     display_spacing_mm,
     encode_slice,
     find_window,
     outline_path,
     stack_transform,
 )
-from util.io.grids import reorient_volume
-from util.io.image_io import Geometry
 
 MAX_PICTURES = 4
 _ID_LENGTH = 12

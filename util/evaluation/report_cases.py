@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from util.evaluation.metrics import VolumeScore, dice_and_iou
-from util.evaluation.slice_pictures import (
+from util.io.image_io import Geometry
+from util.io.slice_pictures import (
     display_slice,
     display_spacing_mm,
     display_transform,
@@ -16,7 +17,6 @@ from util.evaluation.slice_pictures import (
     find_window,
     outline_path,
 )
-from util.io.image_io import Geometry
 
 _ID_LENGTH = 12
 

@@ -7,7 +7,8 @@ import pytest
 
 from tests.oriented_scans import ORIENTATIONS, l_scan
 from tests.util.evaluation.example_cases import read_bars
-from util.evaluation.slice_pictures import (
+from util.io.grids import orientation
+from util.io.slice_pictures import (
     display_slice,
     display_spacing_mm,
     display_transform,
@@ -16,7 +17,6 @@ from util.evaluation.slice_pictures import (
     find_window,
     outline_path,
 )
-from util.io.grids import orientation
 
 
 def test_bars_of_a_mask_are_those_written_by_hand():

@@ -1,5 +1,6 @@
-"""Turn slices and masks into parts of a picture: JPEG data and SVG paths.
+"""Turn slices and masks into parts of a picture: arrays, JPEG data and SVG paths.
 
+Pictures are arrays `(H, W, 3)`, float32, 0 to 1.
 Paths are in px; the pixel in row y and column x covers the square from (x, y) to (x + 1, y + 1).
 """
 
@@ -8,16 +9,10 @@ import base64
 import cv2
 import numpy as np
 
-from util.io.grids import (
-    find_reorientation,
-    orient_slices,
-    orientation,
-    reorient_grid,
-    reorient_volume,
-)
+from util.io.grids import find_reorientation, orient_slices, orientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry
 
-_GREY_PERCENTILES = (0.5, 99.5)
+_GREY_PERCENTILES = (0.5, 99.5)  # of a slice; what lies below and above is black and white
 _JPEG_QUALITY = 85
 _MAX_SIDE_PX = 512
 _OUTLINE_TOLERANCE_PX = 0.2  # merges collinear points only
@@ -62,14 +57,61 @@ def display_spacing_mm(geometry: Geometry, transform: np.ndarray) -> tuple[float
     return tuple(in_plane)
 
 
+def find_grey_range(image: np.ndarray) -> tuple[float, float]:
+    """Return the intensities of a slice that are shown black and white."""
+    black, white = np.percentile(image, _GREY_PERCENTILES)
+    if white <= black:
+        black, white = image.min(), max(image.max(), image.min() + 1)
+    return black, white
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Window a slice: float32, 0 (black) to 1 (white), of the same shape."""
+    black, white = find_grey_range(image)
+    return np.clip((image.astype(np.float32) - black) / (white - black), 0, 1).astype(np.float32)
+
+
+def draw_grey(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """Draw a slice in grey at a size `(height, width)`."""
+    shrinks = size_px[0] < image.shape[0]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    grey = cv2.resize(to_grey(image), size_px[::-1], interpolation=interpolation)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def draw_rim(picture: np.ndarray, mask: np.ndarray, colour: str) -> None:
+    """Colour the outermost two pixels of a mask `(H, W)` in a picture, in place."""
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2, borderValue=0)
+    picture[mask & (inner == 0)] = rgb(colour)
+
+
+def draw_borders(picture: np.ndarray, labels: np.ndarray, colour: str, *, opacity: float) -> None:
+    """Colour the pixels whose right or lower neighbour has another label, in place."""
+    borders = np.zeros(labels.shape, bool)
+    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    borders[:-1] |= labels[:-1] != labels[1:]
+    picture[borders] += opacity * (rgb(colour) - picture[borders])
+
+
+def resize_labels(labels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """Resize a slice of labels or a mask by nearest-neighbour interpolation."""
+    rows, columns = (
+        (np.arange(new) + 0.5) * old // new for old, new in zip(labels.shape, size_px, strict=True)
+    )
+    return labels[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def rgb(colour: str) -> np.ndarray:
+    """Return "#rrggbb" as three numbers in 0..1."""
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
+
+
 def encode_slice(image: np.ndarray) -> str:
     """Encode a slice `(h, w)` as the data URI of a greyscale JPEG.
 
     It has at most 512 px a side.
     """
-    low, high = np.percentile(image, _GREY_PERCENTILES)
-    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    grey = np.round(255 * grey).astype(np.uint8)
+    grey = np.round(255 * to_grey(image)).astype(np.uint8)
     shrink = _MAX_SIDE_PX / max(grey.shape)
     if shrink < 1:
         grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
