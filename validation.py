@@ -19,14 +19,13 @@ from config_ssl_upload import N_FOLDS, Config, dataset_defaults, parse_config
 from data.datasets import DATASETS
 from data.preparation import describe_change, hash_volumes
 from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
-from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
 from dataloaders.evaluation_sets import Job, score_job
 from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import describe_split
 from dataloaders.support_choice import describe_supports
 from dataloaders.warped_masks import WarpedMasks, warp_supports
-from script.workflows.case_priors import record_prior_masks
+from script.workflows.case_recording import record_case, record_prior_masks
 from script.workflows.evaluation_methods import make_methods, make_split
 from script.workflows.experiment import make_experiment
 from script.workflows.networks import adopt_network

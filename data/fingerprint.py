@@ -90,14 +90,6 @@ class Fingerprint:
         labelled = [scan.scan_id for scan in self.scans if scan.label_hash is not None]
         return [scan.scan_id for scan in self.scans] == sorted(scan_ids) and labelled == sorted(labelled_ids)
 
-    def changed_scans(self, other: "Fingerprint") -> list[int]:
-        """List the ids of scans that differ or that only one dataset holds."""
-        mine, others = (
-            {(scan.scan_id, scan.image_hash, scan.label_hash) for scan in fingerprint.scans}
-            for fingerprint in (self, other)
-        )
-        return sorted({scan_id for scan_id, *_ in mine ^ others})
-
 
 def make_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) -> Fingerprint:
     """Compute a dataset's fingerprint, reading each file once.

@@ -2,14 +2,16 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from config_ssl_upload import EvaluationConfig
 from dataloaders.evaluation_sets import Job
 from dataloaders.warped_masks import WarpedMasks, smooth_in_plane
-from models.inference.guide import guide
 from models.inference.scan import resize_slices
 from util.evaluation.intensity_refinement import refine_by_intensities
 from util.evaluation.postprocess import keep_largest_component
+
+MIN_PROBABILITY = 1e-4  # bounds the log-odds of positions that neither source considers
 
 
 def guide_job(
@@ -45,6 +47,29 @@ def guide_by_mask(
     network, warped, smoothed = map(torch.from_numpy, (probabilities, mask, smoothed))
     weight, offset = options.guide_weight, options.guide_offset
     return guide(network, warped, smoothed=smoothed, weight=weight, offset=offset).numpy()
+
+
+def guide(probabilities: Tensor, warped: Tensor, *, smoothed: Tensor, weight: float, offset: float) -> Tensor:
+    """Add the weighted log-odds of a warped mask to those of a segmentation.
+
+    A segmentation without any foreground, as after too short a training, has no say: its log-odds would only
+    shrink the warped mask.
+
+    Args:
+        probabilities: of the foreground, from the network, `(n, H, W)`.
+        warped: of the foreground, from the warped mask, `(n, H, W)`; returned if no probability exceeds 1/2.
+        smoothed: the warped mask smoothed, `(n, H, W)`, whose log-odds are added.
+        weight: of these log-odds; 0 returns the probabilities.
+        offset: added to these log-odds; above 0 widens the mask.
+    """
+    if weight == 0:
+        return probabilities
+    if not (probabilities > 0.5).any():
+        return warped
+    network, registration = (
+        values.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit() for values in (probabilities, smoothed)
+    )
+    return (network + weight * (registration + offset)).sigmoid()
 
 
 def refine_job(probabilities: np.ndarray, job: Job, options: EvaluationConfig) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Record the network's prior masks in the cases that a report shows."""
+"""Record what a report shows of each query: its prediction, and prior masks."""
 
 import time
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from config_ssl_upload import Config
@@ -11,7 +12,32 @@ from models.inference.segmenters import NetworkSegmenter
 from models.inference.supports import SupportBank
 from script.workflows.networks import load_trained
 from util.engine.snapshots import Snapshot
-from util.evaluation.report_cases import Case, Cases, add_prior_masks, choose_cases, group_by_organ
+from util.evaluation.metrics import VolumeScore
+from util.evaluation.postprocess import THRESHOLD
+from util.evaluation.report_cases import (
+    Case,
+    Cases,
+    OrganVolume,
+    add_prior_masks,
+    choose_cases,
+    group_by_organ,
+)
+
+
+def record_case(cases: Cases, job: Job, probabilities: np.ndarray, score: VolumeScore) -> None:
+    """Add a job's probabilities `(n, H, W)` and their score to the cases of a report."""
+    query, support = (
+        OrganVolume(scan.scan_id, scan.images[:, 0].numpy(), scan.label_map == job.label, scan.geometry)
+        for scan in (job.query, job.support)
+    )
+    cases.add(
+        score,
+        probabilities > THRESHOLD,
+        query=query,
+        support=support,
+        slices=job.assignment.slices,
+        support_slices=job.support_slices[job.assignment.parts],
+    )
 
 
 def record_prior_masks(

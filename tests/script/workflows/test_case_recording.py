@@ -8,11 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from config_ssl_upload import dataset_defaults, parse_config
-from dataloaders.case_recording import record_case
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, score_job
 from models.inference.inspection import inspect_query
-from script.workflows.case_priors import record_prior_masks
+from script.workflows.case_recording import record_case, record_prior_masks
 from script.workflows.networks import load_trained, make_network
 from tests.util.evaluation.example_cases import read_bars
 from util.engine.snapshots import Snapshot

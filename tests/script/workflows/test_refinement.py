@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.inference.guide import guide
+from script.workflows.refinement import guide
 
 
 def test_log_odds_are_added_with_weight_and_offset():
