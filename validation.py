@@ -7,7 +7,7 @@ compares evaluations. Runs lie under `runs/<dataset>/fold_<k>/evaluation/<number
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,16 @@ from config_ssl_upload import N_FOLDS, Config, dataset_defaults, parse_config
 from data.datasets import DATASETS
 from data.preparation import describe_change, hash_volumes
 from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
-from dataloaders.evaluation_folds import check_support, describe_missing_organs, load_fold, plan_jobs
+from dataloaders.evaluation_folds import (
+    EvaluationFold,
+    check_support,
+    describe_missing_organs,
+    load_fold,
+    plan_jobs,
+)
 from dataloaders.evaluation_sets import Job, score_job
 from dataloaders.sharding import jobs_of_rank
-from dataloaders.splits import describe_split
+from dataloaders.splits import Split, describe_split
 from dataloaders.support_choice import describe_supports
 from dataloaders.warped_masks import WarpedMasks, warp_supports
 from script.workflows.case_recording import record_case, record_prior_masks
@@ -143,18 +149,11 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     fold = load_fold(config.layout, split, config.test_organs, **config.support_options)
     size_px, width = fold.queries[0].images.shape[-2:], config.model.feature_width
     print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
-    support_ids = {config.test_organs[label]: scan.scan_id for label, scan in fold.supports.items()}
+    supports = _name_supports(config, fold)
     protocol = config.evaluation_protocol
-    remarks = [*describe_split(split), *fold.remarks]
-    if snapshot is not None:
-        trained = _training_settings(config)
-        mismatches = find_mismatches(snapshot, trained, split.held_out, supports=support_ids)
-        remarks = [*choice.notes, *mismatches, *remarks]
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
-    if snapshot is not None and snapshot.config.get("dataset") == config.dataset:
-        remarks += describe_change(snapshot.data, data)
-    remarks += describe_missing_organs(fold, config.test_organs)
-    print("\n".join([*protocol.describe(), describe_supports(support_ids), *remarks]), flush=True)
+    remarks = _collect_remarks(config, choice, snapshot, split=split, fold=fold, data=data)
+    print("\n".join([*protocol.describe(), describe_supports(supports), *remarks]), flush=True)
     slices = {name: getattr(config.evaluation, name) for name in ("chunks", "all_slices", "every_support")}
     jobs = plan_jobs(fold, config.test_organs, n_part=config.n_part, **slices)
     with AdaptiveWaitPolicy():
@@ -164,9 +163,9 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         return scores
     print("\n".join([describe_scores(scores), *failures]))
     dead = describe_dead_network(scores)
-    failures += [] if dead is None else [dead]
-    source = {"protocol": protocol.as_record(), "supports": support_ids, "data_fingerprint": data}
-    source |= {"remarks": [*remarks, *failures], "environment": describe_environment(device)}
+    remarks += [*failures, *([] if dead is None else [dead])]
+    source = {"protocol": protocol.as_record(), "supports": supports, "data_fingerprint": data}
+    source |= {"remarks": remarks, "environment": describe_environment(device)}
     summary = {**summarise_scores(scores), **_describe_snapshot(config, snapshot), **source}
     write_tables(run_dir, scores)
     write_scores(run_dir, scores, summary)
@@ -178,6 +177,31 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         write_cases(run_dir, cases)
         report_evaluation(run_dir, scores, summary, cases)
     return scores
+
+
+def _name_supports(config: Config, fold: EvaluationFold) -> dict[str, int]:
+    """Return the id of each organ's support."""
+    return {config.test_organs[label]: scan.scan_id for label, scan in fold.supports.items()}
+
+
+def _collect_remarks(
+    config: Config,
+    choice: TrainingChoice | None,
+    snapshot: Snapshot | None,
+    *,
+    split: Split,
+    fold: EvaluationFold,
+    data: str,
+) -> list[str]:
+    """Say in lines what a reader of the scores should know of training and data."""
+    lines = [*describe_split(split), *fold.remarks]
+    if snapshot is not None:
+        trained, supports = _training_settings(config), _name_supports(config, fold)
+        mismatches = find_mismatches(snapshot, trained, split.held_out, supports=supports)
+        lines = [*choice.notes, *mismatches, *lines]
+        if snapshot.config.get("dataset") == config.dataset:
+            lines += describe_change(snapshot.data, data)
+    return lines + describe_missing_organs(fold, config.test_organs)
 
 
 def _score_and_record(
@@ -253,38 +277,23 @@ def score_methods(
     own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, own) if config.needs_registration else None
     writers = _make_writers(config, own, run_dir)
-    scores = []
-
-    def score(job: Job, probabilities: np.ndarray, method: str, order: tuple[int, int]) -> VolumeScore:
-        organ = config.spec.labels[job.label]
-        options = {"fold": config.eval_fold, "nsd_tolerance_mm": config.spec.nsd_tolerance_mm}
-        entry = score_job(job, probabilities, method=method, organ=organ, **options)
-        scores.append(((order[0], query_ids.index(job.query.scan_id), order[1]), entry))
-        return entry
-
     predicting = REGISTRATION if snapshot is None else ADAPTED if adapted else TRAINED
+    scores = []
     methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
     for n_method, (method, segment) in enumerate(methods):
         selected = _select_jobs(own, method, config)
         started = time.perf_counter()
-        for n_job, (job, probabilities) in enumerate(segment(selected)):
-            if method == REGISTRATION and config.evaluation.largest_component:
-                probabilities = keep_largest_component(probabilities)
-            entry = score(job, probabilities, method, (3 * n_method, n_job))
-            if not (method in (REGISTRATION, *NETWORK_METHODS) and job.main_support):
+        for n_job, (job, raw) in enumerate(segment(selected)):
+            for n_version, (name, probabilities) in enumerate(_finish(config, job, raw, method, warped)):
+                entry = _score(config, job, probabilities, method=name)
+                order = (n_method, n_version, query_ids.index(job.query.scan_id), n_job)
+                scores.append((order, entry))
+            if method != predicting or not job.main_support:
                 continue
-            name = method
-            if config.evaluation.guide != "none" and method != REGISTRATION:
-                probabilities, name = guide_job(probabilities, job, warped, config.evaluation), guided(method)
-                entry = score(job, probabilities, name, (3 * n_method + 1, n_job))
-            if config.evaluation.intensity_weight:
-                probabilities = refine_job(probabilities, job, config.evaluation)
-                entry = score(job, probabilities, refined(name), (3 * n_method + 2, n_job))
-            if on_prediction is not None and method == predicting:
+            if on_prediction is not None:
                 on_prediction(job, probabilities, entry)
-            if method == predicting:
-                for writer in writers[job.protocol]:
-                    _add_prediction(writer, job, probabilities, organ=entry.organ)
+            for writer in writers[job.protocol]:
+                _add_prediction(writer, job, probabilities, organ=entry.organ)
         seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in selected)
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in (writer for of_protocol in writers.values() for writer in of_protocol):
@@ -292,6 +301,30 @@ def score_methods(
     of_ranks = gather_values((scores, warped.describe() if warped else []))
     all_scores = sorted((entry for entries, _ in of_ranks for entry in entries), key=lambda entry: entry[0])
     return [entry for _, entry in all_scores], [line for _, lines in of_ranks for line in lines]
+
+
+def _finish(
+    config: Config, job: Job, probabilities: np.ndarray, method: str, warped: WarpedMasks | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what is scored of a method's result, with names; the last is the prediction."""
+    options = config.evaluation
+    if method == REGISTRATION and options.largest_component:
+        probabilities = keep_largest_component(probabilities)
+    name = method
+    yield name, probabilities
+    if method not in (REGISTRATION, *NETWORK_METHODS) or not job.main_support:
+        return
+    if options.guide != "none" and method != REGISTRATION:
+        name, probabilities = guided(method), guide_job(probabilities, job, warped, options)
+        yield name, probabilities
+    if options.intensity_weight:
+        yield refined(name), refine_job(probabilities, job, options)
+
+
+def _score(config: Config, job: Job, probabilities: np.ndarray, *, method: str) -> VolumeScore:
+    organ, tolerance_mm = config.spec.labels[job.label], config.spec.nsd_tolerance_mm
+    options = {"fold": config.eval_fold, "nsd_tolerance_mm": tolerance_mm}
+    return score_job(job, probabilities, method=method, organ=organ, **options)
 
 
 def _make_writers(config: Config, jobs: Sequence[Job], run_dir: Path) -> dict[str, list[PredictionWriter]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from config_ssl_upload import REPOSITORY, Config, parse_config
+from dataloaders.episode_pictures import PREDICTION_COLOUR, TRUTH_COLOUR
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import load_evaluation_scan
 from util.config.command_line import run_guarded
@@ -26,9 +27,8 @@ from util.io.image_io import Geometry, read_volume
 from util.io.slice_pictures import display_transform, find_grey_range
 
 PROTOCOL = "chunks"
-# Sky blue and orange of the Okabe-Ito palette, which is safe for colour-blind readers.
-TRUTH = {"colors": "#56b4e9", "linestyles": "-"}
-PREDICTION = {"colors": "#e69f00", "linestyles": "--"}
+TRUTH = {"colors": TRUTH_COLOUR, "linestyles": "-"}
+PREDICTION = {"colors": PREDICTION_COLOUR, "linestyles": "--"}
 ROW_LABELS = ("support,\nannotated", "query", "query: prediction\nand truth")
 SIDE_INCHES, MARGIN_INCHES, DPI = 1.9, (0.6, 1.25), 86
 BODY_MARGIN = 0.04
