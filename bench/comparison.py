@@ -7,6 +7,7 @@ from typing import Any
 from bench import formatting
 from bench.measuring import Measurement
 from bench.sections import Headline, Table
+from util.parallel.processor import has_bfloat16
 
 STEP, SLICE, VOLUME = (f"bench.cases.network:time_{name}" for name in ("training", "evaluation", "volume"))
 
@@ -23,8 +24,13 @@ def describe_network(options: argparse.Namespace) -> str:
 
 
 def list_precisions(device: str) -> tuple[str, ...]:
-    """List the number formats to compare; TF32 exists on CUDA only."""
-    return ("fp32", "tf32", "bf16") if device.startswith("cuda") else ("fp32", "bf16")
+    """List the number formats to compare.
+
+    TF32 exists on CUDA only. A CPU without bfloat16 instructions emulates them, about 50 times as slowly.
+    """
+    if device.startswith("cuda"):
+        return "fp32", "tf32", "bf16"
+    return ("fp32", "bf16") if device != "cpu" or has_bfloat16() else ("fp32",)
 
 
 def comparison_table(
@@ -56,11 +62,13 @@ def comparison_table(
 def headline_rows(
     name: str, measured: Mapping[str, Measurement], targets: Mapping[str, str]
 ) -> list[Headline]:
-    """Compare the fast variant of each precision with the naive fp32 implementation."""
+    """Compare the fast variant of each measured format with naive fp32."""
     naive = measured["fp32 naive"]
     rows = []
     for precision, target in targets.items():
-        fast = measured[f"{precision} fast"]
+        fast = measured.get(f"{precision} fast")
+        if fast is None:
+            continue
         ratio = formatting.time_ratio(naive, fast)
         if precision != "fp32":
             ratio += f" (naive {precision}: {formatting.time_ratio(measured[f'{precision} naive'], fast)})"

@@ -4,7 +4,7 @@ python -m bench.memory [--quick] [--device cuda]
 """
 
 from bench import formatting
-from bench.comparison import STEP, network_arguments
+from bench.comparison import STEP, list_precisions, network_arguments
 from bench.measuring import Measurement, measure_in_process
 from bench.sections import Section, Table, benchmark_parser, write_section
 
@@ -26,7 +26,7 @@ def main() -> None:
     on_cuda = options.device.startswith("cuda")
     shared = {**network_arguments(options), "environment": None if on_cuda else ALLOCATOR}
     measured: dict[str, Batches] = {}
-    for precision in ("fp32", "bf16"):
+    for precision in (precision for precision in list_precisions(options.device) if precision != "tf32"):
         for checkpointing in (False, True):
             setting = {"precision": precision, "activation_checkpointing": checkpointing}
             name = f"{precision}, activation checkpointing" if checkpointing else precision
