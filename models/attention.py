@@ -10,7 +10,8 @@ nothing but which of two things a source position adds: its plain term, or its v
 the same for every query. So source positions are sorted into groups on which each mask is constant; a group's
 plain terms are summed once, and both attentions are sums of groups. Only positions of soft mask values, the
 rim of a support's mask, need separate terms. About half of the products of attention and values are saved,
-and two of three softmaxes.
+and two of three softmaxes. Masks are grouped two by two, the classes of one organ: the groups of all masks
+together would be many and small.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ PLAIN_WEIGHT = 0.5
 # Elements of one map that are computed at a time: about the cache on a CPU; on a GPU enough to keep it busy.
 PIECE_ELEMENTS_CPU = 1 << 20
 PIECE_ELEMENTS_GPU = 1 << 25
+MASKS_PER_SOURCE = 2  # background and foreground
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, masks: Tensor, mu: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ class _MaskedAttention(torch.autograd.Function):
         with full_precision(queries):
             logits_of = AttentionLogits(keys)
             gathered = queries.new_empty(len(queries), masks.shape[1], *queries.shape[1:])
-            for rows in _pieces(queries, keys):
+            for rows in _pieces(queries, masks):
                 plain, masked = _softmaxes(logits_of(queries[:, rows]), masks)
                 attention = torch.lerp(plain[:, None], masked, _share(mu, plain.dtype)).to(values.dtype)
                 gathered[:, :, rows] = (attention.flatten(1, 2) @ values).unflatten(1, attention.shape[1:3])
@@ -92,7 +94,7 @@ def _gradients(
     of_value_columns = torch.zeros_like(value_columns, dtype=wide)
     of_masks = torch.zeros_like(masks, dtype=wide) if needs_masks else None
     of_share = torch.zeros((), dtype=wide, device=queries.device)
-    for rows in _pieces(queries, keys):
+    for rows in _pieces(queries, masks):
         logits = logits_of(queries[:, rows])
         plain, masked = _softmaxes(logits, masks)
         sent = gradient[:, :, rows].flatten(1, 2).to(queries.dtype)
@@ -135,10 +137,11 @@ def _share(mu: Tensor, dtype: torch.dtype) -> Tensor:
     return mu / (PLAIN_WEIGHT + mu)
 
 
-def _pieces(queries: Tensor, keys: Tensor) -> Iterator[slice]:
+def _pieces(queries: Tensor, masks: Tensor) -> Iterator[slice]:
     n_batches, n_rows = queries.shape[:2]
     limit = PIECE_ELEMENTS_CPU if queries.device.type == "cpu" else PIECE_ELEMENTS_GPU
-    size = max(1, limit // (n_batches * keys.shape[1]))
+    n_pairs_of_masks = -(-masks.shape[1] // MASKS_PER_SOURCE)
+    size = max(1, limit // (n_batches * masks.shape[2] * n_pairs_of_masks))
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
 
@@ -197,25 +200,33 @@ def attend_by_groups(
     gathered = queries.new_empty(len(queries), masks.shape[1], *queries.shape[1:])
     with full_precision(queries):
         for sample in range(len(queries)):
-            one = _Source(keys[sample], values[sample], masks[sample])
+            sources = [_Source(values[sample], some) for some in masks[sample].split(MASKS_PER_SOURCE)]
+            # A single source's keys are sorted once, instead of each product's columns.
+            is_single = len(sources) == 1
+            logits_of = AttentionLogits(keys[sample, sources[0].order][None] if is_single else keys[[sample]])
             size = max(1, PIECE_ELEMENTS_CPU // keys.shape[1])
             for start in range(0, queries.shape[1], size):
                 rows = slice(start, start + size)
-                plain, masked = one.gather(queries[sample, rows])
-                for index, of_mask in enumerate(masked):
-                    gathered[sample, index, rows] = torch.lerp(plain, of_mask, share.to(plain.dtype))
+                logits = logits_of(queries[sample, rows][None])[0]
+                gathered[sample, :, rows] = torch.cat(
+                    [one.gather(logits if is_single else logits[:, one.order], share) for one in sources]
+                )
     return gathered
 
 
 class _Source:
-    """One source with its positions sorted by what the masks say of them."""
+    """One source with its positions sorted by what masks `(M, S)` say of them.
 
-    def __init__(self, keys: Tensor, values: Tensor, masks: Tensor) -> None:
+    Attributes:
+        order: `(S,)`, the positions in that order.
+    """
+
+    def __init__(self, values: Tensor, masks: Tensor) -> None:
         self.n_masks = len(masks)
         is_hard = ((masks == 0) | (masks == 1)).all(dim=0)
         bits = 2 ** torch.arange(self.n_masks, device=masks.device)
         codes = torch.where(is_hard, (masks * bits[:, None]).sum(dim=0).long(), 2**self.n_masks)
-        order = codes.argsort(stable=True)
+        self.order = order = codes.argsort(stable=True)
         counts = torch.bincount(codes, minlength=2**self.n_masks + 1).tolist()
         ends = torch.tensor(counts).cumsum(0).tolist()
         self.groups = {
@@ -224,17 +235,15 @@ class _Source:
             if count
         }
         self.soft = self.groups.get(2**self.n_masks)
-        self.logits_of = AttentionLogits(keys[None, order])
         self.values, self.masks = values[order], masks[:, order]
         self.sums = {code: upcast(self.values[group]).sum(dim=0) for code, group in self.groups.items()}
 
-    def gather(self, queries: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Give what rows of queries `(l, C)` gather plainly, and through each mask."""
-        logits = self.logits_of(queries[None])[0]
+    def gather(self, logits: Tensor, share: Tensor) -> Tensor:
+        """Give what rows of sorted logits `(l, S)` gather through each mask, `(M, l, C)`."""
         plain = {code: self._terms(logits[:, group], group) for code, group in self.groups.items()}
-        return _merge(list(plain.values())), [
-            _merge(self._masked(index, plain, logits)) for index in range(self.n_masks)
-        ]
+        unmasked = _merge(list(plain.values()))
+        masked = [_merge(self._masked(index, plain, logits)) for index in range(self.n_masks)]
+        return torch.stack([torch.lerp(unmasked, one, share.to(one.dtype)) for one in masked])
 
     def _masked(self, index: int, plain: dict[int, _Terms], logits: Tensor) -> list[_Terms]:
         terms = []

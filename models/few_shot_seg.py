@@ -206,7 +206,7 @@ class FewShotSeg(nn.Module):
     def find_prior_masks(self, state: SupportState, query: Encoded) -> PriorMasks:
         """Find the queries' prior masks; arguments are those of `segment`."""
         if self.prior_form is None:
-            return full_prior_masks(query.features)
+            return full_prior_masks(query.features.expand(len(state.tau), -1, -1, -1, -1))
         return make_prior_masks(
             self.similarity,
             state.prototypes,
@@ -218,20 +218,29 @@ class FewShotSeg(nn.Module):
             contrast=state.contrast,
         )
 
-    def segment(self, state: SupportState, query: Encoded, *, image_size: Sequence[int]) -> Segmentation:
+    def segment(
+        self,
+        state: SupportState,
+        query: Encoded,
+        *,
+        image_size: Sequence[int],
+        n_decoded: int | None = None,
+    ) -> Segmentation:
         """Segment queries with a prepared support.
 
         It serves either direction of training, and evaluation.
 
         Args:
             state: of `B` episodes.
-            query: `Q` images of each episode.
+            query: `Q` images of each episode, or of a single one that all states share.
             image_size: `(H, W)` of the logits.
+            n_decoded: episodes that are matched and decoded at once; None: all.
         """
         features = query.features
+        n_episodes = len(state.tau)
         prior_masks = self.find_prior_masks(state, query)
         refined = (prior_masks.background, prior_masks.foreground)
-        mined = (features, features)
+        mined = (features.expand(n_episodes, -1, -1, -1, -1),) * 2
         if self.uses_mining:
             mined = self.mining(
                 features,
@@ -240,7 +249,23 @@ class FewShotSeg(nn.Module):
                 support_values=state.values,
                 support_mask=state.mask,
             )
-        logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=query.tau)
+        tau_query = query.tau.expand(n_episodes, -1, -1)
+        if n_decoded is None or n_decoded >= n_episodes:
+            logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=tau_query)
+        else:
+            parts = [slice(start, start + n_decoded) for start in range(0, n_episodes, n_decoded)]
+            logits = torch.cat(
+                [
+                    self.matching(
+                        self.similarity,
+                        state.take(part).prototypes,
+                        tuple(of_class[part] for of_class in mined),
+                        tuple(of_class[part] for of_class in refined),
+                        tau_query=tau_query[part],
+                    )
+                    for part in parts
+                ]
+            )
         logits = upcast(logits)
         upsampled = F.interpolate(
             logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True

@@ -30,14 +30,15 @@ class InformationAggregation(nn.Module):
         """Attend once for each mask.
 
         Args:
-            query: `(N, L, C)`.
+            query: `(N, L, C)`, or `(1, L, C)` if all sources have the same query.
             keys, values: `(N, S, C)` from `project`.
             masks: `(N, M, S)`, 0 to 1 over the source. Masked-out keys keep logit 0, they are not removed.
 
         Returns:
             What is to be added to the query, `(N, M, L, C)`.
         """
-        return attend(self.wq(query), keys, values, masks=masks, mu=self.mu)
+        queries = self.wq(query).expand(len(keys), -1, -1)
+        return attend(queries, keys, values, masks=masks, mu=self.mu)
 
 
 class TargetRegionMining(nn.Module):
@@ -62,24 +63,27 @@ class TargetRegionMining(nn.Module):
         support_values: Tensor,
         support_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Give the mined features of background and foreground, each like `features`.
+        """Give the mined features of background and foreground, each `(B, Q, C, h, w)`.
 
         Args:
-            features: the queries', `(B, Q, C, h, w)`.
+            features: the queries', `(B, Q, C, h, w)`, or `(1, Q, C, h, w)` if all supports have the same
+                queries: what concerns these alone is computed once.
             prior_masks: refined masks of background and foreground, each `(B, Q, h, w)`.
             support_keys, support_values: `(B, S, C)`, the cross attention's projections of all shots'
                 positions.
             support_mask: `(B, S)`, the foreground's share at each of them.
         """
-        n_queries = features.shape[1]
+        n_episodes, n_queries = features.shape[:2]
         query = features.flatten(-2).transpose(-1, -2)
         each = query.flatten(0, 1)
-        priors = torch.stack(prior_masks, dim=2).flatten(-2).flatten(0, 1)
+        priors = torch.stack(prior_masks, dim=2).flatten(-2).unflatten(0, (n_episodes, -1))
+        priors = priors.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # of all supports, for each query
         from_self = self.self_attention(each, *self.self_attention.project(each), priors)
         # All queries of an episode attend to the same source, so their positions are rows of one product.
         shares = torch.stack([1 - support_mask, support_mask], dim=1)
         from_cross = self.cross_attention(query.flatten(1, 2), support_keys, support_values, shares)
-        from_self = from_self.unflatten(0, (-1, n_queries))
+        from_self = from_self.unflatten(1, (-1, 2)).unflatten(0, (n_episodes, n_queries))
+        from_self = from_self.transpose(1, 2).flatten(0, 1)
         from_cross = from_cross.unflatten(2, (n_queries, -1)).transpose(1, 2)
         # Both outputs are the query plus something, and their weights sum to 1, so the query is added once.
         mined = (

@@ -1,7 +1,10 @@
 """What the network keeps of a support and returns for queries and episodes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from models.prior_masks import Contrast, PriorMasks
@@ -26,6 +29,35 @@ class SupportState:
     mask: Tensor
     tau: Tensor
     contrast: Contrast | None
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """Positions and shots: equal in states that `stack_supports` can join."""
+        return self.keys.shape[1], self.prototypes[0].n_shots
+
+    def take(self, episodes: slice) -> "SupportState":
+        """Take the state of some of the episodes."""
+        return _map_tensors(lambda tensors: tensors[0][episodes], [self])
+
+
+def stack_supports(states: Sequence[SupportState]) -> SupportState:
+    """Join states of equal `layout` to one of all their episodes, in order."""
+    return states[0] if len(states) == 1 else _map_tensors(torch.cat, states)
+
+
+def _map_tensors(function: Callable[[list[Tensor]], Tensor], values: Sequence[Any]) -> Any:
+    """Apply a function to corresponding tensors of equally structured values."""
+    first = values[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return function(list(values))
+    if isinstance(first, tuple):
+        return tuple(_map_tensors(function, parts) for parts in zip(*values, strict=True))
+    names = [field.name for field in fields(first)]
+    return type(first)(
+        **{name: _map_tensors(function, [getattr(value, name) for value in values]) for name in names}
+    )
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import torch
 
+from models.inference.segmenters import Segmenter
 
-class BrightSegmenter:
+
+class BrightSegmenter(Segmenter):
     """Finds what is bright, whatever the support shows; unsure if `sure` is near 1/2."""
 
     sees_queries = True

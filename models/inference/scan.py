@@ -1,10 +1,9 @@
 """Segment organs in slices of scans with few calls.
 
-Each slice is encoded once, whatever the number of organs and supports, and segmented once with each support;
-each call is served by one support.
+Each slice is encoded once, whatever the number of organs and supports, and segmented once with each support.
+A call takes slices of equal supports with all of these: what concerns the slices alone is computed once.
 """
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,26 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.inference.calls import (
+    Part,
+    Request,
+    best_pairs_per_decoding,
+    best_slices_per_call,
+    group_by_slice,
+    name_parts,
+    split_calls,
+    split_requests,
+)
 from models.inference.segmenters import Segmenter, SliceSegmenter
 from models.inference.supports import SupportBank
 from models.inference.test_time_augmentation import average_over_versions
-
-
-@dataclass(frozen=True)
-class Request:
-    """Slices of one scan to segment.
-
-    Attributes:
-        slices: `(n,)`, their indices in the scan.
-        parts: `(n,)`, which of the request's supports serves each of them.
-        support_of: gives a support of the request, prepared, by its number.
-        support_key: identifies `support_of`; requests of equal keys share results. None: shares none.
-    """
-
-    slices: Tensor
-    parts: Tensor
-    support_of: Callable[[int], Any]
-    support_key: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -134,10 +126,10 @@ def segment_scan(
         segmenter: see `SliceSegmenter`.
         images: the scan's slices, `(Z, 1, h, w)`.
         requests: at least one.
-        per_call: most slices encoded or segmented at once.
+        per_call: most slices encoded at once, and least pairs of slice and support decoded at once.
         device: where the segmenter computes.
         on_encoding: called with the progress before each batch is encoded, and with an empty text at the end.
-        on_segmented: called after each call with the number of slices it segmented.
+        on_segmented: called with the number of shared results, and after each call with that of its pairs.
 
     Yields:
         The foreground's probability in each request's slices, `(n, h, w)` on the CPU, in the requests' order.
@@ -151,27 +143,51 @@ def segment_scan(
         on_encoding("")
 
     encoding = segmenter.encode(batches())
-    n_left = Counter(request.support_key for request in requests)
-    shared: dict[Hashable, dict[tuple[int, int], Tensor]] = {}  # support key -> (part, slice) -> foreground
-    for request in requests:
-        n_left[request.support_key] -= 1
-        known = {} if request.support_key is None else shared.setdefault(request.support_key, {})
-        pairs = list(zip(request.parts.tolist(), request.slices.tolist(), strict=True))
-        new = [position for position, pair in enumerate(pairs) if pair not in known]
-        on_segmented(len(pairs) - len(new))
-        for part, chosen in split_calls(request.parts[new], per_call):
-            slices = request.slices[new][chosen]
-            taken = segmenter.take(encoding, torch.searchsorted(wanted, slices).to(device))
-            found = segmenter.segment(request.support_of(part), taken, image_size=tuple(images.shape[-2:]))
-            keys = [(part, index) for index in slices.tolist()]
-            known.update(zip(keys, found.to(images), strict=True))
-            on_segmented(len(chosen))
-        yield torch.stack([known[pair] for pair in pairs])
-        if n_left[request.support_key] == 0:
-            shared.pop(request.support_key, None)
+    take = partial(_take_slices, segmenter, encoding, wanted.to(device))
+    options = {"size": tuple(images.shape[-2:]), "device": device, "per_call": per_call}
+    for group in split_requests(requests, n_pixels=images.shape[-2] * images.shape[-1]):
+        found = _segment_together(segmenter, take, group, on_segmented=on_segmented, **options)
+        yield from (one.to(images) for one in found)
 
 
-class MeanSegmenter:
+def _take_slices(segmenter: SliceSegmenter, encoding: Any, encoded: Tensor, slices: Sequence[int]) -> Any:
+    positions = torch.searchsorted(encoded, torch.tensor(slices, device=encoded.device))
+    return segmenter.take(encoding, positions)
+
+
+def _segment_together(
+    segmenter: SliceSegmenter,
+    take: Callable[[Sequence[int]], Any],
+    requests: Sequence[Request],
+    *,
+    size: tuple[int, int],
+    device: torch.device,
+    per_call: int,
+    on_segmented: Callable[[int], None],
+) -> Iterator[Tensor]:
+    """Segment the slices of some requests; `take` gives these encoded, see `segment_scan` for the rest."""
+    parts = [name_parts(request, number) for number, request in enumerate(requests)]
+    support_of = {
+        part: partial(request.support_of, part[1])
+        for request, of_request in zip(requests, parts, strict=True)
+        for part in of_request
+    }
+    parts_of = group_by_slice(requests, parts)
+    on_segmented(sum(map(len, parts)) - sum(map(len, parts_of.values())))
+    per_decoding = max(per_call, best_pairs_per_decoding(device, size))
+    found: dict[tuple[Part, int], Tensor] = {}
+    for chosen, slices in split_calls(parts_of, per_decoding):
+        states = [support_of[part]() for part in chosen]
+        results = segmenter.segment_each(states, take(slices), image_size=size, per_call=per_decoding)
+        for part, result in zip(chosen, results.cpu(), strict=True):
+            found.update(zip(((part, index) for index in slices), result, strict=True))
+        on_segmented(len(chosen) * len(slices))
+    for request, of_request in zip(requests, parts, strict=True):
+        pairs = zip(of_request, request.slices.tolist(), strict=True)
+        yield torch.stack([found[pair] for pair in pairs])
+
+
+class MeanSegmenter(SliceSegmenter):
     """Segments from several supports by the mean of their probabilities.
 
     Its supports are sequences of the other segmenter's supports.
@@ -193,23 +209,20 @@ class MeanSegmenter:
         found = [self.segmenter.segment(one, encoding, image_size=image_size) for one in support]
         return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
 
+    def segment_each(
+        self, supports: Sequence[Sequence[Any]], encoding: Any, *, image_size: tuple[int, int], per_call: int
+    ) -> Tensor:
+        """Segment slices from several groups of supports; see `SliceSegmenter`.
 
-def best_slices_per_call(device: torch.device) -> int:
-    """Say how many slices at once serve a device best.
-
-    One fills a CPU's caches; other devices want to be busy.
-    """
-    return 1 if device.type == "cpu" else 16
-
-
-def split_calls(parts: Tensor, per_call: int) -> Iterator[tuple[int, Tensor]]:
-    """Split slices into calls of one support each.
-
-    Yields the support's number in `parts`, and the positions `(m,)` of at most `per_call` slices.
-    """
-    for part in parts.unique().tolist():
-        for positions in (parts == part).nonzero()[:, 0].split(per_call):
-            yield part, positions
+        A support that belongs to several groups is used once.
+        """
+        members = {id(one): one for group in supports for one in group}
+        position_of = {key: position for position, key in enumerate(members)}
+        found = self.segmenter.segment_each(
+            list(members.values()), encoding, image_size=image_size, per_call=per_call
+        )
+        groups = [found[[position_of[id(one)] for one in group]] for group in supports]
+        return torch.stack([group[0] if len(group) == 1 else group.mean(dim=0) for group in groups])
 
 
 def resize_slices(images: Tensor, size: Sequence[int]) -> Tensor:

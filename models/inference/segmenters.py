@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from models.encoder import Encoded, Encoder
 from models.few_shot_seg import FewShotSeg
+from models.outputs import SupportState, stack_supports
 from models.precision import mixed_precision, store_half_weights
 from models.similarity import cosine_similarity
 
+MAX_SUPPORTS = 4  # that the network takes at once: what they mine needs memory
 COSINE_SCALE = 20.0  # sharpness of the cosine baseline's softmax
 PRIOR_THRESHOLD = 0.5  # of a prior mask, which is soft if its gradient is, or once it is upsampled
 
@@ -36,6 +38,22 @@ class SliceSegmenter(Protocol):
 
     def segment(self, support: Any, encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
         """Give the foreground's probability in each encoded slice, `(N, *image_size)`."""
+
+    def segment_each(
+        self, supports: Sequence[Any], encoding: Any, *, image_size: tuple[int, int], per_call: int
+    ) -> Tensor:
+        """Segment all encoded slices from each of several supports.
+
+        Args:
+            supports: at least one.
+            encoding: `N` slices.
+            image_size: `(H, W)` of the result.
+            per_call: pairs of slice and support that the decoders take at once, or `N` if that is more.
+
+        Returns:
+            `(n_supports, N, H, W)`.
+        """
+        return torch.stack([self.segment(one, encoding, image_size=image_size) for one in supports])
 
 
 class Segmenter(SliceSegmenter, Protocol):
@@ -57,7 +75,7 @@ class Segmenter(SliceSegmenter, Protocol):
         """
 
 
-class NetworkSegmenter:
+class NetworkSegmenter(Segmenter):
     """The network in evaluation mode: deterministic, each slice alone.
 
     Args:
@@ -113,6 +131,33 @@ class NetworkSegmenter:
             return self.model.segment(support, encoding, image_size=image_size).probabilities[0, :, 1]
 
     @torch.inference_mode()
+    def segment_each(
+        self,
+        supports: Sequence[SupportState],
+        encoding: Encoded,
+        *,
+        image_size: tuple[int, int],
+        per_call: int,
+    ) -> Tensor:
+        """Segment slices from several supports together; see `SliceSegmenter`.
+
+        What concerns the slices alone is computed once.
+        """
+        n_slices = encoding.features.shape[1]
+        options = {"image_size": image_size, "n_decoded": max(1, per_call // n_slices)}
+        found = encoding.features.new_empty(len(supports), n_slices, *image_size, dtype=torch.float32)
+        positions_of: dict[tuple[int, ...], list[int]] = {}
+        for position, support in enumerate(supports):
+            positions_of.setdefault(support.layout, []).append(position)
+        with self._context(encoding.features):
+            for positions in positions_of.values():
+                for some in torch.tensor(positions).split(MAX_SUPPORTS):
+                    state = stack_supports([supports[position] for position in some.tolist()])
+                    segmentation = self.model.segment(state, encoding, **options)
+                    found[some] = segmentation.probabilities[:, :, 1].float()
+        return found
+
+    @torch.inference_mode()
     def find_prior_masks(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
         """Find the foreground's refined prior masks, `(N, *image_size)` bool."""
         with self._context(encoding.features):
@@ -121,7 +166,7 @@ class NetworkSegmenter:
         return upsampled[0] > PRIOR_THRESHOLD
 
 
-class CosineSegmenter:
+class CosineSegmenter(Segmenter):
     """Baseline: the nearer, by angle, of the support's two mean features.
 
     They are the mean foreground and the mean background feature of all shots.
@@ -171,7 +216,7 @@ class _SliceCount:
     n_slices: int
 
 
-class CopySegmenter:
+class CopySegmenter(Segmenter):
     """Baseline: the support's mask, copied onto every query slice.
 
     With several shots it is their mean.

@@ -74,6 +74,22 @@ def test_logits_far_below_zero_are_no_loss_where_nothing_is_masked_out():
     torch.testing.assert_close(found, torch.ones(1, 1, 3, 1), rtol=1e-6, atol=1e-6)
 
 
+def test_masks_of_several_organs_are_grouped_two_by_two(monkeypatch):
+    numbers = []
+    make = attention._Source.__init__
+
+    def counted(self, values, masks):
+        numbers.append(len(masks))
+        make(self, values, masks)
+
+    monkeypatch.setattr(attention._Source, "__init__", counted)
+    kinds = ("disjoint", "complements with a soft rim", "overlapping")
+    masks = torch.cat([_masks(kind) for kind in kinds], dim=1)
+    found, expected = _both_ways(1.0, masks[:, :5])
+    assert numbers == [2, 2, 1] * N
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_hand_computed_groups():
     # Logits 0 and ln 3; a mask that keeps the second: plain shares 1/4 and 3/4, masked ones the same, as the
     # first has logit 0 in any case. A mask that keeps the first alone makes both logits 0.

@@ -59,6 +59,24 @@ def test_a_single_source_position_is_passed_on_whatever_the_mask(aggregation):
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_queries_that_supports_share_are_mined_as_copies_are(mining, gradients):
+    features = _random(1, N_QUERIES, WIDTH, *GRID)
+    draw = torch.rand(3, N_QUERIES, 2, *GRID, generator=torch.Generator().manual_seed(5)).double()
+    priors = (draw[:, :, 0].round(), draw[:, :, 1].round())
+    support = {
+        "support_keys": _random(3, N_SOURCE, WIDTH, seed=1),
+        "support_values": _random(3, N_SOURCE, WIDTH, seed=2),
+        "support_mask": torch.rand(3, N_SOURCE, generator=torch.Generator().manual_seed(6)).double(),
+    }
+    with torch.set_grad_enabled(gradients):
+        shared = mining(features, priors, **support)
+        copied = mining(features.repeat(3, 1, 1, 1, 1), priors, **support)
+    assert shared[0].shape == (3, N_QUERIES, WIDTH, *GRID)
+    torch.testing.assert_close(shared, copied, rtol=1e-10, atol=1e-12)
+    assert (shared[0][0] - shared[0][1]).abs().max() > 1e-3
+
+
 def test_masked_out_keys_keep_logit_zero():
     # With all keys masked out the masked half is a plain average of the values.
     module = InformationAggregation(feature_width=1).double()

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.inference.scan import Request, best_slices_per_call, resize_slices, segment_scan, split_calls
-from models.inference.segmenters import NetworkSegmenter
+from models.inference import calls
+from models.inference.calls import Request, best_pairs_per_decoding, best_slices_per_call, split_calls
+from models.inference.scan import resize_slices, segment_scan
+from models.inference.segmenters import NetworkSegmenter, SliceSegmenter
 from tests.models.episodes import make_network, smooth
 from tests.models.prototype_cases import disc
 
@@ -13,7 +15,7 @@ CPU = torch.device("cpu")
 N_SLICES, SIZE = 9, (2, 3)
 
 
-class _Recorder:
+class _Recorder(SliceSegmenter):
     """A segmenter whose slices are their own encodings, and which notes what it is asked."""
 
     def __init__(self):
@@ -30,9 +32,13 @@ class _Recorder:
         return encoding[positions]
 
     def segment(self, support, encoding, *, image_size):
-        self.calls.append((support, encoding[:, 0, 0].tolist()))
         assert image_size == SIZE
         return encoding + 100 * support
+
+    def segment_each(self, supports, encoding, **options):
+        self.calls.append((supports, encoding[:, 0, 0].tolist()))
+        options.pop("per_call")
+        return torch.stack([self.segment(one, encoding, **options) for one in supports])
 
 
 def _images():
@@ -56,10 +62,12 @@ def test_each_wanted_slice_is_encoded_once_whatever_the_requests():
     assert segmenter.batches == [[2, 4, 5], [7, 8]]
 
 
-def test_a_call_has_one_support_and_at_most_the_allowed_slices():
+def test_a_call_has_slices_of_equal_supports_and_at_most_the_allowed_pairs(monkeypatch):
+    monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
     segmenter = _Recorder()
-    list(_run(segmenter, [_request([0, 1, 2, 3, 4, 5], [1, 0, 1, 1, 0, 1])], per_call=3))
-    assert segmenter.calls == [(0, [1, 4]), (1, [0, 2, 3]), (1, [5])]
+    requests = [_request([0, 1, 2, 3, 4, 5], [1, 0, 1, 1, 0, 1]), _request([3, 1], [5, 5])]
+    list(_run(segmenter, requests, per_call=3))
+    assert segmenter.calls == [([1], [0, 2, 5]), ([0, 5], [1]), ([1, 5], [3]), ([0], [4])]
 
 
 def test_results_stand_in_the_order_of_the_requests_and_of_their_slices():
@@ -85,7 +93,8 @@ def test_requests_of_the_same_supports_share_results():
         _request([4], [0]),
     ]
     results = list(_run(segmenter, requests, on_segmented=done.append))
-    assert segmenter.calls == [(0, [4, 5]), (1, [6]), (2, [5]), (3, [6]), (0, [3]), (1, [5, 7]), (0, [4])]
+    # Slice 5 is in both parts of the liver, and slice 4 is wanted of a request that shares nothing.
+    assert segmenter.calls == [([0, 0], [4]), ([0, 2, 1], [5]), ([1, 3], [6]), ([0], [3]), ([1], [7])]
     assert [found[:, 0, 0].tolist() for found in results] == [
         [4, 5, 106],
         [205, 306],
@@ -95,7 +104,7 @@ def test_requests_of_the_same_supports_share_results():
     assert sum(done) == 3 + 2 + 5 + 1
 
 
-def test_supports_are_asked_for_only_when_their_slices_come_up():
+def test_supports_are_asked_for_once_the_first_result_is():
     asked = []
 
     def support_of(part):
@@ -106,12 +115,20 @@ def test_supports_are_asked_for_only_when_their_slices_come_up():
     results = _run(_Recorder(), requests)
     assert asked == []
     next(results)
-    assert asked == [1, 3]
-    next(results)
-    assert asked == [1, 3, 2]
+    assert sorted(asked) == [1, 2, 3]
 
 
-def test_progress_is_told_before_each_batch_and_after_each_call():
+def test_requests_whose_results_exceed_the_memory_are_segmented_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(calls, "MAX_HELD_PIXELS", 4 * SIZE[0] * SIZE[1])
+    requests = [_request(slices, [0] * len(slices)) for slices in ([0, 1], [2, 3], [0, 1, 2, 3, 4], [1])]
+    groups = calls.split_requests(requests, n_pixels=SIZE[0] * SIZE[1])
+    assert [[len(request.slices) for request in group] for group in groups] == [[2, 2], [5], [1]]
+    results = _run(_Recorder(), requests)
+    assert [found[:, 0, 0].tolist() for found in results] == [[0, 1], [2, 3], [0, 1, 2, 3, 4], [1]]
+
+
+def test_progress_is_told_before_each_batch_and_after_each_call(monkeypatch):
+    monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
     told, done = [], []
     requests = [_request([0, 1, 2, 3, 4], [0, 0, 0, 0, 1])]
     list(_run(_Recorder(), requests, per_call=2, on_encoding=told.append, on_segmented=done.append))
@@ -119,14 +136,14 @@ def test_progress_is_told_before_each_batch_and_after_each_call():
     assert done == [0, 2, 2, 1]
 
 
-@pytest.mark.parametrize("per_call", [1, 2, 100])
-def test_calls_split_every_position_once_by_part(per_call):
-    parts = torch.tensor([2, 0, 2, 2, 0, 7, 2])
-    calls = list(split_calls(parts, per_call))
-    assert sorted(torch.cat([chosen for _, chosen in calls]).tolist()) == list(range(7))
-    assert all((parts[chosen] == part).all() for part, chosen in calls)
-    assert max(len(chosen) for _, chosen in calls) == min(per_call, 4)
-    assert len(calls) == {1: 7, 2: 4, 100: 3}[per_call]
+@pytest.mark.parametrize("per_call", [1, 2, 4, 100])
+def test_calls_hold_every_pair_once_and_no_more_than_allowed(per_call):
+    parts_of = {0: "a", 3: "ab", 1: "a", 7: "ba", 4: "ab", 2: "a", 5: "ab", 9: "a"}
+    planned = list(split_calls(parts_of, per_call))
+    pairs = sorted((index, part) for parts, slices in planned for index in slices for part in parts)
+    assert pairs == sorted((index, part) for index, parts in parts_of.items() for part in parts)
+    assert len(planned) == {1: 8, 2: 6, 4: 4, 100: 3}[per_call]
+    assert all(len(slices) == 1 or len(parts) * len(slices) <= per_call for parts, slices in planned)
 
 
 @pytest.mark.parametrize("per_call", [1, 2, 5])
@@ -161,6 +178,12 @@ def test_other_slices_are_resized_as_images_are():
     both = torch.rand(3, 5, 7)
     expected = F.interpolate(both[:, None], size=(9, 4), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(resize_slices(both, [9, 4]), expected)
+
+
+def test_a_cpu_decodes_small_slices_together_and_a_gpu_many_of_any_size():
+    found = [best_pairs_per_decoding(torch.device("cpu"), (size, size)) for size in (64, 128, 256, 512)]
+    assert found == [16, 4, 1, 1]
+    assert best_pairs_per_decoding(torch.device("cuda"), (512, 512)) > 4
 
 
 def test_a_cpu_takes_one_slice_a_call_and_a_gpu_many():

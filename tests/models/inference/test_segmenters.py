@@ -75,6 +75,22 @@ def test_slices_are_taken_by_position_in_any_order_and_repeatedly(model):
     torch.testing.assert_close(taken, whole[[3, 0, 0]], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"prior": False}, {"mining": False}, {"prior_form": "contrast"}])
+def test_supports_together_give_what_each_gives_alone(options):
+    model = build_network(seed=0, encoder_weights=None, encoder="resnet18", feature_width=8, **options)
+    segmenter = NetworkSegmenter(model)
+    encodings = [segmenter.encode([_images(1, seed=seed)]) for seed in range(1, 7)]
+    supports = [segmenter.prepare(encoding, _mask().roll(5 * n, 0)) for n, encoding in enumerate(encodings)]
+    # More than are taken at once, and one of two shots, which no other can be joined with.
+    two_shots = segmenter.prepare(segmenter.join(encodings[:2]), torch.stack([_mask(), _mask().roll(3, 1)]))
+    supports.insert(2, two_shots)
+    queries = segmenter.encode([_images(2)])
+    found = segmenter.segment_each(supports, queries, image_size=SIZE, per_call=4)
+    alone = torch.stack([segmenter.segment(support, queries, image_size=SIZE) for support in supports])
+    torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)
+    assert (alone[0] - alone[1]).abs().max() > 1e-4
+
+
 def test_the_network_is_put_in_evaluation_mode_and_left_as_it_was(model):
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

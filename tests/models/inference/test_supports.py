@@ -5,7 +5,7 @@ import torch
 
 from models.encoder import Encoded
 from models.inference.scan import MeanSegmenter
-from models.inference.segmenters import NetworkSegmenter
+from models.inference.segmenters import NetworkSegmenter, Segmenter
 from models.inference.supports import SupportBank, nearest_slices
 from tests.models.episodes import make_network, smooth
 
@@ -31,7 +31,7 @@ def test_the_nearest_slices_with_the_organ_serve_in_order(chosen, n, expected):
     assert nearest_slices([10, 4, 9, 3, 6, 5], chosen, n) == expected
 
 
-class _Adder:
+class _Adder(Segmenter):
     """A segmenter whose supports are numbers that it adds to the slices; it notes what it is asked."""
 
     sees_queries = True

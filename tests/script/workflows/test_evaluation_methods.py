@@ -9,6 +9,7 @@ import torch
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, find_organ_slices
 from models.few_shot_seg import FewShotSeg
+from models.inference import calls
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices
 from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
@@ -117,12 +118,20 @@ def _largest_difference(found, expected_of):
     return max(np.abs(probabilities - expected_of(job)).max() for job, probabilities in found)
 
 
-def test_the_defaults_give_what_slices_give_alone_to_the_bit(network, by_default):
+def test_the_defaults_give_what_slices_give_alone(network, by_default):
     segmenter = NetworkSegmenter(network)
     for job, probabilities in by_default:
         alone = _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)])
-        np.testing.assert_array_equal(probabilities, _resize(alone, job))
+        np.testing.assert_allclose(probabilities, _resize(alone, job), rtol=0, atol=1e-6)
         assert probabilities.shape[1:] == job.query.label_map.shape[1:]
+
+
+def test_slices_that_are_decoded_alone_give_it_to_the_bit(network, few_jobs, monkeypatch):
+    monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
+    segmenter = NetworkSegmenter(network)
+    for job, probabilities in _segment(segmenter, few_jobs):
+        alone = _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)])
+        np.testing.assert_array_equal(probabilities, _resize(alone, job))
 
 
 @pytest.mark.parametrize("join", ["probabilities", "shots"])
