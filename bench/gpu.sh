@@ -8,7 +8,8 @@ usage: bash bench/gpu.sh [--quick] [--device cuda|cpu] [key=value ...]
 
 Runs the tests that need a GPU, the benchmarks that use a device, and a training of CHAOST2 (PHANTOM if CHAOST2 is not
 prepared), fold 0, with its evaluation; writes bench/RESULTS.md. Takes at most 25 minutes: each part is stopped after its
-share, and the results of the others are kept. Further words are configuration keys of the training.
+share (ten times that on a CPU), and the results of the others are kept. Further words are configuration keys of the
+training.
 --quick makes everything small and writes to build/bench; with --device cpu it tries this script without a GPU.
 
   bash bench/gpu.sh
@@ -51,12 +52,17 @@ if [[ $device == cuda* ]] && ! "$python" -c 'import sys, torch; sys.exit(not tor
 fi
 
 failed=()
+patience=1
+if [[ $device == cpu ]]; then
+    patience=10 # a CPU may be busy, and is not rented by the minute
+fi
 # run <minutes> <name> <command ...>
 run() {
-    local minutes=$1 name=$2
+    local minutes=$((patience * $1)) name=$2 started=$SECONDS
     shift 2
     echo "== $name (at most $minutes min)" >&2
     timeout --signal=INT --kill-after=20 $((60 * minutes)) "$@" || failed+=("$name")
+    echo "== $name took $((SECONDS - started)) s" >&2
 }
 
 if [[ $device == cuda* ]]; then

@@ -27,7 +27,8 @@ Series = dict[int, Measurement]  # by the varied value
 def main() -> None:
     """Measure, tabulate and plot each dependence."""
     options = benchmark_parser(__doc__).parse_args()
-    sizes, n_naive, small_px = ((32, 64, 96), 2, 32) if options.quick else (SIZES_PX, N_NAIVE_SIZES, SMALL_PX)
+    sizes, n_naive, small_px = ((32, 64), 2, 32) if options.quick else (SIZES_PX, N_NAIVE_SIZES, SMALL_PX)
+    counts, shots = ((1, 2), (1, 3)) if options.quick else (COUNTS, SHOTS)
     precision = "bf16" if options.device.startswith("cuda") else "fp32"
     shared = {**network_arguments(options), "size_px": small_px, "precision": precision}
 
@@ -38,14 +39,14 @@ def main() -> None:
         "ours": measure(STEP, "size_px", sizes),
         "naive": measure(STEP, "size_px", sizes[:n_naive], variant="naive"),
     }
-    n_slices = {n: _scale_times(m, n) for n, m in measure(SLICE, "n_slices", COUNTS).items()}
+    n_slices = {n: _scale_times(m, n) for n, m in measure(SLICE, "n_slices", counts).items()}
     sizes_of_slices = {"ours": measure(SLICE, "size_px", sizes, n_slices=1)}
     cases = {
         "size": (sizes_of_steps, "slice height and width in px", "training step in s"),
         "evaluation_size": (sizes_of_slices, "slice height and width in px", "segmented slice in s"),
-        "batch": ({"ours": measure(STEP, "batch_size", COUNTS)}, "episodes per step", "training step in s"),
+        "batch": ({"ours": measure(STEP, "batch_size", counts)}, "episodes per step", "training step in s"),
         "shots": (
-            {"ours": measure(STEP, "n_shot", SHOTS)},
+            {"ours": measure(STEP, "n_shot", shots)},
             "support slices per episode",
             "training step in s",
         ),
