@@ -10,8 +10,17 @@ from util.errors import UserError
 from util.io.files import write_text
 
 # Other sections follow by name; those of the CPU precede those of other devices.
-ORDER = ("training_step", "evaluation", "growth", "memory", "supervoxels", "episodes", "startup")
-ORDER += ("contention", "fold")
+ORDER = (
+    "training_step",
+    "evaluation",
+    "fold_evaluation",
+    "growth",
+    "memory",
+    "supervoxels",
+    "episodes",
+    "startup",
+)
+ORDER += ("contention", "allocators", "fold")
 HEADLINE_COLUMNS = ["what", "ours", "naive", "ratio", "memory ratio", "target"]
 
 HEAD = """# Measurements

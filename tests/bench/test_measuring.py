@@ -4,7 +4,13 @@ import time
 import pytest
 
 from bench import measuring
-from bench.measuring import Measurement, measure_alternately, measure_in_process, time_calls
+from bench.measuring import (
+    Measurement,
+    measure_alternately,
+    measure_in_process,
+    measure_usage,
+    time_calls,
+)
 
 HERE = "tests.bench.test_measuring"
 
@@ -76,3 +82,16 @@ def test_a_bug_in_the_process_keeps_its_traceback(capfd):
     with pytest.raises(measuring.subprocess.CalledProcessError):
         measure_in_process(f"{HERE}:fail", kind="defect")
     assert "RuntimeError: invalid input" in capfd.readouterr().err
+
+
+def test_usage_counts_processor_time_and_the_pages_of_new_memory():
+    def work():
+        memory = bytearray(64_000_000)
+        memory[::4096] = b"1" * len(memory[::4096])
+        return sum(range(1_000_000))
+
+    asleep, used = measure_usage(lambda: time.sleep(0.05)), measure_usage(work)
+    assert asleep["cpu_s"] < 0.05
+    assert used["cpu_s"] > 0.005
+    assert 0 <= used["system_s"] <= used["cpu_s"]
+    assert used["page_faults"] > asleep["page_faults"]

@@ -1,0 +1,157 @@
+"""Measure the default evaluation of a fold, part by part.
+
+python -m bench.fold_evaluation [--quick] [--device cuda]
+"""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench import formatting
+from bench.measuring import ONE_THREAD, Measurement, measure_in_process, measure_usage
+from bench.sections import Headline, Section, Table, benchmark_parser, write_section
+
+PARTS: dict[str, dict[str, bool]] = {
+    "chunks": {"all_slices": False},
+    "chunks and all slices (default)": {},
+    "chunks and all slices, every support": {"every_support": True},
+}
+DEFAULT = "chunks and all slices (default)"
+TARGET = 1.5
+
+
+def main() -> None:
+    """Measure in one process, part after part, and write the section."""
+    options = benchmark_parser(__doc__).parse_args()
+    measured = measure_in_process(
+        "bench.fold_evaluation:measure_parts",
+        environment=ONE_THREAD,
+        device=options.device,
+        n_rounds=1 if options.quick else 2,
+    )
+    parts = measured.extra["parts"]
+    chunks, default = (_total(parts[name]) for name in ("chunks", DEFAULT))
+    ratio = default.median / chunks.median
+    section = Section(
+        title="Default evaluation of a fold",
+        intro=(
+            "PHANTOM, fold 0, default settings (ResNet-18, width 64, 64 x 64; four organs, five scans, of "
+            "which one is the support), untrained network, one thread: processor time of segmenting with "
+            "one network and of all metrics, without registration, adaptation, pictures and start-up. "
+            "A slice is encoded once, and segmented once with each support slice that serves it; slices of "
+            "equal supports share a call."
+        ),
+        tables=[_table(parts)],
+        remarks=[make_remark(parts)],
+        headline=[
+            Headline(
+                "default evaluation of a fold, against its chunks",
+                formatting.times(default),
+                "",
+                f"{ratio:.2f}x",
+                target=f"<= {TARGET} x the time of chunks ({formatting.times(chunks)})",
+            )
+        ],
+    )
+    write_section("fold_evaluation", section, device=options.device, quick=options.quick)
+
+
+def make_remark(parts: dict[str, dict[str, Any]]) -> str:
+    """Say what all slices cost, whatever the network."""
+    growth = {key: parts[DEFAULT][key] / parts["chunks"][key] for key in ("n_encoded", "n_pairs")}
+    return (
+        f"All slices need {growth['n_encoded']:.2f} times the encoded slices and {growth['n_pairs']:.2f} "
+        "times the segmentations of the chunks, as each organ is looked for in slices without it, too: the "
+        "time lies between these two, nearer to the latter the larger the slices. It is what a user gets and "
+        "therefore part of the default; `evaluation.every_support` is not."
+    )
+
+
+def measure_parts(device: str, n_rounds: int) -> dict[str, Any]:
+    """Measure processor time and work of each of `PARTS`, in turn."""
+    # Late: these import torch, whose memory the caller does not need.
+    import torch
+
+    from config_ssl_upload import dataset_defaults, parse_config
+    from dataloaders.evaluation_folds import load_fold, plan_jobs
+    from script.workflows.evaluation_methods import make_split, make_untrained
+
+    config = parse_config({**dataset_defaults("PHANTOM"), "eval_fold": 0})
+    fold = load_fold(config.layout, make_split(config), config.test_organs, **config.support_options)
+    options = {"config": config, "device": torch.device(device)}
+    options["network"] = make_untrained(config, device=options["device"])
+    jobs_of = {
+        name: plan_jobs(fold, config.test_organs, n_part=config.n_part, **changes)
+        for name, changes in PARTS.items()
+    }
+    _measure_jobs(jobs_of["chunks"][:1], **options)  # warms up
+    rounds = [
+        {name: _measure_jobs(jobs, **options) for name, jobs in jobs_of.items()} for _ in range(n_rounds)
+    ]
+    parts = {
+        name: rounds[0][name]
+        | {key: [each[name][key] for each in rounds] for key in ("segmenting", "scoring")}
+        for name in PARTS
+    }
+    return {"seconds": _total(parts[DEFAULT]).seconds, "parts": parts}
+
+
+def _measure_jobs(jobs: Sequence[Any], *, config: Any, device: Any, network: Any) -> dict[str, Any]:
+    """Segment and score jobs; returns the processor time of both, and the segmenter's work."""
+    from dataloaders.evaluation_sets import score_job
+    from models.inference.segmenters import NetworkSegmenter
+    from script.workflows.evaluation_methods import segment_jobs
+
+    segmenter = NetworkSegmenter(network)
+    work = _count_work(segmenter)
+    results: list[tuple[Any, Any]] = []
+
+    def segment() -> None:
+        results.extend(segment_jobs(segmenter, jobs, config=config, device=device, name="fold"))
+
+    def score() -> None:
+        for result in results:
+            score_job(*result, method="", fold=0, organ="", nsd_tolerance_mm=config.spec.nsd_tolerance_mm)
+
+    return {"segmenting": measure_usage(segment)["cpu_s"], "scoring": measure_usage(score)["cpu_s"], **work}
+
+
+def _count_work(segmenter: Any) -> dict[str, int]:
+    """Count, from now on, encoded slices, pairs of slice and support, and calls that segment these."""
+    work = dict.fromkeys(("n_encoded", "n_pairs", "n_calls"), 0)
+    encode, segment_each = segmenter.encode, segmenter.segment_each
+
+    def counting_encode(batches: Iterable[Any]) -> Any:
+        batches = list(batches)
+        work["n_encoded"] += sum(map(len, batches))
+        return encode(batches)
+
+    def counting_segment_each(supports: Sequence[Any], encoding: Any, **options: Any) -> Any:
+        work["n_pairs"] += len(supports) * encoding.features.shape[1]
+        work["n_calls"] += 1
+        return segment_each(supports, encoding, **options)
+
+    segmenter.encode, segmenter.segment_each = counting_encode, counting_segment_each
+    return work
+
+
+def _total(part: dict[str, Any]) -> Measurement:
+    pairs = zip(part["segmenting"], part["scoring"], strict=True)
+    return Measurement(tuple(segmenting + scoring for segmenting, scoring in pairs), 0.0)
+
+
+def _table(parts: dict[str, dict[str, Any]]) -> Table:
+    reference = _total(parts["chunks"]).median
+    rows = []
+    for name, part in parts.items():
+        total = _total(part)
+        cells = [formatting.times(total), formatting.duration(statistics.median(part["scoring"]))]
+        cells += [f"{total.median / reference:.2f}x"]
+        rows.append([name, *(str(part[key]) for key in ("n_encoded", "n_pairs", "n_calls")), *cells])
+    columns = ["what is segmented", "encoded slices", "segmentations", "calls", "processor time"]
+    columns += ["of it metrics", "time / chunks"]
+    return Table("Work and processor time of a fold", columns, rows)
+
+
+if __name__ == "__main__":
+    main()
