@@ -19,7 +19,7 @@ USAGE
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # These run on the CPU only, whatever --device says.
-cpu_only=' supervoxels episodes startup contention '
+cpu_only=' supervoxels episodes startup contention allocators '
 
 all=()
 for file in "$here"/*.py; do

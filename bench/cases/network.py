@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases.instruments import FlopCounter, Profiler
-from bench.measuring import MB, time_calls
+from bench.measuring import MB, measure_usage, time_calls
 from bench.naive.network import NaiveFewShotSeg
 from config_ssl_upload import Config, dataset_defaults, parse_config
 from models.few_shot_seg import FewShotSeg
-from models.inference.scan import Request, best_slices_per_call, segment_scan
+from models.inference.calls import Request, best_slices_per_call
+from models.inference.scan import segment_scan
 from models.inference.segmenters import NetworkSegmenter
 from models.precision import mixed_precision
 from script.workflows.networks import make_network
@@ -81,12 +82,13 @@ class Case:
 
 
 def time_training(
-    repeats: int = 1, time_parts: bool = False, count_flop: bool = False, **options: Any
+    repeats: int = 1, time_parts: bool = False, count_flop: bool = False, n_usages: int = 0, **options: Any
 ) -> dict[str, Any]:
     """Time training steps: forward in both directions, backward, optimiser.
 
     A warm-up step on small slices precedes them. One more step each gives `parts`, in seconds, and `flop` if
-    requested. `options` are those of `Case`.
+    requested, and each of `n_usages` more an entry of `usages`, see `measure_usage`. `options` are those of
+    `Case`.
     """
     case = Case(**options)
     config, network, device = case.config, case.network.train(), case.device
@@ -106,6 +108,8 @@ def time_training(
     gc.collect()
     seconds = time_calls(step, repeats, warm_up=0, synchronize=case.synchronize)
     result: dict[str, Any] = {"seconds": seconds, **case.device_memory()}
+    if n_usages:
+        result["usages"] = [measure_usage(step) for _ in range(n_usages)]
     if count_flop:
         with FlopCounter() as counter:
             step()
@@ -121,9 +125,16 @@ def time_training(
 
 
 def time_evaluation(
-    repeats: int = 1, per_call: int = 1, n_slices: int = 4, count_flop: bool = False, **options: Any
+    repeats: int = 1,
+    per_call: int = 1,
+    n_slices: int = 4,
+    count_flop: bool = False,
+    n_usages: int = 0,
+    **options: Any,
 ) -> dict[str, Any]:
     """Time the segmentation of query slices, per slice, encoding included.
+
+    Each of `n_usages` more runs gives an entry of `usages`, of all its slices; see `measure_usage`.
 
     The fast path prepares the support once, timed separately as `support_seconds`; the naive network encodes
     it again for each slice.
@@ -153,6 +164,8 @@ def time_evaluation(
 
     seconds = time_calls(run, repeats, synchronize=case.synchronize)
     result |= {"seconds": [total / n_slices for total in seconds], **case.device_memory()}
+    if n_usages:
+        result["usages"] = [measure_usage(run) for _ in range(n_usages)]
     if count_flop:
         with FlopCounter() as counter:
             run()
