@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models.encoder import Encoded, Encoder, freeze_batchnorm
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
-from models.outputs import EpisodeOutput, Segmentation, SupportState
+from models.outputs import EpisodeOutput, Segmentation, SupportState, share
 from models.precision import upcast
 from models.prior_masks import (
     PRIOR_FORMS,
@@ -206,7 +206,7 @@ class FewShotSeg(nn.Module):
     def find_prior_masks(self, state: SupportState, query: Encoded) -> PriorMasks:
         """Find the queries' prior masks; arguments are those of `segment`."""
         if self.prior_form is None:
-            return full_prior_masks(query.features.expand(len(state.tau), -1, -1, -1, -1))
+            return full_prior_masks(share(query.features, len(state.tau)))
         return make_prior_masks(
             self.similarity,
             state.prototypes,
@@ -240,7 +240,7 @@ class FewShotSeg(nn.Module):
         n_episodes = len(state.tau)
         prior_masks = self.find_prior_masks(state, query)
         refined = (prior_masks.background, prior_masks.foreground)
-        mined = (features.expand(n_episodes, -1, -1, -1, -1),) * 2
+        mined = (share(features, n_episodes),) * 2
         if self.uses_mining:
             mined = self.mining(
                 features,
@@ -249,7 +249,7 @@ class FewShotSeg(nn.Module):
                 support_values=state.values,
                 support_mask=state.mask,
             )
-        tau_query = query.tau.expand(n_episodes, -1, -1)
+        tau_query = share(query.tau, n_episodes)
         if n_decoded is None or n_decoded >= n_episodes:
             logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=tau_query)
         else:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import PLAIN_WEIGHT, attend
+from models.outputs import share
 
 MU_START = 0.5
 BETA_START = 0.5
@@ -37,7 +38,7 @@ class InformationAggregation(nn.Module):
         Returns:
             What is to be added to the query, `(N, M, L, C)`.
         """
-        queries = self.wq(query).expand(len(keys), -1, -1)
+        queries = share(self.wq(query), len(keys))
         return attend(queries, keys, values, masks=masks, mu=self.mu)
 
 

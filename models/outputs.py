@@ -40,6 +40,14 @@ class SupportState:
         return _map_tensors(lambda tensors: tensors[0][episodes], [self])
 
 
+def share(tensor: Tensor, n_episodes: int) -> Tensor:
+    """Give each of `n_episodes` what a tensor has for a single one.
+
+    A tensor that has it for each is returned itself: another node would reorder sums of gradients.
+    """
+    return tensor if len(tensor) == n_episodes else tensor.expand(n_episodes, *tensor.shape[1:])
+
+
 def stack_supports(states: Sequence[SupportState]) -> SupportState:
     """Join states of equal `layout` to one of all their episodes, in order."""
     return states[0] if len(states) == 1 else _map_tensors(torch.cat, states)

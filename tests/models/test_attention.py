@@ -94,8 +94,8 @@ def test_values_and_all_gradients_equal_the_plain_ones_whatever_the_pieces(kind,
 @pytest.mark.parametrize(("limit", "sizes"), [(ONE_ROW, [1] * 7), (THREE_ROWS, [3, 3, 1]), (ALL_ROWS, [7])])
 def test_pieces_cover_all_rows_once_and_keep_their_limit(limit, sizes, monkeypatch):
     monkeypatch.setattr(attention, "PIECE_ELEMENTS_CPU", limit)
-    queries, keys = _case()[:2]
-    pieces = list(attention._pieces(queries, keys))
+    queries, _, _, masks = _case()[:4]
+    pieces = list(attention._pieces(queries, masks[:, : attention.MASKS_PER_SOURCE]))
     assert [piece.stop - piece.start for piece in pieces] == sizes
     assert [row for piece in pieces for row in range(piece.start, piece.stop)] == list(range(N_QUERIES))
 
@@ -207,11 +207,13 @@ def test_nothing_of_all_pairs_is_kept_for_the_backward_pass():
 def test_no_map_larger_than_a_piece_is_ever_formed(monkeypatch):
     n_queries, n_keys = 60, 70
     inputs = [t.requires_grad_() for t in _case(n_queries=n_queries, n_keys=n_keys)]
-    piece = 5 * N_BATCHES * n_keys
+    n_rows = 5
+    n_pairs_of_masks = 2  # the third mask counts as a pair
+    piece = n_rows * n_pairs_of_masks * N_BATCHES * n_keys
     monkeypatch.setattr(attention, "PIECE_ELEMENTS_CPU", piece)
     with _LargestTensor() as largest:
         _call(attend, inputs).square().sum().backward()
-    assert largest.n_elements == N_MASKS * piece
+    assert largest.n_elements == N_MASKS * n_rows * N_BATCHES * n_keys
     assert all(tensor.grad is not None for tensor in inputs)
 
 
