@@ -53,13 +53,21 @@ def summarise_scans(results: Path) -> str:
     rows = []
     for method, label in LABELS.items():
         cells = [
-            formatting.spread(means) if (means := mean_of(records, method, protocol)) else ""
+            _cell(mean_of(records, method, protocol), n_seeds=len(records))
             for records in by_profile.values()
             for protocol in PROTOCOLS
         ]
         if any(cells):
             rows.append([label, *cells])
     return formatting.table(header, rows)
+
+
+def _cell(means: Sequence[float], *, n_seeds: int) -> str:
+    """Format the spread of a mean, and over how many seeds if not over all."""
+    if not means:
+        return ""
+    n = len(means)
+    return formatting.spread(means) + ("" if n == n_seeds else f", {n} seed{'s' if n > 1 else ''}")
 
 
 def mean_of(records: Sequence[Record], method: str, protocol: str) -> list[float]:
