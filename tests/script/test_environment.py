@@ -225,7 +225,7 @@ def test_ctrl_c_during_preparation_is_reported_and_the_next_call_resumes(clone):
             break
     time.sleep(0.2)  # the build starts after its announcement
     os.killpg(job.pid, signal.SIGINT)
-    assert job.communicate(timeout=10)[1] == "environment: interrupted; run the command again to resume\n"
+    assert job.communicate(timeout=60)[1] == "environment: interrupted; run the command again to resume\n"
     assert job.returncode == 130
     setup.write_text(stub + "# changed\n")
     assert clone.run("script/train.sh").returncode == 0
@@ -237,7 +237,7 @@ def test_two_jobs_that_start_at_once_install_and_build_once(venv_clone):
     setup = venv_clone.root / "data/supervoxels/setup.py"
     setup.write_text("import time\ntime.sleep(1)\n" + setup.read_text())
     jobs = [venv_clone.start("script/train.sh") for _ in range(2)]
-    outputs = [job.communicate(timeout=30)[1] for job in jobs]
+    outputs = [job.communicate(timeout=120)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]
     assert venv_clone.n_builds() == 2  # one more than before
     assert sum("waiting for another job" in output for output in outputs) == 1
