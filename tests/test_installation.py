@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from importlib.metadata import Distribution
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from setuptools import Distribution as BuildDistribution
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
 
@@ -55,10 +55,10 @@ def wheel(tmp_path_factory):
         target = source / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    build = BuildDistribution({"ext_modules": [None]}).get_command_obj("build")
-    build.ensure_finalized()
+    # As setuptools names it. It is not asked: another test may have imported the standard distutils.
+    build_lib = f"build/lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     [extension] = ROOT.glob(f"{EXTENSION}.*.so")
-    built = source / build.build_lib / extension.relative_to(ROOT)
+    built = source / build_lib / extension.relative_to(ROOT)
     built.parent.mkdir(parents=True)
     shutil.copyfile(extension, built)
     later = time.time() + 3600  # than the C file: it is not compiled again, as test_setup.py does
