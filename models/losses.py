@@ -11,6 +11,7 @@ from models.precision import upcast
 
 CLASS_WEIGHTS = (0.1, 1.0)  # background, foreground
 IGNORED_LABEL = 255
+FAILED_SHARE = 0.9  # of episodes without any predicted foreground, at the end of a training
 
 # Takes logits `(B, Q, 2, H, W)` of background and foreground, and masks `(B, Q, H, W)` of 0, 1 and 255, which
 # is ignored; returns the loss of each image, `(B, Q)`.
@@ -154,9 +155,13 @@ def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
 
 def describe_failure(averages: Mapping[str, float]) -> str | None:
     """Say what is wrong if a training ends with these averages, or None."""
-    if averages["empty_predictions"] < 1:
+    share = averages["empty_predictions"]
+    if share < FAILED_SHARE:
         return None
+    where, what = ("any episode", "nothing")
+    if share < 1:
+        where, what = f"{share:.0%} of the last episodes", "next to nothing"
     return (
-        "up to the end no foreground was predicted in any episode, so the network segments nothing; train "
+        f"up to the end no foreground was predicted in {where}, so the network segments {what}; train "
         'longer, or change optim.lr (docs/training.md, "Reading the log")'
     )

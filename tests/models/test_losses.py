@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.losses import weighted_cross_entropy
+from models.losses import describe_failure, weighted_cross_entropy
 from tests.models import literal
 
 
@@ -86,3 +86,16 @@ def test_gradients_equal_the_literal_ones():
     expected_loss = literal.segmentation_loss(logits.softmax(dim=2)[0, 0], masks[0, 0])
     (expected,) = torch.autograd.grad(expected_loss, logits)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (1.0, "in any episode, so the network segments nothing"),
+        (0.97, "in 97% of the last episodes"),
+        (0.5, None),
+    ],
+)
+def test_a_training_that_ends_without_predictions_is_told_so(share, words):
+    failure = describe_failure({"empty_predictions": share})
+    assert failure is None if words is None else words in failure
