@@ -147,7 +147,7 @@ def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
     if of["alignment_loss"] and of["empty_predictions"] > 0:
         empty = f"; no foreground predicted in {of['empty_predictions']:.1%} of the episodes"
     return (
-        f"loss {of['loss']:.3f}, prior masks: {refined}",
+        f"loss {of['loss']:.3f}, foreground predicted in {1 - of['empty_predictions']:.0%} of episodes",
         f"loss {of['loss']:.4f} (support to query {of['query_loss']:.4f}, {alignment}){empty}; "
         f"prior masks: {refined} of the image ({raw})",
     )

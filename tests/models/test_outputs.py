@@ -17,12 +17,14 @@ def test_a_line_says_where_nothing_was_predicted(alignment, expected):
     averages = dict.fromkeys(METRICS, 0.5) | {"alignment_loss": alignment, "empty_predictions": 0.0}
     short, whole = describe_metrics(averages)
     assert expected in whole
-    assert short == "loss 0.500, prior masks: foreground 50.0%, background 50.0%"
+    assert short == "loss 0.500, foreground predicted in 100% of episodes"
 
 
 def test_a_line_says_in_how_many_episodes_nothing_was_predicted():
     averages = dict.fromkeys(METRICS, 0.5) | {"empty_predictions": 0.041}
-    assert "; no foreground predicted in 4.1% of the episodes; prior masks:" in describe_metrics(averages)[1]
+    short, whole = describe_metrics(averages)
+    assert short == "loss 0.500, foreground predicted in 96% of episodes"
+    assert "; no foreground predicted in 4.1% of the episodes; prior masks:" in whole
 
 
 def test_every_metric_is_plotted_once():
