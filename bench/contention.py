@@ -107,7 +107,7 @@ def explain_bound(name: str, measured: dict[str, dict[str, Measurement]]) -> lis
         measured: by load and policy.
 
     Returns:
-        A line, or none if one thread with a core of its own is within the target, or was not measured.
+        A line, or none if one thread on an idle core is within the target, or was not measured.
     """
     load = "1 busy process"
     quiet = measured["nothing"]

@@ -55,7 +55,7 @@ def wheel(tmp_path_factory):
         target = source / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    # As setuptools names it. It is not asked: another test may have imported the standard distutils.
+    # The name that setuptools gives; calling it fails once a test has imported the standard distutils.
     build_lib = f"build/lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     [extension] = ROOT.glob(f"{EXTENSION}.*.so")
     built = source / build_lib / extension.relative_to(ROOT)

@@ -75,7 +75,7 @@ def segment_queries(
         segmenter: what segments slices.
         queries: any number, of any scans.
         device: where the segmenter computes.
-        bank: keeps the prepared supports, for later calls too; None: a bank of single support slices.
+        bank: holds the prepared supports, also for later calls; None: a bank of single support slices.
         n_versions: see `average_over_versions`.
         per_call: most slices encoded or segmented at once; None: see `best_slices_per_call`.
         on_encoding: called as in `segment_scan`, with the query scan's id before the progress.

@@ -98,7 +98,7 @@ def format_markdown(table: EstimateTable) -> str:
 def format_latex(table: EstimateTable) -> str:
     """Format a table as LaTeX for the package booktabs.
 
-    Intervals stand below their values, a long label has a line of its own, and a table of many columns is
+    Intervals stand below their values, a long label gets a separate line, and a table of many columns is
     transposed, with long names in its caption, so that tables fit the text of a page.
     """
     rows = _format_cells(table, r"\textbf{{{}}}", r"\underline{{{}}}", r"{{\scriptsize[{}, {}]}}")

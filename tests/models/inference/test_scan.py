@@ -104,18 +104,18 @@ def test_requests_of_the_same_supports_share_results():
     assert sum(done) == 3 + 2 + 5 + 1
 
 
-def test_supports_are_asked_for_once_the_first_result_is():
-    asked = []
+def test_supports_are_requested_once_the_first_result_is():
+    requested = []
 
     def support_of(part):
-        asked.append(part)
+        requested.append(part)
         return part
 
     requests = [_request([0, 1], [3, 1], support_of), _request([2], [2], support_of)]
     results = _run(_Recorder(), requests)
-    assert asked == []
+    assert requested == []
     next(results)
-    assert sorted(asked) == [1, 2, 3]
+    assert sorted(requested) == [1, 2, 3]
 
 
 def test_requests_whose_results_exceed_the_memory_are_segmented_one_after_the_other(monkeypatch):
