@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from config_ssl_upload import REPOSITORY
 from data.data_settings import PrepareConfig
 from data.own_spec import VOLUMES_FOLDER
 from data.prepare.dataset import prepare_dataset
@@ -24,7 +25,6 @@ from util.io.image_io import read_geometry
 from util.parallel.devices import choose_device
 from util.remarks import remark
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MIN_STEPS = 50
 # A cautious bound: a network of 166 steps found nothing in synthetic scans; see docs/prediction.md.
 FEW_STEPS = 500

@@ -148,6 +148,11 @@ def _program(tmp_path, monkeypatch):
     return lambda text: (tmp_path / "training.py").write_text(text)
 
 
+def test_the_training_command_is_found():
+    with pytest.raises(UserError, match="failed with exit code 2"):  # as its settings are wrong
+        run_training(["n_steps=none"])
+
+
 def test_a_failed_training_ends_the_command(program):
     program("import sys; sys.exit(0 if sys.argv[1:] == ['with', 'n_steps=1'] else 3)")
     run_training(["n_steps=1"])
