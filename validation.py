@@ -312,7 +312,7 @@ def _finish(
         probabilities = keep_largest_component(probabilities)
     name = method
     yield name, probabilities
-    if method not in (REGISTRATION, *NETWORK_METHODS) or not job.main_support:
+    if method not in (REGISTRATION, UNET, *NETWORK_METHODS) or not job.main_support:
         return
     if options.guide != "none" and method != REGISTRATION:
         name, probabilities = guided(method), guide_job(probabilities, job, warped, options)

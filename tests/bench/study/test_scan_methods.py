@@ -34,7 +34,8 @@ def _methods(config):
     assert config.evaluation.intensity_weight > 0
     methods = [name for method in methods for name in (method, f"{method} + intensities")]
     guided = [name for method in guided for name in (method, f"{method} + intensities")]
-    unet = ["one-scan U-Net"] * (config.evaluation.unet_steps == config.adaptation.steps > 0)
+    unet = ["one-scan U-Net", "one-scan U-Net + registration", "one-scan U-Net + registration + intensities"]
+    unet *= config.evaluation.unet_steps == config.adaptation.steps > 0
     return methods + guided + unet + list(BASELINES) * config.evaluation.baselines
 
 
