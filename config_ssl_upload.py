@@ -97,6 +97,9 @@ class EvaluationConfig(Settings):
     guide_weight: Amount = key(0.75, "weight of the warped mask's log-odds")
     guide_smoothing_mm: Amount = key(6.0, "Gaussian that smooths the warped mask within slices")
     guide_offset: float = key(0.5, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
+    guide_shift_mm: Amount = key(
+        40.0, "scale of the shifts that align each organ's warped mask with the result; 0: none"
+    )
     intensity_weight: Amount = key(
         0.0,
         "weight of the log-likelihood ratio of the query's intensities, inside the segmented organ to around "

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
 from config_ssl_upload import EvaluationConfig
@@ -9,9 +10,12 @@ from dataloaders.evaluation_sets import Job
 from dataloaders.warped_masks import WarpedMasks, smooth_in_plane
 from models.inference.scan import resize_slices
 from util.evaluation.intensity_refinement import refine_by_intensities
-from util.evaluation.postprocess import keep_largest_component
+from util.evaluation.mask_alignment import find_shift, shift_mask
+from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 
 MIN_PROBABILITY = 1e-4  # bounds the log-odds of positions that neither source considers
+NO_SHIFT, MAX_ALIGNMENTS = (0.0, 0.0, 0.0), 3
+MAX_LOG_ODDS = 4.0  # so that a few certain voxels do not decide where a mask lies
 
 
 def guide_job(
@@ -23,26 +27,63 @@ def guide_job(
     """
     if not warped.serves(job):
         return probabilities
-    spacing_mm = job.query.geometry.spacing_mm
-    guided = guide_by_mask(probabilities, warped.of_job(job), spacing_mm=spacing_mm, options=options)
+    guided = guide_by_mask(
+        probabilities,
+        warped.of_job(job),
+        job.query.images[job.assignment.slices],
+        spacing_mm=job.query.geometry.spacing_mm,
+        options=options,
+    )
     return keep_largest_component(guided) if options.largest_component else guided
 
 
 def guide_by_mask(
     probabilities: np.ndarray,
     mask: np.ndarray,
+    images: torch.Tensor,
     *,
     spacing_mm: tuple[float, float, float],
     options: EvaluationConfig,
 ) -> np.ndarray:
-    """Add the log-odds of a warped mask to those of a network; see `guide`.
+    """Align a warped mask, and add its log-odds to a network's; see `guide`.
+
+    The mask is shifted to where it agrees best with the network and the joint result, refined by intensities
+    if these are on; that result then follows from the shifted mask, and so on until the shift stays.
 
     Args:
         probabilities: of the network, `(n, H, W)` in slices of a scan.
         mask: the warped mask in these slices, of 0 to 1.
+        images: the same slices, `(n, 1, h, w)`.
         spacing_mm: `(z, y, x)` of the scan.
-        options: weight and offset of the mask, and how it is smoothed within slices.
+        options: weight and offset of the mask, how it is smoothed within slices, and the scale of shifts.
     """
+    shift = NO_SHIFT
+    guided = _guide_by_aligned(probabilities, mask, spacing_mm=spacing_mm, options=options)
+    if options.guide_shift_mm == 0 or not (probabilities > THRESHOLD).any():
+        return guided
+    for _ in range(MAX_ALIGNMENTS):
+        joint = refine_by_slices(guided, images, spacing_mm=spacing_mm, options=options)
+        log_odds = (_bounded_log_odds(probabilities) + _bounded_log_odds(joint)) / 2
+        previous = shift
+        shift = find_shift(mask, log_odds, spacing_mm=spacing_mm, scale_mm=options.guide_shift_mm)
+        if shift == previous:
+            break
+        aligned = shift_mask(mask, shift)
+        guided = _guide_by_aligned(probabilities, aligned, spacing_mm=spacing_mm, options=options)
+    return guided
+
+
+def _bounded_log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return np.clip(special.logit(probabilities), -MAX_LOG_ODDS, MAX_LOG_ODDS)
+
+
+def _guide_by_aligned(
+    probabilities: np.ndarray,
+    mask: np.ndarray,
+    *,
+    spacing_mm: tuple[float, float, float],
+    options: EvaluationConfig,
+) -> np.ndarray:
     smoothed = smooth_in_plane(mask, spacing_mm, smoothing_mm=options.guide_smoothing_mm)
     network, warped, smoothed = map(torch.from_numpy, (probabilities, mask, smoothed))
     weight, offset = options.guide_weight, options.guide_offset

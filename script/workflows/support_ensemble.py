@@ -94,7 +94,8 @@ class SupportEnsemble:
             masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
             masks = [None if mask is None else mask[wanted] for mask in masks]
             networks = [next(results) for _ in numbers]
-            guided = [self._guide(*pair, query) for pair in zip(networks, masks, strict=True)]
+            images = query.images[wanted]
+            guided = [self._guide(*pair, images, query) for pair in zip(networks, masks, strict=True)]
             joint = self._join(guided, shape=(len(wanted), *query.geometry.shape[1:]))
             found = [
                 Agreement.measure(
@@ -104,7 +105,7 @@ class SupportEnsemble:
             ]
             joint = refine_by_slices(
                 joint,
-                query.images[wanted],
+                images,
                 spacing_mm=query.geometry.spacing_mm,
                 options=self._options.guiding,
             )
@@ -156,9 +157,9 @@ class SupportEnsemble:
         )
 
     def _guide(
-        self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan
+        self, network: np.ndarray | None, mask: np.ndarray | None, images: torch.Tensor, query: FramedScan
     ) -> np.ndarray | None:
         if network is None or mask is None:
             return mask if network is None else network
         spacing_mm = query.geometry.spacing_mm
-        return guide_by_mask(network, mask, spacing_mm=spacing_mm, options=self._options.guiding)
+        return guide_by_mask(network, mask, images, spacing_mm=spacing_mm, options=self._options.guiding)

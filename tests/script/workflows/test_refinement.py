@@ -1,9 +1,11 @@
 """A warped mask joins the network's log-odds."""
 
+import numpy as np
 import pytest
 import torch
 
-from script.workflows.refinement import guide
+from config_ssl_upload import EvaluationConfig
+from script.workflows.refinement import guide, guide_by_mask
 
 
 def test_log_odds_are_added_with_weight_and_offset():
@@ -32,3 +34,36 @@ def test_positions_that_are_certain_stay_finite():
     assert found[0] < 1e-6
     assert found[1] > 1 - 1e-6
     assert found[2].item() == pytest.approx(0.5, abs=1e-3)
+
+
+SPACING_MM = (5.0, 3.0, 3.0)
+IMAGES = torch.zeros(9, 1, 40, 40)  # without contrast: intensities have no say
+
+
+def _box(first, size=(3, 10, 10)):
+    mask = np.zeros((9, 40, 40), np.float32)
+    mask[tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))] = 1
+    return mask
+
+
+def _guide(network, mask, **settings):
+    return guide_by_mask(network, mask, IMAGES, spacing_mm=SPACING_MM, options=EvaluationConfig(**settings))
+
+
+def test_a_misplaced_mask_is_aligned_before_it_guides():
+    organ, misplaced = _box((3, 15, 15)), _box((4, 19, 11))  # by 5, 12 and -12 mm
+    network = 0.02 + 0.9 * organ
+    aligned = _guide(network, misplaced, guide_shift_mm=30.0)
+    np.testing.assert_allclose(aligned, _guide(network, organ, guide_shift_mm=0.0), atol=1e-6)
+    assert np.abs(_guide(network, misplaced, guide_shift_mm=0.0) - aligned).max() > 0.5
+
+
+def test_a_mask_in_its_place_stays_there():
+    organ = _box((3, 15, 15))
+    network = 0.02 + 0.9 * organ
+    np.testing.assert_array_equal(*(_guide(network, organ, guide_shift_mm=mm) for mm in (0.0, 30.0)))
+
+
+def test_a_network_that_finds_nothing_shifts_nothing():
+    mask = _box((4, 19, 11))
+    np.testing.assert_array_equal(_guide(np.full_like(mask, 0.4), mask, guide_shift_mm=30.0), mask)

@@ -1,0 +1,56 @@
+"""Align a warped mask with a segmentation by a shift."""
+
+import cv2
+import numpy as np
+from scipy import ndimage, signal
+
+# Shifts are searched up to so many times their scale, in steps of a slice and of a pixel of this size.
+MAX_SCALES, PIXEL_MM = 1.25, 3.0
+
+
+def find_shift(
+    mask: np.ndarray, log_odds: np.ndarray, *, spacing_mm: tuple[float, float, float], scale_mm: float
+) -> tuple[float, float, float]:
+    """Find the shift of a mask that agrees best with a segmentation.
+
+    It maximises the mean log-odds in the shifted mask, less the squared length of the shift in units of
+    `scale_mm`. Positions outside the slices have the lowest log-odds.
+
+    Args:
+        mask: of 0 to 1, `(n, H, W)`.
+        log_odds: of the segmentation's foreground, `(n, H, W)`, finite.
+        spacing_mm: `(z, y, x)`.
+        scale_mm: the shift that costs one unit of log-odds, above 0.
+
+    Returns:
+        The shift `(z, y, x)` in voxels, for `shift_mask`; zeros for an empty mask.
+    """
+    coarse = _shrink(mask, spacing_mm)
+    support = np.argwhere(coarse > 0)
+    if not len(support):
+        return (0.0, 0.0, 0.0)
+    low, high = support.min(0), support.max(0) + 1
+    step_mm = np.multiply(spacing_mm, mask.shape) / coarse.shape
+    reach = (MAX_SCALES * scale_mm / step_mm).astype(int)
+    values = _shrink(log_odds, spacing_mm)
+    padded = np.pad(values, [(n, n) for n in reach], constant_values=values.min())
+    window = padded[tuple(slice(a, b + 2 * n) for a, b, n in zip(low, high, reach, strict=True))]
+    kernel = coarse[tuple(map(slice, low, high))]
+    agreement = signal.fftconvolve(window, kernel[::-1, ::-1, ::-1], mode="valid") / kernel.sum()
+    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
+    cost = ((steps * step_mm / scale_mm) ** 2).sum(axis=-1)
+    best = np.unravel_index(np.argmax(agreement - cost), cost.shape)
+    return tuple((steps[best] * step_mm / spacing_mm).tolist())
+
+
+def shift_mask(mask: np.ndarray, shift: tuple[float, float, float]) -> np.ndarray:
+    """Shift a mask `(n, H, W)` by `(z, y, x)` voxels, interpolated; 0 enters."""
+    return ndimage.shift(mask, shift, order=1) if any(shift) else mask
+
+
+def _shrink(volume: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Average the slices of a volume to about `PIXEL_MM`, as float32; larger pixels stay."""
+    factors = np.minimum(1.0, np.divide(spacing_mm[1:], PIXEL_MM))
+    height, width = np.maximum(1, np.rint(volume.shape[1:] * factors)).astype(int).tolist()
+    slices = volume.astype(np.float32)
+    return np.stack([cv2.resize(each, (width, height), interpolation=cv2.INTER_AREA) for each in slices])
