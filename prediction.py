@@ -33,7 +33,7 @@ from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import read_scan
 from dataloaders.framed_scans import take_supports
 from script.workflows.scan_segmenter import Segmenter
-from script.workflows.scan_training import TrainingRequest, train_on_scans
+from script.workflows.scan_training import TrainedOnScans, TrainingRequest, train_on_scans
 from util.config.key_value_words import parse_words
 from util.config.settings import SettingsError, plain_values
 from util.engine.word_command import describe_usage, run_word_command
@@ -78,7 +78,7 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
         f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}",
         flush=True,
     )
-    if segmenter.has_network and config.adaptation == "auto" and segmenter.device.type != "cuda":
+    if config.reload_model_path and config.adaptation == "auto" and segmenter.device.type != "cuda":
         print(
             f"the network is not adapted to the supports, as no GPU is used; "
             f"adaptation={GPU_ADAPTATION_STEPS} does so, in some minutes",
@@ -155,7 +155,10 @@ def _make_segmenter(
         options = config.model_dump(include={"largest_component", "intensity_weight"})
         return Segmenter.by_registration(modality, **options)
     options = config.model_dump(include=set(SEGMENTER_KEYS))
-    path = config.reload_model_path or _train(config, queries, problems)
+    path = config.reload_model_path
+    if path is None:
+        trained = _train(config, queries, problems)
+        path, options["auto_steps"] = trained.snapshot, trained.adaptation_steps
     if problems.lines:  # with a mistake in the call, supports are checked, and no time is spent on them
         options["adaptation"] = 0
     cache_dir = config.work_dir / "adapted"
@@ -176,7 +179,7 @@ def _name_results(
     return outputs
 
 
-def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList) -> Path:
+def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList) -> TrainedOnScans:
     """Train a network on supports and queries, after all else is checked; raises all problems."""
     read = partial(take_supports, assume_orientation=None)
     taken = problems.attempt(partial(read, list(config.support_image), list(config.support_label)))
@@ -193,6 +196,7 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
         *(sources, maps[0], config.modality, config.minutes, config.device),
         time_scan=partial(_time_scan, config, queries),
         n_queries=len(queries),
+        with_adaptation=config.adaptation == "auto",
     )
     return train_on_scans(config.work_dir, request, progress=sys.stderr.isatty())
 

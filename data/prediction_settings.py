@@ -78,7 +78,7 @@ class PredictConfig(Settings):
         "network", "registration: the supports' masks, warped to each scan, without any network"
     )
     modality: Literal["MR", "CT"] | None = key(None, "of the scans, without reload_model_path")
-    minutes: Amount = key(20.0, "for preparation and training together, without reload_model_path")
+    minutes: Amount = key(20.0, "for preparing, training and adapting together, without reload_model_path")
     support_image: Paths = key(..., "annotated scan, or several", examples=["a.nii.gz"])
     support_label: Paths = key(
         ..., "their masks, in the same order, on the scans' grids", examples=["a_seg.nii.gz"]
@@ -99,7 +99,8 @@ class PredictConfig(Settings):
     )
     adaptation: Whole | Literal["auto"] = key(
         "auto",
-        f"training steps on the supports before they serve; auto: {GPU_ADAPTATION_STEPS} on a GPU, else 0",
+        f"training steps on the supports before they serve; auto: {GPU_ADAPTATION_STEPS} on a GPU, else 0; "
+        "without reload_model_path, half of the steps that `minutes` allows, at most 600",
         must_be="a whole number of steps, or auto",
     )
     work: Text | None = key(None, "folder of what a second call reuses; None: `<out>/work`")

@@ -28,7 +28,7 @@ agreement.csv and prediction.json.
                        validation; without it, one is trained on the scans
   method=              network (default); registration: the supports' masks, warped to each scan, without any network
   modality=            MR or CT, without reload_model_path
-  minutes=             for its preparation and training together; default 20
+  minutes=             for its preparation, training and adaptation together; default 20
   support_image=       annotated scan, or several, separated by commas
   support_label=       their masks in the same order, on the grids of the scans
   query=               scans to segment: a file, a folder or a pattern, or several
@@ -39,7 +39,8 @@ agreement.csv and prediction.json.
   guide=               registration (default): each support's mask, warped to the query, joins the network;
                        none: the network alone
   adaptation=          steps in which the network learns from the supports first, such as 150 (1.6 s each on a CPU
-                       core at 128 px); auto (default): 150 on a GPU, 0 without one
+                       core at 128 px); auto (default): 150 on a GPU, 0 without one; for a network trained on the
+                       scans, half of the steps that minutes allows, at most 600
   work=                folder of what a second call reuses; default <out>/work
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes

@@ -75,6 +75,7 @@ class Segmenter:
         *,
         guide: str = "registration",
         adaptation: int | str = "auto",
+        auto_steps: int | None = None,
         cache_dir: str | Path | None = None,
         largest_component: bool = False,
         intensity_weight: float = RECOMMENDED_WEIGHT,
@@ -86,7 +87,8 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a snapshot, or the latest or best of a run folder.
 
-        `PredictConfig` describes the settings; adapted networks are kept in `cache_dir`, if there is one. The
+        `PredictConfig` describes the settings; with `auto_steps`, `adaptation="auto"` takes so many steps on
+        any device. Adapted networks are kept in `cache_dir`, if there is one. The
         process then has PyTorch's deterministic kernels, and as many threads as are useful.
 
         Raises:
@@ -104,7 +106,7 @@ class Segmenter:
         size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
         width = config.model.feature_width
         set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-        adapt = SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir)
+        adapt = SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir, auto_steps)
         segmenter = cls(
             slices,
             frame,

@@ -28,6 +28,8 @@ from util.remarks import remark
 MIN_STEPS = 50
 # A cautious bound: a network of 166 steps found nothing in synthetic scans; see docs/prediction.md.
 FEW_STEPS = 500
+# Of the steps that fit, adaptation to the supports takes half, but no more than these.
+MAX_ADAPTATION_STEPS = 600
 # Steps that are timed first. On a GPU the first ones are slow, as kernels are loaded and chosen.
 TIMED_STEPS = {"cpu": 10, "mps": 10, "cuda": 100}
 MAX_SIDE_PX = {"cpu": 128, "mps": 128, "cuda": 256}
@@ -49,6 +51,7 @@ class TrainingRequest:
         device: see `choose_device`.
         time_scan: takes a snapshot; returns the seconds that it takes to segment a scan, None if unknown.
         n_queries: number of scans to segment afterwards.
+        with_adaptation: whether the time also serves to adapt the network to the supports.
     """
 
     sources: Sequence[Path]
@@ -58,6 +61,20 @@ class TrainingRequest:
     device: str
     time_scan: Callable[[Path], float | None] = lambda snapshot: None
     n_queries: int = 0
+    with_adaptation: bool = False
+
+
+@dataclass(frozen=True)
+class TrainedOnScans:
+    """A network that was trained on scans.
+
+    Attributes:
+        snapshot: its file.
+        adaptation_steps: that its time budget leaves for the adaptation to the supports.
+    """
+
+    snapshot: Path
+    adaptation_steps: int
 
 
 @dataclass(frozen=True)
@@ -67,13 +84,15 @@ class _Plan:
     Attributes:
         scans: path, time of last change and size of each scan.
         n_steps: of the training.
+        adaptation_steps: of the adaptation that follows it.
     """
 
     scans: list[list[Any]]
     n_steps: int
+    adaptation_steps: int = 0
 
 
-def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = True) -> Path:
+def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = True) -> TrainedOnScans:
     """Train a network on scans, or find the one of an earlier call.
 
     An interrupted training resumes. One that is finished serves for further scans, too.
@@ -82,9 +101,6 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
         work: folder of the prepared scans and of the training's runs.
         request: what to train on, and for how long.
         progress: show progress bars.
-
-    Returns:
-        The snapshot.
 
     Raises:
         UserError: scans cannot be prepared, a folder cannot be written, or the training failed.
@@ -99,19 +115,19 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
     snapshot = plan and _find_trained(folder, plan)
     if snapshot:
         _describe_reuse(folder, plan, scans)
-        return snapshot
+        return TrainedOnScans(snapshot, plan.adaptation_steps)
     _prepare(folder, request, progress=progress)
     words = _training_words(folder, request.device, kind)
     if plan is None or plan.scans != scans:
         ends = started + 60 * request.minutes
-        plan = _Plan(scans, _choose_n_steps(folder, words, request, n_timed=TIMED_STEPS[kind], ends=ends))
+        plan = _Plan(scans, *_plan_steps(folder, words, request, n_timed=TIMED_STEPS[kind], ends=ends))
         shutil.rmtree(folder / "runs", ignore_errors=True)  # unfinished, on other scans
         write_text(folder / _PLAN_JSON, json.dumps(asdict(plan), indent=2) + "\n")
     try:
         run_training([*words, f"n_steps={plan.n_steps}", f"path.log_dir={folder / 'runs'}", "resume=latest"])
     except Stopped as stopped:
         raise Stopped(stopped.number, "the same command resumes the training") from stopped
-    return _find_trained(folder, plan)
+    return TrainedOnScans(_find_trained(folder, plan), plan.adaptation_steps)
 
 
 def run_training(words: Sequence[str]) -> None:
@@ -160,10 +176,10 @@ def _training_words(folder: Path, device: str, kind: str) -> list[str]:
     ]
 
 
-def _choose_n_steps(
+def _plan_steps(
     folder: Path, words: Sequence[str], request: TrainingRequest, *, n_timed: int, ends: float
-) -> int:
-    """Time a few steps, and return how many fit into the time that is left.
+) -> tuple[int, int]:
+    """Time a few steps, and return how many of training and of adaptation fit into the time that is left.
 
     The network of these steps segments a scan, to tell how long segmentation will take.
     """
@@ -178,8 +194,11 @@ def _choose_n_steps(
     shutil.rmtree(timing, ignore_errors=True)
     left_s = ends - time.monotonic() - start_s
     n_steps = max(int(SHARE_OF_TIME * left_s / step_s), MIN_STEPS)
+    n_adaptation = min(n_steps // 2, MAX_ADAPTATION_STEPS) if request.with_adaptation else 0
+    adaptation = f" and {n_adaptation} of adaptation to the supports" if n_adaptation else ""
     print(
-        f"training: {n_steps} steps, about {n_steps * step_s / 60:.1f} min ({step_s:.2f} s a step)",
+        f"training: {n_steps - n_adaptation} steps{adaptation}, about {n_steps * step_s / 60:.1f} min "
+        f"({step_s:.2f} s a step)",
         flush=True,
     )
     if scan_s is not None:
@@ -190,7 +209,7 @@ def _choose_n_steps(
             f"minutes: leaves time for {n_steps} steps, and fewer than {FEW_STEPS} teach so little that the "
             "network may worsen what registration gives; give more"
         )
-    return n_steps
+    return n_steps - n_adaptation, n_adaptation
 
 
 def _find_trained(folder: Path, plan: _Plan) -> Path | None:

@@ -100,9 +100,10 @@ class SupportAdaptation:
         trained: the trained network, which serves if nothing is adapted.
         snapshot: its weights.
         config, device: see `adapt_to_scans`.
-        steps: of the adaptation; "auto": `GPU_ADAPTATION_STEPS` on a GPU, none without one, and none for
-            supports that are too small to learn from.
+        steps: of the adaptation; "auto": `auto_steps`, and none for supports that are too small to learn
+            from.
         cache_dir: where adapted networks are kept; None: nowhere.
+        auto_steps: None: `GPU_ADAPTATION_STEPS` on a GPU, none without one.
     """
 
     trained: Segmenter
@@ -111,11 +112,14 @@ class SupportAdaptation:
     steps: int | str
     device: torch.device
     cache_dir: str | Path | None
+    auto_steps: int | None = None
 
     def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> Segmenter:
         """Return the segmenter of the adapted network, or of the trained one."""
-        on_gpu = self.device.type == "cuda"
-        steps = (GPU_ADAPTATION_STEPS if on_gpu else 0) if self.steps == "auto" else self.steps
+        auto_steps = self.auto_steps
+        if auto_steps is None:
+            auto_steps = GPU_ADAPTATION_STEPS if self.device.type == "cuda" else 0
+        steps = auto_steps if self.steps == "auto" else self.steps
         if steps == 0:
             return self.trained
         settings = self.config.adaptation.model_copy(update={"steps": steps})

@@ -57,12 +57,13 @@ def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(train
     assert prediction.main(WORDS) == 0
     out = capsys.readouterr().out
     assert "no network given: one is trained on 3 scans, without labels" in out
-    assert "training: 3 steps, about" in out
+    assert "training: 2 steps and 1 of adaptation to the supports, about" in out
+    assert "adapting to a.nii.gz: 1 steps in" in out
     assert "segmentation after it: about 0." in out
     assert "minutes: leaves time for 3 steps, and fewer than 500 teach so little" in out
     assert "targets in 3 scans" in out
     assert {path.name for path in Path("masks").glob("*.nii.gz")} == {"1.nii.gz", "2.nii.gz"}
-    assert [_value(words, "n_steps") for words in trainings] == ["2", "3"]
+    assert [_value(words, "n_steps") for words in trainings] == ["2", "2"]
     assert {_value(words, "image_size_px") for words in trainings} == {"[48,48]"}
     assert all("recipe=strong" in words for words in trainings)
     assert not (FOLDER / "timing").exists()
@@ -76,7 +77,7 @@ def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(train
     assert (tmp_path / "masks/3.nii.gz").is_file()
     record = json.loads(Path("masks/prediction.json").read_text())
     run_dir = tmp_path / FOLDER / "runs/OwnScans/fold_0/training/1"
-    assert record["snapshot"] == str(run_dir / "snapshots/snapshot_000003.pt")
+    assert record["snapshot"] == str(run_dir / "snapshots/snapshot_000002.pt")
 
 
 @pytest.fixture(name="interrupted")
@@ -109,7 +110,7 @@ def test_an_interrupted_training_resumes_with_its_number_of_steps(interrupted, t
     request, done = interrupted
     planned = json.loads((tmp_path / "MR_cpu_20min/training.json").read_text())["n_steps"]
     assert planned > 100
-    snapshot = train_on_scans(tmp_path, request)
+    snapshot = train_on_scans(tmp_path, request).snapshot
     [words] = done[2:]  # no timing
     assert _value(words, "n_steps") == str(planned)
     assert _value(words, "resume") == "latest"
@@ -123,7 +124,12 @@ def test_an_interrupted_training_on_other_scans_is_planned_anew(interrupted, tmp
     assert _value(timing, "n_steps") == "10"
 
 
-def test_the_number_of_steps_fills_the_time_that_is_left(tmp_path, monkeypatch, capsys):
+# 1 s a step and 8 s to start: of the `ends` - 120 - 8 s that are left, 90 % are 252 or 1800 s.
+@pytest.mark.parametrize(
+    ("with_adaptation", "ends", "steps"),
+    [(False, 408.0, (252, 0)), (True, 408.0, (126, 126)), (True, 2128.0, (1200, 600))],
+)
+def test_the_steps_fill_the_time_that_is_left(tmp_path, monkeypatch, capsys, with_adaptation, ends, steps):
     clock = iter([100.0, 118.0, 120.0])  # seconds: timing starts, it ends, a scan was segmented
     run_dir = tmp_path / "timing/OwnScans/fold_0/training/1"
 
@@ -133,10 +139,12 @@ def test_the_number_of_steps_fills_the_time_that_is_left(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(scan_training, "run_training", run)
     monkeypatch.setattr(scan_training.time, "monotonic", lambda: next(clock))
-    # 1 s a step and 8 s to start: of the 408 - 120 - 8 s that are left, 90 % are 252 s.
     used = []
-    request = TrainingRequest([], np.ones(1), "MR", 5.0, "cpu", lambda path: used.append(path) or 1.5, 60)
-    assert scan_training._choose_n_steps(tmp_path, [], request, n_timed=10, ends=408.0) == 252
+    options = {"n_queries": 60, "with_adaptation": with_adaptation}
+    request = TrainingRequest(
+        [], np.ones(1), "MR", 5.0, "cpu", time_scan=lambda path: used.append(path) or 1.5, **options
+    )
+    assert scan_training._plan_steps(tmp_path, [], request, n_timed=10, ends=ends) == steps
     assert used == [run_dir / "snapshots/snapshot_000010.pt"]
     assert "segmentation after it: about 1.5 min (1.5 s a scan)" in capsys.readouterr().out
 
