@@ -154,13 +154,13 @@ def find_split(
 
 def describe_split(split: Split) -> list[str]:
     """Describe what is unusual about a split, one line each."""
-    lines = []
+    if not split.held_out:
+        n_scans = len(split.training)
+        return [f"all {n_scans} scans train: fewer than {N_FOLDS} have labels, which only evaluation needs"]
     if split.unlabelled:
         names = shorten_list(list(map(str, split.unlabelled)), n_max=_MAX_NAMED)
-        lines.append(f"{len(split.unlabelled)} scan(s) without labels, which no fold evaluates: {names}")
-    if not split.held_out:
-        lines.append(f"no scan is held out, as fewer than {N_FOLDS} have labels; evaluation needs more")
-    return lines
+        return [f"{len(split.unlabelled)} scan(s) without labels, which no fold evaluates: {names}"]
+    return []
 
 
 def _check(scan_ids: Sequence[int], fold: int, n_folds: int) -> None:

@@ -82,7 +82,7 @@ def test_one_annotated_scan_is_enough_to_train(template, tmp_path, capsys):
     words = _without(template, tmp_path, range(1, 10))
     assert run_command_line(training.experiment, words) == 0
     said = capsys.readouterr().out
-    assert "no scan is held out, as fewer than 5 have labels; evaluation needs more" in said
+    assert "scans train: fewer than 5 have labels, which only evaluation needs" in said
     assert "targets in 10 scans" in said
     assert run_command_line(validation.experiment, words) == 2
     assert (
