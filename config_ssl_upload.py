@@ -98,7 +98,7 @@ class EvaluationConfig(Settings):
     guide_smoothing_mm: Amount = key(6.0, "Gaussian that smooths the warped mask within slices")
     guide_offset: float = key(0.5, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
     guide_shift_mm: Amount = key(
-        40.0, "scale of the shifts that align each organ's warped mask with the result; 0: none"
+        30.0, "scale of the shifts that align each organ's warped mask with the result; 0: none"
     )
     intensity_weight: Amount = key(
         0.0,

@@ -73,7 +73,11 @@ class WarpedMasks:
 
         `serves` must accept the job.
         """
-        return self.by_pair[job.support.scan_id, job.query.scan_id].masks[job.label][job.assignment.slices]
+        return self.of_query(job)[job.assignment.slices]
+
+    def of_query(self, job: Job) -> np.ndarray:
+        """Return the mask of a job's organ in all slices of its query; see `of_job`."""
+        return self.by_pair[job.support.scan_id, job.query.scan_id].masks[job.label]
 
     def segment(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         """Yield jobs with their masks; a failed registration finds nothing."""

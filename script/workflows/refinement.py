@@ -27,13 +27,16 @@ def guide_job(
     """
     if not warped.serves(job):
         return probabilities
+    # On the whole scan, as a mask may lie in other slices than those of the job before it is aligned.
+    whole = np.zeros(job.query.label_map.shape, probabilities.dtype)
+    whole[job.assignment.slices] = probabilities
     guided = guide_by_mask(
-        probabilities,
-        warped.of_job(job),
-        job.query.images[job.assignment.slices],
+        whole,
+        warped.of_query(job),
+        job.query.images,
         spacing_mm=job.query.geometry.spacing_mm,
         options=options,
-    )
+    )[job.assignment.slices]
     return keep_largest_component(guided) if options.largest_component else guided
 
 
@@ -47,8 +50,8 @@ def guide_by_mask(
 ) -> np.ndarray:
     """Align a warped mask, and add its log-odds to a network's; see `guide`.
 
-    The mask is shifted to where it agrees best with the network and the joint result, refined by intensities
-    if these are on; that result then follows from the shifted mask, and so on until the shift stays.
+    The mask is shifted to where it agrees best with the joint result, refined by intensities if these are
+    on; that result then follows from the shifted mask, and so on until the shift stays.
 
     Args:
         probabilities: of the network, `(n, H, W)` in slices of a scan.
@@ -63,7 +66,7 @@ def guide_by_mask(
         return guided
     for _ in range(MAX_ALIGNMENTS):
         joint = refine_by_slices(guided, images, spacing_mm=spacing_mm, options=options)
-        log_odds = (_bounded_log_odds(probabilities) + _bounded_log_odds(joint)) / 2
+        log_odds = np.clip(special.logit(joint), -MAX_LOG_ODDS, MAX_LOG_ODDS)
         previous = shift
         shift = find_shift(mask, log_odds, spacing_mm=spacing_mm, scale_mm=options.guide_shift_mm)
         if shift == previous:
@@ -71,10 +74,6 @@ def guide_by_mask(
         aligned = shift_mask(mask, shift)
         guided = _guide_by_aligned(probabilities, aligned, spacing_mm=spacing_mm, options=options)
     return guided
-
-
-def _bounded_log_odds(probabilities: np.ndarray) -> np.ndarray:
-    return np.clip(special.logit(probabilities), -MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
 def _guide_by_aligned(

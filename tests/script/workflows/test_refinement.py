@@ -1,11 +1,14 @@
 """A warped mask joins the network's log-odds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from config_ssl_upload import EvaluationConfig
-from script.workflows.refinement import guide, guide_by_mask
+from dataloaders.warped_masks import WarpedMasks, WarpedSupport
+from script.workflows.refinement import guide, guide_by_mask, guide_job
 
 
 def test_log_odds_are_added_with_weight_and_offset():
@@ -52,16 +55,32 @@ def _guide(network, mask, **settings):
 
 def test_a_misplaced_mask_is_aligned_before_it_guides():
     organ, misplaced = _box((3, 15, 15)), _box((4, 19, 11))  # by 5, 12 and -12 mm
-    network = 0.02 + 0.9 * organ
+    network = 1e-3 + 0.998 * organ
     aligned = _guide(network, misplaced, guide_shift_mm=30.0)
     np.testing.assert_allclose(aligned, _guide(network, organ, guide_shift_mm=0.0), atol=1e-6)
-    assert np.abs(_guide(network, misplaced, guide_shift_mm=0.0) - aligned).max() > 0.5
+    assert np.abs(_guide(network, misplaced, guide_shift_mm=0.0) - aligned).max() > 0.3
 
 
 def test_a_mask_in_its_place_stays_there():
     organ = _box((3, 15, 15))
     network = 0.02 + 0.9 * organ
     np.testing.assert_array_equal(*(_guide(network, organ, guide_shift_mm=mm) for mm in (0.0, 30.0)))
+
+
+def test_a_mask_in_other_slices_than_the_job_is_aligned_before_it_is_cropped():
+    organ, misplaced = _box((3, 15, 15)), _box((5, 15, 15))  # by two of the job's three slices
+    query = SimpleNamespace(
+        images=IMAGES, label_map=organ, geometry=SimpleNamespace(spacing_mm=SPACING_MM), scan_id=1
+    )
+    assignment = SimpleNamespace(slices=np.array([3, 4, 5]))
+    job = SimpleNamespace(query=query, support=SimpleNamespace(scan_id=0), label=1, assignment=assignment)
+    network = (1e-4 + 0.9998 * organ)[3:6].astype(np.float32)
+    results = []
+    for mask in (organ, misplaced):
+        warped = WarpedMasks({(0, 1): WarpedSupport(None, {1: mask}, None)})
+        results.append(guide_job(network, job, warped, EvaluationConfig(guide_shift_mm=30.0)))
+    assert results[0].shape == network.shape
+    np.testing.assert_allclose(*results, atol=1e-6)
 
 
 def test_a_network_that_finds_nothing_shifts_nothing():
