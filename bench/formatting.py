@@ -53,12 +53,13 @@ def memory_ratio(large: Measurement, small: Measurement) -> str:
 def spread(values: Iterable[float]) -> str:
     """Format the mean with the range: `"0.563 (0.538-0.589)"`.
 
-    A single value has no range; none give an empty text.
+    Equal values have no range; none give an empty text.
     """
     values = list(values)
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{statistics.fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else ""
+    if not values:
+        return ""
+    mean, low, high = (f"{function(values):.3f}" for function in (statistics.fmean, min, max))
+    return mean if low == high else f"{mean} ({low}-{high})"
 
 
 def _three_digits(number: float) -> str:

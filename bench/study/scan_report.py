@@ -41,7 +41,7 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
 def summarise_scans(results: Path) -> str:
     """Return the README's table.
 
-    It has every method, and a column for each dataset and protocol.
+    It has every method but those of several shots, and a column for each dataset and protocol.
     """
     names = [name for name in SUMMARISED if list((results / name).glob("*.json"))]
     by_profile = {name: read_records(results, name) for name in names}
@@ -52,6 +52,8 @@ def summarise_scans(results: Path) -> str:
         header += [f"{dataset}: organ's slices", "all slices"]
     rows = []
     for method, label in LABELS.items():
+        if "shots" in method:  # they change nothing that a reader of the README must know
+            continue
         cells = [
             _cell(mean_of(records, method, protocol), n_seeds=len(records))
             for records in by_profile.values()

@@ -44,3 +44,10 @@ def test_ratios_compare_medians_and_peaks():
 def test_memory_is_in_gb_from_ten_thousand_mb():
     assert formatting.memory(Measurement((1.0,), 9999.4)) == "9999 MB"
     assert formatting.memory(Measurement((1.0,), 12345.0)) == "12.3 GB"
+
+
+def test_a_spread_is_the_mean_with_the_range_unless_all_are_equal():
+    assert formatting.spread([0.5, 0.6, 0.55]) == "0.550 (0.500-0.600)"
+    assert formatting.spread([0.5, 0.5001]) == "0.500"
+    assert formatting.spread([0.25]) == "0.250"
+    assert formatting.spread([]) == ""
