@@ -349,10 +349,10 @@ class Config(Settings):
     @property
     def fold_overrides(self) -> str:
         """The command-line overrides that select this fold's runs."""
-        of_group = f" setting=2 organ_group={self.organ_group}" if self.setting == 2 else ""
+        group_words = f" setting=2 organ_group={self.organ_group}" if self.setting == 2 else ""
         tag = "" if self.tag is None else f" tag={self.tag}"
         log_dir = "" if self.path.log_dir == PathConfig().log_dir else f" path.log_dir={self.path.log_dir}"
-        return f"dataset={self.dataset} eval_fold={self.eval_fold}{of_group}{tag}{log_dir}"
+        return f"dataset={self.dataset} eval_fold={self.eval_fold}{group_words}{tag}{log_dir}"
 
     @property
     def runs_dir(self) -> Path:
@@ -364,9 +364,9 @@ class Config(Settings):
         """The folder of what joins the organ groups; in setting 1 that of all runs."""
         return self._runs_dir("_setting2" if self.setting == 2 else "")
 
-    def _runs_dir(self, of_setting: str) -> Path:
+    def _runs_dir(self, suffix: str) -> Path:
         tag = "" if self.tag is None else f"-{self.tag}"  # no dataset's name contains a hyphen
-        return Path(self.path.log_dir) / f"{self.dataset}{of_setting}{tag}"
+        return Path(self.path.log_dir) / f"{self.dataset}{suffix}{tag}"
 
     @property
     def fold_dir(self) -> Path:

@@ -268,7 +268,7 @@ def main(words: Sequence[str] | None = None) -> int:
         PredictConfig,
         "python prediction.py reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask> "
         "query=<scans> out=<folder> [key=value ...]",
-        more=f"{NOTICE.capitalize()}. `bash script/predict.sh --help` says more.",
+        footer=f"{NOTICE.capitalize()}. `bash script/predict.sh --help` says more.",
     )
     return run_word_command(run, words, usage=usage)
 

@@ -304,9 +304,9 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     scan_ids = ensure_volumes(layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
     split, _ = hold_back_scans(config.find_split(scan_ids), config.n_validation_scans)
     if not config.use_gt:
-        for each in (layout, *config.further_layouts):
-            print(f"supervoxels: {each.supervoxels_dir}", flush=True)
-            generate_supervoxels(each)
+        for source in (layout, *config.further_layouts):
+            print(f"supervoxels: {source.supervoxels_dir}", flush=True)
+            generate_supervoxels(source)
     episode_config = config.task.episode_config(
         seed=config.seed,
         n_episodes=config.n_steps * config.batch_size * n_ranks,

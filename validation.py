@@ -226,30 +226,32 @@ def _score_and_record(
     return scores, failures, cases
 
 
-def _usual_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def _default_values_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the keys would be if only those that decide defaults were set."""
     names = ("recipe", "protocol", "setting", "organ_group", "path")
-    plain = default_values(Config)
-    deciding = {name: values.get(name, plain[name]) for name in names}
+    general = default_values(Config)
+    deciding = {name: values.get(name, general[name]) for name in names}
     defaults = dataset_defaults(values["dataset"], deciding["recipe"], deciding["protocol"])
-    usual = plain_values(parse_config({**defaults, **deciding}))
-    usual |= {name: plain[name] for name in names}
+    values_by_default = plain_values(parse_config({**defaults, **deciding}))
+    values_by_default |= {name: general[name] for name in names}
     if values["dataset"] in DATASETS:
-        usual["recipe"] = DATASETS[values["dataset"]].recipe
-    return usual
+        values_by_default["recipe"] = DATASETS[values["dataset"]].recipe
+    return values_by_default
 
 
 def _describe_snapshot(config: Config, snapshot: Snapshot | None) -> dict[str, Any]:
     """Return which snapshot was evaluated, how, and with which commands, for `scores.json`."""
     settings = plain_values(config)
     if snapshot is None:
-        return {"config": settings, "commands": list_commands(None, settings, usual=_usual_values)}
+        return {"config": settings, "commands": list_commands(None, settings, defaults_of=_default_values_of)}
     return {
         "snapshot": str(snapshot.source),
         "snapshot_step": snapshot.step,
         "training_config": snapshot.config,
         "config": settings,
-        "commands": list_commands(snapshot.config, settings, snapshot=snapshot.source, usual=_usual_values),
+        "commands": list_commands(
+            snapshot.config, settings, snapshot=snapshot.source, defaults_of=_default_values_of
+        ),
     }
 
 
@@ -274,14 +276,14 @@ def score_methods(
         The scores of all ranks, in the jobs' order, and remarks on failed registrations.
     """
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
-    own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
-    warped = _warp_supports(config, own) if config.needs_registration else None
-    writers = _make_writers(config, own, run_dir)
+    rank_jobs = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
+    warped = _warp_supports(config, rank_jobs) if config.needs_registration else None
+    writers = _make_writers(config, rank_jobs, run_dir)
     predicting = REGISTRATION if snapshot is None else ADAPTED if adapted else TRAINED
     scores = []
     methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
     for n_method, (method, segment) in enumerate(methods):
-        selected = _select_jobs(own, method, config)
+        selected = _select_jobs(rank_jobs, method, config)
         started = time.perf_counter()
         for n_job, (job, raw) in enumerate(segment(selected)):
             for n_version, (name, probabilities) in enumerate(_finish(config, job, raw, method, warped)):
@@ -296,11 +298,13 @@ def score_methods(
                 _add_prediction(writer, job, probabilities, organ=entry.organ)
         seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in selected)
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
-    for writer in (writer for of_protocol in writers.values() for writer in of_protocol):
+    for writer in (writer for protocol_writers in writers.values() for writer in protocol_writers):
         writer.write_label_maps()
-    of_ranks = gather_values((scores, warped.describe() if warped else []))
-    all_scores = sorted((entry for entries, _ in of_ranks for entry in entries), key=lambda entry: entry[0])
-    return [entry for _, entry in all_scores], [line for _, lines in of_ranks for line in lines]
+    all_results = gather_values((scores, warped.describe() if warped else []))
+    all_scores = sorted(
+        (entry for entries, _ in all_results for entry in entries), key=lambda entry: entry[0]
+    )
+    return [entry for _, entry in all_scores], [line for _, lines in all_results for line in lines]
 
 
 def _finish(

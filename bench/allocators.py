@@ -67,8 +67,8 @@ def list_allocators() -> Iterator[tuple[str, dict[str, str]]]:
     yield from _SETTINGS.items()
     for name in _PRELOADED:
         file_name = find_library(name)
-        found = [Path(folder, file_name) for folder in _LIBRARY_DIRS if file_name]
-        for path in [path for path in found if path.is_file()][:1]:
+        candidates = [Path(folder, file_name) for folder in _LIBRARY_DIRS if file_name]
+        for path in [path for path in candidates if path.is_file()][:1]:
             yield name, {"LD_PRELOAD": str(path)}
 
 

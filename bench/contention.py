@@ -68,13 +68,13 @@ def main() -> None:
         headline += [
             Headline(
                 f"{name}, beside {load}",
-                formatting.times(of_policy[ADAPTIVE]),
-                formatting.times(of_policy[SPINNING]),
-                formatting.time_ratio(of_policy[SPINNING], of_policy[ADAPTIVE]),
+                formatting.times(by_policy[ADAPTIVE]),
+                formatting.times(by_policy[SPINNING]),
+                formatting.time_ratio(by_policy[SPINNING], by_policy[ADAPTIVE]),
                 target=f"time <= {TARGETS[load]} x spinning beside nothing: "
-                f"{formatting.time_ratio(of_policy[ADAPTIVE], quiet)}",
+                f"{formatting.time_ratio(by_policy[ADAPTIVE], quiet)}",
             )
-            for load, of_policy in measured.items()
+            for load, by_policy in measured.items()
         ]
     section = Section(
         title="Contention",
@@ -144,8 +144,8 @@ def _table(caption: str, measured: dict[str, dict[str, Measurement]]) -> Table:
     quiet = measured["nothing"][SPINNING]
     rows = [
         [beside, policy, formatting.times(m), formatting.time_ratio(m, quiet), formatting.memory(m)]
-        for beside, of_policy in measured.items()
-        for policy, m in of_policy.items()
+        for beside, by_policy in measured.items()
+        for policy, m in by_policy.items()
     ]
     columns = ["beside", "policy", "time", "time / spinning beside nothing", "peak memory"]
     return Table(caption[0].upper() + caption[1:], columns, rows)

@@ -74,12 +74,12 @@ def _run(pattern: re.Pattern, program: str, words: dict[str, str]) -> tuple[str,
 def _run_all(patterns: tuple[re.Pattern, ...], program: str, words: dict[str, str]) -> list[tuple[str, ...]]:
     """Run a program, and return the groups that each pattern finds in its output."""
     command = [sys.executable, program, "with", *(f"{name}={value}" for name, value in words.items())]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    print(done.stdout, flush=True)
-    found = [pattern.search(done.stdout) for pattern in patterns]
-    if done.returncode or None in found:
-        raise UserError(f"{program} ended with exit code {done.returncode}, see above")
-    return [match.groups() for match in found]
+    process = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    print(process.stdout, flush=True)
+    matches = [pattern.search(process.stdout) for pattern in patterns]
+    if process.returncode or None in matches:
+        raise UserError(f"{program} ended with exit code {process.returncode}, see above")
+    return [match.groups() for match in matches]
 
 
 def _duration(seconds: str) -> str:
@@ -90,9 +90,9 @@ def _dice_table(scores: list) -> Table:
     trained = select(scores, method=TRAINED, main_support=True)
     rows = []
     for protocol in dict.fromkeys(score.protocol for score in trained):
-        chosen = select(trained, protocol=protocol)
-        means = organ_means(chosen)
-        rows.append([protocol, *(f"{mean:.3f}" for mean in means.values()), f"{overall_mean(chosen):.3f}"])
+        selected = select(trained, protocol=protocol)
+        means = organ_means(selected)
+        rows.append([protocol, *(f"{mean:.3f}" for mean in means.values()), f"{overall_mean(selected):.3f}"])
     return Table("Dice", ["slices", *means, "mean"], rows)
 
 

@@ -90,7 +90,7 @@ def measure_parts(device: str, n_rounds: int) -> dict[str, Any]:
     ]
     parts = {
         name: rounds[0][name]
-        | {key: [each[name][key] for each in rounds] for key in ("segmenting", "scoring")}
+        | {key: [result[name][key] for result in rounds] for key in ("segmenting", "scoring")}
         for name in PARTS
     }
     return {"seconds": _total(parts[DEFAULT]).seconds, "parts": parts}

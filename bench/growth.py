@@ -32,8 +32,8 @@ def main() -> None:
     precision = "bf16" if options.device.startswith("cuda") else "fp32"
     shared = {**network_arguments(options), "size_px": small_px, "precision": precision}
 
-    def measure(target: str, key: str, values: tuple[int, ...], **more: Any) -> Series:
-        return {value: measure_in_process(target, **{**shared, **more, key: value}) for value in values}
+    def measure(target: str, key: str, values: tuple[int, ...], **overrides: Any) -> Series:
+        return {value: measure_in_process(target, **{**shared, **overrides, key: value}) for value in values}
 
     sizes_of_steps = {
         "ours": measure(STEP, "size_px", sizes),

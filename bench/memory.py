@@ -53,10 +53,10 @@ def main() -> None:
 def _step_table(measured: dict[str, Batches]) -> Table:
     rows = []
     for name, batches in measured.items():
-        plain = measured[name.split(",")[0]]
+        baseline = measured[name.split(",")[0]]
         cells = [f"{formatting.times(batches[n])}, {formatting.memory(batches[n])}" for n in (1, 2)]
         for measure in (lambda m: m.median, _tensors_mb):
-            cells.append(f"{measure(batches[2]) / measure(plain[2]):.2f}x")
+            cells.append(f"{measure(batches[2]) / measure(baseline[2]):.2f}x")
         rows.append([name, *cells])
     columns = ["setting", "batch 1", "batch 2", "relative time, batch 2", "relative memory, batch 2"]
     caption = "Time and peak memory of a step; relative memory excludes Python's imports"
@@ -66,9 +66,9 @@ def _step_table(measured: dict[str, Batches]) -> Table:
 def _max_batch_table(measured: dict[str, Batches], *, on_cuda: bool) -> Table:
     rows = []
     for name, batches in measured.items():
-        one, two = (_tensors_mb(batches[n]) / 1e3 for n in (1, 2))
-        per_episode = two - one
-        fixed = one - per_episode
+        single, double = (_tensors_mb(batches[n]) / 1e3 for n in (1, 2))
+        per_episode = double - single
+        fixed = single - per_episode
         if not on_cuda:
             per_episode += SAVED_ON_GPU_GB.get(name, 0.0)
         cells = [f"{int(max((size - RESERVED_GB - fixed) // per_episode, 0))}" for size in GPU_SIZES_GB]

@@ -158,11 +158,11 @@ def sum_import_times(report: str) -> Counter[str]:
     """
     times = Counter()
     for line in report.splitlines():
-        own, _, module = line.removeprefix("import time:").partition("|")
-        if line.startswith("import time:") and own.strip().isdigit():
+        own_us, _, module = line.removeprefix("import time:").partition("|")
+        if line.startswith("import time:") and own_us.strip().isdigit():
             parts = module.partition("|")[2].strip().split(".")
             n_parts = 2 if parts[:2] in (["torch", "_dynamo"], ["torch", "_inductor"]) else 1
-            times[".".join(parts[:n_parts])] += int(own) / 1e6
+            times[".".join(parts[:n_parts])] += int(own_us) / 1e6
     return times
 
 

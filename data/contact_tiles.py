@@ -55,9 +55,9 @@ def draw_tile(files: PreparedFiles, title: str, *, colours: dict[int, str], tile
         draw_borders(picture, supervoxels, SUPERVOXEL_COLOUR, opacity=_SUPERVOXEL_OPACITY)
     if files.label_map is not None:
         labels = section(files.label_map)
-        shown = resize_labels(labels, size_px)
+        resized = resize_labels(labels, size_px)
         for label in np.unique(labels[labels > 0]).tolist():
-            draw_rim(picture, shown == label, colours[label])
+            draw_rim(picture, resized == label, colours[label])
     caption = f"{title}, slice {position + 1} of {len(files.image)}, {orientation(geometry)}"
     if files.label_map is None:
         caption += ", no labels"

@@ -50,17 +50,20 @@ def check_dicom_queries(queries: Sequence[Path], out: Path, *, patterns: Sequenc
             f"format=dicom_seg needs highdicom; install it with `{sys.executable} -m pip install -r "
             f"{REQUIREMENTS}`"
         ) from error
-    others = [query for query in queries if not query.is_dir()]
-    if others:
-        more = f" (and {len(others) - 1} more such queries)" if len(others) > 1 else ""
+    files = [query for query in queries if not query.is_dir()]
+    if files:
+        suffix = f" (and {len(files) - 1} more such queries)" if len(files) > 1 else ""
         raise UserError(
-            f"format=dicom_seg: queries must be folders of a DICOM series, got {others[0]}{more}; leave out "
+            f"format=dicom_seg: queries must be folders of a DICOM series, got {files[0]}{suffix}; leave out "
             "format=dicom_seg for these"
         )
     named = set(map(Path, patterns))
-    taken = {query.resolve() for query in queries}
-    taken |= {query.resolve().parent for query in queries if query not in named}
-    if taken & {out.resolve(), out.resolve().parent}:  # a later call would take the results for a series
+    query_paths = {query.resolve() for query in queries}
+    query_paths |= {query.resolve().parent for query in queries if query not in named}
+    if query_paths & {
+        out.resolve(),
+        out.resolve().parent,
+    }:  # a later call would take the results for a series
         raise UserError(f"out={out}: DICOM results must not lie among the scans; choose another folder")
 
 
@@ -110,11 +113,11 @@ def read_source_headers(folder: Path) -> list["Dataset"]:
     if problems:
         raise UserError(problems[0])
     slices = sort_slices(slices)
-    headers = [_read_source_header(each.path) for each in slices]
+    headers = [_read_source_header(entry.path) for entry in slices]
     for name in _COMMON:
         if len({header.get(name) for header in headers}) > 1:
             raise UserError(f"{folder}: all slices must have the same {name}; restore the series")
-    positions_mm = np.asarray([each.position_mm for each in slices])
+    positions_mm = np.asarray([entry.position_mm for entry in slices])
     distance_mm = float(np.linalg.norm(positions_mm[-1] - positions_mm[0])) / (len(slices) - 1)
     for header in headers:
         # SpacingBetweenSlices may be missing, or contradict the positions, which readers of volumes use.

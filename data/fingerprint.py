@@ -113,11 +113,11 @@ def write_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) ->
 
     Raises `UserError` as `make_fingerprint` does, or if the file cannot be written.
     """
-    made = make_fingerprint(layout, n_workers=n_workers)
-    fields = {"fingerprint_version": FINGERPRINT_VERSION, **asdict(made)}
+    fingerprint = make_fingerprint(layout, n_workers=n_workers)
+    fields = {"fingerprint_version": FINGERPRINT_VERSION, **asdict(fingerprint)}
     path = layout.data_dir / FINGERPRINT_NAME
     write_text(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
-    return made
+    return fingerprint
 
 
 def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
@@ -136,15 +136,15 @@ def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
             raise TypeError("fingerprint_version must be a number, dataset a text")
         if version != FINGERPRINT_VERSION or dataset != layout.spec.name:
             return None
-        found = Fingerprint(dataset, fields["hash"], tuple(_scan_of(scan) for scan in fields["scans"]))
-        if found.hash != fingerprint_hash(found.scans):
+        fingerprint = Fingerprint(dataset, fields["hash"], tuple(_scan_of(scan) for scan in fields["scans"]))
+        if fingerprint.hash != fingerprint_hash(fingerprint.scans):
             raise ValueError("its hash is not that of its scans")
     except KeyError as error:
         raise UserError(f"{path}: damaged ({error} is missing); delete it to have it rebuilt") from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged ({reason}); delete it to have it rebuilt") from error
-    return found
+    return fingerprint
 
 
 def fingerprint_hash(scans: Iterable[ScanFingerprint]) -> str:
@@ -157,15 +157,17 @@ def hash_dataset(layout: DatasetLayout, *, n_workers: int | None = None) -> str:
 
     def hash_scan(scan_id: int) -> _Entry:
         files = read_prepared_files(layout, scan_id, with_supervoxels=False)
-        of_labels = None if files.label_map is None else hash_volume(files.label_map)
-        return scan_id, hash_volume(files.image, files.geometry), of_labels
+        label_hash = None if files.label_map is None else hash_volume(files.label_map)
+        return scan_id, hash_volume(files.image, files.geometry), label_hash
 
     return _hash_entries(map_scans(hash_scan, layout, n_workers=n_workers))
 
 
-def _hash_entries(found: Iterable[_Entry]) -> str:
+def _hash_entries(entries: Iterable[_Entry]) -> str:
     """Hash the hashes of scans in any order."""
-    entries = sorted((scan_id, of_image, of_labels or "none") for scan_id, of_image, of_labels in found)
+    entries = sorted(
+        (scan_id, image_hash, label_hash or "none") for scan_id, image_hash, label_hash in entries
+    )
     text = f"fingerprint {FINGERPRINT_VERSION}\n" + "".join(f"{i} {a} {b}\n" for i, a, b in entries)
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).hexdigest()
 

@@ -51,9 +51,9 @@ def choose_labels(
     Raises:
         UserError: a label is unknown or in none of the masks, or a name is used twice; one line each.
     """
-    chosen: dict[int, str] = {}
+    selected: dict[int, str] = {}
     problems = []
-    found = ", ".join(
+    available = ", ".join(
         f"{label} {names[label]}" if label in names else str(label) for label in sorted(present)
     )
     if isinstance(requested, str | int):
@@ -62,22 +62,22 @@ def choose_labels(
     for entry in sorted(present) if entries is None else entries:
         label, name = _parse_entry(entry, names, names_of_training)
         if label not in present:
-            shown = f"{entry[0]}:{entry[1]}" if isinstance(entry, tuple) else entry
+            text = f"{entry[0]}:{entry[1]}" if isinstance(entry, tuple) else entry
             problems.append(
-                f"labels={shown}: must be a label of the supports' masks, which hold {found or 'none'}; give "
-                "ids, or id:name"
+                f"labels={text}: must be a label of the supports' masks, which hold {available or 'none'}; "
+                "give ids, or id:name"
             )
             continue
-        chosen[label] = name or names.get(label, f"label {label}")
-    if not problems and not chosen:
+        selected[label] = name or names.get(label, f"label {label}")
+    if not problems and not selected:
         problems.append("labels: the supports' masks hold no label above 0; outline the organ in one scan")
-    if len(set(chosen.values())) < len(chosen):
-        problems.append(f"labels: names must differ, got {', '.join(chosen.values())}")
-    if len(chosen) > _MAX_LABELS:
-        problems.append(f"labels: at most {_MAX_LABELS} at once, got {len(chosen)}; choose some of them")
+    if len(set(selected.values())) < len(selected):
+        problems.append(f"labels: names must differ, got {', '.join(selected.values())}")
+    if len(selected) > _MAX_LABELS:
+        problems.append(f"labels: at most {_MAX_LABELS} at once, got {len(selected)}; choose some of them")
     if problems:
         raise UserError("\n".join(problems))
-    return dict(sorted(chosen.items()))
+    return dict(sorted(selected.items()))
 
 
 def _parse_entry(
@@ -90,15 +90,15 @@ def _parse_entry(
     if number.isdecimal():
         return int(number), name if colon and name else None
     for known in (names, names_of_training):
-        label = next((label for label, each in known.items() if each == str(entry).strip()), None)
+        label = next((label for label, organ in known.items() if organ == str(entry).strip()), None)
         if label is not None:
             return label, known[label]
     return None, None
 
 
-def renumber_labels(label_map: np.ndarray, chosen: Iterable[int]) -> np.ndarray:
+def renumber_labels(label_map: np.ndarray, labels: Iterable[int]) -> np.ndarray:
     """Renumber the chosen ids as 1, 2, ... in order; returns uint8, others are 0."""
     renumbered = np.zeros(label_map.shape, np.uint8)
-    for position, label in enumerate(chosen, start=1):
+    for position, label in enumerate(labels, start=1):
         renumbered[label_map == label] = position
     return renumbered

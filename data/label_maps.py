@@ -40,10 +40,8 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
     raw_ids = [value for value in values if value in spec.raw_labels]
     label_ids = [value for value in values if value in spec.labels and value not in spec.raw_labels]
     if raw_ids and label_ids:
-        found = shorten_list(list(map(format_value, values)))
-        raise UserError(
-            f"{path}: must hold either label ids or raw ids, got both ({found}); restore the file"
-        )
+        text = shorten_list(list(map(format_value, values)))
+        raise UserError(f"{path}: must hold either label ids or raw ids, got both ({text}); restore the file")
     if not is_raw and raw_ids:
         pairs = ", ".join(f"{raw} as {label} {spec.labels[label]}" for raw, label in spec.raw_labels.items())
         remark(f"{spec.name}: label files with raw ids, read {pairs}")

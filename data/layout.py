@@ -81,10 +81,10 @@ class DatasetLayout:
         duplicates = sorted({scan_id for scan_id in ids if ids.count(scan_id) > 1})
         if duplicates:
             raise UserError(f"{self.volumes_dir}: several image files share the id {duplicates[0]}; keep one")
-        lost = next((path for path in map(self.image_path, ids) if not path.exists()), None)
-        if lost is not None:
+        missing = next((path for path in map(self.image_path, ids) if not path.exists()), None)
+        if missing is not None:
             raise UserError(
-                f"{lost}: no such file, though the folder holds one of this id; rename it without leading "
+                f"{missing}: no such file, though the folder holds one of this id; rename it without leading "
                 "zeros, or repair the link"
             )
         return ids
@@ -103,9 +103,11 @@ class DatasetLayout:
                 f"{self.label_path(unpaired[0])}: has no image beside it; restore "
                 f"{self.image_path(unpaired[0]).name}, or remove the label"
             )
-        lost = next((path for path in map(self.label_path, labelled_ids) if not path.exists()), None)
-        if lost is not None:
-            raise UserError(f"{lost}: links to a file that does not exist; mount or restore it, or remove it")
+        missing = next((path for path in map(self.label_path, labelled_ids) if not path.exists()), None)
+        if missing is not None:
+            raise UserError(
+                f"{missing}: links to a file that does not exist; mount or restore it, or remove it"
+            )
 
     def _ids_of(self, kind: str) -> list[int]:
         names = (entry.name for entry in self.volumes_dir.iterdir())

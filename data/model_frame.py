@@ -59,12 +59,12 @@ class ModelFrame:
             letters = orient_like(geometry, self.reference)
         letters = letters or orient_slices(geometry)
         preparation = replace(self.preparation, orientation=letters)
-        turned = reorient_grid(geometry, find_reorientation(geometry, letters))
-        if self.max_side_px is not None and max(turned.shape[1:]) > self.max_side_px:
-            return replace(preparation, in_plane_factor=max(turned.shape[1:]) / self.max_side_px)
+        oriented = reorient_grid(geometry, find_reorientation(geometry, letters))
+        if self.max_side_px is not None and max(oriented.shape[1:]) > self.max_side_px:
+            return replace(preparation, in_plane_factor=max(oriented.shape[1:]) / self.max_side_px)
         if preparation.in_plane_factor is None:
             return preparation
-        scale = max(turned.shape[1:]) / _RAW_SIZE_PX
+        scale = max(oriented.shape[1:]) / _RAW_SIZE_PX
         border_px, factor = round(preparation.border_px * scale), preparation.in_plane_factor * scale
         return replace(preparation, border_px=border_px, in_plane_factor=factor)
 
@@ -177,9 +177,9 @@ def restore_probabilities(
         float32 of the original's shape; 0 where preparation cut the scan off.
     """
     turn = find_reorientation(raw, preparation.orientation)
-    turned = reorient_grid(raw, turn)
-    start, shape = border_box(turned.shape, preparation.border_px)
-    within = crop_grid(turned, start, shape)
+    oriented = reorient_grid(raw, turn)
+    start, shape = border_box(oriented.shape, preparation.border_px)
+    within = crop_grid(oriented, start, shape)
     resampled = resampled_grid(within, preparation)
     if resampled != within:
         # The last slice lies up to a step before the end of the scan, which would be cut off.
@@ -188,7 +188,7 @@ def restore_probabilities(
     if preparation.size_px is not None:
         first, _ = centred_box(within.shape, preparation.size_px)
         probabilities = crop_volume(probabilities, _negated(first), within.shape, fill=0)
-    probabilities = crop_volume(probabilities, _negated(start), turned.shape, fill=0)
+    probabilities = crop_volume(probabilities, _negated(start), oriented.shape, fill=0)
     return reorient_volume(probabilities, _inverse(turn))
 
 

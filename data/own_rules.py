@@ -24,8 +24,8 @@ _NAME_REQUIREMENT = (
 
 def _check_own_name(name: str) -> str:
     """Check that a name is unused, and valid as a folder and on the command line."""
-    taken = {name.lower() for name in DATASETS}
-    if not _NAME.fullmatch(name) or name.lower() in taken or is_literal(name):
+    reserved = {name.lower() for name in DATASETS}
+    if not _NAME.fullmatch(name) or name.lower() in reserved or is_literal(name):
         raise ValueError("not a valid name")
     return name
 
@@ -102,8 +102,8 @@ def _parse_distinct(value: Any, choices: Collection[int]) -> tuple[int, ...]:
     return tuple(value)
 
 
-def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None:
-    """Describe the fault of an entry of `labels` after `others`; None if valid."""
+def label_fault(organ: str, label: Any, other_labels: Mapping[int, str]) -> str | None:
+    """Describe the fault of an entry of `labels` after `other_labels`; None if valid."""
     if isinstance(label, list):
         return f"{organ!r} must be one id, got nnU-Net's region {label}, which is not supported"
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= _MAX_LABEL:
@@ -112,9 +112,9 @@ def label_fault(organ: str, label: Any, others: Mapping[int, str]) -> str | None
         return f"nnU-Net's 'ignore' (got {label}) is not supported, every voxel must have a label"
     if (organ == "background") != (label == 0):
         return f"0 must be 'background' and nothing else, got {organ!r}: {label}"
-    if label in others:
-        return f"ids must differ, {organ!r} and {others[label]!r} have {label}"
-    if _as_file_name(organ) in map(_as_file_name, others.values()):
+    if label in other_labels:
+        return f"ids must differ, {organ!r} and {other_labels[label]!r} have {label}"
+    if _as_file_name(organ) in map(_as_file_name, other_labels.values()):
         return f"names must differ in file names, got {organ!r} twice (case and spaces apart)"
     usable = all(character.isprintable() and character not in _FORBIDDEN for character in organ)
     if not (usable and 0 < len(organ) <= _MAX_NAME_LENGTH and organ == organ.strip(" .")):

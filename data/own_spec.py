@@ -54,15 +54,15 @@ def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
     return _Reading(path, values, name).finish()
 
 
-def write_dataset_json(path: Path, own: OwnDataset) -> None:
+def write_dataset_json(path: Path, dataset: OwnDataset) -> None:
     """Write the inverse of `read_dataset_json`; raises `UserError` if it fails."""
-    spec, preparation = own.spec, own.preparation
+    spec, preparation = dataset.spec, dataset.preparation
     clips = {"window": preparation.window, "percentile": preparation.clip_percentile}
     values = {
         "name": spec.name,
         "labels": {"background": 0} | {organ: label for label, organ in sorted(spec.labels.items())},
-        "channel_names": {"0": own.channel},
-        "file_ending": own.file_ending,
+        "channel_names": {"0": dataset.channel},
+        "file_ending": dataset.file_ending,
         "spacing_mm": preparation.spacing_mm,
         "size_px": preparation.size_px,
         "clip": {kind: value for kind, value in clips.items() if value is not None} or None,
@@ -151,8 +151,8 @@ class _Reading:
         if self._name is None:
             return
         if self._values.get("name", self._name) != self._name:
-            found = json.dumps(self._values["name"], ensure_ascii=False)
-            remark(f"{self._path}: its name {found} is ignored, the dataset is named {self._name}")
+            name = json.dumps(self._values["name"], ensure_ascii=False)
+            remark(f"{self._path}: its name {name} is ignored, the dataset is named {self._name}")
         self._values["name"] = self._name
 
     def _parse_keys(self) -> _DatasetJson | None:

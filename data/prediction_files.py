@@ -37,8 +37,8 @@ def check_out(out: Path, *, names: Iterable[str], inputs: Iterable[Path]) -> Non
     Raises:
         UserError: the folder cannot be written, or a result would replace an input.
     """
-    taken = {path.resolve() for path in inputs}
-    replaced = next((out / name for name in names if (out / name).resolve() in taken), None)
+    input_paths = {path.resolve() for path in inputs}
+    replaced = next((out / name for name in names if (out / name).resolve() in input_paths), None)
     if replaced is not None:
         raise UserError(f"out={out}: {replaced} would replace an input; choose another folder")
     check_folder(out, key="out", for_writing=True)
@@ -68,7 +68,7 @@ def probability_name(result_name: str, organ: str) -> str:
     They are NIfTI beside a DICOM-SEG.
     """
     endings = (".nii.gz", ".nrrd", ".mha", DICOM_SEG_ENDING)
-    ending = next(each for each in endings if result_name.endswith(each))
+    ending = next(candidate for candidate in endings if result_name.endswith(candidate))
     organ = re.sub(r"[^\w.-]+", "_", organ)
     written = ".nii.gz" if ending == DICOM_SEG_ENDING else ending
     return f"{result_name.removesuffix(ending)}{PROBABILITY_SUFFIX}_{organ}{written}"
@@ -90,12 +90,16 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
     _write_table(out / VOLUMES_CSV, ("scan", "label", "name", "volume_ml"), volumes)
     agreements = [
         (
-            *(name, summaries[name].agreement, each.label, labels[each.label], each.support),
-            *(each.with_registration, each.with_joint, summaries[name].similarities.get(each.support)),
-            summaries[name].failures.get(each.support),
+            *(name, summaries[name].agreement, agreement.label, labels[agreement.label], agreement.support),
+            *(
+                agreement.with_registration,
+                agreement.with_joint,
+                summaries[name].similarities.get(agreement.support),
+            ),
+            summaries[name].failures.get(agreement.support),
         )
         for name in sort_by_doubt(summaries)
-        for each in summaries[name].agreements
+        for agreement in summaries[name].agreements
     ]
     header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
     header += ("dice_support_joint", "registration_similarity", "registration_failure")

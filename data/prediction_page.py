@@ -87,7 +87,7 @@ class PredictionPage:
                 self._describe_scan(name, summaries[name], is_open=n < _N_OPEN)
                 for n, name in enumerate(sort_by_doubt(summaries))
             ],
-            "images": {key: data for each in pictures for key, data in each.images.items()},
+            "images": {key: data for picture in pictures for key, data in picture.images.items()},
         }
         write_text(out / PAGE_HTML, render_page("predictions.html.j2", values))
         return out / PAGE_HTML
@@ -102,9 +102,9 @@ class PredictionPage:
             for n, (label, name) in enumerate(self.labels.items())
         }
 
-    def _describe_outlines(self, shown: OutlinedSlice) -> str:
+    def _describe_outlines(self, outlined: OutlinedSlice) -> str:
         """Name what is outlined in a slice, for its alternative text."""
-        names = ", ".join(self.labels[label] for label in shown.outlines)
+        names = ", ".join(self.labels[label] for label in outlined.outlines)
         return f"outlines of {names}" if names else "nothing outlined"
 
     def _describe_scan(self, name: str, summary: ScanSummary, *, is_open: bool) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class PredictionPage:
             "is_open": is_open,
             "agreement": summary.agreement,
             "volumes": {label: f"{ml:.1f}" for label, ml in summary.volumes_ml.items()},
-            "agreements": [self._describe_agreement(each) for each in summary.agreements],
+            "agreements": [self._describe_agreement(agreement) for agreement in summary.agreements],
             "failures": summary.failures,
             "pictures": self.scans[name],
         }

@@ -37,7 +37,7 @@ class Agreement:
         *,
         network: np.ndarray | None,
         warped: np.ndarray | None,
-        own: np.ndarray | None,
+        support_result: np.ndarray | None,
         joint: np.ndarray,
     ) -> "Agreement":
         """Compare probabilities of one shape.
@@ -49,7 +49,7 @@ class Agreement:
             label,
             support,
             None if network is None or warped is None else _overlap(network, warped),
-            None if own is None or own is joint else _overlap(own, joint),
+            None if support_result is None or support_result is joint else _overlap(support_result, joint),
         )
 
 
@@ -106,10 +106,12 @@ class Segmentation:
 
         A failed registration counts as 0. Without any agreement it is the mean similarity.
         """
-        found = [each.with_registration for each in self.agreements if each.support not in self.failures]
-        found += [0.0 for each in self.agreements if each.support in self.failures]
-        found += [each.with_joint for each in self.agreements]
-        known = [value for value in found if value is not None] or list(self.similarities.values())
+        agreements = [
+            entry.with_registration for entry in self.agreements if entry.support not in self.failures
+        ]
+        agreements += [0.0 for entry in self.agreements if entry.support in self.failures]
+        agreements += [entry.with_joint for entry in self.agreements]
+        known = [value for value in agreements if value is not None] or list(self.similarities.values())
         return float(np.mean(known)) if known else None
 
     def summarise(self) -> ScanSummary:
@@ -128,9 +130,9 @@ class Segmentation:
         return nibabel.Nifti1Image(self.label_map.T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
-def _overlap(probabilities: np.ndarray, others: np.ndarray) -> float:
+def _overlap(probabilities: np.ndarray, other_probabilities: np.ndarray) -> float:
     """Return the Dice of two masks; 0 if both are empty, as a scan without its organ is doubtful."""
-    mask, other = probabilities > THRESHOLD, others > THRESHOLD
+    mask, other = probabilities > THRESHOLD, other_probabilities > THRESHOLD
     return float(dice_and_iou(mask, other)[0]) if mask.any() or other.any() else 0.0
 
 
@@ -150,5 +152,5 @@ def describe_doubtful(summaries: Mapping[str, ScanSummary], *, n_named: int = 3)
     names = [name for name in sort_by_doubt(summaries) if summaries[name].agreement is not None][:n_named]
     if not names:
         return "agreement unknown, as there is nothing to compare with: look at every mask"
-    shown = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
-    return f"look first at the masks of least agreement: {shown}"
+    text = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
+    return f"look first at the masks of least agreement: {text}"

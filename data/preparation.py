@@ -41,9 +41,9 @@ def hash_volumes(layout: DatasetLayout) -> str:
         files = [*map(layout.image_path, scan_ids), *map(layout.label_path, labelled_ids)]
         written = path.stat().st_mtime_ns
         if all(file.stat().st_mtime_ns <= written for file in files):
-            found = read_fingerprint(layout)
-            if found is not None and found.holds(scan_ids, labelled_ids):
-                return found.hash
+            fingerprint = read_fingerprint(layout)
+            if fingerprint is not None and fingerprint.holds(scan_ids, labelled_ids):
+                return fingerprint.hash
     return hash_dataset(layout)
 
 

@@ -74,11 +74,11 @@ def read_prepared_files(
 
 def _read_label_map(layout: DatasetLayout, scan_id: int, geometry: Geometry) -> np.ndarray:
     path = layout.label_path(scan_id)
-    voxels, found = read_volume(path)
-    if not found.same_grid(geometry):
+    voxels, label_geometry = read_volume(path)
+    if not label_geometry.same_grid(geometry):
         label_grid, image_grid = (
-            str(grid.shape) if found.shape != geometry.shape else f"({_describe_grid(grid)})"
-            for grid in (found, geometry)
+            str(grid.shape) if label_geometry.shape != geometry.shape else f"({_describe_grid(grid)})"
+            for grid in (label_geometry, geometry)
         )
         raise UserError(
             f"{path}: label grid {label_grid} differs from image grid {image_grid}; re-run preparation "
@@ -99,10 +99,10 @@ def read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) ->
         UserError: the file is missing or damaged, shapes differ, or ids are not whole numbers of 0 or more.
     """
     path = layout.supervoxel_path(scan_id)
-    voxels, found = read_volume(path, needs_orientation=False)
-    if found.shape != geometry.shape:
+    voxels, supervoxel_geometry = read_volume(path, needs_orientation=False)
+    if supervoxel_geometry.shape != geometry.shape:
         raise UserError(
-            f"{path}: supervoxel grid {found.shape} differs from image grid {geometry.shape}; "
+            f"{path}: supervoxel grid {supervoxel_geometry.shape} differs from image grid {geometry.shape}; "
             "delete the file to have it rebuilt"
         )
     low, high = voxels.min(), voxels.max()
@@ -128,17 +128,18 @@ def check_axes(layout: DatasetLayout, scan_ids: Iterable[int]) -> None:
         geometry = read_geometry(layout.image_path(scan_id))
         stack = slice_axis(geometry) if layout.spec.keeps_slice_axes else ""
         stacks.setdefault(stack, {})[scan_id] = geometry
-    found, expected = {}, {}
+    orientations, expected = {}, {}
     for grids in stacks.values():
-        found |= {scan_id: orientation(grid) for scan_id, grid in grids.items()}
+        orientations |= {scan_id: orientation(grid) for scan_id, grid in grids.items()}
         expected |= orient_like_majority(grids)
-    deviating = sorted(scan_id for scan_id, letters in found.items() if expected[scan_id] != letters)
+    deviating = sorted(scan_id for scan_id, letters in orientations.items() if expected[scan_id] != letters)
     if deviating:
-        first, *others = deviating
-        more = f" (also scans {shorten_list(list(map(str, others)))})" if others else ""
+        first, *further = deviating
+        suffix = f" (also scans {shorten_list(list(map(str, further)))})" if further else ""
         raise UserError(
             f"{layout.image_path(first)}: orientation must be {expected[first]} as of most scans, got "
-            f"{found[first]}{more}; prepare the dataset again, or flip image and labels with their headers"
+            f"{orientations[first]}{suffix}; prepare the dataset again, or flip image and labels with their "
+            "headers"
         )
 
 

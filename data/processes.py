@@ -60,13 +60,13 @@ def run_in_processes(
         results = _run_in_pool(function, tasks, description=description, n_workers=n_workers)
     else:
         results = ((position, function(task)) for position, task in enumerate(tasks))
-    found = {}
+    result_at = {}
     bar = tqdm(total=len(tasks), desc=description, unit="scan", disable=not progress)
     with bar, closing(results) as completed:
         for position, result in completed:
-            found[position] = result
+            result_at[position] = result
             bar.update()
-    return [found[position] for position in range(len(tasks))]
+    return [result_at[position] for position in range(len(tasks))]
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def _run_in_pool(
     # Spawned, not forked: image IO and torch have threads whose locks do not survive a fork.
     context = multiprocessing.get_context("spawn")
     n_threads = max(1, usable_cores() // n_workers)
-    others = set(multiprocessing.active_children())
+    existing = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
         n_workers, mp_context=context, initializer=_init_worker, initargs=(n_threads,)
     )
@@ -119,10 +119,10 @@ def _run_in_pool(
             f"{description}: a worker died, probably for lack of memory; use fewer than {n_workers} workers"
         ) from error
     finally:
-        _shut_down(executor, positions, others)
+        _shut_down(executor, positions, existing)
 
 
-def _shut_down(executor: ProcessPoolExecutor, futures: Iterable[Future], others: set) -> None:
+def _shut_down(executor: ProcessPoolExecutor, futures: Iterable[Future], existing: set) -> None:
     """Cancel queued tasks, wait for running ones, and stop the workers.
 
     Finished rather than killed, tasks leave no temporary file behind. A second Ctrl-C kills the workers.
@@ -133,7 +133,7 @@ def _shut_down(executor: ProcessPoolExecutor, futures: Iterable[Future], others:
         # Not left to `shutdown`: interrupted there, Python 3.11 hangs at exit.
         wait_for_futures(futures)
     except BaseException:
-        for worker in set(multiprocessing.active_children()) - others:
+        for worker in set(multiprocessing.active_children()) - existing:
             worker.kill()
         raise
     finally:

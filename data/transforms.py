@@ -56,8 +56,8 @@ class Preparation:
     def __post_init__(self):
         window, percentile, factor = self.window, self.clip_percentile, self.in_plane_factor
         spacing_mm, size_px = self.spacing_mm, self.size_px
-        letters = [each for each in (self.assume_orientation, self.orientation) if each is not None]
-        demands = {
+        letters = [value for value in (self.assume_orientation, self.orientation) if value is not None]
+        requirements = {
             "orientations must name each patient axis once": all(map(is_orientation, letters)),
             "window must be (low, high) with low < high": window is None or window[0] < window[1],
             "clip_percentile must lie in 0..100": percentile is None or 0 < percentile <= 100,
@@ -68,9 +68,9 @@ class Preparation:
             "in_plane_factor and spacing_mm exclude each other": factor is None or spacing_mm is None,
             "size_px must be two positive numbers": _are_positive(size_px, length=2),
         }
-        for demand, holds in demands.items():
-            if not holds:
-                raise ValueError(f"preparation: {demand}, got {self}")
+        for requirement, is_met in requirements.items():
+            if not is_met:
+                raise ValueError(f"preparation: {requirement}, got {self}")
 
 
 def _are_positive(numbers: tuple[float, ...] | None, *, length: int) -> bool:
@@ -235,17 +235,17 @@ def transform_intensities(image: np.ndarray, preparation: Preparation) -> np.nda
 
 def border_box(shape: tuple[int, int, int], border_px: int) -> tuple[tuple, tuple]:
     """Return start and shape of the box within the in-plane borders."""
-    rest = (shape[1] - 2 * border_px, shape[2] - 2 * border_px)
-    if min(rest) < 1:
+    size = (shape[1] - 2 * border_px, shape[2] - 2 * border_px)
+    if min(size) < 1:
         raise UserError(
             f"slices of {shape[1]} x {shape[2]} px must be larger than twice the border of {border_px} px "
             "to remove; is this the original scan?"
         )
-    return (0, border_px, border_px), (shape[0], *rest)
+    return (0, border_px, border_px), (shape[0], *size)
 
 
 def centred_box(shape: tuple[int, int, int], size_px: tuple[int, int]) -> tuple[tuple, tuple]:
     """Return start and shape of a centred box, rounded towards the first voxel."""
     excess = (shape[1] - size_px[0], shape[2] - size_px[1])
-    start = tuple(rest // 2 if rest >= 0 else -(-rest // 2) for rest in excess)
+    start = tuple(n // 2 if n >= 0 else -(-n // 2) for n in excess)
     return (0, *start), (shape[0], *size_px)

@@ -111,11 +111,11 @@ def build_index(
     parts = [np.empty((5, 0), dtype=np.int64)]
     for scan_position, (volumes, excluded) in enumerate(zip(target_volumes, excluded_slices, strict=True)):
         for set_position, volume in enumerate(volumes):
-            found = find_windows(
+            windows = find_windows(
                 volume, excluded, window_length=window_length, min_size_px=min_size_px, max_gap=max_gap
             )
-            owners = (np.full(found[0].shape, position) for position in (scan_position, set_position))
-            parts.append(np.stack([*owners, *found]))
+            owners = (np.full(windows[0].shape, position) for position in (scan_position, set_position))
+            parts.append(np.stack([*owners, *windows]))
     return _index_windows(np.concatenate(parts, axis=1), window_length)
 
 
@@ -193,8 +193,8 @@ def find_excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str
     """
     if not labels:
         return np.zeros(len(label_map), dtype=bool)
-    holds = np.stack([(label_map == label).any(axis=(1, 2)) for label in labels])
-    return holds.any(axis=0) if rule == "any" else holds.all(axis=0)
+    contains = np.stack([(label_map == label).any(axis=(1, 2)) for label in labels])
+    return contains.any(axis=0) if rule == "any" else contains.all(axis=0)
 
 
 def _index_windows(windows: np.ndarray, window_length: int) -> EpisodeIndex:

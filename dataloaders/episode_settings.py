@@ -111,7 +111,7 @@ class TaskConfig(AugmentationRanges):
         """Ranges of the augmentation."""
         return AugmentationRanges(**{name: getattr(self, name) for name in AugmentationRanges.model_fields})
 
-    def episode_config(self, **more: Any) -> EpisodeConfig:
-        """Return the content of episodes; `more` are the fields without a key here."""
-        own = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
-        return EpisodeConfig(**own, augmentation=self.augmentation, **more)
+    def episode_config(self, **values: Any) -> EpisodeConfig:
+        """Return the content of episodes; `values` are the fields without a key here."""
+        exclusion = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
+        return EpisodeConfig(**exclusion, augmentation=self.augmentation, **values)

@@ -105,11 +105,11 @@ def plan_jobs(
     Raises:
         UserError: no query has any of the organs.
     """
-    others = fold.queries if every_support else ()
+    further = fold.queries if every_support else ()
     pairs = [(fold.supports[label], label) for label in organs if label in fold.supports]
     pairs += [
         (scan, label)
-        for scan in others
+        for scan in further
         for label in organs
         if label in fold.supports and scan is not fold.supports[label]
     ]

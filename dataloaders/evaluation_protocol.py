@@ -66,10 +66,10 @@ class Protocol:
         return " and ".join(parts)
 
     def _describe_support(self) -> str:
-        where = "in the fold, " if self.support_scans == "fold" else "after the fold, "
-        whose = "which is no query" if self.support_scans == "fold" else "so that every scan is a query"
-        others = "; then every scan of the fold in turn" if self.every_support else ""
+        scope = "in the fold, " if self.support_scans == "fold" else "after the fold, "
+        clause = "which is no query" if self.support_scans == "fold" else "so that every scan is a query"
+        suffix = "; then every scan of the fold in turn" if self.every_support else ""
         return (
-            f"the scan at position {self.supp_idx} {where}{whose}, or the nearest that shows the organ in "
-            f"{self.n_part} slices; {self.n_part} of its slices serve{others}"
+            f"the scan at position {self.supp_idx} {scope}{clause}, or the nearest that shows the organ in "
+            f"{self.n_part} slices; {self.n_part} of its slices serve{suffix}"
         )

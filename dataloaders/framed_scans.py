@@ -70,13 +70,13 @@ class FramedSupport:
         scan: its image.
         label_map: `(Z, H, W)` uint8 on the prepared grid.
         network_labels: `(Z, h, w)` int16 at the network's slice size.
-        chosen: for each label it holds the slices that serve queries, one per part.
+        support_slices: for each label it holds the slices that serve queries, one per part.
     """
 
     scan: FramedScan
     label_map: np.ndarray
     network_labels: np.ndarray
-    chosen: Mapping[int, np.ndarray]
+    support_slices: Mapping[int, np.ndarray]
 
     def to_prepared(self, scan_id: int) -> PreparedScan:
         """Return the support, at the network's slice size, as episodes take it."""
@@ -114,7 +114,7 @@ def frame_support(
     """
     scan, prepared = _frame(frame, image, label_map, image_size_px)
     network_labels = resize_in_plane(prepared.astype(np.int16), image_size_px)
-    chosen = {}
+    support_slices = {}
     for label in labels:
         if not (label_map == label).any():
             continue
@@ -124,8 +124,8 @@ def frame_support(
                 f"{image.name}: nothing of an outlined organ is left in the network's frame "
                 f"({frame.describe()}); is it at the border of the image, or smaller than a voxel?"
             )
-        chosen[label] = choose_support_slices(slices, n_part)
-    return FramedSupport(scan, prepared, network_labels, chosen)
+        support_slices[label] = choose_support_slices(slices, n_part)
+    return FramedSupport(scan, prepared, network_labels, support_slices)
 
 
 def take_supports(
@@ -181,7 +181,7 @@ def warp_support(support: FramedSupport, query: FramedScan) -> WarpedSupport:
     except UserError as error:  # such as too few slices
         return WarpedSupport(None, {}, str(error))
     grids = (support.label_map, support.scan.geometry, query.geometry)
-    return warp_labels(registration, *grids, labels=support.chosen)
+    return warp_labels(registration, *grids, labels=support.support_slices)
 
 
 def assign_support_slices(

@@ -36,8 +36,8 @@ def iterate_labelled_slices(
     """
     generator = np.random.default_rng(seed)
     for _ in range(n_batches):
-        chosen = generator.integers(len(images), size=batch_size)
-        pairs = [_augment(images[z], label_map[z], ranges, generator) for z in chosen]
+        indices = generator.integers(len(images), size=batch_size)
+        pairs = [_augment(images[z], label_map[z], ranges, generator) for z in indices]
         batch, labels = (np.stack(part) for part in zip(*pairs, strict=True))
         yield batch, labels.astype(np.int64)
 

@@ -83,8 +83,8 @@ def load_scan(
         full_size_label_map = files.label_map.astype(np.int16)
         label_map = resize_in_plane(full_size_label_map, image_size_px)
     sets = [
-        resize_in_plane(_read_supervoxels(each, scan_id, files.geometry), image_size_px)
-        for each in ((layout, *more_supervoxels) if with_supervoxels else ())
+        resize_in_plane(_read_supervoxels(folder, scan_id, files.geometry), image_size_px)
+        for folder in ((layout, *more_supervoxels) if with_supervoxels else ())
     ]
     return PreparedScan(
         scan_id,

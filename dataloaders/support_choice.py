@@ -36,12 +36,12 @@ def choose_support_position(supp_idx: int, n_candidates: int, *, support_scans: 
         UserError: there is no such position.
     """
     holder = "the fold holds" if support_scans == "fold" else "the data outside the fold hold"
-    found = f"supp_idx={supp_idx}: {holder} {n_candidates} scans"
+    description = f"supp_idx={supp_idx}: {holder} {n_candidates} scans"
     if supp_idx == DEFAULT_SUPPORT and 0 < n_candidates <= DEFAULT_SUPPORT:
-        remark(f"{found}, the last one is the support")
+        remark(f"{description}, the last one is the support")
         return n_candidates - 1
     if supp_idx >= n_candidates:
-        raise UserError(f"{found}, counted from 0; choose a smaller one")
+        raise UserError(f"{description}, counted from 0; choose a smaller one")
     return supp_idx
 
 
@@ -70,30 +70,31 @@ def choose_supports(
         Label -> support, without organs that no candidate shows, and a line for each organ whose support is
         not the wanted one.
     """
-    by_distance = sorted(range(len(candidates)), key=lambda other: (abs(other - position), other))
+    by_distance = sorted(range(len(candidates)), key=lambda index: (abs(index - position), index))
     loaded: dict[int, Scan] = {}
 
-    def scan_at(other: int) -> Scan:
-        if other not in loaded:
-            loaded[other] = load(candidates[other])
-        return loaded[other]
+    def scan_at(index: int) -> Scan:
+        if index not in loaded:
+            loaded[index] = load(candidates[index])
+        return loaded[index]
 
     supports, lines = {}, []
-    wanted = f"scan {candidates[position]} (position {position})"
+    requested = f"scan {candidates[position]} (position {position})"
     for label, organ in organs.items():
-        fitting = (other for other in by_distance if count_slices(scan_at(other), label) >= n_slices)
-        chosen = next(fitting, None)
-        if chosen is None:
+        eligible = (index for index in by_distance if count_slices(scan_at(index), label) >= n_slices)
+        nearest = next(eligible, None)
+        if nearest is None:
             lines.append(
                 f"{organ}: skipped in this fold, as no scan that may be its support shows it in at least "
                 f"{n_slices} slices"
             )
             continue
-        supports[label] = scan_at(chosen)
-        if chosen != position:
+        supports[label] = scan_at(nearest)
+        if nearest != position:
             lines.append(
-                f"{organ}: the support is scan {candidates[chosen]} (position {chosen}), because {wanted} "
-                f"shows it in {count_slices(scan_at(position), label)} slices, fewer than {n_slices}"
+                f"{organ}: the support is scan {candidates[nearest]} (position {nearest}), because "
+                f"{requested} shows it in {count_slices(scan_at(position), label)} slices, fewer than "
+                f"{n_slices}"
             )
     return supports, lines
 

@@ -51,9 +51,9 @@ def hold_back_scans(split: Split, n_scans: int) -> tuple[Split, tuple[int, ...]]
             f"validation_scans={n_scans}: {len(labelled)} of {len(split.training)} training scans have "
             "labels, and at least one must be left to train on; lower it, or leave validate_every out"
         )
-    chosen = tuple(labelled[(2 * i + 1) * len(labelled) // (2 * n_scans)] for i in range(n_scans))
-    training = tuple(scan_id for scan_id in split.training if scan_id not in chosen)
-    return replace(split, training=training), chosen
+    validation = tuple(labelled[(2 * i + 1) * len(labelled) // (2 * n_scans)] for i in range(n_scans))
+    training = tuple(scan_id for scan_id in split.training if scan_id not in validation)
+    return replace(split, training=training), validation
 
 
 def plan_validation(
@@ -118,12 +118,12 @@ def validation_dice(
             slices, `(n, H, W)`.
         ranks: this process's rank.
     """
-    own = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
+    rank_jobs = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     scores = []
-    for job, probabilities in zip(own, segment([job_tensors(job) for job in own]), strict=True):
+    for job, probabilities in zip(rank_jobs, segment([job_tensors(job) for job in rank_jobs]), strict=True):
         truth = job.query.label_map[job.assignment.slices] == job.label
         scores.append((job.label, dice_and_iou(probabilities.numpy() > 0.5, truth)[0]))
     dice_of_organs: dict[int, list[float]] = {}
-    for label, dice in (score for of_rank in gather_values(scores) for score in of_rank):
+    for label, dice in (score for rank_scores in gather_values(scores) for score in rank_scores):
         dice_of_organs.setdefault(label, []).append(dice)
     return fmean(fmean(values) for values in dice_of_organs.values())

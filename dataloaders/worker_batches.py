@@ -58,14 +58,14 @@ class BatchLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        others = set(multiprocessing.active_children())
+        existing = set(multiprocessing.active_children())
         try:
             if self._loader.num_workers:
                 torch.multiprocessing.Queue().close()  # fails before PyTorch half builds an iterator
             batches = iter(self._loader)
         except OSError as error:
             raise _worker_error(f"cannot start ({error.strerror or error})") from error
-        workers = set(multiprocessing.active_children()) - others
+        workers = set(multiprocessing.active_children()) - existing
         try:
             while True:
                 try:

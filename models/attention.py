@@ -87,43 +87,43 @@ def _gradients(
     wide = torch.promote_types(queries.dtype, torch.float32)
     share = _share(mu, wide)
     logits_of = AttentionLogits(keys)
-    of_queries = torch.empty_like(queries)
+    grad_queries = torch.empty_like(queries)
     # Transposed operands are copied by products in half precision: the large ones here, once, or not at all.
     value_columns = values.transpose(1, 2).contiguous()
-    of_key_columns = torch.zeros_like(value_columns, dtype=wide)
-    of_value_columns = torch.zeros_like(value_columns, dtype=wide)
-    of_masks = torch.zeros_like(masks, dtype=wide) if needs_masks else None
-    of_share = torch.zeros((), dtype=wide, device=queries.device)
+    grad_key_columns = torch.zeros_like(value_columns, dtype=wide)
+    grad_value_columns = torch.zeros_like(value_columns, dtype=wide)
+    grad_masks = torch.zeros_like(masks, dtype=wide) if needs_masks else None
+    grad_share = torch.zeros((), dtype=wide, device=queries.device)
     for rows in _pieces(queries, masks):
         logits = logits_of(queries[:, rows])
         plain, masked = _softmaxes(logits, masks)
-        sent = gradient[:, :, rows].flatten(1, 2).to(queries.dtype)
+        grad_rows = gradient[:, :, rows].flatten(1, 2).to(queries.dtype)
         attention = torch.lerp(plain[:, None], masked, share).to(values.dtype)
-        of_value_columns += sent.transpose(1, 2) @ attention.flatten(1, 2)
+        grad_value_columns += grad_rows.transpose(1, 2) @ attention.flatten(1, 2)
         del attention
-        of_attention = (sent @ value_columns).to(wide).unflatten(1, masked.shape[1:3])
+        grad_attention = (grad_rows @ value_columns).to(wide).unflatten(1, masked.shape[1:3])
         # Softmax's derivative: p * (g - sum(p * g)); the masked one passes through the columns' scale.
-        weighed = of_attention * masked
+        weighed = grad_attention * masked
         mean_masked = weighed.sum(-1, keepdim=True)
         weighed.addcmul_(masked, mean_masked, value=-1).mul_(share)
-        if of_masks is not None:
-            of_masks += torch.einsum("nmls,nls->nms", weighed, logits)
-        of_logits = (weighed * masks[:, :, None]).sum(1)
-        of_plain = of_attention.sum(1)
-        mean_plain = (of_plain * plain).sum(-1, keepdim=True)
-        of_logits.addcmul_(plain, (of_plain - mean_plain).mul_(1 - share))
-        of_share += mean_masked.sum() - mean_plain.sum()
-        total = of_logits.sum(-1, keepdim=True)
-        of_logits = of_logits.to(queries.dtype)
-        of_queries[:, rows] = logits_of.weigh_keys(of_logits, total)
-        of_key_columns += queries[:, rows].transpose(1, 2) @ of_logits
-    of_mu = (of_share * PLAIN_WEIGHT / (PLAIN_WEIGHT + mu.to(wide)) ** 2).to(mu.dtype).view(mu.shape)
-    if of_masks is not None:
-        of_masks = of_masks.to(masks.dtype)
-    of_keys, of_values = (
-        columns.transpose(1, 2).to(keys.dtype) for columns in (of_key_columns, of_value_columns)
+        if grad_masks is not None:
+            grad_masks += torch.einsum("nmls,nls->nms", weighed, logits)
+        grad_logits = (weighed * masks[:, :, None]).sum(1)
+        grad_plain = grad_attention.sum(1)
+        mean_plain = (grad_plain * plain).sum(-1, keepdim=True)
+        grad_logits.addcmul_(plain, (grad_plain - mean_plain).mul_(1 - share))
+        grad_share += mean_masked.sum() - mean_plain.sum()
+        total = grad_logits.sum(-1, keepdim=True)
+        grad_logits = grad_logits.to(queries.dtype)
+        grad_queries[:, rows] = logits_of.weigh_keys(grad_logits, total)
+        grad_key_columns += queries[:, rows].transpose(1, 2) @ grad_logits
+    grad_mu = (grad_share * PLAIN_WEIGHT / (PLAIN_WEIGHT + mu.to(wide)) ** 2).to(mu.dtype).view(mu.shape)
+    if grad_masks is not None:
+        grad_masks = grad_masks.to(masks.dtype)
+    grad_keys, grad_values = (
+        columns.transpose(1, 2).to(keys.dtype) for columns in (grad_key_columns, grad_value_columns)
     )
-    return of_queries, of_keys, of_values, of_masks, of_mu
+    return grad_queries, grad_keys, grad_values, grad_masks, grad_mu
 
 
 def _softmaxes(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,7 +209,10 @@ def attend_by_groups(
                 rows = slice(start, start + size)
                 logits = logits_of(queries[sample, rows][None])[0]
                 gathered[sample, :, rows] = torch.cat(
-                    [one.gather(logits if is_single else logits[:, one.order], share) for one in sources]
+                    [
+                        source.gather(logits if is_single else logits[:, source.order], share)
+                        for source in sources
+                    ]
                 )
     return gathered
 
@@ -243,7 +246,7 @@ class _Source:
         plain = {code: self._terms(logits[:, group], group) for code, group in self.groups.items()}
         unmasked = _merge(list(plain.values()))
         masked = [_merge(self._masked(index, plain, logits)) for index in range(self.n_masks)]
-        return torch.stack([torch.lerp(unmasked, one, share.to(one.dtype)) for one in masked])
+        return torch.stack([torch.lerp(unmasked, part, share.to(part.dtype)) for part in masked])
 
     def _masked(self, index: int, plain: dict[int, _Terms], logits: Tensor) -> list[_Terms]:
         terms = []
@@ -267,10 +270,10 @@ class _Source:
 
 def _merge(terms: Sequence[_Terms]) -> Tensor:
     """Divide the sum of all terms by their total: `(l, C)`."""
-    top = torch.cat([one.shift for one in terms], dim=1).amax(dim=1, keepdim=True)
+    top = torch.cat([term.shift for term in terms], dim=1).amax(dim=1, keepdim=True)
     weighed, total = 0, 0
-    for one in terms:
-        factor = (one.shift - top).exp()
-        weighed = weighed + factor * one.weighed
-        total = total + factor * one.total
+    for term in terms:
+        factor = (term.shift - top).exp()
+        weighed = weighed + factor * term.weighed
+        total = total + factor * term.total
     return weighed / total

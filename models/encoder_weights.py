@@ -87,22 +87,23 @@ def _file_state(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        found = (
+        description = (
             f"keys {_named(list(map(str, state)))}" if isinstance(state, Mapping) else type(state).__name__
         )
         raise WeightsError(
-            f"{path}: must hold a state dict (names to tensors), as torch.save(net.state_dict()), got {found}"
+            f"{path}: must hold a state dict (names to tensors), as torch.save(net.state_dict()), got "
+            f"{description}"
         )
     return state
 
 
 def _require_published(path: Path) -> None:
     """Compare a file with the hash that its name ends in; raises ValueError."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
-            found.update(block)
-    if not found.hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
+            digest.update(block)
+    if not digest.hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
         raise ValueError("its hash differs")
 
 
@@ -123,16 +124,16 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
     from_segmenter = any(key.startswith(prefix) for key in state)
     if from_segmenter:
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    wanted = backbone.state_dict()
+    expected = backbone.state_dict()
     # The classifier is absent from every segmenter; the batch counters are absent from old files and unused.
-    spared = {"fc.weight", "fc.bias"} if from_segmenter else set()
-    spared |= {key for key in wanted if key.endswith("num_batches_tracked")}
-    missing = sorted(wanted.keys() - state.keys() - spared)
-    unknown = sorted(state.keys() - wanted.keys())
-    common = sorted(wanted.keys() & state.keys())
-    misshapen = [key for key in common if wanted[key].shape != state[key].shape]
+    optional = {"fc.weight", "fc.bias"} if from_segmenter else set()
+    optional |= {key for key in expected if key.endswith("num_batches_tracked")}
+    missing = sorted(expected.keys() - state.keys() - optional)
+    unknown = sorted(state.keys() - expected.keys())
+    common = sorted(expected.keys() & state.keys())
+    misshapen = [key for key in common if expected[key].shape != state[key].shape]
     fitting = set(common) - set(misshapen)  # of others a few numbers may claim any size
-    unusable = [key for key in common if key in fitting and not _is_usable(state[key], like=wanted[key])]
+    unusable = [key for key in common if key in fitting and not _is_usable(state[key], like=expected[key])]
     too_wide = [key for key in common if key in fitting and state[key].dtype == torch.float64]
     for fault, keys in (
         ("lacks {} of the encoder's tensors", missing),
@@ -146,7 +147,7 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
                 f"model.encoder_weights={source}: the file {fault.format(len(keys))} ({_named(keys)}); use "
                 "weights made for this encoder"
             )
-    backbone.load_state_dict({**wanted, **state})
+    backbone.load_state_dict({**expected, **state})
 
 
 def _is_usable(tensor: Tensor, *, like: Tensor) -> bool:

@@ -175,11 +175,11 @@ class FewShotSeg(nn.Module):
         background, foreground = (
             extract_prototypes(
                 support.features,
-                of_class,
+                class_results,
                 area_limit=limits[index],
                 seeds=None if prototype_seeds is None else prototype_seeds + index,
             )
-            for index, of_class in enumerate((1 - masks, masks))
+            for index, class_results in enumerate((1 - masks, masks))
         )
         prototypes = (background, foreground)
         positions = support.features.flatten(-2).transpose(-1, -2).flatten(1, 2)
@@ -259,8 +259,8 @@ class FewShotSeg(nn.Module):
                     self.matching(
                         self.similarity,
                         state.take(part).prototypes,
-                        tuple(of_class[part] for of_class in mined),
-                        tuple(of_class[part] for of_class in refined),
+                        tuple(class_results[part] for class_results in mined),
+                        tuple(class_results[part] for class_results in refined),
                         tau_query=tau_query[part],
                     )
                     for part in parts

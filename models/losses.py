@@ -94,10 +94,10 @@ def weighted_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     epsilon = torch.finfo(torch.float32).eps
     likelihood = upcast(logits).softmax(dim=2).clamp(epsilon, 1 - epsilon)
     foreground = masks == 1
-    of_true_class = torch.where(foreground, likelihood[:, :, 1], likelihood[:, :, 0])
+    true_class_likelihood = torch.where(foreground, likelihood[:, :, 1], likelihood[:, :, 0])
     weights = torch.where(foreground, CLASS_WEIGHTS[1], CLASS_WEIGHTS[0])
     weights = weights * (masks != IGNORED_LABEL)
-    total = (weights * -of_true_class.log()).sum(dim=(-1, -2))
+    total = (weights * -true_class_likelihood.log()).sum(dim=(-1, -2))
     return total / weights.sum(dim=(-1, -2)).clamp(min=epsilon)
 
 

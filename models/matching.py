@@ -113,8 +113,8 @@ class ExpansionMatching(nn.Module):
             return global_.expand(-1, n_queries, -1), region.expand(-1, n_queries, -1, -1)
         with full_precision(mined):
             total = (upcast(mined).flatten(-2) @ prior_mask.flatten(-2)[..., None])[..., 0]
-        of_query = total / (prior_mask.sum(dim=(-1, -2)) + AREA_EPSILON)[..., None]
-        step = torch.sigmoid(strength) * of_query
+        query_mean = total / (prior_mask.sum(dim=(-1, -2)) + AREA_EPSILON)[..., None]
+        step = torch.sigmoid(strength) * query_mean
         return global_ + step, region + step[:, :, None]
 
 

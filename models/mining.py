@@ -76,10 +76,10 @@ class TargetRegionMining(nn.Module):
         """
         n_episodes, n_queries = features.shape[:2]
         query = features.flatten(-2).transpose(-1, -2)
-        each = query.flatten(0, 1)
+        flat = query.flatten(0, 1)
         priors = torch.stack(prior_masks, dim=2).flatten(-2).unflatten(0, (n_episodes, -1))
         priors = priors.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # of all supports, for each query
-        from_self = self.self_attention(each, *self.self_attention.project(each), priors)
+        from_self = self.self_attention(flat, *self.self_attention.project(flat), priors)
         # All queries of an episode attend to the same source, so their positions are rows of one product.
         shares = torch.stack([1 - support_mask, support_mask], dim=1)
         from_cross = self.cross_attention(query.flatten(1, 2), support_keys, support_values, shares)

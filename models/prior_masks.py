@@ -108,8 +108,8 @@ def calibrated_margins(
     On the support, the foreground's mean is 1 and the background's -1.
     """
     difference = foreground - background
-    placed = (difference - contrast.middle[:, None, None]) / contrast.half_gap[:, None, None]
-    return -placed, placed
+    normalised = (difference - contrast.middle[:, None, None]) / contrast.half_gap[:, None, None]
+    return -normalised, normalised
 
 
 @dataclass(frozen=True)
@@ -244,11 +244,13 @@ def _pooled_similarities(
     similarity: Similarity, prototypes: tuple[Prototypes, Prototypes], features: Tensor, tau_query: Tensor
 ) -> list[Tensor]:
     """Pool over all prototypes of each class, the global ones included: each `(B, Q, L)`."""
-    vectors, valid = zip(*(of_class.pool() for of_class in prototypes), strict=True)
+    vectors, valid = zip(*(class_prototypes.pool() for class_prototypes in prototypes), strict=True)
     # Both classes at once: what concerns the features alone is computed once.
     compared = similarity(torch.cat(vectors, dim=1)[:, None], features.flatten(-2))
     pooled = []
-    for of_class, counts in zip(compared.split([v.shape[1] for v in vectors], dim=2), valid, strict=True):
-        weights = pooling_weights(of_class, sharpness(tau_query), counts[:, None])
-        pooled.append((weights * of_class).sum(dim=-2))
+    for class_prototypes, counts in zip(
+        compared.split([v.shape[1] for v in vectors], dim=2), valid, strict=True
+    ):
+        weights = pooling_weights(class_prototypes, sharpness(tau_query), counts[:, None])
+        pooled.append((weights * class_prototypes).sum(dim=-2))
     return pooled

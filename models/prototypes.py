@@ -141,8 +141,8 @@ def _region_weights(
     in_rows, in_columns = top[..., None] + reach, left[..., None] + reach
     # Padding by a window lets a single pixel at the last row or column be read as a window's first.
     padded = F.pad(masks, (0, WINDOW_PX, 0, WINDOW_PX))
-    places = in_rows[..., :, None] * padded.shape[-1] + in_columns[..., None, :]
-    patches = padded.flatten(-2).gather(-1, places.flatten(-3)).view(places.shape)
+    indices = in_rows[..., :, None] * padded.shape[-1] + in_columns[..., None, :]
+    patches = padded.flatten(-2).gather(-1, indices.flatten(-3)).view(indices.shape)
     first_only = F.pad(patches.new_ones(1, 1), (0, WINDOW_PX - 1, 0, WINDOW_PX - 1))
     patches = torch.where(single[..., None, None], patches * first_only, patches)
     patches = patches / patches.sum(dim=(-1, -2), keepdim=True).clamp(min=1)
@@ -212,8 +212,8 @@ def _choose(qualifies: Tensor, *, limit: int, n_slots: int, seeds: Tensor | None
     filled = slot < count.clamp(max=limit)
     if seeds is None:
         spaced = torch.where(count > limit, slot * count // limit, slot)
-        chosen = torch.searchsorted(qualifies.cumsum(dim=-1), spaced + 1)
-        return chosen.clamp(max=n_candidates - 1), filled
+        indices = torch.searchsorted(qualifies.cumsum(dim=-1), spaced + 1)
+        return indices.clamp(max=n_candidates - 1), filled
     keys = torch.where(qualifies, _random_keys(seeds, qualifies.shape[1:]), 1 << 32)
     # The lowest of random keys, which are all different, are a uniform sample without replacement.
     lowest = keys.topk(min(n_slots, n_candidates), dim=-1, largest=False).indices

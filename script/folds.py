@@ -96,8 +96,10 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
         names = ", ".join(sorted(datasets_with_paths))
         raise UsageError(f"paths of several datasets are set ({names}); add dataset=<NAME>")
     dataset = values.get("dataset", next(iter(datasets_with_paths), None))
-    of_run = {name: values.get(name) for name in ("eval_fold", "reload_model_path", "setting", "organ_group")}
-    return CommandLine(dataset, overrides=tuple(overrides), **of_run)
+    run_values = {
+        name: values.get(name) for name in ("eval_fold", "reload_model_path", "setting", "organ_group")
+    }
+    return CommandLine(dataset, overrides=tuple(overrides), **run_values)
 
 
 def check_config_files(command_line: CommandLine) -> None:

@@ -50,41 +50,41 @@ PANEL_PX = 288
 def main(arguments: Sequence[str]) -> int:
     """Draw one figure; returns the exit code."""
     words = [word for word in arguments if word.partition("=")[0] not in OWN_KEYS]
-    own = dict(word.split("=", 1) for word in arguments if word not in words)
+    values = dict(word.split("=", 1) for word in arguments if word not in words)
     experiment = make_experiment("figures")
 
     @experiment.command(unobserved=True)
     def draw(_config: dict[str, Any]) -> None:
         config = parse_config(_config)
         check_paths(config)
-        show(config, own)
+        show(config, values)
 
     return run_command_line(experiment, ["draw", *words])
 
 
-def show(config: Config, own: Mapping[str, str]) -> None:
+def show(config: Config, values: Mapping[str, str]) -> None:
     """Draw episodes, or a query if a scan is named, as PNG, and print its path.
 
     Args:
         config: of the fold.
-        own: values of `OWN_KEYS`, as given on the command line.
+        values: values of `OWN_KEYS`, as given on the command line.
 
     Raises:
         UserError: a value is invalid, or data or snapshot are not usable.
     """
-    if ("scan" in own) != ("organ" in own):
+    if ("scan" in values) != ("organ" in values):
         raise UserError("scan= and organ= belong together: they name a query of the evaluation; give both")
-    if "scan" in own:
-        scan_id = _parse_count("scan", own["scan"], at_least=0, at_most=10**9)
-        label = find_label(config, own["organ"])
+    if "scan" in values:
+        scan_id = _parse_count("scan", values["scan"], at_least=0, at_most=10**9)
+        label = find_label(config, values["organ"])
         organ = config.spec.labels[label].replace(" ", "_")
         path, picture = config.fold_dir / f"scan_{scan_id}_{organ}.png", draw_query(config, scan_id, label)
     else:
         n = _parse_count(
-            "n_episodes", own.get("n_episodes", str(N_EPISODES)), at_least=1, at_most=MAX_EPISODES
+            "n_episodes", values.get("n_episodes", str(N_EPISODES)), at_least=1, at_most=MAX_EPISODES
         )
         path, picture = config.fold_dir / "episodes.png", draw_episodes(config, n)
-    path = Path(own.get("output", path))
+    path = Path(values.get("output", path))
     write_png(path, picture)
     print(f"picture: {path}")
 
@@ -115,11 +115,12 @@ def find_label(config: Config, organ: str) -> int:
         UserError: the dataset has no such organ.
     """
     name = organ.replace("_", " ").lower()
-    found = [label for label, known in config.spec.labels.items() if known.replace("_", " ").lower() == name]
-    if not found:
+    labels = config.spec.labels
+    matches = [label for label, text in labels.items() if text.replace("_", " ").lower() == name]
+    if not matches:
         known = ", ".join(name.replace(" ", "_") for name in config.spec.labels.values())
         raise UserError(f"organ={organ}: {config.dataset} has {known}")
-    return found[0]
+    return matches[0]
 
 
 def draw_query(config: Config, scan_id: int, label: int) -> np.ndarray:
@@ -145,12 +146,14 @@ def draw_query(config: Config, scan_id: int, label: int) -> np.ndarray:
     mask = torch.from_numpy(support.support_labels[support_slice] == label).float()
     images = (support.images[support_slice], query.images[query_slice])
     network = load_trained(config, snapshot).to(device).eval()
-    found = inspect_query(network, images[0].to(device), mask.to(device), images[1].to(device))
+    inspection = inspect_query(network, images[0].to(device), mask.to(device), images[1].to(device))
     truth = query.support_labels[query_slice] == label
     names = [f"support: scan {support.scan_id}, slice {support_slice + 1}"]
     names.append(f"query: scan {scan_id}, slice {query_slice + 1}")
-    shown = [image[0].numpy() for image in images]
-    return draw_inspection(shown[0], mask.numpy(), shown[1], truth=truth, found=found, names=names)
+    slices = [image[0].numpy() for image in images]
+    return draw_inspection(
+        slices[0], mask.numpy(), slices[1], truth=truth, inspection=inspection, names=names
+    )
 
 
 def choose_slices(
@@ -180,28 +183,28 @@ def draw_inspection(
     query: np.ndarray,
     *,
     truth: np.ndarray,
-    found: Inspection,
+    inspection: Inspection,
     names: Sequence[str],
 ) -> np.ndarray:
     """Draw an inspection in two rows of four panels.
 
     Args:
         support, mask, query, truth: `(H, W)`.
-        found: of them.
+        inspection: of them.
         names: of support and query slice, for the captions.
     """
-    priors = found.prior_masks
+    priors = inspection.prior_masks
     maps = {
         f"prior mask, foreground: {priors.foreground.mean():.1%}": priors.foreground,
         f"prior mask, background: {priors.background.mean():.1%}": priors.background,
-        "query's attention to itself": found.query_attention,
+        "query's attention to itself": inspection.query_attention,
     }
-    probabilities, regions = found.probabilities.cpu().numpy(), found.regions.cpu().numpy()
+    probabilities, regions = inspection.probabilities.cpu().numpy(), inspection.regions.cpu().numpy()
     outlines = [(truth, TRUTH_COLOUR), (probabilities > 0.5, PREDICTION_COLOUR)]
     panels = [
         (names[0], draw_slice(support, [(mask, TRUTH_COLOUR)], side_px=PANEL_PX)),
         (f"{len(regions)} foreground prototypes", draw_regions(support, mask, regions, side_px=PANEL_PX)),
-        ("query's attention to the support", _draw_map(support, found.support_attention)),
+        ("query's attention to the support", _draw_map(support, inspection.support_attention)),
         (names[1], draw_slice(query, outlines, side_px=PANEL_PX)),
         ("foreground's probability", draw_heat(query, probabilities, side_px=PANEL_PX)),
         *((name, _draw_map(query, values)) for name, values in maps.items()),

@@ -37,12 +37,12 @@ def main(words: Sequence[str] | None = None) -> int:
     usage = describe_usage(
         PrepareConfig,
         "python -m data.prepare dataset=<name> raw=<folder or zip> [key=value ...] [--check]",
-        more="",
+        footer="",
     )
     usage += describe_usage(
         BackConfig,
         "python -m data.prepare dataset=<name> --back <folder> [key=value ...]",
-        more="`bash script/prepare.sh --help` says more.",
+        footer="`bash script/prepare.sh --help` says more.",
     )
     return run_word_command(run, words, usage=usage)
 

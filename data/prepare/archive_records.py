@@ -48,8 +48,8 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
 
 def _make_present_recipe(spec: DatasetSpec, record: ScanRecord | None, preparation: Preparation) -> dict:
     """Return a scan's present recipe, with the recorded orientation."""
-    found = record.recipe.get("preparation") if record else None
-    letters = found.get("orientation") if isinstance(found, dict) else None
+    fields = record.recipe.get("preparation") if record else None
+    letters = fields.get("orientation") if isinstance(fields, dict) else None
     if not (isinstance(letters, str) and is_orientation(letters)):
         letters = preparation.orientation
     return make_recipe(spec, replace(preparation, orientation=letters))
@@ -70,11 +70,11 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
     named = DATASETS.get(config.dataset)
     if named is not None and named.preparation is not None:
         return named.spec, named.preparation
-    own = read_dataset_json(config.folder / DATASET_JSON)
-    min_vox = own.spec.supervoxel_min_vox
-    if own.spec.name != config.dataset or min_vox is None or config.n_sv not in (None, min_vox):
+    dataset = read_dataset_json(config.folder / DATASET_JSON)
+    min_vox = dataset.spec.supervoxel_min_vox
+    if dataset.spec.name != config.dataset or min_vox is None or config.n_sv not in (None, min_vox):
         raise UserError(f"{config.folder / DATASET_JSON}: is not of {config.dataset} as prepared here")
-    return own.spec, own.preparation
+    return dataset.spec, dataset.preparation
 
 
 def read_archive_state(layout: DatasetLayout, scan_ids: list[int]) -> FileState | None:

@@ -174,8 +174,8 @@ def _prepared_grids(
     if config.check:
         return {}
     layout = config.layout_of(dataset.spec)
-    others = [scan.scan_id for scan in dataset.scans if scan.scan_id not in reports]
-    return {scan_id: read_geometry(layout.image_path(scan_id)) for scan_id in others}
+    unread = [scan.scan_id for scan in dataset.scans if scan.scan_id not in reports]
+    return {scan_id: read_geometry(layout.image_path(scan_id)) for scan_id in unread}
 
 
 def _make(
@@ -194,9 +194,9 @@ def _make(
         remove_file(path)
     write_descriptions(dataset, layout)
     prepare_scans(dataset, layout, scans=outdated, n_workers=n_workers, progress=progress)
-    made = {scan.scan_id for scan in outdated}
-    up_to_date = [scan.scan_id for scan in dataset.scans if scan.scan_id not in made]
-    return _Volumes(layout, tuple(sorted(made)), tuple(up_to_date), tuple(removed))
+    rebuilt = {scan.scan_id for scan in outdated}
+    up_to_date = [scan.scan_id for scan in dataset.scans if scan.scan_id not in rebuilt]
+    return _Volumes(layout, tuple(sorted(rebuilt)), tuple(up_to_date), tuple(removed))
 
 
 def _finish(volumes: _Volumes, config: PrepareConfig, *, progress: bool) -> None:

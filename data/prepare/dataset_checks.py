@@ -106,13 +106,13 @@ def _size_problems(dataset: RawDataset, grids: Mapping[int, Geometry]) -> list[s
     """List scans whose slices cannot be batched with those of most."""
     if not grids:
         return []
-    usual, _ = Counter(grid.shape[1:] for grid in grids.values()).most_common(1)[0]
+    most_common, _ = Counter(grid.shape[1:] for grid in grids.values()).most_common(1)[0]
     hint = "leave the scan out" if dataset.own is None else "set size_px in dataset.json"
     return [
-        f"{_source(scan)}: slices must have one size in all scans, {_size(usual)} for most, got "
+        f"{_source(scan)}: slices must have one size in all scans, {_size(most_common)} for most, got "
         f"{_size(grids[scan.scan_id].shape[1:])}; {hint}"
         for scan in dataset.scans
-        if scan.scan_id in grids and grids[scan.scan_id].shape[1:] != usual
+        if scan.scan_id in grids and grids[scan.scan_id].shape[1:] != most_common
     ]
 
 
@@ -141,23 +141,23 @@ def _check_one(task: _Task) -> ScanReport:
             problems = _grid_problems(source, grid, is_own=is_own)
             if problems:
                 return ScanReport(tuple(problems))
-            lost, remarks = _lost_organs(scan, volume, preparation, task.dataset.spec)
+            losses, remarks = _lost_organs(scan, volume, preparation, task.dataset.spec)
             n_body_vox = _body_voxels(volume, preparation, grid) if task.measure_bodies else None
-            return ScanReport(tuple(lost), tuple(remarks), grid, n_body_vox)
+            return ScanReport(tuple(losses), tuple(remarks), grid, n_body_vox)
     except UserError as error:
         return ScanReport((str(error),))
 
 
 def _border_problems(source: Path, geometry: Geometry, preparation: Preparation) -> list[str]:
-    turned = ""
+    suffix = ""
     if preparation.orientation is not None:
-        turned = f" once turned to {preparation.orientation}"
+        suffix = f" once turned to {preparation.orientation}"
         geometry = reorient_grid(geometry, find_reorientation(geometry, preparation.orientation))
     if min(geometry.shape[1:]) > 2 * preparation.border_px:
         return []
     return [
         f"{source}: slices must be larger than twice the border of {preparation.border_px} px that is cut "
-        f"off, got {_size(geometry.shape[1:])}{turned}; give the original scan"
+        f"off, got {_size(geometry.shape[1:])}{suffix}; give the original scan"
     ]
 
 
@@ -205,11 +205,13 @@ def _lost_organs(
     source = scan.label_files[0] if len(scan.label_files) == 1 else _source(scan)
     labels = tuple(spec.labels)
     prepared = prepare_label_map(volume.label_map, volume.geometry, preparation, labels=labels)
-    before, after = (set(np.flatnonzero(np.bincount(each.ravel()))) for each in (volume.label_map, prepared))
-    lost = ", ".join(f"{label} {spec.labels[label]}" for label in sorted(before - after))
-    if not lost:
+    before, after = (
+        set(np.flatnonzero(np.bincount(voxels.ravel()))) for voxels in (volume.label_map, prepared)
+    )
+    organs = ", ".join(f"{label} {spec.labels[label]}" for label in sorted(before - after))
+    if not organs:
         return [], []
-    line = f"{source}: nothing is left of {lost} after resampling"
+    line = f"{source}: nothing is left of {organs} after resampling"
     if not after.intersection(spec.test_labels):
         return [f"{line}; use finer spacing_mm or leave it out"], []
     return [], [line]
@@ -279,5 +281,5 @@ def foreign_supervoxels(layout: DatasetLayout, scans: Iterable[RawScan]) -> list
 def _present_volumes(layout: DatasetLayout) -> list[tuple[Path, int]]:
     """List existing images and labels with their scans' ids, ordered by id."""
     entries = layout.volumes_dir.iterdir() if layout.volumes_dir.is_dir() else ()
-    found = [(path, _VOLUME_NAME.fullmatch(path.name)) for path in entries]
-    return sorted(((path, int(match[1])) for path, match in found if match), key=lambda item: item[::-1])
+    matches = [(path, _VOLUME_NAME.fullmatch(path.name)) for path in entries]
+    return sorted(((path, int(match[1])) for path, match in matches if match), key=lambda item: item[::-1])

@@ -27,10 +27,10 @@ def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> No
         UserError: the folder lies in the raw one, or holds another dataset.
     """
     cases = folder / CASES_NAME
-    other = None if force else _read_dataset_name(cases)
-    if other not in (None, dataset.spec.name):
+    existing = None if force else _read_dataset_name(cases)
+    if existing not in (None, dataset.spec.name):
         raise UserError(
-            f"{cases}: the folder holds the prepared dataset {other}; choose another data_dir, or set "
+            f"{cases}: the folder holds the prepared dataset {existing}; choose another data_dir, or set "
             "force=True to replace it"
         )
     if dataset.own is None:
@@ -94,8 +94,8 @@ def _read_dataset_name(cases: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _describes(path: Path, own: OwnDataset) -> bool:
+def _describes(path: Path, dataset: OwnDataset) -> bool:
     try:
-        return read_dataset_json(path) == own
+        return read_dataset_json(path) == dataset
     except UserError:
         return False

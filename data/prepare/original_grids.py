@@ -168,5 +168,5 @@ def restore_preparation(values: Mapping[str, Any]) -> Preparation:
 
 
 def _stem(name: str, endings: Iterable[str] = NIFTI_ENDINGS) -> str:
-    ending = next((each for each in endings if name.lower().endswith(each)), "")
+    ending = next((candidate for candidate in endings if name.lower().endswith(candidate)), "")
     return name[: len(name) - len(ending)]

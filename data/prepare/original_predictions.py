@@ -58,7 +58,7 @@ def restore_predictions(config: BackConfig) -> list[Path]:
         predictions = _list_predictions(source)
         grids = find_original_grids(layout, sorted({prediction.scan_id for prediction in predictions}))
         targets = [
-            out / each.folder / f"{grids[each.scan_id].name}{each.suffix}.nii.gz" for each in predictions
+            out / entry.folder / f"{grids[entry.scan_id].name}{entry.suffix}.nii.gz" for entry in predictions
         ]
         are_labels = _check(predictions, grids, targets, spec=spec, kind=config.kind)
         for prediction, target, is_label_map in zip(predictions, targets, are_labels, strict=True):
@@ -81,22 +81,22 @@ def _list_predictions(source: Path) -> list[_Prediction]:
     folders = [source]
     if not any(path.name.endswith(_ENDINGS) for path in source.iterdir()):
         folders = sorted(path for path in source.iterdir() if path.is_dir())
-    found, others = [], []
+    predictions, unmatched = [], []
     for path in (path for folder in folders for path in sorted(folder.iterdir())):
         match = _NAME.fullmatch(path.name)
         if match and path.is_file():
             folder = path.parent.relative_to(source)
-            found.append(_Prediction(path, int(match[1]), match[2], folder))
+            predictions.append(_Prediction(path, int(match[1]), match[2], folder))
         elif path.name.endswith(_ENDINGS):
-            others.append(path.name)
-    if not found:
+            unmatched.append(path.name)
+    if not predictions:
         raise UserError(
             f"back={source}: holds no scan_<id>*.nii.gz or image_<id>*.nii.gz; give a folder of predictions "
             "of prepared scans"
         )
-    if others:
-        remark(f"{source}: left out, as their names give no scan: {', '.join(others)}")
-    return found
+    if unmatched:
+        remark(f"{source}: left out, as their names give no scan: {', '.join(unmatched)}")
+    return predictions
 
 
 def _check(
@@ -109,12 +109,12 @@ def _check(
 ) -> list[bool]:
     """Return which predictions are label maps; raises all problems of what they hold and would replace."""
     problems, are_labels = ProblemList(), []
-    taken = {path.resolve() for grid in grids.values() for path in grid.files}
-    taken |= {prediction.path.resolve() for prediction in predictions}
+    protected = {path.resolve() for grid in grids.values() for path in grid.files}
+    protected |= {prediction.path.resolve() for prediction in predictions}
     for prediction, target in zip(predictions, targets, strict=True):
         check = partial(_is_label_map, prediction, grids[prediction.scan_id], spec=spec, kind=kind)
         are_labels.append(problems.attempt(check))
-        if target.resolve() in taken:
+        if target.resolve() in protected:
             problems.lines.append(f"out: {target} would replace an input; choose another folder")
     problems.raise_all()
     return are_labels
@@ -126,11 +126,11 @@ def _is_label_map(prediction: _Prediction, grid: OriginalGrid, *, spec: DatasetS
     Raises:
         UserError: it is on another grid, or holds neither.
     """
-    voxels, found = read_volume(prediction.path)
-    if not found.same_grid(grid.prepared):
+    voxels, geometry = read_volume(prediction.path)
+    if not geometry.same_grid(grid.prepared):
         raise UserError(
             f"{prediction.path}: must be on the prepared grid of scan {prediction.scan_id}, "
-            f"{grid.prepared.shape}, got another of {found.shape}; give predictions of the present volumes"
+            f"{grid.prepared.shape}, got another of {geometry.shape}; give predictions of the present volumes"
         )
     values = distinct_values(voxels)
     if kind == "continuous" or (
@@ -142,14 +142,14 @@ def _is_label_map(prediction: _Prediction, grid: OriginalGrid, *, spec: DatasetS
         return True
     if kind == "auto" and _are_probabilities(values):
         return False
-    shown = shorten_list(list(map(format_value, values)))
+    text = shorten_list(list(map(format_value, values)))
     if kind == "labels":
         raise UserError(
-            f"{prediction.path}: must hold label ids (whole numbers of 0 to {_MAX_LABEL}), got {shown}"
+            f"{prediction.path}: must hold label ids (whole numbers of 0 to {_MAX_LABEL}), got {text}"
         )
     raise UserError(
         f"{prediction.path}: must hold label ids of {spec.name} ({', '.join(map(str, spec.labels))}) or "
-        f"probabilities of 0 to 1, got {shown}; give predictions, not images, or set kind=labels for other "
+        f"probabilities of 0 to 1, got {text}; give predictions, not images, or set kind=labels for other "
         "ids, or kind=continuous for numbers to be interpolated"
     )
 

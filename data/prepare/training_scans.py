@@ -85,13 +85,13 @@ def choose_preparation(grids: Sequence[Geometry], *, modality: str) -> Preparati
         modality: one of `CLIPPING`.
     """
     letters = orient_slices(grids[0])
-    turned = [reorient_grid(grid, find_reorientation(grid, letters)) for grid in grids]
+    oriented = [reorient_grid(grid, find_reorientation(grid, letters)) for grid in grids]
     side_mm = max(
-        n_px * mm for grid in turned for n_px, mm in zip(grid.shape[1:], grid.spacing_mm[1:], strict=True)
+        n_px * mm for grid in oriented for n_px, mm in zip(grid.shape[1:], grid.spacing_mm[1:], strict=True)
     )
-    pixel_mm = max(median(max(grid.spacing_mm[1:]) for grid in turned), side_mm / MAX_SIDE_PX)
+    pixel_mm = max(median(max(grid.spacing_mm[1:]) for grid in oriented), side_mm / MAX_SIDE_PX)
     n_px = max(_MIN_SIDE_PX, math.ceil(side_mm / pixel_mm / _SIDE_STEP_PX - 1e-6) * _SIDE_STEP_PX)
-    step_mm = median(grid.spacing_mm[0] for grid in turned)
+    step_mm = median(grid.spacing_mm[0] for grid in oriented)
     return Preparation(
         orientation=letters,
         spacing_mm=(step_mm, pixel_mm, pixel_mm),
@@ -112,8 +112,8 @@ def _finish(
     for name in set(written) - set(record):
         remove_file(folder / name)
     spec = DatasetSpec(DATASET_NAME, VOLUMES_FOLDER, {1: "label 1"}, (1,), ((1,),), None)
-    own = OwnDataset(spec, preparation, channel=modality)
-    write_dataset_json(folder / DATASET_JSON, own)
+    dataset = OwnDataset(spec, preparation, channel=modality)
+    write_dataset_json(folder / DATASET_JSON, dataset)
     write_text(folder / _SCANS_JSON, json.dumps(record, indent=2) + "\n")
 
 

@@ -134,13 +134,13 @@ def _number_cases(cases: Mapping[Path, _Case]) -> tuple[dict[int, RawScan], list
 
 
 def _read_each(read: Callable[[Path], _Read], files: Iterable[Path]) -> tuple[dict[Path, _Read], list[str]]:
-    found, problems = {}, []
+    values, problems = {}, []
     for path in files:
         try:
-            found[path] = read(path)
+            values[path] = read(path)
         except UserError as error:
             problems.append(str(error))
-    return found, problems
+    return values, problems
 
 
 def _unpaired(scan: RawScan, folder: Path) -> list[str]:

@@ -146,10 +146,10 @@ def _unlike(headers: Sequence[SliceHeader], what: str, value: Callable[[SliceHea
     if not deviating:
         return []
     first = min(deviating, key=lambda header: header.path)
-    more = f" (and {len(deviating) - 1} more such files)" if len(deviating) > 1 else ""
+    suffix = f" (and {len(deviating) - 1} more such files)" if len(deviating) > 1 else ""
     return [
         f"{first.path}: all slices must have the same {what}, {common} for most, "
-        f"got {value(first)}{more}; keep one series in the folder"
+        f"got {value(first)}{suffix}; keep one series in the folder"
     ]
 
 
@@ -176,19 +176,21 @@ def _uneven_distances(ordered: Sequence[SliceHeader]) -> list[str]:
     pairs = [f"{low.path} and {high.path.name}" for low, high in pairwise(ordered)]
     if steps.min() < SAME_POSITION_MM:
         return [f"{pairs[steps.argmin()]}: slices must differ in position, got the same; keep one of them"]
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: a missing slice widens steps
-    uneven = np.flatnonzero(np.abs(steps - usual) > UNEVEN_SHARE * usual)
+    median_step = float(
+        np.sort(steps)[(len(steps) - 1) // 2]
+    )  # the lower median: a missing slice widens steps
+    uneven = np.flatnonzero(np.abs(steps - median_step) > UNEVEN_SHARE * median_step)
     if len(uneven):
         at = int(uneven[0])
-        more = f" (and {len(uneven) - 1} more such gaps)" if len(uneven) > 1 else ""
-        is_gap = steps[at] > 1.5 * usual
+        suffix = f" (and {len(uneven) - 1} more such gaps)" if len(uneven) > 1 else ""
+        is_gap = steps[at] > 1.5 * median_step
         hint = "restore the slices between them" if is_gap else "resample the series evenly first"
         return [
-            f"{pairs[at]}: neighbouring slices must be {usual:.2f} mm apart as most are, "
-            f"got {steps[at]:.2f} mm{more}; {hint}"
+            f"{pairs[at]}: neighbouring slices must be {median_step:.2f} mm apart as most are, "
+            f"got {steps[at]:.2f} mm{suffix}; {hint}"
         ]
     sideways = np.linalg.norm(offsets - steps[:, None] * normal, axis=1)
-    if sideways.max() > UNEVEN_SHARE * usual:
+    if sideways.max() > UNEVEN_SHARE * median_step:
         at = int(sideways.argmax())
         return [
             f"{pairs[at]}: slices must be stacked along their normal, got {sideways[at]:.2f} mm sideways; "

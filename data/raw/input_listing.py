@@ -19,16 +19,16 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
         UserError: a path does not exist, a pattern matches nothing, or a folder holds no scan; all such
             entries are reported, a line each.
     """
-    found: dict[Path, None] = {}
+    inputs: dict[Path, None] = {}
     problems = []
     for pattern in patterns:
         try:
-            found.update(dict.fromkeys(_expand(pattern)))
+            inputs.update(dict.fromkeys(_expand(pattern)))
         except UserError as error:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    return list(found)
+    return list(inputs)
 
 
 def name_outputs(paths: Iterable[Path], *, dicom_ending: str = ".nii.gz") -> dict[Path, str]:
@@ -79,24 +79,26 @@ def _expand(pattern: str) -> list[Path]:
         raise UserError(f"query={pattern}: no such file or folder; give scans, a folder or a pattern")
     matches = sorted(map(Path, glob.glob(pattern, recursive=True)), key=_natural)
     scans = [match for match in matches if match.is_dir() or scan_ending(match)]
-    found = [scan for match in scans for scan in (_scans_in(match) if match.is_dir() else [match])]
-    if not found:
+    inputs = [scan for match in scans for scan in (_scans_in(match) if match.is_dir() else [match])]
+    if not inputs:
         raise UserError(f"query={pattern}: matches {len(matches)} files or folders, none of them a scan")
-    return found
+    return inputs
 
 
 def _scans_in(folder: Path) -> list[Path]:
     try:
         entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
-        found = [path for path in entries if path.is_file() and scan_ending(path)]
-        found += [each for each in (folder, *filter(Path.is_dir, entries)) if list_dicom_files(each)]
+        inputs = [path for path in entries if path.is_file() and scan_ending(path)]
+        inputs += [
+            candidate for candidate in (folder, *filter(Path.is_dir, entries)) if list_dicom_files(candidate)
+        ]
     except OSError as error:
         raise UserError(f"query={folder}: cannot be listed ({error.strerror})") from error
-    if not found:
+    if not inputs:
         raise UserError(
             f"query={folder}: holds no scan ({', '.join(ENDINGS)}, or DICOM files); give their folder"
         )
-    return found
+    return inputs
 
 
 def _natural(path: Path) -> list[list[tuple[int, int, str]]]:

@@ -129,9 +129,9 @@ def to_label_map(scan: InputScan) -> np.ndarray:
     values = distinct_values(scan.voxels)
     unusable = [value for value in values if not (0 <= value <= _MAX_LABEL and float(value).is_integer())]
     if unusable:
-        found = shorten_list(list(map(format_value, unusable)))
+        text = shorten_list(list(map(format_value, unusable)))
         raise UserError(
-            f"{scan.name}: must hold label ids, whole numbers of 0 to {_MAX_LABEL}, got {found}; give the "
+            f"{scan.name}: must hold label ids, whole numbers of 0 to {_MAX_LABEL}, got {text}; give the "
             "mask, not the image"
         )
     return scan.voxels.astype(np.uint16)

@@ -17,7 +17,7 @@ def list_files(root: Path) -> list[Path]:
     Raises:
         UserError: a folder cannot be listed.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     visited: set[Path] = set()
     for folder, subfolders, names in os.walk(root, onerror=_raise_user_error, followlinks=True):
         target = Path(folder).resolve()
@@ -26,8 +26,8 @@ def list_files(root: Path) -> list[Path]:
             continue
         visited.add(target)
         subfolders[:] = sorted(name for name in subfolders if _visible(name))
-        found += [Path(folder, name) for name in names if _visible(name)]
-    return sorted(found, key=lambda path: [natural_sort_key(part) for part in path.parts])
+        paths += [Path(folder, name) for name in names if _visible(name)]
+    return sorted(paths, key=lambda path: [natural_sort_key(part) for part in path.parts])
 
 
 def natural_sort_key(name: str) -> list[tuple[int, int, str]]:

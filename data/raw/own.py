@@ -71,19 +71,19 @@ def find_own(root: Path, name: str) -> RawDataset:
             has labels.
     """
     path = _spec_path(root)
-    own, folder = read_dataset_json(path, name=name), path.parent
+    dataset, folder = read_dataset_json(path, name=name), path.parent
     beside = sorted(folder.iterdir())
-    is_beside = bool(_numbered_files(beside, own).images)
+    is_beside = bool(_numbered_files(beside, dataset).images)
     if (folder / "imagesTr").is_dir():
         if is_beside:
             raise UserError(
-                f"{folder}: holds both imagesTr and image_<id>{own.file_ending}; remove one of them"
+                f"{folder}: holds both imagesTr and image_<id>{dataset.file_ending}; remove one of them"
             )
-        files = _nnunet_files(folder, own)
+        files = _nnunet_files(folder, dataset)
         files.unused += filter(_looks_like_scan, beside)
         keys = {position: (case, case.name) for position, case in enumerate(sorted(files.images))}
     else:
-        files = _numbered_files(beside if is_beside else list_files(folder), own)
+        files = _numbered_files(beside if is_beside else list_files(folder), dataset)
         keys = {number: (number, f"image_{number}") for number in sorted(files.images)}
     scans = [
         make_scan(scan_id, scan_name, image=files.images[key], label=files.labels.get(key))
@@ -91,25 +91,25 @@ def find_own(root: Path, name: str) -> RawDataset:
     ]
     if not scans:
         raise UserError(
-            f"{folder}: must hold imagesTr/<case>_0000{own.file_ending} or image_<id>{own.file_ending}, got "
-            f"neither; {(files.problems or ['put the images there'])[0]}"
+            f"{folder}: must hold imagesTr/<case>_0000{dataset.file_ending} or "
+            f"image_<id>{dataset.file_ending}, got neither; {(files.problems or ['put the images there'])[0]}"
         )
     if not any(scan.label_files for scan in scans):
         unlabelled = f"{folder}: must hold the labels of at least one scan, got none; annotate one"
         raise UserError("\n".join([*files.problems, unlabelled]))
-    reading = {"assume_orientation": own.preparation.assume_orientation}
-    if own.preparation.orientation is None:
+    reading = {"assume_orientation": dataset.preparation.assume_orientation}
+    if dataset.preparation.orientation is None:
         scans = orient_scans(
             scans, lambda grids: {scan_id: orient_slices(grid) for scan_id, grid in grids.items()}, **reading
         )
     return RawDataset(
-        spec=own.spec,
-        preparation=own.preparation,
+        spec=dataset.spec,
+        preparation=dataset.preparation,
         scans=tuple(scans),
         inspect_scan=partial(inspect_pair, needs_labels=False, **reading),
         problems=tuple(files.problems),
         remarks=tuple(_remarks(scans, files, folder)),
-        own=own,
+        own=dataset,
         own_folder=folder,
     )
 
@@ -118,14 +118,14 @@ def _spec_path(root: Path) -> Path:
     """Find `dataset.json` in a folder, or the only one below it."""
     if (root / DATASET_JSON).is_file():
         return root / DATASET_JSON
-    below = [path for path in list_files(root) if path.name == DATASET_JSON]
-    if len(below) != 1:
-        found = f"{len(below)} below it" if below else "none"
+    candidates = [path for path in list_files(root) if path.name == DATASET_JSON]
+    if len(candidates) != 1:
+        text = f"{len(candidates)} below it" if candidates else "none"
         raise UserError(
-            f"{root}: own data must come with a {DATASET_JSON}, got {found}; write one (see docs/data.md) or "
+            f"{root}: own data must come with a {DATASET_JSON}, got {text}; write one (see docs/data.md) or "
             "give the folder that holds it"
         )
-    return below[0]
+    return candidates[0]
 
 
 def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]:
@@ -152,15 +152,15 @@ def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
     ]
 
 
-def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
+def _nnunet_files(folder: Path, dataset: OwnDataset) -> _Files:
     """Find nnU-Net's cases."""
     files = _Files()
     for position, images_name in enumerate(("imagesTr", "imagesTs")):
         valid = {}
-        for path in _scans_in(folder / images_name, files, own):
+        for path in _scans_in(folder / images_name, files, dataset):
             match = _CHANNEL.fullmatch(_stem(path))
             if match is None:
-                hint = f"images must be named <case>_0000{own.file_ending}; rename it"
+                hint = f"images must be named <case>_0000{dataset.file_ending}; rename it"
                 files.problems.append(f"{path}: {hint}")
             elif match[2] != "0000":
                 hint = "only the channel _0000 is read; merge the channels or remove this file"
@@ -170,7 +170,7 @@ def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
         grouped, faults = group_files(valid, valid.get)
         files.images |= grouped
         files.problems += faults
-    labels = _scans_in(folder / "labelsTr", files, own)
+    labels = _scans_in(folder / "labelsTr", files, dataset)
     files.labels, faults = group_files(labels, lambda path: _Case(0, _stem(path)))
     files.problems += faults + labels_without_image(files.images, files.labels)
     if (folder / "labelsTs").is_dir():
@@ -183,7 +183,7 @@ def _nnunet_files(folder: Path, own: OwnDataset) -> _Files:
     return files
 
 
-def _numbered_files(paths: Iterable[Path], own: OwnDataset) -> _Files:
+def _numbered_files(paths: Iterable[Path], dataset: OwnDataset) -> _Files:
     files, scans = _Files(), {"image": [], "label": []}
     for path in filter(_looks_like_scan, paths):
         match = re.fullmatch(r"(image|label)_(\d+)", _stem(path))
@@ -191,9 +191,9 @@ def _numbered_files(paths: Iterable[Path], own: OwnDataset) -> _Files:
             scans[match[1]].append(path)
         else:
             files.unused.append(path)
-    for kind, found in scans.items():
-        files.problems += _wrong_endings(found, own)
-        right = [path for path in found if _ending(path) == own.file_ending]
+    for kind, kind_paths in scans.items():
+        files.problems += _wrong_endings(kind_paths, dataset)
+        right = [path for path in kind_paths if _ending(path) == dataset.file_ending]
         grouped, faults = group_files(right, lambda path: int(_stem(path).partition("_")[2]))
         setattr(files, f"{kind}s", grouped)
         files.problems += faults
@@ -201,24 +201,24 @@ def _numbered_files(paths: Iterable[Path], own: OwnDataset) -> _Files:
     return files
 
 
-def _scans_in(folder: Path, files: _Files, own: OwnDataset) -> list[Path]:
+def _scans_in(folder: Path, files: _Files, dataset: OwnDataset) -> list[Path]:
     """List a folder's NIfTI files, and note those of other endings in `files`."""
     entries = (
         sorted(folder.iterdir(), key=lambda path: natural_sort_key(path.name)) if folder.is_dir() else []
     )
     scans = [path for path in entries if _looks_like_scan(path)]
     files.unused += [path for path in scans if _ending(path) is None]
-    found = [path for path in scans if _ending(path)]
-    files.problems += _wrong_endings(found, own)
-    return [path for path in found if _ending(path) == own.file_ending]
+    with_ending = [path for path in scans if _ending(path)]
+    files.problems += _wrong_endings(with_ending, dataset)
+    return [path for path in with_ending if _ending(path) == dataset.file_ending]
 
 
-def _wrong_endings(files: list[Path], own: OwnDataset) -> list[str]:
+def _wrong_endings(files: list[Path], dataset: OwnDataset) -> list[str]:
     return [
-        f"{path}: must end with {own.file_ending}, which file_ending of {DATASET_JSON} says; rename it or "
-        "change file_ending"
+        f"{path}: must end with {dataset.file_ending}, which file_ending of {DATASET_JSON} says; "
+        "rename it or change file_ending"
         for path in files
-        if _ending(path) != own.file_ending
+        if _ending(path) != dataset.file_ending
     ]
 
 

@@ -52,14 +52,14 @@ def grid_problems(label_file: Path, label: Geometry, *, image_file: Path, image:
     if label.same_grid(image):
         return []
     differences = [
-        f"{what} {found} differs from {expected}"
-        for what, found, expected in (
+        f"{what} {value} differs from {expected}"
+        for what, value, expected in (
             ("shape", label.shape, image.shape),
             ("spacing (z, y, x) mm", _short(label.spacing_mm), _short(image.spacing_mm)),
             ("origin (x, y, z) mm", _short(label.origin_mm), _short(image.origin_mm)),
             ("direction", _short(label.direction), _short(image.direction)),
         )
-        if not _is_close(found, expected)
+        if not _is_close(value, expected)
     ]
     return [
         f"{label_file}: must lie on the grid of {image_file.name}, {' and '.join(differences)}; "
@@ -72,14 +72,14 @@ def organ_problems(source: Path, label_map: np.ndarray, spec: DatasetSpec) -> li
     if np.isin(label_map, spec.test_labels).any():
         return []
     organs = ", ".join(f"{label} {spec.labels[label]}" for label in spec.test_labels)
-    found = ", ".join(str(label) for label in distinct_values(label_map) if label) or "background only"
+    present = ", ".join(str(label) for label in distinct_values(label_map) if label) or "background only"
     return [
-        f"{source}: must hold at least one of {organs}, got {found}; check the labels or leave the scan out"
+        f"{source}: must hold at least one of {organs}, got {present}; check the labels or leave the scan out"
     ]
 
 
-def _is_close(found: tuple[float, ...], expected: tuple[float, ...]) -> bool:
-    return len(found) == len(expected) and np.allclose(found, expected, rtol=0, atol=1e-3)
+def _is_close(value: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+    return len(value) == len(expected) and np.allclose(value, expected, rtol=0, atol=1e-3)
 
 
 def _short(numbers: Sequence[float]) -> tuple[float, ...]:

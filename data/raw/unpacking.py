@@ -132,7 +132,7 @@ def _check_space(archive: Path, entries: Sequence[zipfile.ZipInfo], folder: Path
 def _write(
     opened: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], folder: Path, *, max_bytes: int
 ) -> None:
-    left = max_bytes
+    n_left = max_bytes
     for entry in entries:
         target = folder / _target_path(entry)
         if _is_folder(entry):
@@ -141,7 +141,7 @@ def _write(
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry) as packed, target.open("xb") as file:
             while block := packed.read(_BLOCK_BYTES):
-                left -= len(block)
-                if left < 0:
+                n_left -= len(block)
+                if n_left < 0:
                     raise zipfile.BadZipFile("it holds more than its directory claims")
                 file.write(block)

@@ -207,9 +207,9 @@ def _align_centres(support_mm: np.ndarray, query_mm: np.ndarray) -> sitk.Euler3D
     return transform
 
 
-def _overlap(shares: sitk.Image, others: sitk.Image) -> float:
+def _overlap(shares: sitk.Image, other_shares: sitk.Image) -> float:
     """Return the Dice of two masks on one grid, given the bodies' shares of the voxels."""
-    mask, other = (sitk.GetArrayFromImage(image) >= 0.5 for image in (shares, others))
+    mask, other = (sitk.GetArrayFromImage(image) >= 0.5 for image in (shares, other_shares))
     total = np.count_nonzero(mask) + np.count_nonzero(other)
     return float(2 * np.count_nonzero(mask & other) / total) if total else 0.0
 

@@ -65,14 +65,14 @@ def register_pairs(
         _Task(*pair, settings, None if cache_dir is None else cache_path(cache_dir, *pair, settings=settings))
         for pair in pairs
     ]
-    found = [None if task.path is None else _read(task.path) for task in tasks]
-    missing = [task for task, registration in zip(tasks, found, strict=True) if registration is None]
+    cached = [None if task.path is None else _read(task.path) for task in tasks]
+    missing = [task for task, registration in zip(tasks, cached, strict=True) if registration is None]
     computed = iter(
         run_in_processes(
             _register_and_store, missing, description="register", n_workers=n_workers, progress=progress
         )
     )
-    return [next(computed) if registration is None else registration for registration in found]
+    return [next(computed) if registration is None else registration for registration in cached]
 
 
 def cache_path(

@@ -134,10 +134,11 @@ def _check_existing(task: _Task) -> None:
     record = read_record(record_path(path)) if path.is_file() else None
     expected = task.recipe.min_size_vox
     if record is not None and record.recipe.min_size_vox != expected:
-        found = record.recipe.min_size_vox
+        min_size_vox = record.recipe.min_size_vox
         raise UserError(
-            f"{path}: supervoxels must have at least {expected} voxels, its record says {found}; "
-            f"move it to a folder supervoxels_{found} for n_sv={found}, or delete it to have it rebuilt"
+            f"{path}: supervoxels must have at least {expected} voxels, its record says {min_size_vox}; "
+            f"move it to a folder supervoxels_{min_size_vox} for n_sv={min_size_vox}, or delete it "
+            "to have it rebuilt"
         )
 
 
@@ -147,11 +148,11 @@ def _is_foreign(task: _Task) -> bool:
         raise UserError(f"{task.image_path}: no such file; scan {task.scan_id} is not in this dataset")
     if not task.supervoxel_path.is_file() or record_path(task.supervoxel_path).exists():
         return False
-    found = read_geometry(task.supervoxel_path, needs_orientation=False).shape
+    shape = read_geometry(task.supervoxel_path, needs_orientation=False).shape
     expected = read_geometry(task.image_path).shape
-    if found != expected:
+    if shape != expected:
         raise UserError(
-            f"{task.supervoxel_path}: supervoxel grid {found} differs from image grid {expected}; "
+            f"{task.supervoxel_path}: supervoxel grid {shape} differs from image grid {expected}; "
             "delete the file to have it rebuilt"
         )
     return True

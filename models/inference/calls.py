@@ -60,8 +60,8 @@ def group_by_slice(
 ) -> dict[int, dict[Part, None]]:
     """Return the parts that segment each slice, in the order of the requests."""
     parts_of: dict[int, dict[Part, None]] = {}
-    for request, of_request in zip(requests, parts, strict=True):
-        for index, part in zip(request.slices.tolist(), of_request, strict=True):
+    for request, request_parts in zip(requests, parts, strict=True):
+        for index, part in zip(request.slices.tolist(), request_parts, strict=True):
             parts_of.setdefault(index, {})[part] = None
     return parts_of
 

@@ -91,7 +91,7 @@ def segment_queries(
             query.label,
             images=query.support_images,
             label_map=query.support_labels,
-            chosen=query.support_slices,
+            slices=query.support_slices,
         )
     for query_id in dict.fromkeys(query.query_id for query in queries):
         positions = [i for i, query in enumerate(queries) if query.query_id == query_id]
@@ -134,20 +134,20 @@ def segment_scan(
     Yields:
         The foreground's probability in each request's slices, `(n, h, w)` on the CPU, in the requests' order.
     """
-    wanted = torch.cat([request.slices for request in requests]).unique()
+    indices = torch.cat([request.slices for request in requests]).unique()
 
     def batches() -> Iterator[Tensor]:
-        for start in range(0, len(wanted), per_call):
-            on_encoding(f"slice {start + 1} of {len(wanted)}")
-            yield images[wanted[start : start + per_call]].to(device)
+        for start in range(0, len(indices), per_call):
+            on_encoding(f"slice {start + 1} of {len(indices)}")
+            yield images[indices[start : start + per_call]].to(device)
         on_encoding("")
 
     encoding = segmenter.encode(batches())
-    take = partial(_take_slices, segmenter, encoding, wanted.to(device))
+    take = partial(_take_slices, segmenter, encoding, indices.to(device))
     options = {"size": tuple(images.shape[-2:]), "device": device, "per_call": per_call}
     for group in split_requests(requests, n_pixels=images.shape[-2] * images.shape[-1]):
-        found = _segment_together(segmenter, take, group, on_segmented=on_segmented, **options)
-        yield from (one.to(images) for one in found)
+        results = _segment_together(segmenter, take, group, on_segmented=on_segmented, **options)
+        yield from (result.to(images) for result in results)
 
 
 def _take_slices(segmenter: SliceSegmenter, encoding: Any, encoded: Tensor, slices: Sequence[int]) -> Any:
@@ -169,22 +169,22 @@ def _segment_together(
     parts = [name_parts(request, number) for number, request in enumerate(requests)]
     support_of = {
         part: partial(request.support_of, part[1])
-        for request, of_request in zip(requests, parts, strict=True)
-        for part in of_request
+        for request, request_parts in zip(requests, parts, strict=True)
+        for part in request_parts
     }
     parts_of = group_by_slice(requests, parts)
     on_segmented(sum(map(len, parts)) - sum(map(len, parts_of.values())))
     per_decoding = max(per_call, best_pairs_per_decoding(device, size))
-    found: dict[tuple[Part, int], Tensor] = {}
-    for chosen, slices in split_calls(parts_of, per_decoding):
-        states = [support_of[part]() for part in chosen]
+    result_of: dict[tuple[Part, int], Tensor] = {}
+    for call_parts, slices in split_calls(parts_of, per_decoding):
+        states = [support_of[part]() for part in call_parts]
         results = segmenter.segment_each(states, take(slices), image_size=size, per_call=per_decoding)
-        for part, result in zip(chosen, results.cpu(), strict=True):
-            found.update(zip(((part, index) for index in slices), result, strict=True))
-        on_segmented(len(chosen) * len(slices))
-    for request, of_request in zip(requests, parts, strict=True):
-        pairs = zip(of_request, request.slices.tolist(), strict=True)
-        yield torch.stack([found[pair] for pair in pairs])
+        for part, result in zip(call_parts, results.cpu(), strict=True):
+            result_of.update(zip(((part, index) for index in slices), result, strict=True))
+        on_segmented(len(call_parts) * len(slices))
+    for request, request_parts in zip(requests, parts, strict=True):
+        pairs = zip(request_parts, request.slices.tolist(), strict=True)
+        yield torch.stack([result_of[pair] for pair in pairs])
 
 
 class MeanSegmenter(SliceSegmenter):
@@ -206,8 +206,8 @@ class MeanSegmenter(SliceSegmenter):
 
     def segment(self, support: Sequence[Any], encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
         """Segment slices; see `SliceSegmenter`."""
-        found = [self.segmenter.segment(one, encoding, image_size=image_size) for one in support]
-        return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+        results = [self.segmenter.segment(member, encoding, image_size=image_size) for member in support]
+        return results[0] if len(results) == 1 else torch.stack(results).mean(dim=0)
 
     def segment_each(
         self, supports: Sequence[Sequence[Any]], encoding: Any, *, image_size: tuple[int, int], per_call: int
@@ -216,12 +216,12 @@ class MeanSegmenter(SliceSegmenter):
 
         A support that belongs to several groups is used once.
         """
-        members = {id(one): one for group in supports for one in group}
+        members = {id(member): member for group in supports for member in group}
         position_of = {key: position for position, key in enumerate(members)}
-        found = self.segmenter.segment_each(
+        results = self.segmenter.segment_each(
             list(members.values()), encoding, image_size=image_size, per_call=per_call
         )
-        groups = [found[[position_of[id(one)] for one in group]] for group in supports]
+        groups = [results[[position_of[id(member)] for member in group]] for group in supports]
         return torch.stack([group[0] if len(group) == 1 else group.mean(dim=0) for group in groups])
 
 

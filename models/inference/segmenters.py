@@ -53,7 +53,7 @@ class SliceSegmenter(Protocol):
         Returns:
             `(n_supports, N, H, W)`.
         """
-        return torch.stack([self.segment(one, encoding, image_size=image_size) for one in supports])
+        return torch.stack([self.segment(item, encoding, image_size=image_size) for item in supports])
 
 
 class Segmenter(SliceSegmenter, Protocol):
@@ -115,7 +115,7 @@ class NetworkSegmenter(Segmenter):
         """Put encoded slices together; see `Segmenter`."""
         if len(encodings) == 1:
             return encodings[0]
-        features, tau = zip(*((one.features, one.tau) for one in encodings), strict=True)
+        features, tau = zip(*((encoding.features, encoding.tau) for encoding in encodings), strict=True)
         return Encoded(features=torch.cat(features, dim=1), tau=torch.cat(tau, dim=1))
 
     @torch.inference_mode()
@@ -145,7 +145,7 @@ class NetworkSegmenter(Segmenter):
         """
         n_slices = encoding.features.shape[1]
         options = {"image_size": image_size, "n_decoded": max(1, per_call // n_slices)}
-        found = encoding.features.new_empty(len(supports), n_slices, *image_size, dtype=torch.float32)
+        probabilities = encoding.features.new_empty(len(supports), n_slices, *image_size, dtype=torch.float32)
         positions_of: dict[tuple[int, ...], list[int]] = {}
         for position, support in enumerate(supports):
             positions_of.setdefault(support.layout, []).append(position)
@@ -154,8 +154,8 @@ class NetworkSegmenter(Segmenter):
                 for some in torch.tensor(positions).split(MAX_SUPPORTS):
                     state = stack_supports([supports[position] for position in some.tolist()])
                     segmentation = self.model.segment(state, encoding, **options)
-                    found[some] = segmentation.probabilities[:, :, 1].float()
-        return found
+                    probabilities[some] = segmentation.probabilities[:, :, 1].float()
+        return probabilities
 
     @torch.inference_mode()
     def find_prior_masks(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
@@ -234,7 +234,7 @@ class CopySegmenter(Segmenter):
 
     def join(self, encodings: Sequence[_SliceCount]) -> _SliceCount:
         """Count the slices of all; see `Segmenter`."""
-        return _SliceCount(sum(one.n_slices for one in encodings))
+        return _SliceCount(sum(encoding.n_slices for encoding in encodings))
 
     def prepare(self, encoding: _SliceCount, masks: Tensor) -> Tensor:
         """Keep the mask; see `Segmenter`."""

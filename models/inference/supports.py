@@ -14,12 +14,12 @@ JOINTS = ("probabilities", "shots")
 Slices = tuple[int, ...]
 
 
-def nearest_slices(candidates: Sequence[int], chosen: int, n: int) -> Slices:
+def nearest_slices(candidates: Sequence[int], reference: int, n: int) -> Slices:
     """Take the `n` candidates nearest to a chosen slice, in order.
 
     Of two equally near ones the first is taken. All are taken if there are fewer.
     """
-    return tuple(sorted(sorted(candidates, key=lambda index: (abs(index - chosen), index))[:n]))
+    return tuple(sorted(sorted(candidates, key=lambda index: (abs(index - reference), index))[:n]))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SupportBank:
         self._states: dict[int, dict[tuple[int, Slices], Any]] = {}
 
     def plan(
-        self, scan_id: int, label: int, *, images: Tensor, label_map: Tensor, chosen: Sequence[int]
+        self, scan_id: int, label: int, *, images: Tensor, label_map: Tensor, slices: Sequence[int]
     ) -> None:
         """Register supports that will be requested; nothing is computed yet.
 
@@ -76,12 +76,12 @@ class SupportBank:
             scan_id, label: the support scan and the organ.
             images: the scan's slices, `(Z, 1, h, w)`.
             label_map: `(Z, h, w)`, whole numbers.
-            chosen: for each part the slice that serves it.
+            slices: for each part the slice that serves it.
         """
         groups = self._plans.setdefault(scan_id, _ScanPlan(images, label_map)).groups
         if label not in groups:
             candidates = (label_map == label).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
-            groups[label] = [self._group(nearest_slices(candidates, z, self._n_slices)) for z in chosen]
+            groups[label] = [self._group(nearest_slices(candidates, z, self._n_slices)) for z in slices]
 
     def supports(self, scan_id: int, label: int, part: int) -> list[Any]:
         """Return the prepared supports that serve a part together.
@@ -97,16 +97,16 @@ class SupportBank:
         return [slices] if self._join == "shots" else [(index,) for index in slices]
 
     def _prepare(self, plan: _ScanPlan) -> dict[tuple[int, Slices], Any]:
-        wanted = [
+        planned = [
             (label, slices) for label, parts in plan.groups.items() for group in parts for slices in group
         ]
         # One at a time, so that a slice's encoding does not depend on which others are wanted.
         encodings = {
             index: self._segmenter.encode([plan.images[index : index + 1].to(self._device)])
-            for index in sorted({index for _, slices in wanted for index in slices})
+            for index in sorted({index for _, slices in planned for index in slices})
         }
         states = {}
-        for label, slices in dict.fromkeys(wanted):
+        for label, slices in dict.fromkeys(planned):
             masks = (plan.label_map[list(slices)] == label).float().to(self._device)
             encoding = self._segmenter.join([encodings[index] for index in slices])
             states[label, slices] = self._segmenter.prepare(encoding, masks)

@@ -81,14 +81,14 @@ def average_over_versions(
         yield from segment(images)
         return
     totals = list(segment(images))
-    shown = images.new_ones(1, *images.shape[-2:])
-    n_shown = shown
+    visible = images.new_ones(1, *images.shape[-2:])
+    n_visible = visible
     for change in PERTURBATIONS[: n_versions - 1]:
-        for index, found in enumerate(segment(change.apply(images))):
-            totals[index] = totals[index] + change.undo(found)
-        n_shown = n_shown + change.undo(shown)
+        for index, result in enumerate(segment(change.apply(images))):
+            totals[index] = totals[index] + change.undo(result)
+        n_visible = n_visible + change.undo(visible)
     for total in totals:
-        yield total / n_shown.to(total)
+        yield total / n_visible.to(total)
 
 
 def _move(images: Tensor, shift_px: tuple[float, float], scale: float) -> Tensor:
@@ -99,6 +99,6 @@ def _move(images: Tensor, shift_px: tuple[float, float], scale: float) -> Tensor
     height, width = images.shape[-2:]
     down, right = shift_px
     # In the units of `affine_grid` the slice is 2 wide and high, its centre 0.
-    places = images.new_tensor([[scale, 0, 2 * right / width], [0, scale, 2 * down / height]])
-    grid = F.affine_grid(places.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    affine = images.new_tensor([[scale, 0, 2 * right / width], [0, scale, 2 * down / height]])
+    grid = F.affine_grid(affine.expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -120,7 +120,7 @@ def main(words: Sequence[str] | None = None) -> int:
     usage = describe_usage(
         ServerConfig,
         "python -m script.server reload_model_path=<snapshot or run> [key=value ...]",
-        more=f"{NOTICE.capitalize()}. `bash script/serve.sh --help` says more.",
+        footer=f"{NOTICE.capitalize()}. `bash script/serve.sh --help` says more.",
     )
     return run_word_command(run, words, usage=usage)
 

@@ -79,7 +79,9 @@ class SegmentationService:
         """Set the annotated scan; raises `UserError` as `Segmenter.set_support`."""
         requested = [part.strip() for part in (labels or "").split(",") if part.strip()]
         with self._one_at_a_time(), _temporary_dir() as folder:
-            scans = [self._receive(*each, folder) for each in ((image, "image"), (label_map, "label_map"))]
+            scans = [
+                self._receive(*upload, folder) for upload in ((image, "image"), (label_map, "label_map"))
+            ]
             self._segmenter.set_support(*scans, labels=requested or None)
             self._support_name = scans[0].name
 
@@ -194,7 +196,7 @@ def _refuse_input(_: Request, error: UserError) -> JSONResponse:
 
 
 def _refuse_form(_: Request, error: RequestValidationError) -> JSONResponse:
-    faults = [f"{each['loc'][-1]}: {each['msg']}; see docs/server.md" for each in error.errors()]
+    faults = [f"{fault['loc'][-1]}: {fault['msg']}; see docs/server.md" for fault in error.errors()]
     return _refuse(HTTPStatus.BAD_REQUEST, faults)
 
 

@@ -64,43 +64,45 @@ def record_prior_masks(
     """
     started = time.perf_counter()
     job_of = {(job.protocol, job.query.scan_id, job.label): job for job in jobs if job.main_support}
-    shown = {id(case): case for group in group_by_organ(cases.cases) for _, case in choose_cases(group)}
+    displayed = {id(case): case for group in group_by_organ(cases.cases) for _, case in choose_cases(group)}
     by_network: dict[int, list[tuple[Case, Job]]] = {}
-    for case in shown.values():
+    for case in displayed.values():
         job = job_of[case.score.protocol, case.score.query_id, case.score.label]
         by_network.setdefault(id(snapshots[job.support.scan_id, job.label]), []).append((case, job))
-    found: dict[int, Case] = {}
-    for of_network in by_network.values():
-        job = of_network[0][1]
+    completed: dict[int, Case] = {}
+    for pairs in by_network.values():
+        job = pairs[0][1]
         network = load_trained(config, snapshots[job.support.scan_id, job.label]).to(device)
         segmenter = NetworkSegmenter(network, precision=config.precision)
-        found |= _complete_cases(segmenter, of_network, device=device)
-    cases.cases[:] = [found.get(id(case), case) for case in cases.cases]
-    n_masks = sum(len(case.pairs) for case in found.values())
+        completed |= _complete_cases(segmenter, pairs, device=device)
+    cases.cases[:] = [completed.get(id(case), case) for case in cases.cases]
+    n_masks = sum(len(case.pairs) for case in completed.values())
     print(f"prior masks for the report: {n_masks}, {time.perf_counter() - started:.1f} s", flush=True)
 
 
 def _complete_cases(
-    segmenter: NetworkSegmenter, shown: Sequence[tuple[Case, Job]], *, device: torch.device
+    segmenter: NetworkSegmenter, pairs: Sequence[tuple[Case, Job]], *, device: torch.device
 ) -> dict[int, Case]:
     """Return cases with prior masks by the id of the case without; each slice is encoded once."""
     bank = SupportBank(segmenter, n_slices=1, join="probabilities", device=device)
-    for _, job in shown:
-        support, chosen = job.support, job.support_slices.tolist()
+    for _, job in pairs:
+        support, support_slices = job.support, job.support_slices.tolist()
         label_map = torch.from_numpy(support.support_labels)
-        bank.plan(support.scan_id, job.label, images=support.images, label_map=label_map, chosen=chosen)
-    found = {}
-    for query_id in dict.fromkeys(job.query.scan_id for _, job in shown):
-        of_query = [(case, job) for case, job in shown if job.query.scan_id == query_id]
-        images, size_px = of_query[0][1].query.images, of_query[0][1].query.label_map.shape[1:]
-        slices = {pair.slice_idx for case, _ in of_query for pair in case.pairs}
+        bank.plan(
+            support.scan_id, job.label, images=support.images, label_map=label_map, slices=support_slices
+        )
+    completed = {}
+    for query_id in dict.fromkeys(job.query.scan_id for _, job in pairs):
+        query_pairs = [(case, job) for case, job in pairs if job.query.scan_id == query_id]
+        images, size_px = query_pairs[0][1].query.images, query_pairs[0][1].query.label_map.shape[1:]
+        slices = {pair.slice_idx for case, _ in query_pairs for pair in case.pairs}
         encodings = {z: segmenter.encode([images[z : z + 1].to(device)]) for z in sorted(slices)}
-        for case, job in of_query:
+        for case, job in query_pairs:
             masks = []
             for pair in case.pairs:
                 part = int(job.assignment.parts[job.assignment.slices == pair.slice_idx][0])
                 [support] = bank.supports(job.support.scan_id, job.label, part)
                 mask = segmenter.find_prior_masks(support, encodings[pair.slice_idx], image_size=size_px)
                 masks.append(mask[0].cpu().numpy())
-            found[id(case)] = add_prior_masks(case, masks, job.query.geometry)
-    return found
+            completed[id(case)] = add_prior_masks(case, masks, job.query.geometry)
+    return completed

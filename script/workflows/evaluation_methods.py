@@ -76,9 +76,11 @@ def make_untrained(config: Config, *, device: torch.device) -> FewShotSeg:
 
 def calibration_images(config: Config) -> torch.Tensor:
     """Spread training slices `(N, 1, h, w)` for BatchNorm statistics."""
-    chosen = make_split(config).training[:CALIBRATION_SCANS]
+    scan_ids = make_split(config).training[:CALIBRATION_SCANS]
     size = config.image_size_px
-    slices = np.concatenate([load_scan(config.layout, each, image_size_px=size).image for each in chosen])
+    slices = np.concatenate(
+        [load_scan(config.layout, scan_id, image_size_px=size).image for scan_id in scan_ids]
+    )
     spread = np.linspace(0, len(slices) - 1, min(CALIBRATION_SLICES, len(slices))).astype(int)
     return torch.from_numpy(slices[spread])[:, None]
 

@@ -86,12 +86,12 @@ def _evaluate_defaults(
 
     If a training resumes, its former settings are the defaults.
     """
-    plain = default_values(Config)
-    chosen = {name: (fixed or {}).get(name, plain[name]) for name in ("dataset", "recipe", "protocol")}
-    if "recipe" not in (fixed or {}) and chosen["dataset"] in DATASETS:
-        chosen["recipe"] = DATASETS[chosen["dataset"]].recipe
-    are_texts = all(isinstance(value, str) for value in chosen.values())
-    defaults = dataset_defaults(**chosen) if are_texts else plain
+    general = default_values(Config)
+    selection = {name: (fixed or {}).get(name, general[name]) for name in ("dataset", "recipe", "protocol")}
+    if "recipe" not in (fixed or {}) and selection["dataset"] in DATASETS:
+        selection["recipe"] = DATASETS[selection["dataset"]].recipe
+    are_texts = all(isinstance(value, str) for value in selection.values())
+    defaults = dataset_defaults(**selection) if are_texts else general
     if (fixed or {}).get("resume"):
         defaults = _with_former_settings(defaults, fixed)
     return sacred.config.ConfigDict(complete(defaults, fixed or {}))(fixed, preset, fallback)
@@ -147,8 +147,8 @@ def find_former_run(config: Config) -> Path | None:
 def _with_former_settings(defaults: dict[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = parse_config(merge_values(defaults, fixed))
-        found = list_resumable(config.fold_dir / "training", config.resume)
-        runs = [run_dir for run_dir, _ in found]
+        resumable = list_resumable(config.fold_dir / "training", config.resume)
+        runs = [run_dir for run_dir, _ in resumable]
         return dict(
             former_settings(runs, defaults, fixed, with_present_names=_with_present_names, check=parse_config)
         )

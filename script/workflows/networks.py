@@ -50,10 +50,12 @@ def adopt_network(config: Config, snapshot: Snapshot) -> Config:
     defaults = dataset_defaults(config.dataset, config.recipe, config.protocol)
     default = parse_config({**defaults, "path": plain_values(config.path)})
     for name in ModelConfig.model_fields:
-        requested, usual, trained = (getattr(c.model, name) for c in (config, default, adopted))
-        _refuse_other(f"model.{name}", requested, default=usual, trained=trained, source=snapshot.source)
-    requested, usual, trained = (c.image_size_px for c in (config, default, adopted))
-    _refuse_other("image_size_px", requested, default=usual, trained=trained, source=snapshot.source)
+        requested, default_value, trained = (getattr(c.model, name) for c in (config, default, adopted))
+        _refuse_other(
+            f"model.{name}", requested, default=default_value, trained=trained, source=snapshot.source
+        )
+    requested, default_value, trained = (c.image_size_px for c in (config, default, adopted))
+    _refuse_other("image_size_px", requested, default=default_value, trained=trained, source=snapshot.source)
     return adopted
 
 

@@ -98,19 +98,19 @@ class Segmenter:
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
-        place = choose_device(device)
-        precision = choose_precision(precision, place)
+        device = choose_device(device)
+        precision = choose_precision(precision, device)
         choose_kernels(deterministic=True, precision=precision)
         config = config.model_copy(update={"precision": precision})
-        slices = NetworkSegmenter(load_trained(config, snapshot).to(place), precision=precision)
+        slices = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=precision)
         size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
         width = config.model.feature_width
         set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-        adapt = SupportAdaptation(slices, snapshot, config, adaptation, place, cache_dir, auto_steps)
+        adapt = SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps)
         segmenter = cls(
             slices,
             frame,
-            device=place,
+            device=device,
             image_size_px=config.image_size_px,
             options=Options(
                 guided=guide == "registration",
@@ -168,25 +168,25 @@ class Segmenter:
         """
         scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
-        chosen = choose_labels(labels, present, names=names, names_of_training=self._names_of_training)
+        selected = choose_labels(labels, present, names=names, names_of_training=self._names_of_training)
         options = {
-            "labels": range(1, len(chosen) + 1),
+            "labels": range(1, len(selected) + 1),
             "n_part": self._options.n_part,
             "image_size_px": self._image_size_px,
         }
         problems = ProblemList()
         supports = [
             problems.attempt(
-                partial(frame_support, self.frame, scan, renumber_labels(ids, chosen), **options)
+                partial(frame_support, self.frame, scan, renumber_labels(ids, selected), **options)
             )
             for scan, ids in zip(scans, maps, strict=True)
         ]
         problems.raise_all()
-        supports = [support for support in supports if support.chosen]
-        self._slices = self._adapt(supports, len(chosen))
-        self.labels = chosen
+        supports = [support for support in supports if support.support_slices]
+        self._slices = self._adapt(supports, len(selected))
+        self.labels = selected
         self._ensemble = SupportEnsemble(
-            self._slices, supports, chosen, options=self._options, device=self.device
+            self._slices, supports, selected, options=self._options, device=self.device
         )
 
     @property
@@ -221,19 +221,19 @@ class Segmenter:
         scan = to_scan(image, name="image", assume_orientation=self._assumed)
         first, end = check_slices(slices, scan)
         query = frame_query(self.frame, scan, image_size_px=self._image_size_px)
-        wanted = query.slices_covering(first, end)
+        indices = query.slices_covering(first, end)
         warped = self._ensemble.warp(query)
         names = self.support_names
         failures = {name: w.failure for name, w in zip(names, warped, strict=True) if w and w.failure}
-        if not self.has_network and all(each.failure for each in warped):
+        if not self.has_network and all(support.failure for support in warped):
             raise UserError(f"{scan.name}: registration failed ({'; '.join(failures.values())})")
         best = np.full(scan.geometry.shape, THRESHOLD, np.float32)
         label_map = np.zeros(scan.geometry.shape, np.uint16 if max(self.labels) > 255 else np.uint8)
         agreements, probabilities = [], {}
-        for label, joint, found in self._ensemble.segment(query, wanted, warped):
-            agreements += found
+        for label, joint, label_agreements in self._ensemble.segment(query, indices, warped):
+            agreements += label_agreements
             full = np.zeros(query.geometry.shape, np.float32)
-            full[wanted] = joint
+            full[indices] = joint
             restored = query.restore(full)
             restored[:first] = restored[end:] = 0
             wins = restored > best
@@ -251,7 +251,7 @@ class Segmenter:
             failures=failures,
             similarities=similarities,
             probabilities=probabilities,
-            n_slices=len(wanted),
+            n_slices=len(indices),
         )
 
     @property

@@ -66,16 +66,16 @@ class SupportEnsemble:
 
     def warp(self, query: FramedScan) -> list[WarpedSupport | None]:
         """Register each support to a query; None without registration."""
-        return [warp_support(each, query) if self._options.guided else None for each in self.supports]
+        return [warp_support(support, query) if self._options.guided else None for support in self.supports]
 
     def segment(
-        self, query: FramedScan, wanted: np.ndarray, warped: Sequence[WarpedSupport | None]
+        self, query: FramedScan, slices: np.ndarray, warped: Sequence[WarpedSupport | None]
     ) -> Iterator[tuple[int, np.ndarray, list[Agreement]]]:
         """Segment slices of a scan by all supports together.
 
         Args:
             query: the scan.
-            wanted: its slices, increasing.
+            slices: its slices, increasing.
             warped: see `warp`.
 
         Yields:
@@ -86,22 +86,27 @@ class SupportEnsemble:
             (number, position)
             for position in range(1, len(self._labels) + 1)
             for number, support in enumerate(self.supports)
-            if position in support.chosen
+            if position in support.support_slices
         ]
-        results = self._segment_slices(query, pairs, wanted=wanted, warped=warped)
+        results = self._segment_slices(query, pairs, slices=slices, warped=warped)
         for position, label in enumerate(self._labels, start=1):
-            numbers = [number for number, other in pairs if other == position]
+            numbers = [number for number, label_position in pairs if label_position == position]
             masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
-            masks = [None if mask is None else mask[wanted] for mask in masks]
+            masks = [None if mask is None else mask[slices] for mask in masks]
             networks = [next(results) for _ in numbers]
-            images = query.images[wanted]
+            images = query.images[slices]
             guided = [self._guide(*pair, images, query) for pair in zip(networks, masks, strict=True)]
-            joint = self._join(guided, shape=(len(wanted), *query.geometry.shape[1:]))
-            found = [
+            joint = self._join(guided, shape=(len(slices), *query.geometry.shape[1:]))
+            agreements = [
                 Agreement.measure(
-                    label, self.supports[n].scan.name, network=network, warped=mask, own=own, joint=joint
+                    label,
+                    self.supports[n].scan.name,
+                    network=network,
+                    warped=mask,
+                    support_result=guided_mask,
+                    joint=joint,
                 )
-                for n, network, mask, own in zip(numbers, networks, masks, guided, strict=True)
+                for n, network, mask, guided_mask in zip(numbers, networks, masks, guided, strict=True)
             ]
             joint = refine_by_slices(
                 joint,
@@ -109,39 +114,43 @@ class SupportEnsemble:
                 spacing_mm=query.geometry.spacing_mm,
                 options=self._options.guiding,
             )
-            yield label, keep_largest_component(joint) if self._options.largest_component else joint, found
+            yield (
+                label,
+                keep_largest_component(joint) if self._options.largest_component else joint,
+                agreements,
+            )
 
     def _segment_slices(
         self,
         query: FramedScan,
         pairs: Sequence[tuple[int, int]],
         *,
-        wanted: np.ndarray,
+        slices: np.ndarray,
         warped: Sequence[WarpedSupport | None],
     ) -> Iterator[np.ndarray | None]:
         """Yield the network's probabilities `(n, H, W)` of each support and label; None without a network."""
         if self._slices is None:
             yield from [None] * len(pairs)
             return
-        queries = [self._make_query(pair, query, wanted=wanted, warped=warped[pair[0]]) for pair in pairs]
+        queries = [self._make_query(pair, query, slices=slices, warped=warped[pair[0]]) for pair in pairs]
         for _, result in segment_queries(self._slices, queries, device=self._device, bank=self._bank):
             yield result.numpy()
 
     @staticmethod
     def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:
         """Average the supports' probabilities; 0 if no support has any."""
-        found = [result for result in results if result is not None]
-        if len(found) == 1:
-            return found[0]
-        return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(shape, np.float32)
+        results = [result for result in results if result is not None]
+        if len(results) == 1:
+            return results[0]
+        return np.mean(results, axis=0, dtype=np.float32) if results else np.zeros(shape, np.float32)
 
     def _make_query(
-        self, pair: tuple[int, int], query: FramedScan, *, wanted: np.ndarray, warped: WarpedSupport | None
+        self, pair: tuple[int, int], query: FramedScan, *, slices: np.ndarray, warped: WarpedSupport | None
     ) -> OrganQuery:
         number, position = pair
         support, transform = self.supports[number], warped.transform if warped else None
         assignment = assign_support_slices(
-            support.chosen[position], support.scan, query, slices=wanted, transform=transform
+            support.support_slices[position], support.scan, query, slices=slices, transform=transform
         )
         return OrganQuery(
             support_id=number,
@@ -149,7 +158,7 @@ class SupportEnsemble:
             label=position,
             support_images=support.scan.images,
             support_labels=torch.from_numpy(support.network_labels),
-            support_slices=support.chosen[position].tolist(),
+            support_slices=support.support_slices[position].tolist(),
             query_images=query.images,
             slices=torch.from_numpy(assignment.slices),
             parts=torch.from_numpy(assignment.parts),

@@ -114,8 +114,10 @@ def validate(
     segmenter = NetworkSegmenter(network, precision=config.precision)
 
     def segment(queries: list[dict[str, Any]]) -> list[Tensor]:
-        found = dict(segment_queries(segmenter, [OrganQuery(**query) for query in queries], device=device))
-        return [found[position] for position in range(len(queries))]
+        probabilities = dict(
+            segment_queries(segmenter, [OrganQuery(**query) for query in queries], device=device)
+        )
+        return [probabilities[position] for position in range(len(queries))]
 
     return validation_dice(jobs, segment, ranks=ranks)
 

@@ -49,15 +49,15 @@ def segment_by_unets(
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
     for support in {job.support.scan_id: job.support for job in jobs}.values():
-        own = [job for job in jobs if job.support is support]
-        labels = sorted({job.label for job in own})
+        support_jobs = [job for job in jobs if job.support is support]
+        labels = sorted({job.label for job in support_jobs})
         model = _train(support, labels, config=config, device=device)
-        for query in {job.query.scan_id: job.query for job in own}.values():
+        for query in {job.query.scan_id: job.query for job in support_jobs}.values():
             probabilities = segment_slices(model, query.images[:, 0].to(device)).cpu()
-            for job in own:
+            for job in support_jobs:
                 if job.query is query:
-                    of_organ = probabilities[job.assignment.slices, 1 + labels.index(job.label)]
-                    yield job, resize_slices(of_organ, query.label_map.shape[1:]).numpy()
+                    organ_probabilities = probabilities[job.assignment.slices, 1 + labels.index(job.label)]
+                    yield job, resize_slices(organ_probabilities, query.label_map.shape[1:]).numpy()
 
 
 def train_unet(

@@ -40,8 +40,8 @@ def test_a_support_is_the_same_whatever_its_orientation():
     )
     assert np.array_equal(one.label_map, other.label_map)
     assert np.array_equal(one.scan.images, other.scan.images)
-    assert list(one.chosen) == [1]
-    assert one.chosen[1].tolist() == other.chosen[1].tolist() == [4, 6, 8]  # of slices 3 to 8
+    assert list(one.support_slices) == [1]
+    assert one.support_slices[1].tolist() == other.support_slices[1].tolist() == [4, 6, 8]  # of slices 3 to 8
 
 
 def test_a_support_that_the_frame_cuts_off_is_refused():

@@ -23,8 +23,8 @@ def list_overrides(
     Returns:
         Such as `["dataset=CHAOST2", "optim.lr=0.002"]`.
     """
-    flat, usual = (dict(flatten(nested, free=never)) for nested in (values, defaults))
-    changed = [name for name, value in flat.items() if name in usual and value != usual[name]]
+    flat, flat_defaults = (dict(flatten(nested, free=never)) for nested in (values, defaults))
+    changed = [name for name, value in flat.items() if name in flat_defaults and value != flat_defaults[name]]
     names = dict.fromkeys([*always, *changed])
     return [shlex.quote(f"{name}={_literal(flat[name])}") for name in names]
 

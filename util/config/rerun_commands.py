@@ -13,33 +13,33 @@ _FREE_IN_EVALUATION = ("model", "image_size_px", "resume", "resume_changed")
 
 
 def list_commands(
-    trained: Mapping[str, Any] | None,
-    evaluated: Mapping[str, Any],
+    training_config: Mapping[str, Any] | None,
+    evaluation_config: Mapping[str, Any],
     *,
     snapshot: Path | None = None,
-    usual: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    defaults_of: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> list[str]:
     """List the commands that train a snapshot and evaluate it.
 
     Both have the evaluation's paths. The training is left out if its configuration is unusable here.
 
     Args:
-        trained: the snapshot's configuration; nested plain values. None: no network was evaluated.
-        evaluated: the evaluation's.
+        training_config: the snapshot's configuration; nested plain values. None: no network was evaluated.
+        evaluation_config: the evaluation's.
         snapshot: the evaluated file, if any.
-        usual: returns the defaults of a configuration, as its dataset, recipe and setting make them.
+        defaults_of: returns the defaults of a configuration, as its dataset, recipe and setting make them.
     """
-    steps = [("evaluate", evaluated, _FREE_IN_EVALUATION, ("method",))]
-    if trained is not None:
-        evaluated = {**evaluated, "reload_model_path": str(snapshot)}
+    steps = [("evaluate", evaluation_config, _FREE_IN_EVALUATION, ("method",))]
+    if training_config is not None:
+        evaluation_config = {**evaluation_config, "reload_model_path": str(snapshot)}
         steps = [
-            ("train", {**trained, "path": evaluated["path"]}, _FREE_IN_TRAINING, ()),
-            ("evaluate", evaluated, _FREE_IN_EVALUATION, ("reload_model_path",)),
+            ("train", {**training_config, "path": evaluation_config["path"]}, _FREE_IN_TRAINING, ()),
+            ("evaluate", evaluation_config, _FREE_IN_EVALUATION, ("reload_model_path",)),
         ]
     commands = []
     for script, values, never, always in steps:
         try:
-            defaults = usual(values)
+            defaults = defaults_of(values)
         except (KeyError, UserError):  # trained on data that this evaluation does not know
             continue
         names = [name for name in ("dataset", "eval_fold", *always) if name in values]

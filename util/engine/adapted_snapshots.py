@@ -68,9 +68,9 @@ def find_or_adapt(
         UserError: the loss is not finite, or the cache cannot be written.
     """
     path = None if cache_dir is None else cache_dir / f"{_digest(snapshot, identity, seed)}.pt"
-    found = path and _find(path)
-    if found:
-        return found
+    adapted = path and _find(path)
+    if adapted:
+        return adapted
     adaptation, episodes = start()
     partial = path and path.with_suffix(".partial.pt")
     if partial and partial.is_file():

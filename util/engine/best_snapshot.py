@@ -91,8 +91,8 @@ class BestSnapshot:
         if not self._checkpoints.is_main:
             return
         try:
-            found = load_snapshot(source).step
-            reason = None if found == step else f"{source} is of step {found}"
+            source_step = load_snapshot(source).step
+            reason = None if source_step == step else f"{source} is of step {source_step}"
         except UserError as error:
             reason = str(error)
         if reason:

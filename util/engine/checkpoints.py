@@ -103,7 +103,7 @@ def _check_values(path: Path, checkpoint: Checkpoint) -> None:
         check_whole(path, average["n_updates"], field="average.n_updates")
     of_ranks = checkpoint.of_ranks
     is_list = isinstance(of_ranks, list | tuple) and len(of_ranks) > 0
-    check(path, is_list, field="of_ranks", must="be a list of the ranks' values", found=of_ranks)
+    check(path, is_list, field="of_ranks", rule="be a list of the ranks' values", value=of_ranks)
     for rank, state in enumerate(of_ranks):
         _check_rank(path, state, like=weights, field=f"of_ranks[{rank}]", is_averaged=average is not None)
     _check_history(path, checkpoint.history)
@@ -114,12 +114,12 @@ def _check_origin(path: Path, origin: Any) -> None:
     _check_keys(path, origin, {"data", "environment"}, field="origin")
     data, environment = origin["data"], origin["environment"]
     is_hash = data is None or isinstance(data, str)
-    check(path, is_hash, field="origin.data", must="be a hash or None", found=data)
+    check(path, is_hash, field="origin.data", rule="be a hash or None", value=data)
     is_mapping = isinstance(environment, Mapping)
-    check(path, is_mapping, field="origin.environment", must="be names and values", found=environment)
+    check(path, is_mapping, field="origin.environment", rule="be names and values", value=environment)
     for name, value in environment.items():
         is_plain = isinstance(name, str) and type(value) in (str, int)
-        check(path, is_plain, field="origin.environment", must="be texts and whole numbers", found=value)
+        check(path, is_plain, field="origin.environment", rule="be texts and whole numbers", value=value)
 
 
 def _check_weights(path: Path, named: Any, *, like: Mapping[str, Any], field: str) -> None:
@@ -140,31 +140,25 @@ def _check_optimizer(path: Path, optimizer: Any, *, like: Mapping[str, torch.Ten
     _check_groups(path, optimizer["param_groups"])
     shapes = {tensor.shape for tensor in like.values()} | {torch.Size()}
     state = optimizer["state"]
-    check(path, isinstance(state, Mapping), field="optimizer.state", must="be a mapping", found=state)
+    check(path, isinstance(state, Mapping), field="optimizer.state", rule="be a mapping", value=state)
     for number, entry in state.items():
         check_whole(path, number, field="optimizer.state")
         field = f"optimizer.state.{number}"
-        check(
-            path,
-            isinstance(entry, Mapping),
-            field=field,
-            must="be a mapping",
-            found=entry,
-        )
+        check(path, isinstance(entry, Mapping), field=field, rule="be a mapping", value=entry)
         tensors = {name: value for name, value in entry.items() if isinstance(value, torch.Tensor)}
         check_tensors(path, tensors, field=field)
         fit = all(tensor.dtype == torch.float32 and tensor.shape in shapes for tensor in tensors.values())
-        check(path, fit, field=field, must="be like the network's parameters", found=tensors)
-        others = {name: value for name, value in entry.items() if name not in tensors}
-        is_empty = all(value is None for value in others.values())  # SGD without momentum
-        check(path, is_empty, field=field, must="hold tensors", found=others)
+        check(path, fit, field=field, rule="be like the network's parameters", value=tensors)
+        non_tensors = {name: value for name, value in entry.items() if name not in tensors}
+        is_empty = all(value is None for value in non_tensors.values())  # SGD without momentum
+        check(path, is_empty, field=field, rule="hold tensors", value=non_tensors)
 
 
 def _check_groups(path: Path, groups: Any) -> None:
     """Check the types of the optimiser's settings."""
     field = "optimizer.param_groups"
     is_list = isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups)
-    check(path, is_list, field=field, must="be a list of settings", found=groups)
+    check(path, is_list, field=field, rule="be a list of settings", value=groups)
     check_plain(path, groups, field=field)
     for name, value in [(str(name), value) for group in groups for name, value in group.items()]:
         if name in _NUMBERS:
@@ -173,7 +167,7 @@ def _check_groups(path: Path, groups: Any) -> None:
             is_right = isinstance(value, list | tuple) and all(type(item) in (int, float) for item in value)
         else:
             is_right = value is None or isinstance(value, bool)
-        check(path, is_right, field=f"{field}.{name}", must="be of its type", found=value)
+        check(path, is_right, field=f"{field}.{name}", rule="be of its type", value=value)
 
 
 def _check_rank(
@@ -188,34 +182,34 @@ def _check_rank(
     check_whole(path, meter["count"], field=f"{field}.meter.count")
     is_empty = meter["sum"] is None
     is_consistent = is_empty == (meter["count"] == 0)
-    check(path, is_consistent, field=f"{field}.meter", must="hold sums of the steps counted", found=meter)
+    check(path, is_consistent, field=f"{field}.meter", rule="hold sums of the steps counted", value=meter)
     if not is_empty:
         # They may include the loss of a skipped step.
         check_tensor(path, meter["sum"], field=f"{field}.meter.sum", finite=False)
         is_row = meter["sum"].dim() == 1 and meter["sum"].dtype == torch.float32
-        check(path, is_row, field=f"{field}.meter.sum", must="be a row of float32", found=meter["sum"])
+        check(path, is_row, field=f"{field}.meter.sum", rule="be a row of float32", value=meter["sum"])
 
 
 def _check_history(path: Path, history: Any) -> None:
-    check(path, isinstance(history, Mapping), field="history", must="be metrics", found=history)
+    check(path, isinstance(history, Mapping), field="history", rule="be metrics", value=history)
     for name, metric in history.items():
         field = f"history.{name}"
         _check_keys(path, metric, {"steps", "values"}, field=field)
         steps, values = metric["steps"], metric["values"]
         are_lists = isinstance(steps, list) and isinstance(values, list) and len(steps) == len(values)
-        check(path, are_lists, field=field, must="be steps and as many values", found=metric)
-        check(path, isinstance(name, str), field="history", must="have texts as names", found=name)
+        check(path, are_lists, field=field, rule="be steps and as many values", value=metric)
+        check(path, isinstance(name, str), field="history", rule="have texts as names", value=name)
         for step in steps:
             check_whole(path, step, field=f"{field}.steps")
         for value in values:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            check(path, is_number, field=f"{field}.values", must="be numbers", found=value)
+            check(path, is_number, field=f"{field}.values", rule="be numbers", value=value)
 
 
 def _check_keys(path: Path, value: Any, keys: set[str], *, field: str) -> None:
-    has_them = isinstance(value, Mapping) and set(value) == keys
-    must = f"hold {', '.join(sorted(keys))}"
-    check(path, has_them, field=field, must=must, found=value)
+    has_keys = isinstance(value, Mapping) and set(value) == keys
+    rule = f"hold {', '.join(sorted(keys))}"
+    check(path, has_keys, field=field, rule=rule, value=value)
 
 
 def newest_checkpoint(run_dir: Path) -> tuple[Checkpoint, list[str]]:

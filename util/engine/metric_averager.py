@@ -52,4 +52,4 @@ class MetricAverager:
 def mean_over_ranks(metrics: dict[str, float]) -> dict[str, float]:
     """Average each metric over the ranks."""
     metrics_of_ranks = gather_values(metrics)
-    return {name: sum(each[name] for each in metrics_of_ranks) / len(metrics_of_ranks) for name in metrics}
+    return {name: sum(m[name] for m in metrics_of_ranks) / len(metrics_of_ranks) for name in metrics}

@@ -34,9 +34,9 @@ def find_mismatches(
     ]
     if list(differing) == ["folds"] and not set(held_out).intersection(snapshot.training_ids or ()):
         lines[0] = lines[0].replace("warning", "note") + "; none of its training scans is a query"
-    seen = sorted(set(held_out).intersection(snapshot.training_ids or ()))
-    if seen and "dataset" not in differing:
-        names = ", ".join(map(str, seen))
+    common = sorted(set(held_out).intersection(snapshot.training_ids or ()))
+    if common and "dataset" not in differing:
+        names = ", ".join(map(str, common))
         lines.append(
             f"warning: the snapshot was trained on scan(s) {names} of this fold, so scores are too high"
         )

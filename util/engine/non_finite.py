@@ -146,22 +146,22 @@ class NonFiniteMonitor:
             AllRanksError: more steps than allowed were non-finite. The weights are those before the last of
                 them, and its episodes are saved to a file.
         """
-        found, max_skipped = self._guard.non_finite_steps(), self._guard.max_skipped
-        if found.n_steps == self._n_reported:
+        steps, max_skipped = self._guard.non_finite_steps(), self._guard.max_skipped
+        if steps.n_steps == self._n_reported:
             return
-        self._n_reported = found.n_steps
-        if found.n_steps <= max_skipped:
-            write(f"step {found.last_step}: not finite, skipped ({found.n_steps} of {max_skipped} allowed)")
+        self._n_reported = steps.n_steps
+        if steps.n_steps <= max_skipped:
+            write(f"step {steps.last_step}: not finite, skipped ({steps.n_steps} of {max_skipped} allowed)")
             return
-        episodes = self._episodes_of_step(found.last_step)
-        path = self._folder / "nonfinite" / f"step_{found.last_step:06d}_rank_{find_ranks().rank}.pt"
-        write_tensors(path, {"step": found.last_step, "episodes": [dict(episode) for episode in episodes]})
+        episodes = self._episodes_of_step(steps.last_step)
+        path = self._folder / "nonfinite" / f"step_{steps.last_step:06d}_rank_{find_ranks().rank}.pt"
+        write_tensors(path, {"step": steps.last_step, "episodes": [dict(episode) for episode in episodes]})
         description = f"{'; '.join(map(_describe_episode, episodes))}; saved to {path}"
         # The rank whose loss was non-finite is named; the first one if a gradient overflowed.
-        of_ranks = gather_values((found.is_own_loss, description))
-        is_loss, description = next((entry for entry in of_ranks if entry[0]), of_ranks[0])
+        all_reports = gather_values((steps.is_own_loss, description))
+        is_loss, description = next((entry for entry in all_reports if entry[0]), all_reports[0])
         raise AllRanksError(
-            f"step {found.last_step}: the {'loss' if is_loss else 'gradient'} is not finite ({description}); "
+            f"step {steps.last_step}: the {'loss' if is_loss else 'gradient'} is not finite ({description}); "
             "the weights are unchanged. Lower optim.lr, set optim.clip_norm or nonfinite=skip:<n>, and "
             "continue with resume=latest resume_changed=True"
         )

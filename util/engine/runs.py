@@ -29,9 +29,9 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """List a run's checkpoints, newest first."""
     folder = run_dir / CHECKPOINT_FOLDER
-    found = folder.iterdir() if folder.is_dir() else ()
+    paths = folder.iterdir() if folder.is_dir() else ()
     steps = {
-        path: int(match[1]) for path in found if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", path.name))
+        path: int(match[1]) for path in paths if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", path.name))
     }
     return sorted(steps, key=steps.get, reverse=True)
 
@@ -62,9 +62,9 @@ def list_runs(kind_dir: Path) -> list[Path]:
 def latest_snapshot_in(run_dir: Path) -> Path | None:
     """Return the snapshot with the most steps in a run folder, or None."""
     folder = run_dir / SNAPSHOT_FOLDER
-    found = folder.iterdir() if folder.is_dir() else ()
+    paths = folder.iterdir() if folder.is_dir() else ()
     steps = {
-        int(match[1]): path for path in found if (match := re.fullmatch(r"snapshot_(\d+)\.pt", path.name))
+        int(match[1]): path for path in paths if (match := re.fullmatch(r"snapshot_(\d+)\.pt", path.name))
     }
     return steps[max(steps)] if steps else None
 
@@ -93,13 +93,13 @@ def list_resumable(training_dir: Path, resume: str) -> list[tuple[Path, bool]]:
     else:
         runs = list_runs(training_dir)
     has_checkpoints = {run_dir: bool(list_checkpoints(run_dir)) for run_dir in runs}
-    found = [
+    resumable = [
         (run_dir, not has_some)
         for run_dir, has_some in has_checkpoints.items()
         if has_some or latest_snapshot_in(run_dir) is not None
     ]
-    if found or resume == "latest":
-        return found
+    if resumable or resume == "latest":
+        return resumable
     raise UserError(f"resume={resume}: {runs[0]} holds no checkpoint; start a new training without resume")
 
 
@@ -118,9 +118,9 @@ def find_snapshot(training_dir: Path, reload_path: str | None) -> Path:
         path = Path(reload_path)
         return path if path.is_file() else _find_below(path)
     for run_dir in list_runs(training_dir):
-        found = latest_snapshot_in(run_dir)
-        if found is not None:
-            return require_best_snapshot(run_dir) if reload_path == BEST else found
+        snapshot = latest_snapshot_in(run_dir)
+        if snapshot is not None:
+            return require_best_snapshot(run_dir) if reload_path == BEST else snapshot
     raise UserError(
         f"{training_dir}: holds no trained run; train first (bash script/train.sh with the same dataset, "
         "eval_fold, setting and organ_group) or set reload_model_path"
@@ -140,7 +140,7 @@ def find_selected_snapshot(reload_path: str, *, log_dir: Path = Path("runs")) ->
     if reload_path != BEST:
         return find_snapshot(Path(), reload_path)
     folders = sorted(log_dir.glob("*/fold_*/training"))
-    trained = [each for each in folders if any(map(latest_snapshot_in, list_runs(each)))]
+    trained = [folder for folder in folders if any(map(latest_snapshot_in, list_runs(folder)))]
     if not trained:
         raise UserError(
             f"reload_model_path={BEST}: {log_dir} holds no trained run; train first (bash script/train.sh), "
@@ -171,9 +171,9 @@ def _find_below(path: Path) -> Path:
         if (path.parent / SNAPSHOT_FOLDER).is_dir():
             return require_best_snapshot(path.parent)
         return find_snapshot(path.parent, BEST)
-    found = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
-    if found is None:
+    snapshot = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
+    if snapshot is None:
         raise UserError(
             f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
         )
-    return found
+    return snapshot

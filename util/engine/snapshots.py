@@ -80,11 +80,11 @@ def load_snapshot(path: Path) -> Snapshot:
     check_plain(path, content["versions"], field="versions")
     check_config(path, content["config"])
     data = content.get("data")
-    check(path, data is None or isinstance(data, str), field="data", must="be a hash or None", found=data)
+    check(path, data is None or isinstance(data, str), field="data", rule="be a hash or None", value=data)
     training_ids = content.get("training_ids")
     if training_ids is not None:
         check(
-            path, isinstance(training_ids, list), field="training_ids", must="be a list", found=training_ids
+            path, isinstance(training_ids, list), field="training_ids", rule="be a list", value=training_ids
         )
         for scan_id in training_ids:
             check_whole(path, scan_id, field="training_ids")
@@ -108,20 +108,20 @@ def check_config(path: Path, config: Any) -> None:
     Raises:
         UserError: a value is invalid; file and key are named.
     """
-    check(path, isinstance(config, Mapping), field="config", must="be a mapping", found=config)
+    check(path, isinstance(config, Mapping), field="config", rule="be a mapping", value=config)
     check_plain(path, config, field="config")
     if "model" in config:
         model = config["model"]
-        check(path, isinstance(model, Mapping), field="config.model", must="be a group of keys", found=model)
+        check(path, isinstance(model, Mapping), field="config.model", rule="be a group of keys", value=model)
     if "seed" in config:
         check_whole(path, config["seed"], field="config.seed")
     size = config.get("image_size_px")
     if size is not None:
         is_size = isinstance(size, list | tuple) and len(size) == 2
-        check(path, is_size, field="config.image_size_px", must="be two whole numbers", found=size)
+        check(path, is_size, field="config.image_size_px", rule="be two whole numbers", value=size)
         for length in size:
             is_usable = isinstance(length, int) and 1 <= length <= _MAX_PX
-            check(path, is_usable, field="config.image_size_px", must=f"be 1 to {_MAX_PX}", found=length)
+            check(path, is_usable, field="config.image_size_px", rule=f"be 1 to {_MAX_PX}", value=length)
 
 
 def load_weights(model: Network, snapshot: Snapshot) -> Network:
@@ -130,10 +130,10 @@ def load_weights(model: Network, snapshot: Snapshot) -> Network:
     Raises:
         UserError: they do not fit; the first tensor that differs is named, and the network is unchanged.
     """
-    own = model.state_dict()
-    differing = sorted(own.keys() ^ snapshot.weights.keys()) or [
+    expected = model.state_dict()
+    differing = sorted(expected.keys() ^ snapshot.weights.keys()) or [
         name
-        for name, tensor in own.items()
+        for name, tensor in expected.items()
         if (tensor.shape, tensor.dtype) != (snapshot.weights[name].shape, snapshot.weights[name].dtype)
     ]
     if differing:

@@ -54,10 +54,10 @@ def choose_training(training_dir: Path, reload_path: str | None, *, folds: str) 
     matching = [run_dir for run_dir in usable if _folds_of(_read_config(run_dir)) == folds]
     if not usable:
         return TrainingChoice(find_snapshot(training_dir, None))  # raises
-    chosen = (matching or usable)[0]
-    newer = runs[: runs.index(chosen)]
-    notes = tuple(_describe_newer(run_dir, chosen, has_snapshot=run_dir in usable) for run_dir in newer)
-    snapshot = require_best_snapshot(chosen) if reload_path == BEST else latest_snapshot_in(chosen)
+    selected = (matching or usable)[0]
+    newer = runs[: runs.index(selected)]
+    notes = tuple(_describe_newer(run_dir, selected, has_snapshot=run_dir in usable) for run_dir in newer)
+    snapshot = require_best_snapshot(selected) if reload_path == BEST else latest_snapshot_in(selected)
     return TrainingChoice(snapshot, notes)
 
 
@@ -75,10 +75,10 @@ def read_training_config(snapshot: Path) -> Mapping[str, Any]:
     return load_snapshot(snapshot).config
 
 
-def _describe_newer(run_dir: Path, chosen: Path, *, has_snapshot: bool) -> str:
+def _describe_newer(run_dir: Path, selected: Path, *, has_snapshot: bool) -> str:
     state = "" if has_snapshot else " and unfinished, without a snapshot"
-    note = f"note: {run_dir} is newer{state}; {chosen} is evaluated"
-    before, now = _read_config(chosen), _read_config(run_dir)
+    note = f"note: {run_dir} is newer{state}; {selected} is evaluated"
+    before, now = _read_config(selected), _read_config(run_dir)
     if not before or not now:
         return f"{note} (settings not recorded)"
     changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, free=FREE_ON_RESUME)

@@ -79,14 +79,14 @@ def plot_curves(history: History, panels: Mapping[str, Mapping[str, str]], path:
     """
     from matplotlib.figure import Figure  # late: its import takes a second, and no display is needed
 
-    shown = {
+    panels = {
         name: {metric: label for metric, label in labels.items() if history.get(metric, {}).get("steps")}
         for name, labels in panels.items()
     }
-    shown = {name: labels for name, labels in shown.items() if labels}
-    n_rows = max(1, -(-len(shown) // _N_COLUMNS))
+    panels = {name: labels for name, labels in panels.items() if labels}
+    n_rows = max(1, -(-len(panels) // _N_COLUMNS))
     figure = Figure((_N_COLUMNS * _PANEL_INCHES[0], n_rows * _PANEL_INCHES[1] + 0.4), dpi=_DPI)
-    for position, (name, labels) in enumerate(shown.items(), start=1):
+    for position, (name, labels) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(n_rows, _N_COLUMNS, position)
         for i, (metric, label) in enumerate(labels.items()):
             style = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]}

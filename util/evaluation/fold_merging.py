@@ -52,13 +52,13 @@ def merge_groups(
     """
     lines, evaluations = [], []
     for group, runs_dir in enumerate(runs_dirs):
-        of_group = f"organ group {group}, " if len(runs_dirs) > 1 else ""
-        found = {fold: read_evaluation(path) for fold, path in find_newest_of_folds(runs_dir).items()}
-        evaluations += found.values()
-        lines += [f"{of_group}fold {fold}: {_describe_file(of_fold)}" for fold, of_fold in found.items()]
-        missing = [str(fold) for fold in range(n_folds) if fold not in found]
+        group_text = f"organ group {group}, " if len(runs_dirs) > 1 else ""
+        evaluation_of = {fold: read_evaluation(path) for fold, path in find_newest_of_folds(runs_dir).items()}
+        evaluations += evaluation_of.values()
+        lines += [f"{group_text}fold {fold}: {_describe_file(e)}" for fold, e in evaluation_of.items()]
+        missing = [str(fold) for fold in range(n_folds) if fold not in evaluation_of]
         if missing:
-            lines.append(f"{of_group}not evaluated yet: folds {', '.join(missing)}")
+            lines.append(f"{group_text}not evaluated yet: folds {', '.join(missing)}")
     if not evaluations:
         raise UserError(f"{runs_dirs[0]}: holds no evaluation; run bash script/evaluate.sh first")
     scores, summary = merge_evaluations(evaluations, free=GROUP_KEYS if len(runs_dirs) > 1 else ())
@@ -79,8 +79,8 @@ def merge_evaluations(
         UserError: other settings differ; all are named in one line.
     """
     settings = [list_settings(evaluation, free) for evaluation in evaluations]
-    for evaluation, found in zip(evaluations[1:], settings[1:], strict=True):
-        differences = describe_differences(settings[0], found)
+    for evaluation, other in zip(evaluations[1:], settings[1:], strict=True):
+        differences = describe_differences(settings[0], other)
         if differences:
             raise UserError(
                 f"{evaluation.path}: was not evaluated as {evaluations[0].path} ({differences}); evaluate "

@@ -77,7 +77,7 @@ def write_report(
     ]
     for section in sections:
         section["figure"] = Markup(section["figure"])
-    shown = {key for section in sections for key in section["image_ids"]}
+    displayed = {key for section in sections for key in section["image_ids"]}
     values = {
         "title": make_title(summary, scores),
         "marks_id": _hash_scores(scores),
@@ -85,7 +85,7 @@ def write_report(
         "remarks": list_remarks(summary, scores, cases),
         "sections": sections,
         "curves": None if curves is None else Markup(figure_svg(curves, "curves")),
-        "images": {key: data for key, data in cases.images.items() if key in shown},
+        "images": {key: data for key, data in cases.images.items() if key in displayed},
         "facts": list_facts(summary),
         "settings": list_configuration(summary),
         "environment": list_environment(summary),
@@ -104,17 +104,19 @@ def _make_section(folder: Path, scores: Sequence[VolumeScore], cases: Cases) -> 
     with_organ = [score for score in final if score.has_organ]
     figure = ""
     if with_organ:
-        drawn = draw_distribution(final)
-        save_figure(drawn, folder / FIGURES_FOLDER, f"dice_{protocol}")
-        figure = figure_svg(drawn, protocol)
-    own = [case for case in cases.cases if case.score.protocol == protocol and case.score.method == method]
+        distribution = draw_distribution(final)
+        save_figure(distribution, folder / FIGURES_FOLDER, f"dice_{protocol}")
+        figure = figure_svg(distribution, protocol)
+    displayed = [
+        case for case in cases.cases if case.score.protocol == protocol and case.score.method == method
+    ]
     # As in the means, queries without the organ do not count.
     organs = [
-        {"organ": of_organ[0].score.organ, "cases": show_cases(of_organ)} for of_organ in group_by_organ(own)
+        {"organ": group[0].score.organ, "cases": show_cases(group)} for group in group_by_organ(displayed)
     ]
-    thumbnails = sorted(own, key=lambda case: (case.score.dice, case.score.label))
-    shown = [pair for organ in organs for entry in organ["cases"] for pair in entry["case"].pairs]
-    images = {view.image for pair in shown for view in (pair.query, pair.support)}
+    thumbnails = sorted(displayed, key=lambda case: (case.score.dice, case.score.label))
+    pairs = [pair for organ in organs for entry in organ["cases"] for pair in entry["case"].pairs]
+    images = {view.image for pair in pairs for view in (pair.query, pair.support)}
     return {
         "protocol": protocol,
         "method": method,
@@ -126,7 +128,7 @@ def _make_section(folder: Path, scores: Sequence[VolumeScore], cases: Cases) -> 
         "figure": figure,
         "figure_text": _describe_distribution(with_organ),
         "organs": organs,
-        "has_priors": any(pair.prior for pair in shown),
+        "has_priors": any(pair.prior for pair in pairs),
         "thumbnails": [{"case": case, "key": _case_key(case.score)} for case in thumbnails],
         "image_ids": images | {case.pairs[0].query.image for case in thumbnails},
     }

@@ -46,9 +46,9 @@ def write_tables(folder: Path, scores: Sequence[VolumeScore]) -> None:
     scores = select(scores, main_support=True)
     tables = []
     for protocol in dict.fromkeys(score.protocol for score in scores):
-        of_protocol = select(scores, protocol=protocol)
-        methods = dict.fromkeys(score.method for score in of_protocol)
-        named = {method: select(of_protocol, method=method) for method in methods}
+        protocol_scores = select(scores, protocol=protocol)
+        methods = dict.fromkeys(score.method for score in protocol_scores)
+        named = {method: select(protocol_scores, method=method) for method in methods}
         tables.append(tabulate_metric(named, "dice", protocol))
         tables.append(tabulate_organs(named.get(final_method(methods), []), protocol))
     write_estimate_tables(folder, "table", [table for table in tables if table.rows])
@@ -65,11 +65,11 @@ def tabulate_metric(
     named_scores: Mapping[str, Sequence[VolumeScore]], metric: str, protocol: str
 ) -> EstimateTable:
     """Tabulate one metric by method or run (rows) and organ (columns)."""
-    found = {name: estimate(scores, metric) for name, scores in named_scores.items()}
+    estimates_of = {name: estimate(scores, metric) for name, scores in named_scores.items()}
     every_score = [score for scores in named_scores.values() for score in scores]
     organs = dict(sorted({score.label: score.organ for score in every_score if score.has_organ}.items()))
     columns = (*organs.values(), "mean") if organs else ()
-    rows = {name: tuple(map(estimates.get, columns)) for name, estimates in found.items() if estimates}
+    rows = {name: tuple(map(estimates.get, columns)) for name, estimates in estimates_of.items() if estimates}
     label = metric_label(metric, every_score)
     caption = f"{label}, {protocol}; mean over {_count_scans(rows)} with 95 % bootstrap interval"
     return EstimateTable(caption, columns, rows, (metric,) * len(columns), is_ranked=len(rows) > 1)
@@ -79,8 +79,11 @@ def tabulate_organs(scores: Sequence[VolumeScore], protocol: str) -> EstimateTab
     """Tabulate all metrics of one method: a row per organ and their mean."""
     if not any(score.has_organ for score in scores):
         return EstimateTable("", (), {}, (), is_ranked=False)
-    of_metrics = {metric: estimate(scores, metric) for metric in METRICS}
-    rows = {organ: tuple(of_metrics[metric][organ] for metric in METRICS) for organ in of_metrics["dice"]}
+    metric_estimates = {metric: estimate(scores, metric) for metric in METRICS}
+    rows = {
+        organ: tuple(metric_estimates[metric][organ] for metric in METRICS)
+        for organ in metric_estimates["dice"]
+    }
     columns = tuple(metric_label(metric, scores) for metric in METRICS)
     caption = f"{scores[0].method}, {protocol}; mean over {_count_scans(rows)} with 95 % bootstrap interval"
     return EstimateTable(caption, columns, rows, tuple(METRICS), is_ranked=False)
@@ -151,26 +154,26 @@ def _format_cells(
     for n, metric in enumerate(table.metrics):
         estimates = [row[n] for row in table.rows.values()]
         digits = METRICS[metric].n_decimals
-        shown = [None if found is None else round(found.mean, digits) for found in estimates]
-        ranked = sorted({value for value in shown if value is not None})
+        values = [None if cell is None else round(cell.mean, digits) for cell in estimates]
+        ranked = sorted({value for value in values if value is not None})
         ranked = ranked[::-1] if METRICS[metric].higher_is_better else ranked
         marks = dict(zip(ranked, (best, second), strict=False)) if table.is_ranked else {}
         columns.append(
             [
-                _format_cell(found, digits, marks.get(value, "{}"), interval)
-                for found, value in zip(estimates, shown, strict=True)
+                _format_cell(cell, digits, marks.get(value, "{}"), interval)
+                for cell, value in zip(estimates, values, strict=True)
             ]
         )
     return list(zip(table.rows, map(list, zip(*columns, strict=True)), strict=True))
 
 
-def _format_cell(found: Estimate | None, digits: int, mark: str, interval: str) -> tuple[str, str]:
-    if found is None:
+def _format_cell(cell: Estimate | None, digits: int, mark: str, interval: str) -> tuple[str, str]:
+    if cell is None:
         return NOT_SCORED, ""
-    text = mark.format(f"{found.mean:.{digits}f}")
-    if found.low is None:
+    text = mark.format(f"{cell.mean:.{digits}f}")
+    if cell.low is None:
         return text, ""
-    return text, interval.format(f"{found.low:.{digits}f}", f"{found.high:.{digits}f}")
+    return text, interval.format(f"{cell.low:.{digits}f}", f"{cell.high:.{digits}f}")
 
 
 def _count_scans(rows: Mapping[str, tuple[Estimate | None, ...]]) -> str:

@@ -69,10 +69,10 @@ def picture_scan(
     image, label_map = (reorient_volume(volume, transform) for volume in (image, label_map))
     spacing_mm = display_spacing_mm(geometry, transform)
     areas = {label: (label_map == label).sum(axis=(1, 2)) for label in labels}
-    shown = _choose_slices(areas, n_slices=len(label_map))
+    indices = _choose_slices(areas, n_slices=len(label_map))
     window = find_window(np.isin(label_map, list(labels)).any(axis=0))
     slices, images = [], {}
-    for slice_idx in shown:
+    for slice_idx in indices:
         data = encode_slice(image[slice_idx])
         key = hashlib.sha256(data.encode()).hexdigest()[:_ID_LENGTH]
         images[key] = data
@@ -80,12 +80,12 @@ def picture_scan(
         outlines = {label: path for label, path in outlines.items() if path}
         size_px = label_map.shape[1:]
         slices.append(OutlinedSlice(key, size_px, spacing_mm, window, int(slice_idx), outlines))
-    n_labelled = [sum(int(area[slice_idx]) for area in areas.values()) for slice_idx in shown]
+    n_labelled = [sum(int(area[slice_idx]) for area in areas.values()) for slice_idx in indices]
     return ScanPictures(tuple(slices), int(np.argmax(n_labelled)), images)
 
 
 def _choose_slices(areas: Mapping[int, np.ndarray], *, n_slices: int) -> list[int]:
     """Choose the largest section of each label, those of the largest labels first."""
-    found = sorted((area for area in areas.values() if area.any()), key=lambda area: -int(area.sum()))
-    largest = list(dict.fromkeys(int(area.argmax()) for area in found))[:MAX_PICTURES]
+    by_area = sorted((area for area in areas.values() if area.any()), key=lambda area: -int(area.sum()))
+    largest = list(dict.fromkeys(int(area.argmax()) for area in by_area))[:MAX_PICTURES]
     return sorted(largest) or [n_slices // 2]

@@ -118,7 +118,7 @@ def summarise_scores(scores: Sequence[VolumeScore]) -> dict[str, Any]:
                 metric: {
                     "mean": overall_mean(selected, metric),
                     "organs": organ_means(selected, metric),
-                    "scans": {organ: asdict(found) for organ, found in estimate(selected, metric).items()},
+                    "scans": {organ: asdict(result) for organ, result in estimate(selected, metric).items()},
                 }
                 for metric in METRICS
             },
@@ -137,10 +137,11 @@ def volume_table(scores: Sequence[VolumeScore]) -> str:
     header = ["fold", "query", *organs, "mean"]
     rows = []
     for fold, query_id in sorted({(score.fold, score.query_id) for score in scores}):
-        of_fold = {score.organ for score in select(scores, fold=fold)}
+        fold_organs = {score.organ for score in select(scores, fold=fold)}
         present = [score for score in select(scores, fold=fold, query_id=query_id) if score.has_organ]
         cells = [
-            _mean_cell(select(present, organ=organ)) if organ in of_fold else NOT_SCORED for organ in organs
+            _mean_cell(select(present, organ=organ)) if organ in fold_organs else NOT_SCORED
+            for organ in organs
         ]
         rows.append([str(fold), str(query_id), *cells, _mean_cell(present)])
     dice, iou = (organ_means(scores, measure) for measure in ("dice", "iou"))
@@ -159,19 +160,21 @@ def metric_table(scores: Sequence[VolumeScore]) -> str:
     header[1:1] = ["SD of folds"]
     rows = []
     for organ, dice in estimates["dice"].items():
-        of_organ = scores if organ == "mean" else select(scores, organ=organ)
+        organ_scores = scores if organ == "mean" else select(scores, organ=organ)
         cells = [format_estimate(estimates[metric][organ], metric, metric == "dice") for metric in METRICS]
         cells[1:1] = ["-" if dice.fold_sd is None else f"{dice.fold_sd:.3f}"]
-        counts = (sum(s.is_missed for s in of_organ), sum(s.is_false for s in of_organ), dice.n_scans)
+        counts = (sum(s.is_missed for s in organ_scores), sum(s.is_false for s in organ_scores), dice.n_scans)
         rows.append([organ, *cells, *map(str, (*counts, dice.n_folds))])
     return format_table(["organ", *header, "missed", "false", "scans", "folds"], rows)
 
 
-def format_estimate(found: Estimate, metric: str, with_interval: bool = True) -> str:
+def format_estimate(result: Estimate, metric: str, with_interval: bool = True) -> str:
     """Format a mean, and its interval if there is one."""
     n = METRICS[metric].n_decimals
-    interval = f" [{found.low:.{n}f}, {found.high:.{n}f}]" if with_interval and found.low is not None else ""
-    return f"{found.mean:.{n}f}{interval}"
+    interval = (
+        f" [{result.low:.{n}f}, {result.high:.{n}f}]" if with_interval and result.low is not None else ""
+    )
+    return f"{result.mean:.{n}f}{interval}"
 
 
 def method_table(scores: Sequence[VolumeScore]) -> str:
@@ -201,9 +204,9 @@ def support_spread(scores: Sequence[VolumeScore]) -> str:
     for score in scores:
         by_support.setdefault((score.fold, score.support_id), []).append(score)
     rows, values = [], []
-    for (fold, scan), found in by_support.items():
-        lacking = [organ for organ in organs if not select(found, organ=organ)]
-        value = overall_mean(found)
+    for (fold, scan), group in by_support.items():
+        lacking = [organ for organ in organs if not select(group, organ=organ)]
+        value = overall_mean(group)
         values += [] if lacking else [value]
         rows.append([str(fold), str(scan), f"{value:.3f}", f"no {', '.join(lacking)}" if lacking else ""])
     table = format_table(["fold", "support", "mean Dice", ""], rows)

@@ -158,16 +158,16 @@ class Cases:
         """
         truth = query.mask[slices].astype(bool)
         prediction = prediction.astype(bool)
-        of_slices = []
+        slice_dice = []
         for n, (predicted, true) in enumerate(zip(prediction, truth, strict=True)):
             is_shown = predicted.any() or true.any()
             dice = dice_and_iou(predicted, true)[0] if is_shown else None
-            of_slices.append(SliceDice(int(slices[n]), int(support_slices[n]), dice))
+            slice_dice.append(SliceDice(int(slices[n]), int(support_slices[n]), dice))
         pairs = tuple(
-            self._make_pair(title, prediction[n], query, support, of_slices[n])
+            self._make_pair(title, prediction[n], query, support, slice_dice[n])
             for title, n in _choose_slices(prediction, truth)
         )
-        self.cases.append(Case(score, pairs, tuple(of_slices)))
+        self.cases.append(Case(score, pairs, tuple(slice_dice)))
 
     @classmethod
     def join(cls, parts: Iterable["Cases"]) -> "Cases":
@@ -184,14 +184,14 @@ class Cases:
         transform = display_transform(query.geometry)
         truth = display_slice(query.mask[at.slice_idx].astype(bool), transform)
         predicted = display_slice(predicted, transform)
-        of_support = display_transform(support.geometry)
-        annotated = display_slice(support.mask[at.support_slice_idx].astype(bool), of_support)
+        support_transform = display_transform(support.geometry)
+        annotated = display_slice(support.mask[at.support_slice_idx].astype(bool), support_transform)
         return SlicePair(
             title=title,
             slice_idx=at.slice_idx,
             support_slice_idx=at.support_slice_idx,
             query=self._view(query, at.slice_idx, truth | predicted, transform),
-            support=self._view(support, at.support_slice_idx, annotated, of_support),
+            support=self._view(support, at.support_slice_idx, annotated, support_transform),
             support_outline=outline_path(annotated),
             truth_outline=outline_path(truth),
             prediction_outline=outline_path(predicted),

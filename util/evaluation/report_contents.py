@@ -36,12 +36,12 @@ def add_counts(table: EstimateTable, scores: Sequence[VolumeScore]) -> CountedTa
     counts = {}
     has_folds = any(cells[0].fold_sd is not None for cells in table.rows.values())
     for organ, cells in table.rows.items():
-        of_organ = scores if organ == "mean" else select(scores, organ=organ)
+        organ_scores = scores if organ == "mean" else select(scores, organ=organ)
         fold_sd = cells[0].fold_sd
         counts[organ] = (
             *(["-" if fold_sd is None else f"{fold_sd:.3f}"] if has_folds else []),
-            str(sum(score.is_missed for score in of_organ)),
-            str(sum(score.is_false for score in of_organ)),
+            str(sum(score.is_missed for score in organ_scores)),
+            str(sum(score.is_false for score in organ_scores)),
             str(cells[0].n_scans),
         )
     columns = (*(["Dice, SD of folds"] if has_folds else []), "missed", "false", "scans")
@@ -58,8 +58,8 @@ def show_table(table: EstimateTable | CountedTable, corner: str) -> dict[str, An
     rows = []
     for label, cells in estimates.rows.items():
         texts = [
-            ("-", "") if found is None else tuple(format_estimate(found, metric).partition(" ")[::2])
-            for found, metric in zip(cells, estimates.metrics, strict=True)
+            ("-", "") if cell is None else tuple(format_estimate(cell, metric).partition(" ")[::2])
+            for cell, metric in zip(cells, estimates.metrics, strict=True)
         ]
         rows.append((label, [*texts, *((text, "") for text in counted.counts.get(label, ()))]))
     columns = (*estimates.columns, *counted.count_columns)
@@ -90,9 +90,9 @@ def make_chart(case: Case) -> dict[str, Any]:
     step = _CHART_WIDTH / (last - first + 1)
     bands = []
     for support_slice, entries in groupby(case.slices, key=lambda entry: entry.support_slice_idx):
-        served = [entry.slice_idx for entry in entries]
-        place = {"x": (served[0] - first) * step, "width": (served[-1] - served[0] + 1) * step}
-        bands.append({"support": support_slice, **place})
+        slices = [entry.slice_idx for entry in entries]
+        span = {"x": (slices[0] - first) * step, "width": (slices[-1] - slices[0] + 1) * step}
+        bands.append({"support": support_slice, **span})
     points = [
         {
             "x": (entry.slice_idx - first + 0.5) * step,

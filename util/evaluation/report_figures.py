@@ -51,10 +51,10 @@ def draw_distribution(scores: Sequence[VolumeScore], metric: str = "dice") -> "F
         present = np.flatnonzero(np.isfinite(values))
         spread = _JITTER * np.linspace(-1, 1, len(present)) if len(present) > 1 else np.zeros(1)
         axes.scatter(position + spread, values[present], s=22, color=_COLOURS[0], alpha=0.75, linewidths=0)
-        found = estimates[organ]
-        if found.low is not None:
-            axes.vlines(position + 0.34, found.low, found.high, color=_INK, linewidth=1.6)
-        axes.plot(position + 0.34, found.mean, marker="D", markersize=4.5, color=_INK)
+        result = estimates[organ]
+        if result.low is not None:
+            axes.vlines(position + 0.34, result.low, result.high, color=_INK, linewidth=1.6)
+        axes.plot(position + 0.34, result.mean, marker="D", markersize=4.5, color=_INK)
         lowest = present[values[present].argmin()]
         label, at = f"scan {table.scan_ids[lowest]}", position + spread[list(present).index(lowest)]
         axes.annotate(
@@ -86,10 +86,10 @@ def draw_training_curves(histories: Mapping[str, History]) -> "Figure | None":
 
     names = dict.fromkeys(name for history in histories.values() for name in history)
     losses = [name for name in names if name.endswith("loss")]
-    wanted = [*losses, *(name for name in _OTHER_CURVES if name in names)][:_MAX_PANELS]
-    if not wanted:
+    plotted = [*losses, *(name for name in _OTHER_CURVES if name in names)][:_MAX_PANELS]
+    if not plotted:
         return None
-    n_columns, n_rows = min(_N_COLUMNS, len(wanted)), -(-len(wanted) // _N_COLUMNS)
+    n_columns, n_rows = min(_N_COLUMNS, len(plotted)), -(-len(plotted) // _N_COLUMNS)
     width, height = n_columns * _PANEL_INCHES[0], n_rows * _PANEL_INCHES[1] + 0.3
     figure = Figure((width, height))
     # Fixed margins: an automatic layout takes longer than the drawing.
@@ -100,7 +100,7 @@ def draw_training_curves(histories: Mapping[str, History]) -> "Figure | None":
         "top": 1 - 0.3 / height,
     }
     figure.subplots_adjust(**margins, wspace=0.28, hspace=0.6)
-    for position, name in enumerate(wanted, start=1):
+    for position, name in enumerate(plotted, start=1):
         axes = figure.add_subplot(n_rows, n_columns, position)
         for n, (label, history) in enumerate(histories.items()):
             if name in history:

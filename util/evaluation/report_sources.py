@@ -52,25 +52,25 @@ def list_folds(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]
     if folds is None:
         return [("", summary)]
     several = len({fold.get("organ_group") for fold in folds}) > 1
-    of_group = [f", organ group {fold.get('organ_group')}" if several else "" for fold in folds]
+    group_texts = [f", organ group {fold.get('organ_group')}" if several else "" for fold in folds]
     names = [
         f"fold {', '.join(map(str, fold['folds']))}{group}"
-        for fold, group in zip(folds, of_group, strict=True)
+        for fold, group in zip(folds, group_texts, strict=True)
     ]
     return list(zip(names, folds, strict=True))
 
 
 def list_remarks(summary: Mapping[str, Any], scores: Sequence[VolumeScore], cases: Cases) -> list[str]:
     """List the remarks of all folds, each once, and the folds without pictures."""
-    found: dict[str, list[str]] = {}
+    folds_of: dict[str, list[str]] = {}
     for name, fold in list_folds(summary):
         for remark in fold.get("remarks") or ():
-            found.setdefault(remark, []).append(name)
-    own = summary.get("remarks", []) if "folds" in summary else []
+            folds_of.setdefault(remark, []).append(name)
+    general = summary.get("remarks", []) if "folds" in summary else []
     lacking = {score.fold for score in scores} - {case.score.fold for case in cases.cases}
-    own = [*own, *(f"fold {fold}: no pictures were recorded" for fold in sorted(lacking))]
-    names = {remark: _join_names(of_remark) for remark, of_remark in found.items()}
-    return [*own, *(f"{name}: {remark}" if name else remark for remark, name in names.items())]
+    general = [*general, *(f"fold {fold}: no pictures were recorded" for fold in sorted(lacking))]
+    names = {remark: _join_names(folds) for remark, folds in folds_of.items()}
+    return [*general, *(f"{name}: {remark}" if name else remark for remark, name in names.items())]
 
 
 def _join_names(names: Sequence[str]) -> str:
@@ -106,17 +106,18 @@ def list_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def list_environment(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return versions and machine; where folds differ, all values."""
-    found = [fold.get("environment") or {} for _, fold in list_folds(summary)]
-    names = dict.fromkeys(name for environment in found for name in environment)
+    environments = [fold.get("environment") or {} for _, fold in list_folds(summary)]
+    names = dict.fromkeys(name for environment in environments for name in environment)
     return {
-        name: "; ".join(dict.fromkeys(str(environment.get(name)) for environment in found)) for name in names
+        name: "; ".join(dict.fromkeys(str(environment.get(name)) for environment in environments))
+        for name in names
     }
 
 
 def read_cases_of_folds(summary: Mapping[str, Any]) -> Cases:
     """Read the cases that each fold's evaluation left beside its scores."""
-    found = (read_cases(Path(fold["scores"]).parent) for _, fold in list_folds(summary))
-    return Cases.join(cases for cases in found if cases is not None)
+    all_cases = (read_cases(Path(fold["scores"]).parent) for _, fold in list_folds(summary))
+    return Cases.join(cases for cases in all_cases if cases is not None)
 
 
 def read_histories(summary: Mapping[str, Any]) -> dict[str, dict]:

@@ -47,9 +47,9 @@ def compare_main(words: Sequence[str]) -> None:
         UserError: invalid arguments, missing or damaged files, or runs that cannot be compared.
     """
     names, out, allows_common = _parse_words(words)
-    found = [(name, _read_run(name)) for name in names]
-    _refuse_repeated(found)
-    runs = dict(found)
+    named_runs = [(name, _read_run(name)) for name in names]
+    _refuse_repeated(named_runs)
+    runs = dict(named_runs)
     check_comparable(runs, allows_common=allows_common)
     if allows_common:
         runs = _keep_common(runs)
@@ -78,11 +78,11 @@ def compare_runs(runs: dict[str, Evaluation]) -> list[Row]:
             pair = [select(runs[name].scores, protocol=protocol) for name in (first, other)]
             for metric in METRICS if all(pair) else ():
                 tables = [tabulate_scans(scores, metric) for scores in pair]
-                found = compare_scans(*tables)
+                comparisons = compare_scans(*tables)
                 means = [scan_means(table) for table in tables]
-                for organ, result in found.items():
-                    of_runs = (of_run[organ] for of_run in means)
-                    rows.append(Row(protocol, metric, organ, first, other, *of_runs, result))
+                for organ, result in comparisons.items():
+                    organ_means = (means_of_run[organ] for means_of_run in means)
+                    rows.append(Row(protocol, metric, organ, first, other, *organ_means, result))
     if not rows:
         shared = "no scan with the same organ and slices (chunks or all_slices) in common"
         raise UserError(f"{', '.join(runs)}: have {shared}; evaluate the same folds alike")
@@ -108,9 +108,9 @@ def check_comparable(runs: dict[str, Evaluation], *, allows_common: bool) -> Non
         keys = [_score_keys(runs[name].scores) for name in (first, other)]
         if keys[0] != keys[1] and not allows_common:
             listed = "; ".join(
-                f"only {name}: {_describe_keys(own - rest)}"
-                for name, own, rest in ((first, *keys), (other, *keys[::-1]))
-                if own - rest
+                f"only {name}: {_describe_keys(keys_of_run - other_keys)}"
+                for name, keys_of_run, other_keys in ((first, *keys), (other, *keys[::-1]))
+                if keys_of_run - other_keys
             )
             raise UserError(
                 f"{other}: supports, queries or organs differ from {first} ({listed}); evaluate both "
@@ -144,19 +144,19 @@ def tabulate_rows(rows: Sequence[Row], protocol: str, metric: str, *, label: str
     for row in rows:
         if (row.protocol, row.metric) != (protocol, metric):
             continue
-        found = row.comparison
-        interval = "" if found.low is None else f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+        result = row.comparison
+        interval = "" if result.low is None else f" [{result.low:+.{digits}f}, {result.high:+.{digits}f}]"
         lines.append(
             [
                 row.second,
                 row.organ,
                 f"{row.first_mean:.{digits}f}",
                 f"{row.second_mean:.{digits}f}",
-                f"{found.difference:+.{digits}f}{interval}",
-                f"{found.p:.3f}",
-                "-" if found.p_holm is None else f"{found.p_holm:.3f}",
-                f"{found.rank_biserial:+.2f}",
-                str(found.n_scans),
+                f"{result.difference:+.{digits}f}{interval}",
+                f"{result.p:.3f}",
+                "-" if result.p_holm is None else f"{result.p_holm:.3f}",
+                f"{result.rank_biserial:+.2f}",
+                str(result.n_scans),
             ]
         )
     header = [
@@ -227,9 +227,9 @@ def _read_run(name: str) -> Evaluation:
     """Read the main support's scores of one method: `<folder>` or `<folder>@<method>`."""
     text, _, method = name.partition("@") if not Path(name).exists() else (name, "", "")
     path = Path(text)
-    found = find_evaluation(path)
-    if found is not None:
-        run = read_evaluation(found)
+    scores_path = find_evaluation(path)
+    if scores_path is not None:
+        run = read_evaluation(scores_path)
     elif any(path.glob("fold_*/evaluation")):
         scores, summary, _ = merge_folds(path, _N_FOLDS)
         run = Evaluation(path, tuple(scores), summary)
@@ -275,8 +275,8 @@ def _score_keys(scores: Sequence[VolumeScore]) -> set[tuple[str, int, int, int, 
 
 def _describe_keys(keys: set[tuple]) -> str:
     texts = [f"fold {fold} support {s} query {q} {organ}" for fold, s, q, organ in sorted(keys)]
-    more = len(texts) - _MAX_LISTED
-    return ", ".join(texts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+    n_unlisted = len(texts) - _MAX_LISTED
+    return ", ".join(texts[:_MAX_LISTED]) + (f" and {n_unlisted} more" if n_unlisted > 0 else "")
 
 
 def _keep_common(runs: dict[str, Evaluation]) -> dict[str, Evaluation]:

@@ -89,5 +89,5 @@ def find_evaluation(path: Path) -> Path | None:
     """Find the `scores.json` of a run folder; None if it holds none itself."""
     if path.is_file():
         return path
-    found = path / SCORES_NAME
-    return found if found.is_file() else None
+    scores_path = path / SCORES_NAME
+    return scores_path if scores_path.is_file() else None

@@ -96,13 +96,15 @@ def estimate(scores: Sequence[VolumeScore], metric: str) -> dict[str, Estimate]:
     """
     table = tabulate_scans(scores, metric)
     folds = sorted({score.fold for score in scores if score.has_organ})
-    of_folds = [tabulate_scans([score for score in scores if score.fold == fold], metric) for fold in folds]
+    fold_tables = [
+        tabulate_scans([score for score in scores if score.fold == fold], metric) for fold in folds
+    ]
     estimates = {}
     for label, organ in table.organs.items():
-        found = [_column(fold, label) for fold in of_folds if label in fold.organs]
-        estimates[organ] = _estimate(_column(table, label), found)
+        columns = [_column(fold, label) for fold in fold_tables if label in fold.organs]
+        estimates[organ] = _estimate(_column(table, label), columns)
     if estimates:
-        estimates["mean"] = _estimate(table.values, [fold.values for fold in of_folds])
+        estimates["mean"] = _estimate(table.values, [fold.values for fold in fold_tables])
     return estimates
 
 
@@ -126,17 +128,17 @@ def compare_scans(first: ScanTable, second: ScanTable) -> dict[str, PairedCompar
     columns = {organ: column[np.isfinite(column)] for organ, column in columns.items()}
     columns = {organ: column for organ, column in columns.items() if len(column)}
     p_values = [signed_rank_p(column) for column in columns.values()]
-    found = {
+    comparisons = {
         organ: _compare(column, p, p_holm)
         for (organ, column), p, p_holm in zip(
             columns.items(), p_values, holm_correction(p_values), strict=True
         )
     }
-    if found:
-        of_scans = _column_means(differences.T)
-        of_scans = of_scans[np.isfinite(of_scans)]
-        found["mean"] = _compare(of_scans, signed_rank_p(of_scans), None)
-    return found
+    if comparisons:
+        scan_differences = _column_means(differences.T)
+        scan_differences = scan_differences[np.isfinite(scan_differences)]
+        comparisons["mean"] = _compare(scan_differences, signed_rank_p(scan_differences), None)
+    return comparisons
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
@@ -211,9 +213,9 @@ def mean_of_organ_means(values: np.ndarray) -> np.ndarray:
     return _column_means(np.moveaxis(_column_means(values), -1, 0))
 
 
-def _estimate(values: np.ndarray, of_folds: Sequence[np.ndarray]) -> Estimate:
+def _estimate(values: np.ndarray, fold_values: Sequence[np.ndarray]) -> Estimate:
     values = values[np.isfinite(values).any(axis=1)]
-    fold_means = [float(mean_of_organ_means(fold)) for fold in of_folds]
+    fold_means = [float(mean_of_organ_means(fold)) for fold in fold_values]
     low, high = bootstrap_interval(values)
     return Estimate(
         mean=float(mean_of_organ_means(values)),

@@ -87,9 +87,9 @@ def measure_surfaces(
     area_of_code = _marching_cube_areas(tuple(map(float, spacing_mm)))
     distances, areas = [], []
     for code, surface, to_other in zip(codes, surfaces, to_surface[::-1], strict=True):
-        found = to_other[surface]
-        order = np.argsort(found, kind="stable")
-        distances.append(found[order])
+        surface_distances = to_other[surface]
+        order = np.argsort(surface_distances, kind="stable")
+        distances.append(surface_distances[order])
         areas.append(area_of_code[code[surface]][order])
     return SurfaceDistances(tuple(distances), tuple(areas))
 

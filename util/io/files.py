@@ -106,13 +106,13 @@ def _is_local(folder: Path) -> bool:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return False
-    folder, found = folder.resolve(), {}
+    folder, type_at_depth = folder.resolve(), {}
     for line in lines:
         before, _, after = line.partition(" - ")
         mounted = Path(before.split()[4].replace("\\040", " "))
         if folder.is_relative_to(mounted):
-            found[len(mounted.parts)] = after.split()[0]  # a later mount hides an earlier one
-    return bool(found) and found[max(found)] in _LOCAL_FILE_SYSTEMS
+            type_at_depth[len(mounted.parts)] = after.split()[0]  # a later mount hides an earlier one
+    return bool(type_at_depth) and type_at_depth[max(type_at_depth)] in _LOCAL_FILE_SYSTEMS
 
 
 def try_lock(handle: int) -> bool | None:

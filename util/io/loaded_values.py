@@ -26,15 +26,15 @@ def check_tensors(path: Path, named: Any, *, field: str, finite: bool = True) ->
     Raises:
         UserError: it is not a mapping of plain tensors; the first invalid one is named.
     """
-    check(path, isinstance(named, Mapping), field=field, must="be names and tensors", found=named)
+    check(path, isinstance(named, Mapping), field=field, rule="be names and tensors", value=named)
     for name, tensor in named.items():
-        check(path, isinstance(name, str), field=field, must="have texts as names", found=name)
+        check(path, isinstance(name, str), field=field, rule="have texts as names", value=name)
         check_tensor(path, tensor, field=f"{field}.{name}", finite=finite)
 
 
 def check_tensor(path: Path, tensor: Any, *, field: str, finite: bool = True) -> None:
     """Check one tensor as `check_tensors` does."""
-    check(path, isinstance(tensor, torch.Tensor), field=field, must="be a tensor", found=tensor)
+    check(path, isinstance(tensor, torch.Tensor), field=field, rule="be a tensor", value=tensor)
     is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     is_whole = is_plain and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     if not is_whole or tensor.is_complex():
@@ -48,7 +48,7 @@ def check_tensor(path: Path, tensor: Any, *, field: str, finite: bool = True) ->
 def check_whole(path: Path, value: Any, *, field: str) -> None:
     """Check a non-negative integer of at most 63 bits; raises `UserError`."""
     is_whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-    check(path, is_whole, field=field, must="be a whole number of at least 0", found=value)
+    check(path, is_whole, field=field, rule="be a whole number of at least 0", value=value)
 
 
 def check_plain(path: Path, value: Any, *, field: str) -> None:
@@ -56,29 +56,29 @@ def check_plain(path: Path, value: Any, *, field: str) -> None:
 
     Raises `UserError` for anything else, such as tensors.
     """
-    left, n_values = [(value, 0)], 0
-    while left:
-        item, depth = left.pop()
+    pending, n_values = [(value, 0)], 0
+    while pending:
+        item, depth = pending.pop()
         n_values += 1
         if depth > _MAX_DEPTH or n_values > _MAX_VALUES:
             raise UserError(f"{path}: {field} holds too many or too deep values; use another file")
         if isinstance(item, Mapping):
             names_are_texts = all(isinstance(name, str) for name in item)
-            check(path, names_are_texts, field=field, must="have texts as names", found=list(item))
-            left += [(inner, depth + 1) for inner in item.values()]
+            check(path, names_are_texts, field=field, rule="have texts as names", value=list(item))
+            pending += [(inner, depth + 1) for inner in item.values()]
         elif isinstance(item, list | tuple):
-            left += [(inner, depth + 1) for inner in item]
+            pending += [(inner, depth + 1) for inner in item]
         else:
             is_plain = item is None or isinstance(item, str | int | float)
             is_plain = is_plain and not (isinstance(item, float) and not math.isfinite(item))
-            check(path, is_plain, field=field, must="hold plain values", found=item)
+            check(path, is_plain, field=field, rule="hold plain values", value=item)
 
 
-def check(path: Path, holds: bool, *, field: str, must: str, found: Any) -> None:
-    """Raise `UserError` unless a condition holds; `must` completes "must ..."."""
-    if not holds:
-        text = " ".join(repr(found)[:200].split())[:60] if _is_short(found) else type(found).__name__
-        raise UserError(f"{path}: {field} must {must}, got {text}; use another file")
+def check(path: Path, condition: bool, *, field: str, rule: str, value: Any) -> None:
+    """Raise `UserError` unless a condition holds; `rule` completes "must ..."."""
+    if not condition:
+        text = " ".join(repr(value)[:200].split())[:60] if _is_short(value) else type(value).__name__
+        raise UserError(f"{path}: {field} must {rule}, got {text}; use another file")
 
 
 def _is_short(value: Any) -> bool:

@@ -72,15 +72,15 @@ def read_header(path: Path) -> NiftiHeader:
             more than it can hold, or qform, sform, `pixdim` and units are invalid or contradict each other.
     """
     with _user_errors(path):
-        header = nibabel.Nifti1Header(read_header_bytes(path), check=False)
-        shape, dtype = _volume_shape(header, path), _voxel_dtype(header, path)
-        offset, slope, intercept = _storage(header)
-        spacing_mm, affine = _grid(header, path)
-        found = NiftiHeader(shape, dtype, offset, slope, intercept, spacing_mm, affine)
+        fields = nibabel.Nifti1Header(read_header_bytes(path), check=False)
+        shape, dtype = _volume_shape(fields, path), _voxel_dtype(fields, path)
+        offset, slope, intercept = _storage(fields)
+        spacing_mm, affine = _grid(fields, path)
+        header = NiftiHeader(shape, dtype, offset, slope, intercept, spacing_mm, affine)
         capacity = path.stat().st_size * _MAX_DEFLATE_RATIO + _PADDING_BYTES
-        if found.n_bytes > capacity or math.prod(shape) > MAX_VOXELS:
-            raise _Fault(f"header claims {found.n_bytes} bytes for shape {shape}")
-    return found
+        if header.n_bytes > capacity or math.prod(shape) > MAX_VOXELS:
+            raise _Fault(f"header claims {header.n_bytes} bytes for shape {shape}")
+    return header
 
 
 def read_voxels(path: Path, header: NiftiHeader, *, allow_padding: bool = False) -> np.ndarray:

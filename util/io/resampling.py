@@ -120,23 +120,23 @@ def _align(geometry: Geometry, target: Geometry) -> tuple[list[int], list[float]
     first = target.index_at(geometry.position_mm((0, 0, 0)))
     cosines = target.axes.T @ geometry.axes
     axis_of = np.abs(cosines).argmax(axis=0).tolist()
-    others = np.sort(np.abs(cosines), axis=0)[:2]
-    if sorted(axis_of) != [0, 1, 2] or others.max() > _MAX_SKEW:
+    off_axis = np.sort(np.abs(cosines), axis=0)[:2]
+    if sorted(axis_of) != [0, 1, 2] or off_axis.max() > _MAX_SKEW:
         raise UserError(
             "the mask's grid is rotated relative to the original grid; give the geometry of the scan that it "
             "was made from"
         )
     steps = [
-        geometry.spacing_mm[axis] / target.spacing_mm[other] * np.sign(cosines[other, axis])
-        for axis, other in enumerate(axis_of)
+        geometry.spacing_mm[axis] / target.spacing_mm[target_axis] * np.sign(cosines[target_axis, axis])
+        for axis, target_axis in enumerate(axis_of)
     ]
-    return axis_of, [float(step) for step in steps], [float(first[other]) for other in axis_of]
+    return axis_of, [float(step) for step in steps], [float(first[target_axis]) for target_axis in axis_of]
 
 
 def _span(inside: np.ndarray, axis: int) -> slice:
     """Return the extent of the mask along an axis, with a margin of one sample."""
-    found = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-    return slice(max(int(found[0]) - 1, 0), min(int(found[-1]) + 2, inside.shape[axis]))
+    indices = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+    return slice(max(int(indices[0]) - 1, 0), min(int(indices[-1]) + 2, inside.shape[axis]))
 
 
 def _signed_distance_mm(inside: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:

@@ -145,11 +145,11 @@ def find_window(mask: np.ndarray) -> tuple[int, int, int, int]:
     side, and lies within the slice.
     """
     height, width = mask.shape
-    found = np.argwhere(mask)
-    if not len(found):
+    positions = np.argwhere(mask)
+    if not len(positions):
         return 0, 0, width, height
     longer = max(mask.shape)
-    first, last = found.min(0), found.max(0) + 1
+    first, last = positions.min(0), positions.max(0) + 1
     side = max((last - first).max() + 2 * _WINDOW_MARGIN_SHARE * longer, _MIN_WINDOW_SHARE * longer)
     sides = np.minimum(np.ceil(side).astype(int), mask.shape)
     start = np.clip((first + last - sides) // 2, 0, np.array(mask.shape) - sides)

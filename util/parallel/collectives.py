@@ -44,14 +44,15 @@ def start_ranks(device: str) -> Ranks:
     ranks = find_ranks()
     if not ranks.is_distributed:
         return ranks
-    chosen = run_on_all_ranks(lambda: choose_device(device, ranks))
-    types = gather_values(chosen.type)
-    if len(set(types)) > 1:
-        other = next(rank for rank, name in enumerate(types) if name != types[0])
+    rank_device = run_on_all_ranks(lambda: choose_device(device, ranks))
+    device_types = gather_values(rank_device.type)
+    if len(set(device_types)) > 1:
+        rank = next(rank for rank, name in enumerate(device_types) if name != device_types[0])
         raise AllRanksError(
-            f"device={device}: is {types[0]} for rank 0 and {types[other]} for rank {other}; name one of them"
+            f"device={device}: is {device_types[0]} for rank 0 and {device_types[rank]} for rank {rank}; "
+            "name one of them"
         )
-    start_group(chosen, ranks)
+    start_group(rank_device, ranks)
     return ranks
 
 

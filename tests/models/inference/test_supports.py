@@ -14,7 +14,7 @@ SIZE = (33, 37)
 
 
 @pytest.mark.parametrize(
-    ("chosen", "n", "expected"),
+    ("reference", "n", "expected"),
     [
         (5, 1, (5,)),
         (5, 2, (4, 5)),  # 4 and 6 are as near: the first
@@ -26,9 +26,9 @@ SIZE = (33, 37)
         (4, 99, (3, 4, 5, 6, 9, 10)),
     ],
 )
-def test_the_nearest_slices_with_the_organ_serve_in_order(chosen, n, expected):
-    assert nearest_slices([3, 4, 5, 6, 9, 10], chosen, n) == expected
-    assert nearest_slices([10, 4, 9, 3, 6, 5], chosen, n) == expected
+def test_the_nearest_slices_with_the_organ_serve_in_order(reference, n, expected):
+    assert nearest_slices([3, 4, 5, 6, 9, 10], reference, n) == expected
+    assert nearest_slices([10, 4, 9, 3, 6, 5], reference, n) == expected
 
 
 class _Adder(Segmenter):
@@ -70,8 +70,8 @@ def _scan(n_slices=8, size=(2, 3)):
 
 def _bank(segmenter, *, n_slices=1, join="probabilities", plans=((0, 1, (2, 4, 6)), (0, 4, (5, 6, 6)))):
     bank = SupportBank(segmenter, n_slices=n_slices, join=join, device=CPU)
-    for scan_id, label, chosen in plans:
-        bank.plan(scan_id, label, **_scan(), chosen=chosen)
+    for scan_id, label, slices in plans:
+        bank.plan(scan_id, label, **_scan(), slices=slices)
     return bank
 
 
@@ -170,7 +170,7 @@ def _segment_after(join, n_slices):
     model = make_network().float()
     segmenter = NetworkSegmenter(model)
     bank = SupportBank(segmenter, n_slices=n_slices, join=join, device=CPU)
-    bank.plan(0, 1, images=images, label_map=label_map, chosen=(2, 4))
+    bank.plan(0, 1, images=images, label_map=label_map, slices=(2, 4))
     mean = MeanSegmenter(segmenter)
     found = mean.segment(bank.supports(0, 1, 1), mean.encode([queries]), image_size=SIZE)
     return model, images[3:6], (label_map[3:6] == 1).float(), queries, found
@@ -203,7 +203,7 @@ def test_a_single_slice_gives_what_it_always_gave_to_the_bit(join):
     queries = smooth(1, 3, 1, size_px=SIZE, seed=3)[0].float()
     segmenter = NetworkSegmenter(make_network().float())
     bank = SupportBank(segmenter, n_slices=1, join=join, device=CPU)
-    bank.plan(0, 1, images=images, label_map=label_map, chosen=(2, 4))
+    bank.plan(0, 1, images=images, label_map=label_map, slices=(2, 4))
     encoding = segmenter.encode([queries])
     found = MeanSegmenter(segmenter).segment(bank.supports(0, 1, 1), encoding, image_size=SIZE)
 

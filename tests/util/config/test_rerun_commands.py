@@ -3,7 +3,7 @@ from pathlib import Path
 from util.config.rerun_commands import list_commands
 from util.errors import UserError
 
-USUAL = {
+DEFAULTS = {
     "dataset": "CHAOST2",
     "eval_fold": 0,
     "recipe": "published",
@@ -16,12 +16,12 @@ USUAL = {
 SNAPSHOT = Path("runs/CHAOST2/fold_1/training/1/snapshots/snapshot_000005.pt")
 
 
-def usual(values):
-    return {**USUAL, "dataset": values["dataset"]}
+def defaults_of(values):
+    return {**DEFAULTS, "dataset": values["dataset"]}
 
 
 def test_both_commands_name_what_was_changed():
-    trained = {**USUAL, "eval_fold": 1, "n_steps": 5, "model": {"encoder": "resnet18"}, "recipe": "strong"}
+    trained = {**DEFAULTS, "eval_fold": 1, "n_steps": 5, "model": {"encoder": "resnet18"}, "recipe": "strong"}
     trained["path"] = {"log_dir": "elsewhere"}
     evaluated = {
         **trained,
@@ -29,7 +29,7 @@ def test_both_commands_name_what_was_changed():
         "evaluation": {"guide": "registration"},
         "path": {"log_dir": "here"},
     }
-    train, evaluate = list_commands(trained, evaluated, snapshot=SNAPSHOT, usual=usual)
+    train, evaluate = list_commands(trained, evaluated, snapshot=SNAPSHOT, defaults_of=defaults_of)
     assert train == (
         "bash script/train.sh dataset=CHAOST2 eval_fold=1 recipe=strong n_steps=5 model.encoder=resnet18 "
         "path.log_dir=here"
@@ -44,8 +44,8 @@ def test_a_training_on_unknown_data_is_left_out():
     def refuse(values):
         if values["dataset"] == "GONE":
             raise UserError("GONE: not known")
-        return usual(values)
+        return defaults_of(values)
 
-    for trained in ({**USUAL, "dataset": "GONE"}, {"n_steps": 5}):
-        [evaluate] = list_commands(trained, USUAL, snapshot=SNAPSHOT, usual=refuse)
+    for trained in ({**DEFAULTS, "dataset": "GONE"}, {"n_steps": 5}):
+        [evaluate] = list_commands(trained, DEFAULTS, snapshot=SNAPSHOT, defaults_of=refuse)
         assert evaluate.startswith("bash script/evaluate.sh dataset=CHAOST2")
