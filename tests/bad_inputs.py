@@ -28,7 +28,7 @@ QUICK = (
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Copies of data and runs that a test may damage.
 
     Attributes:
@@ -74,9 +74,9 @@ class Place:
     def change(self, kind: str, *scan_ids: int, by: Callable[[np.ndarray], np.ndarray], **geometry) -> None:
         """Rewrite the voxels of files, and their geometry."""
         for path in (self.file(kind, scan_id) for scan_id in scan_ids):
-            voxels, found = read_volume(path)
+            voxels, result = read_volume(path)
             voxels = by(voxels)
-            write_volume(path, voxels, replace(found, **{"shape": voxels.shape, **geometry}))
+            write_volume(path, voxels, replace(result, **{"shape": voxels.shape, **geometry}))
 
     def forget_records(self) -> None:
         """Let all supervoxel files be somebody else's."""
@@ -106,8 +106,8 @@ def train_twice(words: list[str]) -> None:
     assert run_command_line(training.experiment, words) == 0
     real = training.take_step
 
-    def take_step(config, model, state, batch, **places):
-        real(config, model, state, batch, **places)
+    def take_step(config, model, state, batch, **options):
+        real(config, model, state, batch, **options)
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -126,17 +126,17 @@ def train_in(runs: Path, overrides_for: Callable[[Path], list[str]]) -> Iterator
     shutil.rmtree(runs)
 
 
-def make_place(root: Path, data: Path, runs: Path, words: list[str]) -> Iterator[Place]:
+def make_workspace(root: Path, data: Path, runs: Path, words: list[str]) -> Iterator[Workspace]:
     """Copy data and link runs to a place of their own; remove it at the end."""
     yield _copy_to(root, data, runs, words)
     shutil.rmtree(root)
 
 
-def _copy_to(root: Path, data: Path, runs: Path, words: list[str]) -> Place:
+def _copy_to(root: Path, data: Path, runs: Path, words: list[str]) -> Workspace:
     shutil.copytree(data, root / "data")
     shutil.copytree(runs, root / "runs", copy_function=os.link)
     elsewhere = (word.replace(str(data), str(root / "data")) for word in words)
-    return Place(root, tuple(word.replace(str(runs), str(root / "runs")) for word in elsewhere))
+    return Workspace(root, tuple(word.replace(str(runs), str(root / "runs")) for word in elsewhere))
 
 
 class Trap:

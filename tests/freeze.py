@@ -135,16 +135,16 @@ def freeze_case(case: Case) -> Frozen:
     with torch.no_grad():
         state = network.prepare_support(network.encoder.encode(support), masks, prototype_seeds=seeds)
         frozen |= {f"support {i}": _freeze(tensor) for i, tensor in enumerate(_tensors(state))}
-        found = network.segment(state, network.encoder.encode(query), image_size=query.shape[-2:])
-        stages = (found.probabilities, found.prior_masks)
+        result = network.segment(state, network.encoder.encode(query), image_size=query.shape[-2:])
+        stages = (result.probabilities, result.prior_masks)
         frozen |= {f"query {i}": _freeze(tensor) for i, tensor in enumerate(_tensors(stages))}
     return frozen
 
 
 def differences(before: Frozen, after: Frozen) -> list[str]:
     """Describe what is not equal to the bit, with the largest difference relative to the tensor's scale."""
-    found = [f"{name}: missing now" for name in before if name not in after]
-    found += [f"{name}: new" for name in after if name not in before]
+    result = [f"{name}: missing now" for name in before if name not in after]
+    result += [f"{name}: new" for name in after if name not in before]
     for name in before.keys() & after.keys():
         (old_hash, old), (new_hash, new) = before[name], after[name]
         if old_hash == new_hash:
@@ -152,8 +152,8 @@ def differences(before: Frozen, after: Frozen) -> list[str]:
         relative = "another shape"
         if old.shape == new.shape:
             relative = f"{((old - new).abs().max() / old.abs().max().clamp(min=1e-30)).item():.1e}"
-        found.append(f"{name}: differs, {relative}")
-    return sorted(found)
+        result.append(f"{name}: differs, {relative}")
+    return sorted(result)
 
 
 def main() -> int:
@@ -170,10 +170,10 @@ def main() -> int:
         return 0
     before, code = torch.load(options.file, weights_only=True), 0
     for name in before.keys() | frozen.keys():
-        found = differences(before.get(name, {}), frozen.get(name, {}))
-        code |= bool(found)
-        print(f"{name}: {'equal to the bit' if not found else f'{len(found)} differ'}")
-        print(*(f"  {line}" for line in found[:20]), sep="\n", end="\n" if found else "")
+        result = differences(before.get(name, {}), frozen.get(name, {}))
+        code |= bool(result)
+        print(f"{name}: {'equal to the bit' if not result else f'{len(result)} differ'}")
+        print(*(f"  {line}" for line in result[:20]), sep="\n", end="\n" if result else "")
     return code
 
 

@@ -50,14 +50,14 @@ def main() -> int:
                 words, into, kill_after=moments.uniform(0, seconds / 2), whole_group=bool(n_kills % 2)
             ):
                 n_kills += 1
-                found = read_all(into)
-                n_checked += len(found)
-                n_wrong += count_wrong(found, expected)
-                print(f"killed; {len(found)} of {len(expected)} files are there", flush=True)
+                result = read_all(into)
+                n_checked += len(result)
+                n_wrong += count_wrong(result, expected)
+                print(f"killed; {len(result)} of {len(expected)} files are there", flush=True)
             make(words, into)
-            found = read_all(into)
-            n_checked += len(found)
-            n_wrong += count_wrong(found, expected) + len(expected.keys() - found.keys())
+            result = read_all(into)
+            n_checked += len(result)
+            n_wrong += count_wrong(result, expected) + len(expected.keys() - result.keys())
             n_left += sum(".tmp" in path.name for path in into.rglob("*"))
         print(
             f"{n_kills} kills in {n_rounds} rounds of {len(expected)} files, {n_checked} files read on the "
@@ -99,9 +99,9 @@ def read_all(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: read_volume(path)[0] for path in sorted(folder.glob("*/superpix-*.nii.gz"))}
 
 
-def count_wrong(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> int:
+def count_wrong(result: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> int:
     """Count the files that differ from the unbroken run's."""
-    return sum(not np.array_equal(voxels, expected[name]) for name, voxels in found.items())
+    return sum(not np.array_equal(voxels, expected[name]) for name, voxels in result.items())
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def main() -> int:
             while n_kills < options.kills and kill_after(moments.uniform(0, seconds / 2), words, log_dir):
                 n_kills += 1
             train([*words, "resume=latest"], log_dir)
-            found = final_weights(log_dir)
-            n_differing += sum(not torch.equal(expected[name], found[name]) for name in expected)
+            result = final_weights(log_dir)
+            n_differing += sum(not torch.equal(expected[name], result[name]) for name in expected)
         print(f"{n_kills} kills in {n_trainings} trainings of {len(expected)} tensors, {n_differing} differ")
         return 1 if n_differing else 0
 
@@ -92,8 +92,10 @@ def kill_after(seconds: float, words: Sequence[str], log_dir: Path) -> bool:
         child.kill()
         child.wait()
     runs = list_runs(log_dir / "PHANTOM" / "fold_0" / "training")
-    kept = [path.name for run in runs for path in list_checkpoints(run)]
-    print(f"killed after {seconds:.1f} s; newest checkpoint {kept[0] if kept else 'none'}", flush=True)
+    remaining = [path.name for run in runs for path in list_checkpoints(run)]
+    print(
+        f"killed after {seconds:.1f} s; newest checkpoint {remaining[0] if remaining else 'none'}", flush=True
+    )
     return True
 
 

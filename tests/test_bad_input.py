@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.bad_inputs import QUICK, evaluate, make_place, refusal, train, train_in
+from tests.bad_inputs import QUICK, evaluate, make_workspace, refusal, train, train_in
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -15,9 +15,9 @@ def _base(overrides_for, tmp_path_factory):
     yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
 
 
-@pytest.fixture(name="place")
+@pytest.fixture(name="workspace")
 def _place(base, phantom_dir, tmp_path):
-    yield from make_place(tmp_path / "place", phantom_dir, *base)
+    yield from make_workspace(tmp_path / "workspace", phantom_dir, *base)
 
 
 def halve(voxels):
@@ -45,111 +45,111 @@ def link_nowhere(path):
     path.symlink_to(path.parent / "not mounted")
 
 
-def foreign(place, *scan_ids, by):
-    place.forget_records()
-    place.change("superpix-MIDDLE", *scan_ids, by=by)
+def foreign(workspace, *scan_ids, by):
+    workspace.forget_records()
+    workspace.change("superpix-MIDDLE", *scan_ids, by=by)
 
 
-def rename_supervoxels(place, least):
-    place.supervoxels.rename(place.supervoxels.with_name(f"supervoxels_{least}"))
+def rename_supervoxels(workspace, least):
+    workspace.supervoxels.rename(workspace.supervoxels.with_name(f"supervoxels_{least}"))
 
 
 SUPERVOXELS = {
     "another grid": (
-        lambda place: foreign(place, 5, by=lambda voxels: voxels[:-1]),
+        lambda workspace: foreign(workspace, 5, by=lambda voxels: voxels[:-1]),
         ["superpix-MIDDLE_5.nii.gz: supervoxel grid (25, 48, 48) differs", "(26, 48, 48); delete the file"],
     ),
     "fractions": (
-        lambda place: foreign(place, 5, by=halve),
+        lambda workspace: foreign(workspace, 5, by=halve),
         ["superpix-MIDDLE_5.nii.gz: ids must be whole numbers, got 4.5; resample it"],
     ),
     "negative": (
-        lambda place: foreign(place, 5, by=lambda voxels: voxels.astype(np.int32) - 1),
+        lambda workspace: foreign(workspace, 5, by=lambda voxels: voxels.astype(np.int32) - 1),
         ["superpix-MIDDLE_5.nii.gz: ids must lie in 0..2147483647, got -1..", "; rebuild the file"],
     ),
     "none": (
-        lambda place: foreign(place, 5, by=np.zeros_like),
+        lambda workspace: foreign(workspace, 5, by=np.zeros_like),
         ["superpix-MIDDLE_5.nii.gz: must hold supervoxels, got 0 everywhere; delete it and run `python -m"],
     ),
     "cut off": (
-        lambda place: (place.forget_records(), cut(place.file("superpix-MIDDLE", 5))),
+        lambda workspace: (workspace.forget_records(), cut(workspace.file("superpix-MIDDLE", 5))),
         ["superpix-MIDDLE_5.nii.gz: cannot be read as an image (", "); restore the file"],
     ),
     "empty": (
-        lambda place: (place.forget_records(), place.file("superpix-MIDDLE", 5).write_bytes(b"")),
+        lambda workspace: (workspace.forget_records(), workspace.file("superpix-MIDDLE", 5).write_bytes(b"")),
         ["superpix-MIDDLE_5.nii.gz: cannot be read as an image (", "); restore the file"],
     ),
     "link to nowhere": (
-        lambda place: link_nowhere(place.file("superpix-MIDDLE", 5)),
+        lambda workspace: link_nowhere(workspace.file("superpix-MIDDLE", 5)),
         ["superpix-MIDDLE_5.nii.gz: links to a file that does not exist; mount or restore it"],
     ),
     "folder is a file": (
-        lambda place: (shutil.rmtree(place.supervoxels), place.supervoxels.write_text("")),
+        lambda workspace: (shutil.rmtree(workspace.supervoxels), workspace.supervoxels.write_text("")),
         ["path.PHANTOM.supervoxel_dir=", "supervoxels_60: must be a folder, found a file at "],
     ),
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), SUPERVOXELS.values(), ids=SUPERVOXELS)
-def test_supervoxels_that_cannot_be_used(place, capsys, damage, told):
-    damage(place)
-    line = refusal(lambda: train(*place.words), capsys, place.root)
-    assert all(words in line for words in told), line
+@pytest.mark.parametrize(("damage", "output"), SUPERVOXELS.values(), ids=SUPERVOXELS)
+def test_supervoxels_that_cannot_be_used(workspace, capsys, damage, output):
+    damage(workspace)
+    line = refusal(lambda: train(*workspace.words), capsys, workspace.root)
+    assert all(words in line for words in output), line
 
 
-def test_our_own_supervoxels_of_another_least_size(place, capsys):
-    rename_supervoxels(place, 20)
-    line = refusal(lambda: train(*place.words, "n_sv=20"), capsys, place.root)
+def test_our_own_supervoxels_of_another_least_size(workspace, capsys):
+    rename_supervoxels(workspace, 20)
+    line = refusal(lambda: train(*workspace.words, "n_sv=20"), capsys, workspace.root)
     assert "supervoxels_20/superpix-MIDDLE_0.nii.gz: supervoxels must have at least 20 voxels" in line
     assert "its record says 60; move it to a folder supervoxels_60 for n_sv=60, or delete it" in line
 
 
-def test_supervoxels_of_others_of_a_third_of_the_least_size(place, capsys):
-    place.forget_records()
-    rename_supervoxels(place, 180)
-    line = refusal(lambda: train(*place.words, "n_sv=180"), capsys, place.root)
+def test_supervoxels_of_others_of_a_third_of_the_least_size(workspace, capsys):
+    workspace.forget_records()
+    rename_supervoxels(workspace, 180)
+    line = refusal(lambda: train(*workspace.words, "n_sv=180"), capsys, workspace.root)
     assert (
         "supervoxels_180/superpix-MIDDLE_3.nii.gz: supervoxels within the body must have at least 180" in line
     )
     assert "or delete it and run `python -m data.supervoxels --dataset PHANTOM`" in line
 
 
-def test_supervoxels_of_others_of_the_right_least_size_train(place):
-    place.forget_records()
-    assert train(*place.words, "n_steps=1") == 0
+def test_supervoxels_of_others_of_the_right_least_size_train(workspace):
+    workspace.forget_records()
+    assert train(*workspace.words, "n_steps=1") == 0
 
 
 SCANS = {
     "image cut off": (
-        lambda place: cut(place.file("image", 1)),
+        lambda workspace: cut(workspace.file("image", 1)),
         ["image_1.nii.gz: cannot be read", "restore"],
     ),
     "image of text": (
-        lambda place: place.file("image", 1).write_text("hello"),
+        lambda workspace: workspace.file("image", 1).write_text("hello"),
         ["image_1.nii.gz: cannot be read", "restore the file"],
     ),
     "image constant": (
-        lambda place: place.change("image", 1, by=np.zeros_like),
+        lambda workspace: workspace.change("image", 1, by=np.zeros_like),
         ["image_1.nii.gz: image must vary, got 0 everywhere; prepare it again"],
     ),
     "labels of another grid": (
-        lambda place: place.change("label", 1, by=lambda voxels: voxels[:-1]),
+        lambda workspace: workspace.change("label", 1, by=lambda voxels: voxels[:-1]),
         ["label_1.nii.gz: label grid (27, 48, 48) differs from image grid (28, 48, 48); re-run preparation"],
     ),
     "labels elsewhere": (
-        lambda place: place.change("label", 1, by=np.copy, origin_mm=(1.0, 2.0, 3.0)),
+        lambda workspace: workspace.change("label", 1, by=np.copy, origin_mm=(1.0, 2.0, 3.0)),
         ["label_1.nii.gz: label grid (spacing ", "origin [1.0, 2.0, 3.0]", "re-run preparation for scan 1"],
     ),
     "labels of fractions": (
-        lambda place: place.change("label", 1, by=halve),
+        lambda workspace: workspace.change("label", 1, by=halve),
         ["label_1.nii.gz: label values must be among", "got 0.5, 1.5;", "resample it to the nearest voxel"],
     ),
     "no scan with the organ": (
-        lambda place: place.change("label", *range(10), by=without(1)),
+        lambda workspace: workspace.change("label", *range(10), by=without(1)),
         ["label_2.nii.gz: the support must show an organ of test_label (liver) in at least 3 slices, and so"],
     ),
     "no query with the organ": (
-        lambda place: place.change("label", 0, 1, by=without(1)),
+        lambda workspace: workspace.change("label", 0, 1, by=without(1)),
         [
             "label_0.nii.gz, ",
             "label_1.nii.gz: at least one must hold an organ of test_label (liver)",
@@ -158,90 +158,99 @@ SCANS = {
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), SCANS.values(), ids=SCANS)
-def test_scans_that_cannot_be_evaluated(place, capsys, damage, told):
-    damage(place)
-    line = refusal(lambda: evaluate(*place.words, *QUICK), capsys, place.root)
-    assert all(words in line for words in told), line
+@pytest.mark.parametrize(("damage", "output"), SCANS.values(), ids=SCANS)
+def test_scans_that_cannot_be_evaluated(workspace, capsys, damage, output):
+    damage(workspace)
+    line = refusal(lambda: evaluate(*workspace.words, *QUICK), capsys, workspace.root)
+    assert all(words in line for words in output), line
 
 
-def lose(place, kind, *scan_ids):
+def lose(workspace, kind, *scan_ids):
     for scan_id in scan_ids:
-        place.own_file(kind, scan_id).unlink()
+        workspace.own_file(kind, scan_id).unlink()
 
 
 OWN = {
     "no labels": (
-        lambda place: lose(place, "label", *range(10)),
+        lambda workspace: lose(workspace, "label", *range(10)),
         "own/volumes: evaluation's 5 folds need at least 5 scans with labels, got 0; annotate more",
     ),
     "an image lost": (
-        lambda place: lose(place, "image", 1),
+        lambda workspace: lose(workspace, "image", 1),
         "label_1.nii.gz: has no image beside it; restore image",
     ),
     "four scans": (
-        lambda place: lose(place, "image", *range(4, 10)),
+        lambda workspace: lose(workspace, "image", *range(4, 10)),
         "own/volumes: 5 folds need at least 5 scans, got 4; add scans",
     ),
     "no scan": (
-        lambda place: lose(place, "image", *range(10)),
+        lambda workspace: lose(workspace, "image", *range(10)),
         "own/volumes: holds no image_<id>.nii.gz; prepare Hips",
     ),
     "no folder": (
-        lambda place: shutil.rmtree(place.own_file("image", 0).parent),
+        lambda workspace: shutil.rmtree(workspace.own_file("image", 0).parent),
         "own/volumes: no such folder; put the prepared Hips volumes there or set path.OWN.data_dir",
     ),
     "an id twice": (
-        lambda place: shutil.copy(place.own_file("image", 1), place.own_file("image", "01")),
+        lambda workspace: shutil.copy(workspace.own_file("image", 1), workspace.own_file("image", "01")),
         "own/volumes: several image files share the id 1; keep one",
     ),
     "an id that begins with 0": (
-        lambda place: place.own_file("image", 1).rename(place.own_file("image", "01")),
+        lambda workspace: workspace.own_file("image", 1).rename(workspace.own_file("image", "01")),
         "image_1.nii.gz: no such file, though the folder holds one of this id; rename it without",
     ),
     "a link to nowhere": (
-        lambda place: link_nowhere(place.own_file("image", 1)),
+        lambda workspace: link_nowhere(workspace.own_file("image", 1)),
         "image_1.nii.gz: no such file, though the folder holds one of this id",
     ),
     "another name": (
-        lambda place: (place.root / "own/dataset.json").write_text('{"name": "Knees", "labels": {"cup": 1}}'),
+        lambda workspace: (workspace.root / "own/dataset.json").write_text(
+            '{"name": "Knees", "labels": {"cup": 1}}'
+        ),
         "own/dataset.json describes Knees; set dataset=Knees, or another folder",
     ),
     "broken description": (
-        lambda place: (place.root / "own/dataset.json").write_text("{"),
+        lambda workspace: (workspace.root / "own/dataset.json").write_text("{"),
         "own/dataset.json: must be JSON (",
     ),
     "wrong description": (
-        lambda place: (place.root / "own/dataset.json").write_text('{"name": "Hips", "labels": {"cup": -1}}'),
+        lambda workspace: (workspace.root / "own/dataset.json").write_text(
+            '{"name": "Hips", "labels": {"cup": -1}}'
+        ),
         "own/dataset.json: labels: 'cup' must be a whole number",
     ),
     "a folder for a description": (
-        lambda place: ((place.root / "own/dataset.json").unlink(), (place.root / "own/dataset.json").mkdir()),
+        lambda workspace: (
+            (workspace.root / "own/dataset.json").unlink(),
+            (workspace.root / "own/dataset.json").mkdir(),
+        ),
         "own/dataset.json describes (no such file); run bash script/prepare.sh dataset=Hips raw=<folder>",
     ),
 }
 
 
 @pytest.mark.parametrize("command", [train, evaluate])
-@pytest.mark.parametrize(("damage", "told"), OWN.values(), ids=OWN)
-def test_own_data_that_are_not_whole(place, capsys, damage, told, command):
-    words = place.make_own()
-    words += ["use_gt=True"] if command is train else [f"reload_model_path={place.snapshot}", "supp_idx=0"]
-    damage(place)
-    if "annotate more" in told and command is train:
-        told = "label_0.nii.gz: no such label file; evaluation, setting 2 and use_gt need labels"
-    assert told in refusal(lambda: command(*words), capsys, place.root)
+@pytest.mark.parametrize(("damage", "output"), OWN.values(), ids=OWN)
+def test_own_data_that_are_not_whole(workspace, capsys, damage, output, command):
+    words = workspace.make_own()
+    words += (
+        ["use_gt=True"] if command is train else [f"reload_model_path={workspace.snapshot}", "supp_idx=0"]
+    )
+    damage(workspace)
+    if "annotate more" in output and command is train:
+        output = "label_0.nii.gz: no such label file; evaluation, setting 2 and use_gt need labels"
+    assert output in refusal(lambda: command(*words), capsys, workspace.root)
 
 
-def in_place(place, name, path):
-    (place.root / "note").write_text("")
-    (place.root / "link").symlink_to(place.root / "not mounted")
-    return [*place.words, f"path.{name}={place.root / path}"]
+def in_place(workspace, name, path):
+    (workspace.root / "note").write_text("")
+    (workspace.root / "link").symlink_to(workspace.root / "not mounted")
+    return [*workspace.words, f"path.{name}={workspace.root / path}"]
 
 
 @pytest.mark.parametrize("name", ["PHANTOM.data_dir", "PHANTOM.supervoxel_dir", "log_dir"])
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "output"),
     [
         ("note", ": must be a folder, found a file at "),
         ("note/below", ": must be a folder, found a file at "),
@@ -250,23 +259,25 @@ def in_place(place, name, path):
     ],
     ids=["file", "below a file", "link to nowhere", "long name"],
 )
-def test_folders_that_cannot_be(place, capsys, name, path, told):
-    words = in_place(place, name, path)
-    line = refusal(lambda: train(*words), capsys, place.root)
-    assert line.startswith(f"path.{name}={place.root / path}")
-    assert told in line
+def test_folders_that_cannot_be(workspace, capsys, name, path, output):
+    words = in_place(workspace, name, path)
+    line = refusal(lambda: train(*words), capsys, workspace.root)
+    assert line.startswith(f"path.{name}={workspace.root / path}")
+    assert output in line
 
 
-def test_the_volumes_folder_in_place_of_the_one_above(place, capsys):
-    words = place.make_own()
-    shutil.copy(place.root / "own" / "dataset.json", place.own_file("image", 0).parent)
-    words.append(f"path.OWN.data_dir={place.root / 'own' / 'volumes'}")
-    line = refusal(lambda: train(*words), capsys, place.root)
-    assert line.endswith(f"no such folder; set path.OWN.data_dir to the folder above, {place.root / 'own'}")
+def test_the_volumes_folder_in_place_of_the_one_above(workspace, capsys):
+    words = workspace.make_own()
+    shutil.copy(workspace.root / "own" / "dataset.json", workspace.own_file("image", 0).parent)
+    words.append(f"path.OWN.data_dir={workspace.root / 'own' / 'volumes'}")
+    line = refusal(lambda: train(*words), capsys, workspace.root)
+    assert line.endswith(
+        f"no such folder; set path.OWN.data_dir to the folder above, {workspace.root / 'own'}"
+    )
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "output"),
     [
         ("eval_fold=5", "eval_fold=5: must be a whole number of at least 0 and at most 4"),
         ("supp_idx=3", "supp_idx=3: the fold holds 3 scans, counted from 0; choose a smaller one"),
@@ -277,5 +288,5 @@ def test_the_volumes_folder_in_place_of_the_one_above(place, capsys):
         ("device=gpu", "device=gpu: must be cpu, cuda, cuda:<n>, mps or auto"),
     ],
 )
-def test_evaluations_that_cannot_be(place, capsys, word, told):
-    assert told in refusal(lambda: evaluate(*place.words, word), capsys, place.root)
+def test_evaluations_that_cannot_be(workspace, capsys, word, output):
+    assert output in refusal(lambda: evaluate(*workspace.words, word), capsys, workspace.root)

@@ -6,7 +6,7 @@ from torch import nn
 
 from data.supervoxels.__main__ import main as make_supervoxels
 from models.encoder import BACKBONES
-from tests.bad_inputs import QUICK, Trap, evaluate, make_place, refusal, set_trap, train, train_in
+from tests.bad_inputs import QUICK, Trap, evaluate, make_workspace, refusal, set_trap, train, train_in
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
@@ -16,9 +16,9 @@ def _base(overrides_for, tmp_path_factory):
     yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
 
 
-@pytest.fixture(name="place")
+@pytest.fixture(name="workspace")
 def _place(base, phantom_dir, tmp_path):
-    yield from make_place(tmp_path / "place", phantom_dir, *base)
+    yield from make_workspace(tmp_path / "workspace", phantom_dir, *base)
 
 
 def flip(path):
@@ -50,13 +50,13 @@ SNAPSHOTS = {
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), SNAPSHOTS.values(), ids=SNAPSHOTS)
-def test_a_snapshot_that_cannot_be_read(place, capsys, damage, told):
-    damage(place.loosen(place.snapshot))
-    line = refusal(lambda: evaluate(*place.words, *QUICK, place.reload), capsys, place.root)
-    assert told in line
+@pytest.mark.parametrize(("damage", "output"), SNAPSHOTS.values(), ids=SNAPSHOTS)
+def test_a_snapshot_that_cannot_be_read(workspace, capsys, damage, output):
+    damage(workspace.loosen(workspace.snapshot))
+    line = refusal(lambda: evaluate(*workspace.words, *QUICK, workspace.reload), capsys, workspace.root)
+    assert output in line
     assert "use another snapshot" in line
-    assert not place.snapshot.with_name("ran").exists()
+    assert not workspace.snapshot.with_name("ran").exists()
 
 
 def without_first_weight(content):
@@ -92,16 +92,18 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), CHANGES.values(), ids=CHANGES)
-def test_a_snapshot_of_something_else(place, capsys, change, told):
-    content = torch.load(place.snapshot, weights_only=True)
+@pytest.mark.parametrize(("change", "output"), CHANGES.values(), ids=CHANGES)
+def test_a_snapshot_of_something_else(workspace, capsys, change, output):
+    content = torch.load(workspace.snapshot, weights_only=True)
     change(content)
-    torch.save(content, place.loosen(place.snapshot))
-    assert told in refusal(lambda: evaluate(*place.words, *QUICK, place.reload), capsys, place.root)
+    torch.save(content, workspace.loosen(workspace.snapshot))
+    assert output in refusal(
+        lambda: evaluate(*workspace.words, *QUICK, workspace.reload), capsys, workspace.root
+    )
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "output"),
     [
         ("reload_model_path=gone.pt", "reload_model_path=gone.pt: no such snapshot or run folder"),
         ("model.encoder=resnet50", "model.encoder=resnet50: the snapshot was trained with resnet18; leave"),
@@ -109,26 +111,27 @@ def test_a_snapshot_of_something_else(place, capsys, change, told):
         ("model.norm=group", "model.norm=group: the snapshot was trained with batch; leave model.norm out"),
     ],
 )
-def test_a_snapshot_that_was_not_meant(place, capsys, word, told):
-    assert told in refusal(lambda: evaluate(*place.words, word), capsys, place.root)
+def test_a_snapshot_that_was_not_meant(workspace, capsys, word, output):
+    assert output in refusal(lambda: evaluate(*workspace.words, word), capsys, workspace.root)
 
 
-def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(place, capsys):
-    content = torch.load(place.snapshot, weights_only=True)
+def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(workspace, capsys):
+    content = torch.load(workspace.snapshot, weights_only=True)
     content["config"].update(dataset="CHAOST2", eval_fold=3)
-    torch.save(content, place.loosen(place.snapshot))
-    assert evaluate(*place.words, *QUICK, place.reload) == 0
-    told = capsys.readouterr().out
-    assert "warning: the snapshot was trained with dataset=CHAOST2, not PHANTOM" in told
-    assert "warning: the snapshot was trained with eval_fold=3, not 0" in told
+    torch.save(content, workspace.loosen(workspace.snapshot))
+    assert evaluate(*workspace.words, *QUICK, workspace.reload) == 0
+    output = capsys.readouterr().out
+    assert "warning: the snapshot was trained with dataset=CHAOST2, not PHANTOM" in output
+    assert "warning: the snapshot was trained with eval_fold=3, not 0" in output
 
 
 def resnet(prefix="", without=(), **more):
     """A ResNet-18's state dict in a small file: one number stands for all of a tensor."""
     shapes = BACKBONES["resnet18"](norm_layer=nn.BatchNorm2d).state_dict()
-    kept = {name: value for name, value in shapes.items() if not name.startswith(tuple(without))}
+    remaining = {name: value for name, value in shapes.items() if not name.startswith(tuple(without))}
     return {
-        prefix + name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in kept.items()
+        prefix + name: torch.zeros((), dtype=value.dtype).expand(value.shape)
+        for name, value in remaining.items()
     } | more
 
 
@@ -162,53 +165,53 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize(("content", "told"), WEIGHTS.values(), ids=WEIGHTS)
-def test_encoder_weights_that_do_not_fit(place, capsys, content, told):
-    path = place.root / "weights.pth"
+@pytest.mark.parametrize(("content", "output"), WEIGHTS.values(), ids=WEIGHTS)
+def test_encoder_weights_that_do_not_fit(workspace, capsys, content, output):
+    path = workspace.root / "weights.pth"
     torch.save(content(), path)
-    line = refusal(lambda: train(*place.words, f"model.encoder_weights={path}"), capsys, place.root)
+    line = refusal(lambda: train(*workspace.words, f"model.encoder_weights={path}"), capsys, workspace.root)
     assert str(path) in line
-    assert told in line
+    assert output in line
 
 
 @pytest.mark.parametrize("damage", [cut, flip, trap, set_plain_trap, lambda path: path.write_text("<html>")])
-def test_encoder_weights_that_cannot_be_read(place, capsys, damage):
-    path = place.root / "weights.pth"
+def test_encoder_weights_that_cannot_be_read(workspace, capsys, damage):
+    path = workspace.root / "weights.pth"
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
     damage(path)
-    line = refusal(lambda: train(*place.words, f"model.encoder_weights={path}"), capsys, place.root)
+    line = refusal(lambda: train(*workspace.words, f"model.encoder_weights={path}"), capsys, workspace.root)
     assert line.startswith(f"{path}: is damaged or not a file of weights (")
     assert not path.with_name("ran").exists()
-    assert not (place.runs / "3").exists()
+    assert not (workspace.runs / "3").exists()
 
 
 @pytest.mark.parametrize("name", ["gone.pth", "data"])
-def test_encoder_weights_that_are_not_there(place, capsys, name):
-    word = f"model.encoder_weights={place.root / name}"
-    told = f"{word}: must be deeplabv3_coco, imagenet, None or an existing file"
-    assert told in refusal(lambda: train(*place.words, word), capsys, place.root)
+def test_encoder_weights_that_are_not_there(workspace, capsys, name):
+    word = f"model.encoder_weights={workspace.root / name}"
+    output = f"{word}: must be deeplabv3_coco, imagenet, None or an existing file"
+    assert output in refusal(lambda: train(*workspace.words, word), capsys, workspace.root)
 
 
 def damage_config(text):
-    return lambda place: place.loosen(place.runs / "2" / "config.json").write_text(text)
+    return lambda workspace: workspace.loosen(workspace.runs / "2" / "config.json").write_text(text)
 
 
 def damage_checkpoints(how):
-    return lambda place: [
-        how(place.loosen(path)) for path in list((place.runs / "2" / "checkpoints").iterdir())
+    return lambda workspace: [
+        how(workspace.loosen(path)) for path in list((workspace.runs / "2" / "checkpoints").iterdir())
     ]
 
 
 RESUMPTIONS = {
-    "no such run": ("7", lambda place: None, "resume=7: no such run folder ("),
+    "no such run": ("7", lambda workspace: None, "resume=7: no such run folder ("),
     "no run": (
         "{root}/data",
-        lambda place: None,
+        lambda workspace: None,
         "/data holds no checkpoint; start a new training without resume",
     ),
     "a file": (
         "{root}/runs/PHANTOM/fold_0/training/1/run.json",
-        lambda place: None,
+        lambda workspace: None,
         "is a file, not a run folder",
     ),
     "checkpoints cut off": (
@@ -223,7 +226,7 @@ RESUMPTIONS = {
     ),
     "record lost": (
         "latest",
-        lambda place: (place.runs / "2/config.json").unlink(),
+        lambda workspace: (workspace.runs / "2/config.json").unlink(),
         "config.json: cannot be read (",
     ),
     "record broken": ("latest", damage_config('{"a'), "config.json: cannot be read ("),
@@ -237,26 +240,26 @@ RESUMPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("resume", "damage", "told"), RESUMPTIONS.values(), ids=RESUMPTIONS)
-def test_a_run_that_cannot_be_resumed(place, capsys, resume, damage, told):
-    damage(place)
-    word = f"resume={resume.format(root=place.root)}"
-    line = refusal(lambda: train(*place.words, word), capsys, place.root)
-    assert told in line
-    assert not (place.runs / "2" / "checkpoints" / "ran").exists()
+@pytest.mark.parametrize(("resume", "damage", "output"), RESUMPTIONS.values(), ids=RESUMPTIONS)
+def test_a_run_that_cannot_be_resumed(workspace, capsys, resume, damage, output):
+    damage(workspace)
+    word = f"resume={resume.format(root=workspace.root)}"
+    line = refusal(lambda: train(*workspace.words, word), capsys, workspace.root)
+    assert output in line
+    assert not (workspace.runs / "2" / "checkpoints" / "ran").exists()
 
 
-def test_a_run_of_another_dataset_or_fold_is_not_resumed(place, capsys):
-    word = f"resume={place.runs / '2'}"
-    line = refusal(lambda: train(*place.words, "eval_fold=1", word), capsys, place.root)
-    assert f"{place.runs / '2'}: was trained with eval_fold: 0, now 1; leave that out" in line
-    words = place.make_own()
-    line = refusal(lambda: train(*words, word), capsys, place.root)
+def test_a_run_of_another_dataset_or_fold_is_not_resumed(workspace, capsys):
+    word = f"resume={workspace.runs / '2'}"
+    line = refusal(lambda: train(*workspace.words, "eval_fold=1", word), capsys, workspace.root)
+    assert f"{workspace.runs / '2'}: was trained with eval_fold: 0, now 1; leave that out" in line
+    words = workspace.make_own()
+    line = refusal(lambda: train(*words, word), capsys, workspace.root)
     assert "was trained with dataset: PHANTOM, now Hips" in line
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "output"),
     [
         (["--dataset", "Nope"], "dataset=Nope: must be CHAOST2, SABS, CMR, PHANTOM, or own data"),
         (["--dataset", "CMR"], "no such folder; put the prepared CMR volumes there"),
@@ -268,6 +271,6 @@ def test_a_run_of_another_dataset_or_fold_is_not_resumed(place, capsys):
         (["--dataset", "PHANTOM", "--scale", "nan", "--min-size", "9"], "supervoxel scale: must be positive"),
     ],
 )
-def test_supervoxels_that_cannot_be_made(place, capsys, words, told):
-    data_dir = ["--data-dir", str(place.root / "data")]
-    assert told in refusal(lambda: make_supervoxels([*words, *data_dir]), capsys, place.root)
+def test_supervoxels_that_cannot_be_made(workspace, capsys, words, output):
+    data_dir = ["--data-dir", str(workspace.root / "data")]
+    assert output in refusal(lambda: make_supervoxels([*words, *data_dir]), capsys, workspace.root)

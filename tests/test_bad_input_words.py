@@ -5,14 +5,14 @@ import zipfile
 import pytest
 
 from data.prepare.__main__ import main as prepare
-from tests.bad_inputs import Place, refusal, set_trap, train
+from tests.bad_inputs import Workspace, refusal, set_trap, train
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 
-@pytest.fixture(name="place")
+@pytest.fixture(name="workspace")
 def _place(overrides_for, tmp_path):
-    return Place(tmp_path, tuple(overrides_for(tmp_path / "runs")[1:]))
+    return Workspace(tmp_path, tuple(overrides_for(tmp_path / "runs")[1:]))
 
 
 # What sacred itself would run.
@@ -74,22 +74,22 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize(("name", "text", "told"), CONFIGS.values(), ids=CONFIGS)
-def test_a_configuration_file_that_cannot_be_meant(place, capsys, name, text, told):
-    path = place.root / name
+@pytest.mark.parametrize(("name", "text", "output"), CONFIGS.values(), ids=CONFIGS)
+def test_a_configuration_file_that_cannot_be_meant(workspace, capsys, name, text, output):
+    path = workspace.root / name
     path.write_text(text)
-    line = refusal(lambda: train(*place.words, str(path)), capsys, place.root)
-    assert told in line
+    line = refusal(lambda: train(*workspace.words, str(path)), capsys, workspace.root)
+    assert output in line
     assert len(line) < 400
 
 
-def test_a_pickle_or_a_folder_is_no_configuration_file(place, capsys):
-    set_trap(place.root / "c.pickle", place.root / "ran")
-    (place.root / "c.json").mkdir()
+def test_a_pickle_or_a_folder_is_no_configuration_file(workspace, capsys):
+    set_trap(workspace.root / "c.pickle", workspace.root / "ran")
+    (workspace.root / "c.json").mkdir()
     for name in ("c.pickle", "c.json"):
-        line = refusal(lambda: train(*place.words, str(place.root / name)), capsys, place.root)  # noqa: B023
+        line = refusal(lambda: train(*workspace.words, str(workspace.root / name)), capsys, workspace.root)  # noqa: B023
         assert f"{name}: must be key=value or an existing configuration file (JSON)" in line
-    assert not (place.root / "ran").exists()
+    assert not (workspace.root / "ran").exists()
 
 
 def zip_of(path, name):
@@ -108,17 +108,19 @@ ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize(("make", "told"), ARCHIVES.values(), ids=ARCHIVES)
-def test_an_archive_that_cannot_be_prepared(tmp_path, capsys, make, told):
+@pytest.mark.parametrize(("make", "output"), ARCHIVES.values(), ids=ARCHIVES)
+def test_an_archive_that_cannot_be_prepared(tmp_path, capsys, make, output):
     path = tmp_path / "in" / "download.zip"
     path.parent.mkdir()
     make(path)
     words = ["dataset=CMR", f"raw={path}", f"data_dir={tmp_path / 'in' / 'CMR'}", "num_workers=1"]
     line = refusal(lambda: prepare(words), capsys, tmp_path)
     assert line.startswith(str(path))
-    assert told in line
+    assert output in line
 
 
 @pytest.mark.parametrize("word", ["=5", "$x=3", "optim..lr=3", ".lr=3", "optim.=3", "a b=3"])
-def test_words_that_are_no_keys(place, capsys, word):
-    assert f"{word}: must be key=value" in refusal(lambda: train(*place.words, word), capsys, place.root)
+def test_words_that_are_no_keys(workspace, capsys, word):
+    assert f"{word}: must be key=value" in refusal(
+        lambda: train(*workspace.words, word), capsys, workspace.root
+    )

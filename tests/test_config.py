@@ -163,9 +163,9 @@ def test_the_command_line_wins_over_its_recipe(capsys):
     experiment = make_experiment("training")
     words = ["print_config", "with", "dataset=PHANTOM", "recipe=strong", "optim.lr=0.25"]
     assert run_command_line(experiment, words) == 0
-    told = capsys.readouterr().out
-    assert "lr = 0.25" in told
-    assert f"schedule = '{RECIPES['strong']['optim']['schedule']}'" in told
+    output = capsys.readouterr().out
+    assert "lr = 0.25" in output
+    assert f"schedule = '{RECIPES['strong']['optim']['schedule']}'" in output
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,13 @@ class KeyReads(ast.NodeVisitor):
             if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                 pairs = zip(target.elts, node.value.elts, strict=True)
             for name, value in pairs:
-                if isinstance(name, ast.Name) and (found := self.resolve(value)) is not None:
-                    self._names[name.id] = found
+                if isinstance(name, ast.Name) and (result := self.resolve(value)) is not None:
+                    self._names[name.id] = result
         self.generic_visit(node)
 
     def generic_visit(self, node):
-        if found := self.resolve(node):
-            self.reads.add(found)
+        if result := self.resolve(node):
+            self.reads.add(result)
         super().generic_visit(node)
 
 
@@ -102,8 +102,10 @@ def _part_of(path, name):
 
 def stands_for(read, name):
     """Tell whether a read is one of this key; a mere choice among keys by name, `x.*`, is none of any."""
-    parts, wanted = read.split("."), name.split(".")
-    fits = len(parts) == len(wanted) and all(a in ("*", b) for a, b in zip(parts, wanted, strict=True))
+    parts, expected_value = read.split("."), name.split(".")
+    fits = len(parts) == len(expected_value) and all(
+        a in ("*", b) for a, b in zip(parts, expected_value, strict=True)
+    )
     return fits and parts[-1] != "*"
 
 

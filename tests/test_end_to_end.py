@@ -78,7 +78,7 @@ def test_predictions_have_the_querys_full_grid(runs, data_dir):
 @pytest.fixture(scope="module")
 def recomputed(runs, data_dir):
     """Every metric by protocol, query and organ, from the prediction files and the labels alone."""
-    found = {}
+    result = {}
     for protocol in ("chunks", "all_slices"):
         for scan_id, (label, organ) in itertools.product(set(FOLD_0) - {SUPPORT}, ORGANS.items()):
             labels = nibabel.load(data_dir / f"phantom_MR_T2_normalized/label_{scan_id}.nii.gz")
@@ -88,10 +88,10 @@ def recomputed(runs, data_dir):
             if protocol == "chunks":
                 assert not predicted[..., ~true.any(axis=(0, 1))].any()
             spacing_mm = labels.header.get_zooms()[::-1]
-            found[protocol, scan_id, organ] = measure_plainly(
+            result[protocol, scan_id, organ] = measure_plainly(
                 predicted.T, true.T, spacing_mm=np.array(spacing_mm, float), tolerance_mm=3.0
             )
-    return found
+    return result
 
 
 def test_every_metric_recomputed_from_the_files_is_that_of_scores_csv(runs, recomputed):
@@ -113,8 +113,8 @@ def expected_rows(recomputed, protocol):
     rows = {}
     for metric, digits in DIGITS.items():
         values = {
-            (scan_id, organ): abs(found[metric]) if "volume" in metric else found[metric]
-            for (of_protocol, scan_id, organ), found in recomputed.items()
+            (scan_id, organ): abs(result[metric]) if "volume" in metric else result[metric]
+            for (of_protocol, scan_id, organ), result in recomputed.items()
             if of_protocol == protocol
         }
         scans = sorted({scan_id for scan_id, _ in values})
@@ -162,7 +162,7 @@ def test_the_table_compares_with_the_baselines(runs):
 
 def test_copied_masks_score_what_copying_by_hand_scores(runs, data_dir):
     scores = read_scores(runs[0] / "evaluation" / "1")
-    [found] = [
+    [result] = [
         float(s["dice"])
         for s in scores
         if (s["method"], s["query_id"], s["label"]) == ("copied support mask", "0", "1")
@@ -177,7 +177,7 @@ def test_copied_masks_score_what_copying_by_hand_scores(runs, data_dir):
         source = support[..., in_support[int(fraction * len(in_support))]]
         for z in in_query[cuts[part] : cuts[part + 1]]:
             copied[..., z] = source
-    assert found == pytest.approx(2 * (copied & query).sum() / (copied.sum() + query.sum()))
+    assert result == pytest.approx(2 * (copied & query).sum() / (copied.sum() + query.sum()))
 
 
 def test_the_same_command_gives_identical_predictions(runs, capsys):
@@ -202,20 +202,20 @@ def test_a_snapshot_or_a_run_folder_can_be_named(runs, capsys):
     quick += ["evaluation.all_slices=False", "evaluation.save_predictions=False", "test_label=[1]"]
     for name in ("training/1", "training/1/snapshots/snapshot_000002.pt"):
         assert run_command_line(validation.experiment, [*quick, f"reload_model_path={fold / name}"]) == 0
-    told = capsys.readouterr().out
-    assert "snapshot_000003.pt, step 3" in told
-    assert "snapshot_000002.pt, step 2" in told
+    output = capsys.readouterr().out
+    assert "snapshot_000003.pt, step 3" in output
+    assert "snapshot_000002.pt, step 2" in output
 
 
 def test_summary_joins_the_folds_that_were_evaluated(runs, capsys):
     fold, overrides = runs
     assert run_command_line(validation.experiment, ["summarise", *overrides]) == 0
-    told = capsys.readouterr().out
-    assert "not evaluated yet: folds 1, 2, 3, 4" in told
+    output = capsys.readouterr().out
+    assert "not evaluated yet: folds 1, 2, 3, 4" in output
     summary = json.loads((fold.parent / "summary" / "scores.json").read_text())["summary"]
     assert set(summary["means"]["trained"]) >= {"chunks"}
     report = fold.parent / "summary" / "report.html"
-    assert told.strip().splitlines()[-1].endswith(f": {report}")
+    assert output.strip().splitlines()[-1].endswith(f": {report}")
     thumbnails = re.findall(r'<li class="thumbnail".* data-dice="([^"]+)"', report.read_text())
     newest = list_runs(fold / "evaluation")[0]
     assert sorted(map(float, thumbnails)) == sorted(

@@ -47,9 +47,9 @@ def _fill(folder: Path) -> None:
                 continue
 
 
-def _only_error(told: str) -> str:
-    [line] = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in told
+def _only_error(output: str) -> str:
+    [line] = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in output
     return line
 
 
@@ -65,8 +65,8 @@ def test_a_disk_too_small_keeps_the_checkpoints_before_and_the_training_goes_on_
     overrides_for, small_disk, tmp_path, capsys
 ):
     assert _run(overrides_for, small_disk) == 2
-    told = _only_error(capsys.readouterr().err)
-    assert "checkpoint_000003.pt: cannot be written (" in told
+    output = _only_error(capsys.readouterr().err)
+    assert "checkpoint_000003.pt: cannot be written (" in output
     run_dir = small_disk / "PHANTOM" / "fold_0" / "training" / "1"
     assert [load_checkpoint(path).step for path in list_checkpoints(run_dir)] == [2, 1]
     assert not [path for path in run_dir.rglob("*") if ".tmp" in path.name]
@@ -79,15 +79,15 @@ def test_a_disk_too_small_keeps_the_checkpoints_before_and_the_training_goes_on_
 def test_a_disk_without_a_byte_left_costs_one_line(overrides_for, small_disk, monkeypatch, capsys):
     real = training.take_step
 
-    def take_step(config, model, state, batch, **places):
-        real(config, model, state, batch, **places)
+    def take_step(config, model, state, batch, **kwargs):
+        real(config, model, state, batch, **kwargs)
         if state.step == 2:
             _fill(small_disk)
 
     monkeypatch.setattr(training, "take_step", take_step)
     assert _run(overrides_for, small_disk) == 2
-    told = _only_error(capsys.readouterr().err)
-    assert "checkpoint_000002.pt: cannot be written (" in told
+    output = _only_error(capsys.readouterr().err)
+    assert "checkpoint_000002.pt: cannot be written (" in output
     run_dir = small_disk / "PHANTOM" / "fold_0" / "training" / "1"
     assert load_checkpoint(list_checkpoints(run_dir)[0]).step == 1
     os.unlink(small_disk / "filler")

@@ -76,8 +76,8 @@ def test_a_wheel_holds_all_modules_templates_and_the_extension_and_nothing_else(
     [extension] = [name for name in names if name.endswith(".so")]
     assert extension.startswith(f"{EXTENSION}.")
     left_out = {".pyx", ".pxd"}
-    kept = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
-    expected = {file.relative_to(source).as_posix() for file in kept} - {"setup.py"}
+    remaining = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
+    expected = {file.relative_to(source).as_posix() for file in remaining} - {"setup.py"}
     built = {name for name in expected if name.startswith("build/")}
     assert names - {extension} == expected - built
     assert "util/evaluation/report_page/predictions.html.j2" in names
@@ -100,8 +100,8 @@ def test_console_commands_explain_themselves_in_any_folder(wheel, tmp_path):
         out = _run("-c", code, "--help", cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
         assert out.startswith(f"usage: {usage} ")
     code = f"import {EXTENSION.replace('/', '.')} as extension; print(extension.__file__)"
-    found = _run("-c", code, cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
-    assert Path(found.strip()).is_relative_to(tmp_path / "site")
+    actual = _run("-c", code, cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
+    assert Path(actual.strip()).is_relative_to(tmp_path / "site")
 
 
 STUB = "import os, sys; print(sys.argv[0], os.getcwd(), *sys.argv[1:])"
@@ -123,5 +123,5 @@ def test_commands_run_the_installed_programs_in_the_current_folder(tmp_path, com
     work.mkdir()
     code = f"from script.console import {command}; {command}()"
     out = _run("-c", code, *words.split()[-3:], cwd=work, PYTHONPATH=str(site))
-    program, *given = words.split()
-    assert out.splitlines()[-1].split() == [str(site / program), str(work), *given]
+    program, *arguments = words.split()
+    assert out.splitlines()[-1].split() == [str(site / program), str(work), *arguments]

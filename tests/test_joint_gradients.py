@@ -56,10 +56,10 @@ def _gradients(values, batch_size, ranks, switch=None):
 def _gradients_of_rank(values, switches):
     BACKBONES["resnet18"] = NarrowResNet  # in this rank's process; the fixture is in another
     ranks = start_ranks("cpu")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as output:
         warnings.simplefilter("always")
-        found = [_gradients(values, 1, ranks, switch) for switch in switches]
-    return found, [str(warning.message) for warning in told]
+        result = [_gradients(values, 1, ranks, switch) for switch in switches]
+    return result, [str(warning.message) for warning in output]
 
 
 def test_two_ranks_have_the_gradients_of_one_with_twice_the_batch(tiny_values, tmp_path):

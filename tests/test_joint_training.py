@@ -23,7 +23,7 @@ from util.engine.runs import list_checkpoints, list_runs
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
-LONGEST_S = 600  # on a busy machine; a quiet one needs seconds
+MAX_SECONDS = 600  # on a busy machine; a quiet one needs seconds
 N_STEPS = 20  # enough that a signal after the third arrives before the last
 WORDS = (f"n_steps={N_STEPS}", "print_interval=4", "save_snapshot_every=3", "checkpoint_minutes=0")
 # With this seed the network finds organs after three steps; without the fold, scripts take every one.
@@ -94,10 +94,10 @@ def launch(clone, words):
 
 
 def wait_for_checkpoint(folder, n_steps=3):
-    deadline = time.monotonic() + LONGEST_S
+    deadline = time.monotonic() + MAX_SECONDS
     while time.monotonic() < deadline:
-        found = [path for run in list_runs(folder) for path in list_checkpoints(run)]
-        if found and int(found[0].stem.split("_")[1]) >= n_steps:
+        result = [path for run in list_runs(folder) for path in list_checkpoints(run)]
+        if result and int(result[0].stem.split("_")[1]) >= n_steps:
             return
         time.sleep(0.02)
     raise AssertionError("no checkpoint came")
@@ -132,9 +132,9 @@ def _evaluated(words_for, trained, tmp_path_factory, narrow_encoder):
     """Evaluate that training with two ranks, then alone; return what the ranks said, and the runs' folder."""
     snapshot = trained[1] / "1" / "snapshots" / "snapshot_000003.pt"
     words = [*words_for[0]("unbroken"), f"reload_model_path={snapshot}"]
-    said = printed(run_job(evaluate_rank, tmp_path_factory.mktemp("ranks"), words))
+    output = printed(run_job(evaluate_rank, tmp_path_factory.mktemp("ranks"), words))
     assert run_command_line(validation.experiment, [*words, "evaluation.report=False"]) == 0
-    return said, trained[1].with_name("evaluation")
+    return output, trained[1].with_name("evaluation")
 
 
 def test_rank_0_alone_has_a_run_and_speaks(trained, evaluated):

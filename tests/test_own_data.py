@@ -95,10 +95,10 @@ def _check_original_predictions(run, raw):
     for path in paths:
         name = path.name.replace("scan_", "image_")
         prepared, geometry = read_volume(path)
-        found, at = read_volume(run / "predictions_original" / "chunks" / name)
+        result, at = read_volume(run / "predictions_original" / "chunks" / name)
         assert at.same_grid(read_geometry(raw / f"{'_'.join(name.split('.')[0].split('_')[:2])}.nii.gz"))
         turn = find_reorientation(at, orientation(geometry))
-        assert np.array_equal(reorient_volume(found, turn), prepared)
+        assert np.array_equal(reorient_volume(result, turn), prepared)
     assert len(list((run / "predictions_original" / "chunks").iterdir())) == len(paths)
 
 

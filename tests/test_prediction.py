@@ -68,9 +68,9 @@ def test_left_and_right_are_never_exchanged_in_any_of_48_orientations(is_oblique
     segmenter = _segmenter()
     for letters in ORIENTATIONS:
         scan = l_scan(letters, is_oblique=is_oblique)
-        found = segmenter.segment(scan)
-        assert found.geometry == scan.geometry
-        assert np.array_equal(found.label_map, is_bright(scan)), letters
+        result = segmenter.segment(scan)
+        assert result.geometry == scan.geometry
+        assert np.array_equal(result.label_map, is_bright(scan)), letters
 
 
 def test_a_query_that_must_be_resampled_gets_its_mask_in_place():
@@ -94,13 +94,13 @@ def test_ids_volumes_and_images_are_the_users():
     scan = l_scan("PSR")
     segmenter = Segmenter(BrightSegmenter(), TURNED, device=CPU, options=Options(guided=False))
     segmenter.set_support(scan, _mask(scan, label=500), labels={500: "gland"})
-    found = segmenter.segment(scan)
+    result = segmenter.segment(scan)
     n_voxels = int(is_bright(scan).sum())
-    assert np.array_equal(np.unique(found.label_map), [0, 500])
-    assert found.volumes_ml == {500: pytest.approx(n_voxels * 5.0 * 1.5 * 1.5 / 1000)}
-    assert found.labels == {500: "gland"}
-    assert segmenter.segment(found.to_sitk()).geometry.same_grid(scan.geometry)
-    assert segmenter.segment(found.to_nibabel()).geometry.same_grid(scan.geometry)
+    assert np.array_equal(np.unique(result.label_map), [0, 500])
+    assert result.volumes_ml == {500: pytest.approx(n_voxels * 5.0 * 1.5 * 1.5 / 1000)}
+    assert result.labels == {500: "gland"}
+    assert segmenter.segment(result.to_sitk()).geometry.same_grid(scan.geometry)
+    assert segmenter.segment(result.to_nibabel()).geometry.same_grid(scan.geometry)
 
 
 def _labelled_scan(seed):
@@ -135,8 +135,8 @@ def test_probabilities_are_those_of_the_evaluation_over_all_slices(largest_compo
     results = {scan.name: segmenter.segment(scan, confidence=True) for scan, _ in scans[1:]}
     compared = 0
     for job, probabilities in segment_jobs(slices, jobs, config=config, device=CPU, name="test"):
-        found = results[scans[job.query.scan_id][0].name]
-        assert np.array_equal(found.probabilities[job.label], probabilities)
+        result = results[scans[job.query.scan_id][0].name]
+        assert np.array_equal(result.probabilities[job.label], probabilities)
         compared += 1
     assert compared == 2
 
@@ -147,12 +147,12 @@ def _guided():
     support, labels = _body((0.0, 0.0, 0.0), 0)
     query, truth = _body((12.0, -8.0, 10.0), 8)
     frame = ModelFrame(Preparation(orientation="LPS"), None, "test")
-    found = []
+    result = []
     for options in (Options(guided=False), Options()):
         segmenter = Segmenter(BrightSegmenter(0.7, 1.8), frame, device=CPU, options=options)
         segmenter.set_support(support, InputScan(labels, support.geometry, "labels"), labels=[1, 2])
-        found.append(segmenter.segment(query))
-    return truth, *found
+        result.append(segmenter.segment(query))
+    return truth, *result
 
 
 def _body(shift_mm, degrees):
@@ -194,20 +194,20 @@ def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
     annotated = scans[0][0], InputScan(scans[0][1], scans[0][0].geometry, "labels")
     segmenter = Segmenter.by_registration(None, intensity_weight=0)
     segmenter.set_support(*annotated, labels=[1, 2])
-    found = segmenter.segment(scans[1][0], confidence=True)
+    result = segmenter.segment(scans[1][0], confidence=True)
     refining = Segmenter.by_registration(None)
     refining.set_support(*annotated, labels=[1, 2])
     refined = refining.segment(scans[1][0], confidence=True)
     options = EvaluationConfig(intensity_weight=2)
     by_label = {job.label: job for job in jobs if job.protocol == "all_slices"}
     for label in (1, 2):
-        assert np.array_equal(found.probabilities[label], warped[label])
+        assert np.array_equal(result.probabilities[label], warped[label])
         expected = refine_job(warped[label], by_label[label], options)
         assert np.array_equal(refined.probabilities[label], expected)
         assert not np.array_equal(expected, warped[label])
-        assert dice_and_iou(found.label_map == label, scans[1][1] == label)[0] > 0.85
-    assert found.agreement == found.similarities[scans[0][0].name]  # nothing else is known
-    assert 0.5 < found.agreement <= 1
+        assert dice_and_iou(result.label_map == label, scans[1][1] == label)[0] > 0.85
+    assert result.agreement == result.similarities[scans[0][0].name]  # nothing else is known
+    assert 0.5 < result.agreement <= 1
 
 
 def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeypatch):
@@ -218,13 +218,13 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     monkeypatch.setattr(support_ensemble, "warp_support", lambda support, query: results[support.scan.name])
     segmenter, scan = Segmenter.by_registration("MR"), l_scan("LPS")
     segmenter.set_support([replace(scan, name=name) for name in "abc"], [_mask(scan)] * 3)
-    found = segmenter.segment(scan, confidence=True)
-    slices = found.probabilities[1][:, 0, 0]
+    result = segmenter.segment(scan, confidence=True)
+    slices = result.probabilities[1][:, 0, 0]
     assert np.allclose(slices, [0, 0, 0.45, 0.45, 0.7, 0.7, 0.25, 0.25, 0, 0, 0, 0])
-    assert found.label_map[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, *[0] * 6]
-    assert [each.with_joint for each in found.agreements] == [pytest.approx(2 / 3), 0.0, None]
-    assert found.agreement == pytest.approx((2 / 3 + 0 + 0) / 3)
-    assert found.failures == {"c": "bodies hardly overlap"}
+    assert result.label_map[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, *[0] * 6]
+    assert [each.with_joint for each in result.agreements] == [pytest.approx(2 / 3), 0.0, None]
+    assert result.agreement == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert result.failures == {"c": "bodies hardly overlap"}
 
 
 def test_supports_are_averaged_and_compared_with_the_joint_result():
@@ -234,11 +234,11 @@ def test_supports_are_averaged_and_compared_with_the_joint_result():
         half[:, 5:9, columns] = 1
     segmenter = Segmenter(CopySegmenter(), TURNED, device=CPU, options=Options(guided=False))
     segmenter.set_support([scan] * 3, [InputScan(half, scan.geometry, "half") for half in halves])
-    found = segmenter.segment(scan, confidence=True)
-    assert np.array_equal(found.label_map, halves[0])  # two of three agree
-    assert np.allclose(found.probabilities[1], np.mean(halves, axis=0))
-    assert [each.with_joint for each in found.agreements] == [1.0, 1.0, 0.0]
-    assert found.agreement == pytest.approx(2 / 3)
+    result = segmenter.segment(scan, confidence=True)
+    assert np.array_equal(result.label_map, halves[0])  # two of three agree
+    assert np.allclose(result.probabilities[1], np.mean(halves, axis=0))
+    assert [each.with_joint for each in result.agreements] == [1.0, 1.0, 0.0]
+    assert result.agreement == pytest.approx(2 / 3)
 
 
 def test_each_voxel_gets_the_most_probable_label():
@@ -263,7 +263,7 @@ def test_supports_must_be_set_first():
 OWN = {"name": "Tiny", "labels": {"background": 0, "liver": 1}, "orientation": "LPS", "size_px": [32, 32]}
 
 
-@pytest.fixture(name="place")
+@pytest.fixture(name="workspace")
 def _place(tmp_path, monkeypatch, narrow_encoder, switches_restored):
     """A folder with a snapshot of random weights, an annotated scan and queries in several formats."""
     monkeypatch.chdir(tmp_path)
@@ -301,80 +301,80 @@ def _bright(monkeypatch):
     monkeypatch.setattr(scan_segmenter, "NetworkSegmenter", lambda network, precision: BrightSegmenter())
 
 
-def test_one_command_segments_a_folder_of_all_formats(place, bright, capsys):
-    (place / "scans/bad.nii").write_bytes(b"damaged")
+def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys):
+    (workspace / "scans/bad.nii").write_bytes(b"damaged")
     assert main([*_set(guide="none", confidence="True", labels="1:liver")]) == 3
     out, err = capsys.readouterr()
     assert "not a medical device" in out
     assert err.startswith("error: scans/bad.nii: cannot be read")
     names = {"b.nii.gz", "c.nrrd", "d.mha"}
-    written = {path.name for path in (place / "masks").iterdir()}
+    written = {path.name for path in (workspace / "masks").iterdir()}
     assert written == names | {"b_probability_liver.nii.gz", "c_probability_liver.nrrd", *RECORD_NAMES} | {
         "d_probability_liver.mha"
     }
     for name in names:
-        mask, scan = read_scan(place / "masks" / name), read_scan(place / "scans" / name)
+        mask, scan = read_scan(workspace / "masks" / name), read_scan(workspace / "scans" / name)
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
         assert np.array_equal(mask.voxels, scan.voxels == BRIGHT)
-    image, mask = (nibabel.load(place / folder / "b.nii.gz") for folder in ("scans", "masks"))
+    image, mask = (nibabel.load(workspace / folder / "b.nii.gz") for folder in ("scans", "masks"))
     for form in ("get_qform", "get_sform"):
         assert np.array_equal(getattr(image, form)(coded=True)[0], getattr(mask, form)(coded=True)[0])
-    page = (place / "masks/predictions.html").read_text(encoding="utf-8")
+    page = (workspace / "masks/predictions.html").read_text(encoding="utf-8")
     assert all(f'data-scan="{name}"' in page for name in names)
     assert "not a medical device" in page
     assert "not segmented: scans/bad.nii: cannot be read" in page
     assert "Support a.nii.gz, whole slice 3: outlines of liver" in page
     assert f"pictures, to be checked: {Path('masks/predictions.html')}" in out
-    record = json.loads((place / "masks/prediction.json").read_text())
+    record = json.loads((workspace / "masks/prediction.json").read_text())
     assert record["labels"] == {"background": 0, "liver": 1}
     assert list(record["failed"]) == ["scans/bad.nii"]
-    rows = list(csv.DictReader((place / "masks/volumes.csv").open()))
+    rows = list(csv.DictReader((workspace / "masks/volumes.csv").open()))
     assert {row["scan"] for row in rows} == names
     volume_ml = int(is_bright(l_scan()).sum()) * 5.0 * 1.5 * 1.5 / 1000
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
 
 
 @pytest.fixture(name="series")
-def _series(place):
+def _series(workspace):
     """Coronal DICOM slices, from anterior to posterior, in the folder `series`."""
     scan = l_scan("LIP", is_oblique=True)
-    write_series(place / "series", scan.voxels, scan.geometry)
+    write_series(workspace / "series", scan.voxels, scan.geometry)
     return scan
 
 
-def test_a_dicom_series_gets_a_mask_at_its_position_in_the_patient(place, bright, series):
+def test_a_dicom_series_gets_a_mask_at_its_position_in_the_patient(workspace, bright, series):
     assert main(_set(query="series", guide="none")) == 0
-    mask = nibabel.load(place / "masks/series.nii.gz")
-    found = np.argwhere(np.asarray(mask.dataobj) == 1)
+    mask = nibabel.load(workspace / "masks/series.nii.gz")
+    result = np.argwhere(np.asarray(mask.dataobj) == 1)
     expected = np.argwhere(is_bright(series))
-    assert len(found) == len(expected)
-    centre = nibabel.affines.apply_affine(mask.affine, found.mean(axis=0))
+    assert len(result) == len(expected)
+    centre = nibabel.affines.apply_affine(mask.affine, result.mean(axis=0))
     centre_lps = series.geometry.position_mm(expected.mean(axis=0))
     assert np.allclose(centre, centre_lps * (-1, -1, 1), atol=0.05)
 
 
-def test_a_dicom_seg_holds_the_voxels_of_the_nifti_result_at_their_positions(place, bright, series):
+def test_a_dicom_seg_holds_the_voxels_of_the_nifti_result_at_their_positions(workspace, bright, series):
     highdicom = pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
     words = {"query": "series", "guide": "none", "labels": "1:liver"}
     assert main(_set(**words)) == 0
     assert main(_set(**words, format="dicom_seg", out="segs", confidence="True")) == 0
-    written = {path.name for path in (place / "segs").iterdir()}
+    written = {path.name for path in (workspace / "segs").iterdir()}
     assert written == {"series.dcm", "series_probability_liver.nii.gz", *RECORD_NAMES}
-    mask = nibabel.load(place / "masks/series.nii.gz")
-    volume = highdicom.seg.segread(place / "segs/series.dcm").get_volume(combine_segments=True)
+    mask = nibabel.load(workspace / "masks/series.nii.gz")
+    volume = highdicom.seg.segread(workspace / "segs/series.dcm").get_volume(combine_segments=True)
     ras_mm = nibabel.affines.apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj) == 1))
     lps_mm = nibabel.affines.apply_affine(volume.affine, np.argwhere(volume.array == 1))
     assert len(ras_mm) == int(is_bright(series).sum())
     assert_same_points(lps_mm, ras_mm * (-1, -1, 1))
 
 
-def test_a_series_that_cannot_be_referenced_costs_one_line_and_no_time(place, bright, series, capsys):
+def test_a_series_that_cannot_be_referenced_costs_one_line_and_no_time(workspace, bright, series, capsys):
     pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
-    write_series(place / "other", series.voxels, series.geometry, tags=[("0020|0052", "")])
+    write_series(workspace / "other", series.voxels, series.geometry, tags=[("0020|0052", "")])
     assert main(_set(query="series,other", guide="none", format="dicom_seg")) == 3
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: other/99.dcm: tag FrameOfReferenceUID must be set")
-    assert [path.name for path in (place / "masks").glob("*.dcm")] == ["series.dcm"]
+    assert [path.name for path in (workspace / "masks").glob("*.dcm")] == ["series.dcm"]
 
 
 @pytest.mark.parametrize(
@@ -385,17 +385,17 @@ def test_a_series_that_cannot_be_referenced_costs_one_line_and_no_time(place, br
         ({"query": "seri*", "out": "masks"}, "out=masks: DICOM results must not lie among"),
     ],
 )
-def test_what_dicom_seg_cannot_do_is_refused_before_any_work(place, series, capsys, changes, line):
+def test_what_dicom_seg_cannot_do_is_refused_before_any_work(workspace, series, capsys, changes, line):
     pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
-    before = sorted(place.rglob("*"))
+    before = sorted(workspace.rglob("*"))
     assert main(_set(format="dicom_seg", **changes)) == 2
-    [found] = capsys.readouterr().err.splitlines()
-    assert found.startswith(f"error: {line}")
-    assert sorted(place.rglob("*")) == before
+    [result] = capsys.readouterr().err.splitlines()
+    assert result.startswith(f"error: {line}")
+    assert sorted(workspace.rglob("*")) == before
 
 
-def test_each_unusable_query_costs_one_line(place, bright, capsys):
-    scan, queries = l_scan("LPS"), place / "scans"
+def test_each_unusable_query_costs_one_line(workspace, bright, capsys):
+    scan, queries = l_scan("LPS"), workspace / "scans"
     affine = np.diag([1.0, 1.0, 3.0, 1.0])
     nibabel.Nifti1Image(np.ones((4, 5, 6, 2), np.int16), affine).to_filename(queries / "1_series.nii")
     colours = SimpleITK.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
@@ -410,16 +410,16 @@ def test_each_unusable_query_costs_one_line(place, bright, capsys):
     assert len(lines) == 5
     assert all(line.startswith("error: scans/") for line in lines)
     assert all(text in line for line, text in zip(lines, texts, strict=True))
-    assert len(list(csv.DictReader((place / "masks/volumes.csv").open()))) == 3
+    assert len(list(csv.DictReader((workspace / "masks/volumes.csv").open()))) == 3
 
 
-def test_doubtful_scans_stand_first(place, bright, capsys):
+def test_doubtful_scans_stand_first(workspace, bright, capsys):
     short = l_scan("LPS")
-    write_volume(place / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
-    (place / "scans/c.nrrd").unlink()
-    (place / "scans/d.mha").unlink()
+    write_volume(workspace / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
+    (workspace / "scans/c.nrrd").unlink()
+    (workspace / "scans/d.mha").unlink()
     assert main(WORDS) == 0
-    rows = list(csv.DictReader((place / "masks/agreement.csv").open()))
+    rows = list(csv.DictReader((workspace / "masks/agreement.csv").open()))
     assert [row["scan"] for row in rows] == ["z.nii.gz", "b.nii.gz"]
     assert float(rows[0]["agreement_of_scan"]) == 0
     assert "at least 4 voxels" in rows[0]["registration_failure"]
@@ -429,45 +429,45 @@ def test_doubtful_scans_stand_first(place, bright, capsys):
 REGISTRATION = {"reload_model_path": None, "method": "registration", "modality": "MR"}
 
 
-def test_registration_alone_needs_no_network(place, monkeypatch, capsys):
-    (place / "net.pt").unlink()
+def test_registration_alone_needs_no_network(workspace, monkeypatch, capsys):
+    (workspace / "net.pt").unlink()
     monkeypatch.setattr(Segmenter, "from_snapshot", None)
     short = l_scan("LPS")
-    write_volume(place / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
+    write_volume(workspace / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
     assert main(_set(**REGISTRATION, confidence="True")) == 3
     out, err = capsys.readouterr()
     assert err.startswith("error: scans/z.nii.gz: registration failed (scans/z.nii.gz: volume: must have at")
     assert "registration alone, no network\n" in out
     assert "clipped at the 99.5th percentile" in out
     assert "adaptation" not in out
-    rows = list(csv.DictReader((place / "masks/agreement.csv").open()))
+    rows = list(csv.DictReader((workspace / "masks/agreement.csv").open()))
     similarities = [float(row["registration_similarity"]) for row in rows]
     assert similarities == sorted(similarities) == [float(row["agreement_of_scan"]) for row in rows]
     assert f"look first at the masks of least agreement: {rows[0]['scan']} ({similarities[0]:.2f})" in out
     for name in ("b.nii.gz", "c.nrrd", "d.mha"):
-        mask, scan = read_scan(place / "masks" / name), read_scan(place / "scans" / name)
+        mask, scan = read_scan(workspace / "masks" / name), read_scan(workspace / "scans" / name)
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
         assert dice_and_iou(mask.voxels == 1, scan.voxels == BRIGHT)[0] > 0.7
-    written = {path.name for path in (place / "masks").iterdir()}
+    written = {path.name for path in (workspace / "masks").iterdir()}
     assert {*RECORD_NAMES, "c_probability_label_1.nrrd"} < written
-    assert json.loads((place / "masks/prediction.json").read_text())["snapshot"] is None
+    assert json.loads((workspace / "masks/prediction.json").read_text())["snapshot"] is None
 
 
-def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(place, bright):
-    (place / "scans/b.nii.gz").write_bytes(b"damaged")
-    (place / "masks").mkdir()
-    (place / "masks/b.nii.gz").write_bytes(b"of an earlier call")
+def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(workspace, bright):
+    (workspace / "scans/b.nii.gz").write_bytes(b"damaged")
+    (workspace / "masks").mkdir()
+    (workspace / "masks/b.nii.gz").write_bytes(b"of an earlier call")
     assert main(_set(query="scans/b.nii.gz")) == 2
-    assert not (place / "masks/b.nii.gz").exists()
+    assert not (workspace / "masks/b.nii.gz").exists()
 
 
-def test_supports_in_the_queries_folder_are_left_out(place, bright, capsys):
-    (place / "masks").mkdir()
-    (place / "masks/predictions.html").write_text("of an earlier call")
+def test_supports_in_the_queries_folder_are_left_out(workspace, bright, capsys):
+    (workspace / "masks").mkdir()
+    (workspace / "masks/predictions.html").write_text("of an earlier call")
     assert main(_set(query="*.nii.gz,scans/b.nii.gz", guide="none", report="False")) == 0
-    assert not (place / "masks/predictions.html").exists()
+    assert not (workspace / "masks/predictions.html").exists()
     assert "2 of the queries are supports or their masks" in capsys.readouterr().out
-    assert {path.name for path in (place / "masks").glob("*.nii.gz")} == {"b.nii.gz"}
+    assert {path.name for path in (workspace / "masks").glob("*.nii.gz")} == {"b.nii.gz"}
 
 
 MISTAKES = {
@@ -524,28 +524,28 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("changes", "lines"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_cost_one_line_each_before_any_work(place, capsys, changes, lines):
+def test_mistakes_cost_one_line_each_before_any_work(workspace, capsys, changes, lines):
     if "a.nii.gz: must hold" in lines[0]:
         scan = l_scan("LPS")
-        write_volume(place / "a.nii.gz", scan.voxels - np.float32(0.5), scan.geometry)
-    before = sorted(place.rglob("*"))
+        write_volume(workspace / "a.nii.gz", scan.voxels - np.float32(0.5), scan.geometry)
+    before = sorted(workspace.rglob("*"))
     assert main(_set(**changes)) == 2
-    found = capsys.readouterr().err.splitlines()
-    assert len(found) == len(lines)
-    assert all(line.startswith(f"error: {text}") for line, text in zip(found, lines, strict=True))
-    assert sorted(place.rglob("*")) == before
+    result = capsys.readouterr().err.splitlines()
+    assert len(result) == len(lines)
+    assert all(line.startswith(f"error: {text}") for line, text in zip(result, lines, strict=True))
+    assert sorted(workspace.rglob("*")) == before
 
 
-def test_a_damaged_snapshot_and_one_without_its_data_are_refused(place, capsys):
-    (place / "data/dataset.json").unlink()
+def test_a_damaged_snapshot_and_one_without_its_data_are_refused(workspace, capsys):
+    (workspace / "data/dataset.json").unlink()
     assert main(WORDS) == 2
     assert "set data_dir, or train it again" in capsys.readouterr().err
-    (place / "net.pt").write_bytes(b"x")
+    (workspace / "net.pt").write_bytes(b"x")
     assert main(WORDS) == 2
     assert "net.pt: is damaged or not a snapshot" in capsys.readouterr().err
 
 
-def test_the_network_itself_predicts_and_does_so_again(place):
+def test_the_network_itself_predicts_and_does_so_again(workspace):
     segmenter = Segmenter.from_snapshot("net.pt", device="cpu", guide="none")
     segmenter.set_support("a.nii.gz", "a_seg.nii.gz")
     first, again = (segmenter.segment("scans/c.nrrd", confidence=True) for _ in range(2))
@@ -556,11 +556,11 @@ def test_the_network_itself_predicts_and_does_so_again(place):
     assert segmenter.labels == {1: "liver"}
 
 
-def test_the_best_snapshot_of_a_run_or_of_the_only_training_serves(place, bright, capsys):
-    run_dir = place / "runs/Tiny/fold_0/training/1"
+def test_the_best_snapshot_of_a_run_or_of_the_only_training_serves(workspace, bright, capsys):
+    run_dir = workspace / "runs/Tiny/fold_0/training/1"
     (run_dir / "snapshots").mkdir(parents=True)
     for name in ("best.pt", "snapshot_000002.pt"):
-        (run_dir / "snapshots" / name).write_bytes((place / "net.pt").read_bytes())
+        (run_dir / "snapshots" / name).write_bytes((workspace / "net.pt").read_bytes())
     for path in ("best", "runs/Tiny/fold_0/training/best", "runs/Tiny/fold_0/training/1/best"):
         assert main(_set(reload_model_path=path, guide="none", query="scans/b.nii.gz")) == 0
         assert "snapshot: runs/Tiny/fold_0/training/1/snapshots/best.pt\n" in capsys.readouterr().out
@@ -575,54 +575,54 @@ def _probabilities(**options):
     return segmenter.segment("scans/c.nrrd", confidence=True).probabilities
 
 
-def test_the_network_learns_from_all_supports_and_is_kept_for_a_second_call(place, capsys):
+def test_the_network_learns_from_all_supports_and_is_kept_for_a_second_call(workspace, capsys):
     trained, adapted = (_probabilities(adaptation=n, cache_dir="kept") for n in (0, 2))
     assert "adapting to support image 1, support image 2: 2 steps" not in capsys.readouterr().err
     assert set(trained) == set(adapted) == {3, 7}
     assert not any(np.allclose(trained[label], adapted[label], atol=1e-4) for label in (3, 7))
-    [kept] = (place / "kept").iterdir()
-    written = kept.stat().st_mtime_ns
+    [remaining] = (workspace / "kept").iterdir()
+    written = remaining.stat().st_mtime_ns
     again = _probabilities(adaptation=2, cache_dir="kept")
     assert all(np.array_equal(again[label], adapted[label]) for label in (3, 7))
-    assert kept.stat().st_mtime_ns == written
+    assert remaining.stat().st_mtime_ns == written
     assert "steps in" not in capsys.readouterr().out
 
 
-def test_without_a_gpu_nothing_is_adapted_unless_requested(place):
+def test_without_a_gpu_nothing_is_adapted_unless_requested(workspace):
     trained, default = (_probabilities(**options) for options in ({"adaptation": 0}, {}))
     assert all(np.array_equal(trained[label], default[label]) for label in (3, 7))
 
 
-def test_the_command_adapts_once_and_says_how_long_it_took(place, capsys):
+def test_the_command_adapts_once_and_says_how_long_it_took(workspace, capsys):
     words = _set(guide="none", query="scans/c.nrrd", adaptation="2")
     assert main(words) == 0
     assert "adapting to a.nii.gz: 2 steps in" in capsys.readouterr().out
-    [kept] = (place / "masks/work/adapted").iterdir()
+    [remaining] = (workspace / "masks/work/adapted").iterdir()
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "steps in" not in out
     assert "is not adapted" not in out
-    assert [kept] == list((place / "masks/work/adapted").iterdir())
+    assert [remaining] == list((workspace / "masks/work/adapted").iterdir())
     assert main([*_set(guide="none", query="scans/c.nrrd")]) == 0
     assert "adaptation=150 does so" in capsys.readouterr().out
 
 
-def test_an_organ_too_small_to_learn_from_is_refused_if_learning_was_requested(place, capsys):
+def test_an_organ_too_small_to_learn_from_is_refused_if_learning_was_requested(workspace, capsys):
     scan = l_scan("LPS")
     mask = np.zeros(scan.geometry.shape, np.uint8)
     mask[3, 8, 8] = 1
-    write_volume(place / "a_seg.nii.gz", mask, scan.geometry)
+    write_volume(workspace / "a_seg.nii.gz", mask, scan.geometry)
     assert main(_set(guide="none", adaptation="2")) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: adaptation=2: no episode can be sampled: none of 1")
     assert line.endswith("or set adaptation=0")
-    assert not (place / "masks").exists()
+    assert not (workspace / "masks").exists()
 
 
-def test_the_examples_of_the_documentation_run(place):
-    write_volume(place / "b.nii.gz", l_scan("RPS").voxels, l_scan("RPS").geometry)
-    (place / "runs/training/1/snapshots").mkdir(parents=True)
-    (place / "net.pt").rename(place / "runs/training/1/snapshots/snapshot_000001.pt")
+def test_the_examples_of_the_documentation_run(workspace):
+    write_volume(workspace / "b.nii.gz", l_scan("RPS").voxels, l_scan("RPS").geometry)
+    (workspace / "runs/training/1/snapshots").mkdir(parents=True)
+    (workspace / "net.pt").rename(workspace / "runs/training/1/snapshots/snapshot_000001.pt")
     page = Path(prediction.__file__).parent / "docs/prediction.md"
     examples = doctest.DocTestParser().get_doctest(page.read_text(), {}, page.name, str(page), 0)
     assert len(examples.examples) > 10

@@ -10,7 +10,7 @@ import training
 import validation
 from dataloaders.warped_masks import WarpedMasks
 from script.workflows import unet_baseline
-from tests.bad_inputs import QUICK, evaluate, make_place, train_in
+from tests.bad_inputs import QUICK, evaluate, make_workspace, train_in
 from tests.test_bad_input import without
 from util.config.command_line import run_command_line
 from util.engine.runs import list_runs
@@ -25,14 +25,14 @@ def _base(overrides_for, tmp_path_factory):
     yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
 
 
-@pytest.fixture(name="place")
+@pytest.fixture(name="workspace")
 def _place(base, phantom_dir, tmp_path):
-    yield from make_place(tmp_path / "place", phantom_dir, *base)
+    yield from make_workspace(tmp_path / "workspace", phantom_dir, *base)
 
 
-def read_evaluation(place):
+def read_evaluation(workspace):
     """Return the rows and the summary of the newest evaluation of fold 0."""
-    run_dir = list_runs(place.root / "runs/PHANTOM/fold_0/evaluation")[0]
+    run_dir = list_runs(workspace.root / "runs/PHANTOM/fold_0/evaluation")[0]
     with (run_dir / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     return rows, json.loads((run_dir / "scores.json").read_text())["summary"]
@@ -42,66 +42,68 @@ def triples(rows):
     return {(row["support_id"], row["query_id"], row["label"]) for row in rows}
 
 
-def test_each_organ_has_the_nearest_support_that_shows_it(place, capsys):
-    place.change("label", 2, by=without(1, keep=2))
+def test_each_organ_has_the_nearest_support_that_shows_it(workspace, capsys):
+    workspace.change("label", 2, by=without(1, keep=2))
     capsys.readouterr()
-    assert evaluate(*place.words, *QUICK, "test_label=[1, 4]") == 0
-    said = capsys.readouterr().out
-    assert "support scans: 1 for liver; 2 for spleen\n" in said
+    assert evaluate(*workspace.words, *QUICK, "test_label=[1, 4]") == 0
+    printed = capsys.readouterr().out
+    assert "support scans: 1 for liver; 2 for spleen\n" in printed
     line = "liver: the support is scan 1 (position 1), because scan 2 (position 2) shows it in 2 slices"
-    assert said.count(line) == 1
-    rows, summary = read_evaluation(place)
+    assert printed.count(line) == 1
+    rows, summary = read_evaluation(workspace)
     expected = {("1", "0", "1"), ("1", "2", "1"), ("2", "0", "4"), ("2", "1", "4")}
     assert triples(rows) == expected
     assert summary["supports"] == {"liver": 1, "spleen": 2}
 
 
-def test_an_organ_without_a_support_is_skipped_with_one_remark(place, capsys):
-    place.change("label", 0, 1, 2, by=without(1))
-    assert evaluate(*place.words, *QUICK, "test_label=[1, 4]") == 0
+def test_an_organ_without_a_support_is_skipped_with_one_remark(workspace, capsys):
+    workspace.change("label", 0, 1, 2, by=without(1))
+    assert evaluate(*workspace.words, *QUICK, "test_label=[1, 4]") == 0
     assert capsys.readouterr().out.count("liver: skipped in this fold, as no scan that may be its") == 1
-    rows, _ = read_evaluation(place)
+    rows, _ = read_evaluation(workspace)
     assert {row["organ"] for row in rows} == {"spleen"}
 
 
-def test_whole_volumes_of_disjoint_folds_make_every_scan_a_query_once(place, capsys, monkeypatch):
+def test_whole_volumes_of_disjoint_folds_make_every_scan_a_query_once(workspace, capsys, monkeypatch):
     without_masks = WarpedMasks({})  # registering takes seconds
     monkeypatch.setattr(validation, "warp_supports", lambda jobs, **options: without_masks)
-    assert evaluate(*place.words, "protocol=whole_volume", "test_label=[1]", NO_REPORT) == 0
-    said = capsys.readouterr().out
-    rows, summary = read_evaluation(place)
+    assert evaluate(*workspace.words, "protocol=whole_volume", "test_label=[1]", NO_REPORT) == 0
+    printed = capsys.readouterr().out
+    rows, summary = read_evaluation(workspace)
     assert summary["protocol"]["name"] == "whole_volume"
-    assert "\n".join(summary["protocol"]["description"]) in said
+    assert "\n".join(summary["protocol"]["description"]) in printed
     assert {row["protocol"] for row in rows} == {"all_slices"}
     assert {row["method"] for row in rows} >= {"trained", "copied support mask", "untrained", "registration"}
     # Scans 2 and later follow fold 0 of ten scans; the training held out 0, 1 and 2.
     assert triples(rows) == {("4", "0", "1"), ("4", "1", "1")}
-    assert "note: the snapshot was trained with folds=overlapping, not disjoint; none of its" in said
-    assert said.count("folds=overlapping, not disjoint") == 1
+    assert "note: the snapshot was trained with folds=overlapping, not disjoint; none of its" in printed
+    assert printed.count("folds=overlapping, not disjoint") == 1
 
 
-def test_what_differs_from_the_training_is_printed_once(place, capsys):
-    words = [*place.words, *QUICK, "eval_fold=1", place.reload]
+def test_what_differs_from_the_training_is_printed_once(workspace, capsys):
+    words = [*workspace.words, *QUICK, "eval_fold=1", workspace.reload]
     assert evaluate(*words) == 0
-    said = capsys.readouterr().out
-    assert said.count("warning: the snapshot was trained with eval_fold=0, not 1") == 1
-    assert said.count("warning: the snapshot was trained on scan(s) 3, 4 of this fold") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("warning: the snapshot was trained with eval_fold=0, not 1") == 1
+    assert printed.count("warning: the snapshot was trained on scan(s) 3, 4 of this fold") == 1
 
 
-def test_data_folders_that_are_not_set_are_the_trainings(place, capsys):
-    words = [word for word in place.words if not word.startswith(("path.PHANTOM", "phantom."))]
+def test_data_folders_that_are_not_set_are_the_trainings(workspace, capsys):
+    words = [word for word in workspace.words if not word.startswith(("path.PHANTOM", "phantom."))]
     capsys.readouterr()
     assert evaluate(*words, *QUICK) == 0
-    said = capsys.readouterr().out
-    trained = json.loads((place.runs / "1/config.json").read_text())["path"]["PHANTOM"]["data_dir"]
-    assert f"remark: path.PHANTOM.data_dir={trained}, as in the training" in said
-    assert read_evaluation(place)[1]["config"]["path"]["PHANTOM"]["data_dir"] == trained
+    printed = capsys.readouterr().out
+    trained = json.loads((workspace.runs / "1/config.json").read_text())["path"]["PHANTOM"]["data_dir"]
+    assert f"remark: path.PHANTOM.data_dir={trained}, as in the training" in printed
+    assert read_evaluation(workspace)[1]["config"]["path"]["PHANTOM"]["data_dir"] == trained
 
 
-def test_data_folders_that_are_set_win_over_the_trainings(place, capsys):
-    assert evaluate(*place.words, *QUICK) == 0
+def test_data_folders_that_are_set_win_over_the_trainings(workspace, capsys):
+    assert evaluate(*workspace.words, *QUICK) == 0
     assert "as in the training" not in capsys.readouterr().out
-    assert read_evaluation(place)[1]["config"]["path"]["PHANTOM"]["data_dir"] == str(place.root / "data")
+    assert read_evaluation(workspace)[1]["config"]["path"]["PHANTOM"]["data_dir"] == str(
+        workspace.root / "data"
+    )
 
 
 def test_the_groups_of_setting_2_are_joined_in_one_table(overrides_for, tmp_path, capsys):
@@ -112,12 +114,12 @@ def test_the_groups_of_setting_2_are_joined_in_one_table(overrides_for, tmp_path
         assert run_command_line(validation.experiment, [*quick, f"organ_group={group}"]) == 0
     capsys.readouterr()
     assert run_command_line(validation.experiment, ["summarise", *words]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for group in range(2):
         runs = tmp_path / f"PHANTOM_setting2_group{group}-joint/fold_0"
         sources = f"{runs}/evaluation/1/scores.json, of {runs}/training/1/snapshots/"
-        assert f"organ group {group}, fold 0: {sources}" in said
-        assert f"organ group {group}, not evaluated yet: folds 1, 2, 3, 4" in said
+        assert f"organ group {group}, fold 0: {sources}" in printed
+        assert f"organ group {group}, not evaluated yet: folds 1, 2, 3, 4" in printed
     means = json.loads((tmp_path / "PHANTOM_setting2-joint/summary/scores.json").read_text())["summary"][
         "means"
     ]

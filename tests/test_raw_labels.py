@@ -30,8 +30,8 @@ WORDS = (
 )
 
 
-@pytest.fixture(scope="module", name="places")
-def _places(phantom_dir, tmp_path_factory):
+@pytest.fixture(scope="module", name="datasets")
+def _datasets_dir(phantom_dir, tmp_path_factory):
     """The same ten scans and supervoxels twice, as CMR with raw ids and with mapped ones."""
     root = tmp_path_factory.mktemp("cmr")
     [source] = [path.parent for path in phantom_dir.glob("*/image_0.nii.gz")]
@@ -49,23 +49,23 @@ def _places(phantom_dir, tmp_path_factory):
     return root
 
 
-def _config(places, name, **changes):
+def _config(datasets, name, **changes):
     values = merge_values(
         dataset_defaults("CMR"),
-        {"n_sv": 60, "min_size": 60, "path": {"CMR": {"data_dir": str(places / name)}}},
+        {"n_sv": 60, "min_size": 60, "path": {"CMR": {"data_dir": str(datasets / name)}}},
     )
     return parse_config(merge_values(values, changes))
 
 
 @pytest.mark.parametrize("name", ["raw", "mapped"])
-def test_the_file_holds_what_its_name_says(places, name):
-    label_map, _ = read_volume(places / name / "cmr_MR_normalized/label_1.nii.gz")
+def test_the_file_holds_what_its_name_says(datasets, name):
+    label_map, _ = read_volume(datasets / name / "cmr_MR_normalized/label_1.nii.gz")
     assert set(np.unique(label_map)) == ({0, 200, 500, 600} if name == "raw" else {0, 1, 2, 3})
 
 
 @pytest.mark.filterwarnings("ignore::util.remarks.Remark")
-def test_loading_and_the_fingerprint_do_not_tell_them_apart(places):
-    layouts = [_config(places, name).layout for name in ("raw", "mapped")]
+def test_loading_and_the_fingerprint_do_not_tell_them_apart(datasets):
+    layouts = [_config(datasets, name).layout for name in ("raw", "mapped")]
     raw, mapped = (load_scan(layout, 3, with_labels=True) for layout in layouts)
     np.testing.assert_array_equal(raw.label_map, mapped.label_map)
     assert set(np.unique(raw.label_map)) == {0, 1, 2, 3}
@@ -78,16 +78,16 @@ def test_loading_and_the_fingerprint_do_not_tell_them_apart(places):
     [{"setting": 2}, {"use_gt": True, "test_label": [1]}, {"setting": 2, "task": {"exclude_rule": "all"}}],
     ids=["setting 2", "use_gt", "exclude all"],
 )
-def test_episodes_are_made_of_the_same_windows(places, changes):
-    raw, mapped = (training.make_dataset(_config(places, name, **changes)) for name in ("raw", "mapped"))
+def test_episodes_are_made_of_the_same_windows(datasets, changes):
+    raw, mapped = (training.make_dataset(_config(datasets, name, **changes)) for name in ("raw", "mapped"))
     assert raw.content_hash() == mapped.content_hash()
     np.testing.assert_array_equal(raw.index.window_starts, mapped.index.window_starts)
     np.testing.assert_array_equal(raw.index.target_ids, mapped.index.target_ids)
 
 
 @pytest.mark.filterwarnings("ignore::util.remarks.Remark")
-def test_setting_2_leaves_the_organs_slices_out(places):
-    config = _config(places, "raw", setting=2)
+def test_setting_2_leaves_the_organs_slices_out(datasets):
+    config = _config(datasets, "raw", setting=2)
     strict = training.make_dataset(config)
     everything = training.make_dataset(config.model_copy(update={"exclude_label": ()}))
     assert 0 < len(strict.index.window_starts) < len(everything.index.window_starts)
@@ -98,36 +98,36 @@ def test_setting_2_leaves_the_organs_slices_out(places):
 
 
 @pytest.mark.parametrize("setting", [1, 2])
-def test_trainings_and_evaluations_are_equal(places, tmp_path, capsys, setting):
-    found = []
+def test_trainings_and_evaluations_are_equal(datasets, tmp_path, capsys, setting):
+    result = []
     for name in ("raw", "mapped"):
         words = [
             *WORDS,
             f"setting={setting}",
-            f"path.CMR.data_dir={places / name}",
+            f"path.CMR.data_dir={datasets / name}",
             f"path.log_dir={tmp_path / name}",
         ]
         assert run_command_line(training.experiment, words) == 0
         assert run_command_line(validation.experiment, words) == 0
-        said = capsys.readouterr().out
-        assert said.count("CMR: label files with raw ids, read 200 as 1 LV myocardium, 500 as 2") == (
+        printed = capsys.readouterr().out
+        assert printed.count("CMR: label files with raw ids, read 200 as 1 LV myocardium, 500 as 2") == (
             2 if name == "raw" else 0  # once by each command
         )
         runs = tmp_path / name / ("CMR" if setting == 1 else "CMR_setting2_group0") / "fold_0"
         snapshot = torch.load(runs / "training/1/snapshots/snapshot_000002.pt", weights_only=True)
         with (runs / "evaluation/1/scores.csv").open() as file:
-            found.append((snapshot["weights"], list(csv.DictReader(file))))
+            result.append((snapshot["weights"], list(csv.DictReader(file))))
         fingerprint = json.loads((runs / "training/1/info.json").read_text())["data_fingerprint"]
-        found[-1] += (fingerprint,)
-    (weights, scores, data), (expected_weights, expected_scores, expected_data) = found
+        result[-1] += (fingerprint,)
+    (weights, scores, data), (expected_weights, expected_scores, expected_data) = result
     assert all(torch.equal(weights[key], value) for key, value in expected_weights.items())
     assert scores == expected_scores
     assert {row["organ"] for row in scores} == {"LV myocardium", "LV blood pool", "right ventricle"}
     assert data == expected_data
 
 
-def test_a_label_of_neither_numbering_is_refused_with_file_and_value(places, tmp_path, capsys):
-    shutil.copytree(places / "raw", tmp_path / "odd")
+def test_a_label_of_neither_numbering_is_refused_with_file_and_value(datasets, tmp_path, capsys):
+    shutil.copytree(datasets / "raw", tmp_path / "odd")
     path = tmp_path / "odd/cmr_MR_normalized/label_2.nii.gz"
     label_map, geometry = read_volume(path)
     label_map[0, 0, 0] = 421
@@ -138,8 +138,8 @@ def test_a_label_of_neither_numbering_is_refused_with_file_and_value(places, tmp
     assert "label_2.nii.gz: label values must be among 0, 1, 2, 3, 200, 500, 600, got 421; correct" in error
 
 
-def test_setting_2_does_not_start_where_nothing_is_excluded(places, tmp_path, capsys):
-    shutil.copytree(places / "mapped", tmp_path / "bare")
+def test_setting_2_does_not_start_where_nothing_is_excluded(datasets, tmp_path, capsys):
+    shutil.copytree(datasets / "mapped", tmp_path / "bare")
     for scan_id in range(3, 10):  # what fold 0 trains on
         path = tmp_path / f"bare/cmr_MR_normalized/label_{scan_id}.nii.gz"
         label_map, geometry = read_volume(path)
@@ -157,8 +157,8 @@ def test_setting_2_does_not_start_where_nothing_is_excluded(places, tmp_path, ca
     )
 
 
-def test_supervoxels_are_made_without_a_look_at_labels(places, tmp_path):
-    shutil.copytree(places / "raw", tmp_path / "unlabelled")
+def test_supervoxels_are_made_without_a_look_at_labels(datasets, tmp_path):
+    shutil.copytree(datasets / "raw", tmp_path / "unlabelled")
     shutil.rmtree(tmp_path / "unlabelled/supervoxels_60")
     for path in (tmp_path / "unlabelled/cmr_MR_normalized").glob("label_*"):
         path.unlink()
@@ -166,6 +166,6 @@ def test_supervoxels_are_made_without_a_look_at_labels(places, tmp_path):
     assert len(generate_supervoxels(layout, progress=False).n_supervoxels) == 10
 
 
-def test_the_remark_is_a_warning_outside_of_commands(places):
+def test_the_remark_is_a_warning_outside_of_commands(datasets):
     with pytest.warns(Remark, match="label files with raw ids"):
-        load_scan(_config(places, "raw").layout, 1, with_labels=True)
+        load_scan(_config(datasets, "raw").layout, 1, with_labels=True)

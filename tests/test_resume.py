@@ -35,14 +35,14 @@ def _folder(tmp_path):
 @pytest.fixture(name="unbroken", scope="module")
 def _unbroken(overrides_for, tmp_path_factory, narrow_encoder):
     """Train once without a stop for each choice of further words; return the run's folder."""
-    found = {}
+    result = {}
 
     def train(*more):
-        if more not in found:
+        if more not in result:
             log_dir = tmp_path_factory.mktemp("unbroken")
             assert run(*overrides_for(log_dir), *STEPS, *more) == 0
-            found[more] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
-        return found[more]
+            result[more] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
+        return result[more]
 
     return train
 
@@ -51,8 +51,8 @@ def signal_after(patch, step, number=signal.SIGTERM):
     """Let trainings get a signal after some step, as the next one begins."""
     real = training.take_step
 
-    def take_step(config, model, state, batch, **places):
-        real(config, model, state, batch, **places)
+    def take_step(config, model, state, batch, **options):
+        real(config, model, state, batch, **options)
         if state.step == step:
             os.kill(os.getpid(), number)
 
@@ -102,7 +102,9 @@ def test_a_resumed_training_equals_an_unbroken_one(
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == step
     assert resume(tiny_overrides, "resume=latest") == 0
     assert_equal_weights(final_weights(whole_run, 6), final(folder, 2))
-    whole, resumed = (json.loads((place / "metrics.json").read_text()) for place in (whole_run, folder / "2"))
+    whole, resumed = (
+        json.loads((run_path / "metrics.json").read_text()) for run_path in (whole_run, folder / "2")
+    )
     for name, metric in whole.items():
         assert metric["steps"] == resumed[name]["steps"]
         assert metric["values"] == resumed[name]["values"]
@@ -114,10 +116,10 @@ def test_a_signal_saves_a_checkpoint_and_prints_how_to_resume(
 ):
     stopped_after(2, number)
     assert run(*tiny_overrides, "n_steps=5", "save_snapshot_every=5") == 128 + number
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith(f"stopped by {number.name}; resume with bash script/train.sh dataset=PHANTOM")
+    output = capsys.readouterr().err.strip().splitlines()[-1]
+    assert output.startswith(f"stopped by {number.name}; resume with bash script/train.sh dataset=PHANTOM")
     log_dir = next(word for word in tiny_overrides if word.startswith("path.log_dir="))
-    assert told.endswith(f"eval_fold=0 {log_dir} resume=1")
+    assert output.endswith(f"eval_fold=0 {log_dir} resume=1")
     assert json.loads((folder / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == 2
 
@@ -212,11 +214,11 @@ def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(
         newest.write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
     capsys.readouterr()
     assert resume(tiny_overrides, "resume=1") == 0
-    told = capsys.readouterr().out
-    assert "resuming after step 3 of" in told
+    output = capsys.readouterr().out
+    assert "resuming after step 3 of" in output
     if damage != "gone":
-        assert f"warning: {newest}: is damaged" in told
-        assert "checkpoint_000003.pt" in told
+        assert f"warning: {newest}: is damaged" in output
+        assert "checkpoint_000003.pt" in output
     assert_equal_weights(final(folder, 2), final_weights(whole_run, 6))
 
 
@@ -227,8 +229,8 @@ def test_a_change_that_affects_the_result_is_refused_unless_forced(
     assert run(*tiny_overrides, *STEPS) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert resume(tiny_overrides, "resume=latest", "optim.lr=0.5", "num_workers=1") == 2
-    told = capsys.readouterr().err
-    assert "was trained with optim.lr: 0.003, now 0.5; leave that out, or add resume_changed=True" in told
+    output = capsys.readouterr().err
+    assert "was trained with optim.lr: 0.003, now 0.5; leave that out, or add resume_changed=True" in output
     assert not (folder / "2").exists()
     assert resume(tiny_overrides, "resume=latest", "optim.lr=0.5", "resume_changed=True") == 0
     assert load_snapshot(folder / "2" / "snapshots" / "snapshot_000006.pt").config["optim"]["lr"] == 0.5
@@ -237,20 +239,20 @@ def test_a_change_that_affects_the_result_is_refused_unless_forced(
 def test_a_non_finite_loss_stops_before_the_weights_change(tiny_overrides, folder, monkeypatch, capsys):
     real = training.training_losses
 
-    def training_losses(model, batch, *, step, **places):
-        losses = real(model, batch, step=step, **places)
+    def training_losses(model, batch, *, step, **options):
+        losses = real(model, batch, step=step, **options)
         if step == 3:
             losses.query.mul_(float("nan"))
         return losses
 
     monkeypatch.setattr(training, "training_losses", training_losses)
     assert run(*tiny_overrides, *STEPS) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("error: step 3: the loss is not finite (scan ")
+    output = capsys.readouterr().err.strip().splitlines()[-1]
+    assert output.startswith("error: step 3: the loss is not finite (scan ")
     for word in ("slices ", "supervoxel ", "episode 2", "saved to ", "are unchanged", "optim.lr"):
-        assert word in told
-    [kept] = (folder / "1" / "nonfinite").iterdir()
-    episode = torch.load(kept, weights_only=True)["episodes"][0]
+        assert word in output
+    [remaining] = (folder / "1" / "nonfinite").iterdir()
+    episode = torch.load(remaining, weights_only=True)["episodes"][0]
     assert episode["support_images"].shape == (1, 1, 48, 48)
     checkpoint = load_checkpoint(list_checkpoints(folder / "1")[0])
     assert checkpoint.step == 2  # the last good one
@@ -259,8 +261,8 @@ def test_a_non_finite_loss_stops_before_the_weights_change(tiny_overrides, folde
 def test_non_finite_steps_are_skipped_and_counted_if_allowed(tiny_overrides, folder, monkeypatch, capsys):
     real = training.training_losses
 
-    def training_losses(model, batch, *, step, **places):
-        losses = real(model, batch, step=step, **places)
+    def training_losses(model, batch, *, step, **options):
+        losses = real(model, batch, step=step, **options)
         if step in (2, 4):
             losses.alignment.mul_(float("inf"))
             losses.query.mul_(float("nan"))
@@ -269,9 +271,9 @@ def test_non_finite_steps_are_skipped_and_counted_if_allowed(tiny_overrides, fol
     monkeypatch.setattr(training, "training_losses", training_losses)
     words = [*tiny_overrides, *STEPS, "print_interval=6"]
     assert run(*words, "nonfinite=skip:1") == 2
-    told = capsys.readouterr()
-    assert "step 2: not finite, skipped (1 of 1 allowed)" in told.out + told.err
-    assert "step 4: the loss is not finite" in told.err
+    output = capsys.readouterr()
+    assert "step 2: not finite, skipped (1 of 1 allowed)" in output.out + output.err
+    assert "step 4: the loss is not finite" in output.err
     weights = load_checkpoint(list_checkpoints(folder / "1")[0]).weights
     assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
     assert run(*words, "nonfinite=skip:2") == 0

@@ -49,11 +49,11 @@ def test_changes_of_the_environment_are_named():
 
 
 def test_the_environment_is_described():
-    found = describe_environment(torch.device("cpu"))
-    assert found["device"] == "cpu"
-    assert found["threads"] == torch.get_num_threads()
-    assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
-    assert found["processor"]
+    result = describe_environment(torch.device("cpu"))
+    assert result["device"] == "cpu"
+    assert result["threads"] == torch.get_num_threads()
+    assert result["torch"] == torch.__version__.split("+")[0] or result["torch"] == torch.__version__
+    assert result["processor"]
 
 
 @pytest.fixture(name="stopped")
@@ -62,8 +62,8 @@ def _stopped(tiny_overrides, phantom_dir, tmp_path, monkeypatch):
     data_dir = tmp_path / "data"
     real = training.take_step
 
-    def take_step(config, model, state, batch, **places):
-        real(config, model, state, batch, **places)
+    def take_step(config, model, state, batch, **options):
+        real(config, model, state, batch, **options)
         os.kill(os.getpid(), signal.SIGTERM)
 
     words = [
@@ -90,8 +90,8 @@ def test_resuming_with_changed_supervoxels_is_refused_unless_forced(stopped, cap
     words, folder, data_dir = stopped
     _change_a_supervoxel(data_dir)
     assert run_command_line(training.experiment, words) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told == (
+    output = capsys.readouterr().err.strip().splitlines()[-1]
+    assert output == (
         "error: the volumes or supervoxels differ from those at the start of the training; restore them, or "
         "add resume_changed=True"
     )

@@ -65,7 +65,7 @@ def test_a_signal_to_all_processes_leaves_the_workers_to_the_main_one(
     [outcome] = job.join()
     with contextlib.suppress(ProcessLookupError):  # the loader's fork server may wait for its forked parent
         os.killpg(job.processes[0].pid, signal.SIGKILL)
-    told = outcome.stderr
-    assert outcome.result == 128 + number, told
-    assert told.strip().splitlines()[-1].startswith(f"stopped by {number.name}; resume with ")
-    assert "Traceback" not in told
+    output = outcome.stderr
+    assert outcome.result == 128 + number, output
+    assert output.strip().splitlines()[-1].startswith(f"stopped by {number.name}; resume with ")
+    assert "Traceback" not in output

@@ -49,9 +49,9 @@ def test_entry_points_share_nothing_but_the_configuration():
 
 
 def test_the_network_needs_torch_and_torchvision_alone():
-    found = {name for path in NETWORK for name in imported_packages(_read(path))}
-    assert "torch" in found
-    assert found - sys.stdlib_module_names <= {"torch", "torchvision", "models"}
+    result = {name for path in NETWORK for name in imported_packages(_read(path))}
+    assert "torch" in result
+    assert result - sys.stdlib_module_names <= {"torch", "torchvision", "models"}
 
 
 def test_modules_of_the_network_move_nothing_to_a_device():

@@ -109,11 +109,11 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
     assert snapshot.config["batch_size"] == 2
     assert type(snapshot.config["test_label"]) is list
     assert {"python", "torch"} <= set(snapshot.versions)
-    told = capsys.readouterr()
-    n_steps, seconds, _ = RATE.search(told.out).groups()
+    output = capsys.readouterr()
+    n_steps, seconds, _ = RATE.search(output.out).groups()
     assert int(n_steps) > 0
     assert float(seconds) > 0
-    line = next(line for line in told.out.splitlines() if line.startswith("step 2 of 3 ("))
+    line = next(line for line in output.out.splitlines() if line.startswith("step 2 of 3 ("))
     assert re.search(
         r"^step 2 of 3 \(\S+ s a step, \d+ s left\): loss \d\.\d+ \(support to query .*"
         r"prior masks: foreground \d+\.\d%, background .* of the image .*; learning rate \d\.\d\de-\d\d$",
@@ -140,8 +140,8 @@ def test_tensorboard_gets_all_metrics_and_an_episode(tiny_overrides, tmp_path):
     metrics = json.loads((folder / "1" / "metrics.json").read_text())
     assert set(events.Tags()["scalars"]) == set(metrics)
     for name, metric in metrics.items():
-        found = [(entry.step, entry.value) for entry in events.Scalars(name)]
-        assert found == [
+        result = [(entry.step, entry.value) for entry in events.Scalars(name)]
+        assert result == [
             (s, pytest.approx(v)) for s, v in zip(metric["steps"], metric["values"], strict=True)
         ]
     assert [picture.step for picture in events.Images("episode")] == [3]
@@ -181,7 +181,7 @@ def test_clipping_limits_the_norm_of_all_gradients_together():
     values["model"]["feature_width"] = 8
     config = parse_config(values)
     network = training.make_network(config)
-    state = training.make_state(config, network, device=torch.device("cpu"), log=lambda *told: None)
+    state = training.make_state(config, network, device=torch.device("cpu"), log=lambda *output: None)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -193,8 +193,8 @@ def test_clipping_limits_the_norm_of_all_gradients_together():
 def test_further_supervoxels_gaps_and_intensities_train_too(tiny_overrides, tmp_path, capsys):
     more = ("task.more_sv=[30]", "task.max_gap=2", "task.noise=0.1", "task.contrast=[0.8, 1.2]")
     train(tiny_overrides, *more)
-    assert "supervoxels_60" in (told := capsys.readouterr().out)
-    assert "supervoxels_30" in told
+    assert "supervoxels_60" in (output := capsys.readouterr().out)
+    assert "supervoxels_30" in output
     run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"
     assert weights_of(run / "1")
     train(tiny_overrides)
@@ -220,10 +220,10 @@ def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):
 )
 def test_what_cannot_train_is_refused_in_one_line(tiny_overrides, override, message, capsys):
     assert run_command_line(training.experiment, [*tiny_overrides, override]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert message in told[-1]
-    assert told[-1].startswith("error: ")
-    assert not any("Traceback" in line for line in told)
+    output = capsys.readouterr().err.strip().splitlines()
+    assert message in output[-1]
+    assert output[-1].startswith("error: ")
+    assert not any("Traceback" in line for line in output)
 
 
 @pytest.mark.filterwarnings(

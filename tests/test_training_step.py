@@ -136,7 +136,7 @@ def test_a_step_never_waits_for_the_device(changes):
     config = _config(**changes)
     network = training.make_network(config).train()
     model = training.place_network(config, network, device=CPU, ranks=Ranks())
-    state = training.make_state(config, network, device=CPU, log=lambda *told: None)
+    state = training.make_state(config, network, device=CPU, log=lambda *output: None)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for batch in (_batch(), _batch()):
         with _NoWaiting():
@@ -172,7 +172,7 @@ def test_convolutions_keep_channels_innermost_through_a_step_where_asked(channel
     network = training.make_network(config).train()
     placed = training.place_network(config, network, device=CPU, ranks=Ranks())
     assert placed is network
-    state = training.make_state(config, network, device=CPU, log=lambda *told: None)
+    state = training.make_state(config, network, device=CPU, log=lambda *output: None)
     training.take_step(config, network, state, _batch(), device=CPU)
     training.training_losses(network, _batch(), config=config, step=1, device=CPU).query.mean().backward()
     spatial = [p for p in _weights(network, 4) if p.shape[1] > 1 and p.shape[2] > 1]

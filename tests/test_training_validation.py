@@ -47,16 +47,16 @@ def run(*words):
 @pytest.fixture(scope="module")
 def unbroken(overrides_for, tmp_path_factory, narrow_encoder):
     """Train once without a stop for each course of the validation; return the run's folder."""
-    found = {}
+    result = {}
 
     def train(course):
-        if course not in found:
+        if course not in result:
             log_dir = tmp_path_factory.mktemp("validated")
             with pytest.MonkeyPatch.context() as patch:
                 follow(course, patch)
                 assert run(*overrides_for(log_dir), *WORDS) == 0
-            found[course] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
-        return found[course]
+            result[course] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
+        return result[course]
 
     return train
 
@@ -90,8 +90,8 @@ def plain_dice(config, network):
     means = []
     for label in config.test_label:
         slices = [find_organ_slices(scan.label_map, label) for scan in scans]
-        support = next(i for i, found in enumerate(slices) if len(found) >= 3)
-        chosen = choose_support_slices(slices[support], 3)
+        support = next(i for i, result in enumerate(slices) if len(result) >= 3)
+        selected = choose_support_slices(slices[support], 3)
         scores = []
         for i, scan in enumerate(scans):
             if i == support or not len(slices[i]):
@@ -99,8 +99,8 @@ def plain_dice(config, network):
             plan = assign_chunks(slices[i], 3)
             masks = []
             for z, part in zip(plan.slices, plan.parts, strict=True):
-                mask = torch.from_numpy(scans[support].support_labels[chosen[part]] == label).float()
-                image = scans[support].images[chosen[part]]
+                mask = torch.from_numpy(scans[support].support_labels[selected[part]] == label).float()
+                image = scans[support].images[selected[part]]
                 with torch.no_grad():
                     both = network.predict(image[None, None], mask[None, None], scan.images[z][None, None])
                 masks.append(both[0, 0, 1] > 0.5)
@@ -120,8 +120,8 @@ def test_a_validation_is_the_mean_dice_over_queries_and_organs(unbroken):
         if 0.01 < expected < 0.9:
             break
     assert expected > 0.01
-    found = training_observer.validate(config, network, jobs, device=torch.device("cpu"), ranks=SINGLE_RANK)
-    assert found == pytest.approx(expected, abs=1e-3)
+    result = training_observer.validate(config, network, jobs, device=torch.device("cpu"), ranks=SINGLE_RANK)
+    assert result == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(("course", "step"), [(RISING, 5), (FALLING, 1)], ids=["rising", "falling"])
@@ -147,15 +147,15 @@ def test_validation_takes_place_at_intervals_and_at_the_end_and_changes_no_weigh
 
 def resume(overrides):
     """Resume with the words that say where things lie."""
-    places = [word for word in overrides if not word.startswith(("n_steps=", "print_interval=", "save_"))]
-    return run(*places, "resume=latest")
+    words = [word for word in overrides if not word.startswith(("n_steps=", "print_interval=", "save_"))]
+    return run(*words, "resume=latest")
 
 
 def stop_after(step, monkeypatch):
     real = training.take_step
 
-    def take_step(config, model, state, batch, **places):
-        real(config, model, state, batch, **places)
+    def take_step(config, model, state, batch, **options):
+        real(config, model, state, batch, **options)
         if state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 

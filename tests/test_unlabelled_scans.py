@@ -46,10 +46,10 @@ def _config(tmp_path, **changes):
 def test_six_labelled_scans_make_the_folds_and_four_others_train(template, tmp_path, capsys):
     words = _without(template, tmp_path, (1, 4, 5, 8))
     assert run_command_line(training.experiment, words) == 0
-    said = capsys.readouterr().out
-    assert "remark: 4 scan(s) without labels, which no fold evaluates: 1, 4, 5, 8" in said
-    assert "remark: supp_idx=2: the fold holds 2 scans, the last one is the support" in said
-    assert "targets in 8 scans" in said
+    printed = capsys.readouterr().out
+    assert "remark: 4 scan(s) without labels, which no fold evaluates: 1, 4, 5, 8" in printed
+    assert "remark: supp_idx=2: the fold holds 2 scans, the last one is the support" in printed
+    assert "targets in 8 scans" in printed
     assert run_command_line(validation.experiment, words) == 0
     with (tmp_path / "runs/CHAOST2/fold_0/evaluation/1/scores.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -63,9 +63,9 @@ def test_a_training_that_saw_scans_of_the_present_fold_is_told(template, tmp_pat
         (tmp_path / f"data/chaos_MR_T2_normalized/label_{scan_id}.nii.gz").unlink()
     capsys.readouterr()
     assert run_command_line(validation.experiment, words) == 0  # evaluates 2 and 3
-    said = capsys.readouterr().out
-    assert "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too high" in said
-    assert "warning: the volumes changed since the training" in said
+    printed = capsys.readouterr().out
+    assert "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too high" in printed
+    assert "warning: the volumes changed since the training" in printed
 
 
 @pytest.mark.filterwarnings("ignore::util.remarks.Remark")
@@ -74,16 +74,16 @@ def test_scans_without_labels_do_not_train_where_labels_decide(template, tmp_pat
     everything = training.make_dataset(_config(tmp_path))
     assert {int(everything[i]["scan_id"]) for i in range(80)} == {1, 3, 4, 5, 6, 7, 8, 9}
     for changes in ({"setting": 2, "task": {"exclude_rule": "all"}}, {"use_gt": True, "test_label": [1]}):
-        chosen = training.make_dataset(_config(tmp_path, **changes))
-        assert {int(chosen[i]["scan_id"]) for i in range(40)} <= {3, 6, 7, 9}
+        selected = training.make_dataset(_config(tmp_path, **changes))
+        assert {int(selected[i]["scan_id"]) for i in range(40)} <= {3, 6, 7, 9}
 
 
 def test_one_annotated_scan_is_enough_to_train(template, tmp_path, capsys):
     words = _without(template, tmp_path, range(1, 10))
     assert run_command_line(training.experiment, words) == 0
-    said = capsys.readouterr().out
-    assert "scans train: fewer than 5 have labels, which only evaluation needs" in said
-    assert "targets in 10 scans" in said
+    printed = capsys.readouterr().out
+    assert "scans train: fewer than 5 have labels, which only evaluation needs" in printed
+    assert "targets in 10 scans" in printed
     assert run_command_line(validation.experiment, words) == 2
     assert (
         "evaluation's 5 folds need at least 5 scans with labels, got 1; annotate more"

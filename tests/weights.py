@@ -14,7 +14,7 @@ def final_weights(run_dir: Path, step: int) -> Mapping[str, Tensor]:
     return load_snapshot(run_dir / "snapshots" / f"snapshot_{step:06d}.pt").weights
 
 
-def assert_equal_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def assert_equal_weights(result: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Require the same names and the same bits."""
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert result.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(result[name], expected[name])] == []

@@ -35,7 +35,7 @@ def test_missing_libraries_are_left_out_and_found_ones_preloaded(monkeypatch, tm
     Path(tmp_path, "libmimalloc.so.2").touch()
     monkeypatch.setattr(allocators, "_LIBRARY_DIRS", (tmp_path / "none", tmp_path))
     monkeypatch.setattr(allocators, "find_library", {"mimalloc": "libmimalloc.so.2"}.get)
-    found = dict(allocators.list_allocators())
-    assert found["glibc"] == {}
-    assert found["mimalloc"] == {"LD_PRELOAD": str(tmp_path / "libmimalloc.so.2")}
-    assert "jemalloc" not in found
+    result = dict(allocators.list_allocators())
+    assert result["glibc"] == {}
+    assert result["mimalloc"] == {"LD_PRELOAD": str(tmp_path / "libmimalloc.so.2")}
+    assert "jemalloc" not in result

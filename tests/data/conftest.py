@@ -25,7 +25,7 @@ def _prepared_cmr(raw_cmr, tmp_path_factory):
     return data_dir
 
 
-@pytest.fixture(name="place")
+@pytest.fixture(name="workspace")
 def _place(raw_cmr, prepared_cmr, tmp_path):
     """A download and its finished preparation, to be changed by a test."""
     shutil.copytree(raw_cmr, tmp_path / "download")

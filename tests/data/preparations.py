@@ -20,8 +20,8 @@ def config_of(raw, data_dir, **changes):
     return PrepareConfig(**(values | changes))
 
 
-def prepare(place, **changes):
-    prepare_dataset(config_of(place / "download", place / "CMR", **changes), progress=False)
+def prepare(workspace, **changes):
+    prepare_dataset(config_of(workspace / "download", workspace / "CMR", **changes), progress=False)
 
 
 def prepare_volumes(name, raw, data_dir):
@@ -33,12 +33,12 @@ def prepare_volumes(name, raw, data_dir):
     return layout
 
 
-def layout_of(place):
-    return DatasetLayout(find_spec("CMR"), place / "CMR", place / "CMR", 1000)
+def layout_of(workspace):
+    return DatasetLayout(find_spec("CMR"), workspace / "CMR", workspace / "CMR", 1000)
 
 
-def volumes_of(place):
-    folder = layout_of(place).volumes_dir
+def volumes_of(workspace):
+    folder = layout_of(workspace).volumes_dir
     return {path.name: path.read_bytes() for path in folder.glob("*.nii.gz")}
 
 
@@ -50,18 +50,18 @@ def files_of(folder):
     }
 
 
-def times_of(place):
-    return {path: path.stat().st_mtime_ns for path in (place / "CMR").rglob("*")}
+def times_of(workspace):
+    return {path: path.stat().st_mtime_ns for path in (workspace / "CMR").rglob("*")}
 
 
-def raw_file(place, kind, patient):
+def raw_file(workspace, kind, patient):
     folder, ending = {"image": ("c0t2lge", ""), "label": ("c0gt", "_manual")}[kind]
-    return place / "download" / folder / f"patient{patient}_C0{ending}.nii.gz"
+    return workspace / "download" / folder / f"patient{patient}_C0{ending}.nii.gz"
 
 
-def change_image(place, patient):
-    image, geometry = read_volume(raw_file(place, "image", patient))
-    write_volume(raw_file(place, "image", patient), image + np.int16(1), geometry)
+def change_image(workspace, patient):
+    image, geometry = read_volume(raw_file(workspace, "image", patient))
+    write_volume(raw_file(workspace, "image", patient), image + np.int16(1), geometry)
 
 
 def write_plain_sheet(layout, path, *, n_workers=None):

@@ -119,11 +119,11 @@ def test_a_sheet_has_a_tile_for_each_scan(tmp_path, n_scans, n_columns):
     sheet = cv2.imread(str(tmp_path / "made" / "sheet.png"))
     assert sheet.shape[1] == n_columns * 330 - 10 + 28
     # The liver's colour: in the legend, and in each tile of a scan with labels.
-    found = np.abs(sheet - np.array([0x4A, 0x4A, 0xFF])).max(-1) <= 2
+    result = np.abs(sheet - np.array([0x4A, 0x4A, 0xFF])).max(-1) <= 2
     header = 2 * 14 + 2 * 26
-    assert found[:header].sum() > 100
+    assert result[:header].sum() > 100
     tiles = [
-        found[header + row * 350 :][:320, 14 + column * 330 :][:, :320].any()
+        result[header + row * 350 :][:320, 14 + column * 330 :][:, :320].any()
         for row, column in (divmod(i, n_columns) for i in range(n_scans))
     ]
     assert tiles == [i != 1 for i in range(n_scans)]

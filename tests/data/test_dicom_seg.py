@@ -80,7 +80,7 @@ def test_gdcm_finds_the_same_pixels(written, series, label_map, pydicom):
     groups = pydicom.dcmread(written, stop_before_pixels=True).PerFrameFunctionalGroupsSequence
     assert len(frames) == len(groups) == sum((label_map == label).any(axis=(1, 2)).sum() for label in LABELS)
     for pixels, group in zip(frames, groups, strict=True):
-        position = [float(place) for place in group.PlanePositionSequence[0].ImagePositionPatient]
+        position = [float(workspace) for workspace in group.PlanePositionSequence[0].ImagePositionPatient]
         number = round(series[1].geometry.index_at(position)[0])
         label = (None, 7, 500)[group.SegmentIdentificationSequence[0].ReferencedSegmentNumber]
         assert np.array_equal(pixels > 0, label_map[number] == label)
@@ -92,8 +92,8 @@ def test_dcmqi_places_the_same_voxels(written, series, label_map, tmp_path):
         pytest.skip("no dcmqi on the PATH; pip install dcmqi in an environment of its own")
     words = ["--inputDICOM", str(written), "--outputDirectory", str(tmp_path), "-t", "nrrd"]
     subprocess.run([reader, *words], capture_output=True, check=True)
-    found = json.loads((tmp_path / "meta.json").read_text(encoding="utf-8"))["segmentAttributes"]
-    assert [each[0]["SegmentedPropertyTypeCodeSequence"]["CodeValue"] for each in found] == ["7", "500"]
+    result = json.loads((tmp_path / "meta.json").read_text(encoding="utf-8"))["segmentAttributes"]
+    assert [each[0]["SegmentedPropertyTypeCodeSequence"]["CodeValue"] for each in result] == ["7", "500"]
     for number, label in ((1, 7), (2, 500)):
         image = SimpleITK.ReadImage(str(tmp_path / f"{number}.nrrd"))
         indices = np.argwhere(SimpleITK.GetArrayFromImage(image))[:, ::-1]

@@ -176,8 +176,8 @@ def test_the_hash_changes_with_the_content_and_those_of_the_scans_too(layout, ch
     after = make_fingerprint(layout)
     assert after.hash != before.hash
     scans_before, scans_after = (
-        {(scan.scan_id, scan.image_hash, scan.label_hash) for scan in found.scans}
-        for found in (before, after)
+        {(scan.scan_id, scan.image_hash, scan.label_hash) for scan in result.scans}
+        for result in (before, after)
     )
     assert sorted({scan_id for scan_id, *_ in scans_before ^ scans_after}) == changed
 

@@ -12,7 +12,7 @@ TRAINING = {1: "liver", 4: "spleen"}
 
 
 @pytest.mark.parametrize(
-    ("requested", "names", "chosen"),
+    ("requested", "names", "selected"),
     [
         (None, {}, {1: "label 1", 4: "label 4"}),
         (None, {4: "prostate"}, {1: "label 1", 4: "prostate"}),
@@ -26,8 +26,8 @@ TRAINING = {1: "liver", 4: "spleen"}
         ({4: "gland"}, {4: "prostate"}, {4: "gland"}),
     ],
 )
-def test_labels_are_chosen_by_id_and_name(requested, names, chosen):
-    assert choose_labels(requested, {1, 4}, names=names, names_of_training=TRAINING) == chosen
+def test_labels_are_chosen_by_id_and_name(requested, names, selected):
+    assert choose_labels(requested, {1, 4}, names=names, names_of_training=TRAINING) == selected
 
 
 @pytest.mark.parametrize(

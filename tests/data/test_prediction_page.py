@@ -25,8 +25,8 @@ def _make_page(folder, labels=LABELS):
     for name, agreement in AGREEMENTS.items():
         agreements = [Agreement(1, "a.nii.gz", agreement, None)]
         failures = {"b.nii.gz": "the bodies hardly overlap"} if name == "fair.nii.gz" else {}
-        found = Segmentation(label_map, scan.geometry, labels, agreements, failures)
-        summaries[name] = replace(found.summarise(), agreement=agreement)
+        result = Segmentation(label_map, scan.geometry, labels, agreements, failures)
+        summaries[name] = replace(result.summarise(), agreement=agreement)
         page.add_scan(name, scan.voxels, label_map, scan.geometry)
     return page.write(folder, summaries, failed={"bad.nii": "bad.nii: cannot be read"}, notice=NOTICE)
 
@@ -43,9 +43,9 @@ def page(written):
 
 def test_doubtful_scans_come_first_and_three_are_named_and_open(page):
     order = ["odd <i>.nii.gz", "fair.nii.gz", "good.nii.gz", "unknown.nii.gz"]
-    assert [found["data-scan"] for found in page.of_class("thumbnail")] == order
+    assert [result["data-scan"] for result in page.of_class("thumbnail")] == order
     assert [row[0] for row in page.tables[0][1:]] == order
-    assert ["open" in found for found in page.of_class("case")] == [True, True, True, False]
+    assert ["open" in result for result in page.of_class("case")] == [True, True, True, False]
     text = " ".join(page.texts)
     assert "least agreement: odd <i>.nii.gz (0.20), fair.nii.gz (0.50), good.nii.gz (0.90)" in text
     assert "agreement unknown" in text
@@ -64,23 +64,25 @@ def test_volumes_failures_and_the_notice_are_told(page):
 
 def test_nothing_is_fetched_or_run_and_every_picture_has_a_text(written, page):
     assert page.tags.count("script") == 1
-    fetched = [value for _, found in page.attributes for name, value in found.items() if name in FETCHING]
+    fetched = [value for _, result in page.attributes for name, value in result.items() if name in FETCHING]
     assert [value[:30] for value in fetched if not value.startswith(("#", "data:"))] == []
     assert re.findall(r"(?:https?:|@import|url\((?!#))", written.read_text(encoding="utf-8")) == []
-    ids = [found["id"] for _, found in page.attributes if "id" in found]
+    ids = [result["id"] for _, result in page.attributes if "id" in result]
     assert len(ids) == len(set(ids))
     assert {value[1:] for value in fetched if value.startswith("#")} <= set(ids)
     pictures = page.of_class("picture")
     assert len(pictures) == 4 + 5 * 2  # thumbnails; whole slice and detail of scans and support
-    assert all(ODD in found["aria-label"] and "slice" in found["aria-label"] for found in pictures)
-    strokes = {found["stroke"] for found in page.of_class("outline")}
+    assert all(ODD in result["aria-label"] and "slice" in result["aria-label"] for result in pictures)
+    strokes = {result["stroke"] for result in page.of_class("outline")}
     assert strokes == {COLOURS[1]}
 
 
 def test_many_labels_are_told_apart_by_dashes(tmp_path):
     n_labels = 2 * len(COLOURS) + 1
     many = Page(_make_page(tmp_path, {n: f"organ {n}" for n in range(1, n_labels + 1)}).read_text())
-    keys = [(found["stroke"], found["stroke-dasharray"]) for tag, found in many.attributes if tag == "line"]
+    keys = [
+        (result["stroke"], result["stroke-dasharray"]) for tag, result in many.attributes if tag == "line"
+    ]
     assert len(keys) == len(set(keys)) == n_labels
 
 
@@ -101,7 +103,7 @@ def test_a_browser_shows_it_without_errors_and_exports_marks(tmp_path):
     add_script(path, MARK)
     shown, messages = open_in_browser(path, tmp_path / "profile")
     assert messages == []
-    [body] = [found for tag, found in shown.attributes if tag == "body"]
+    [body] = [result for tag, result in shown.attributes if tag == "body"]
     assert json.loads(body["data-exported"])["marks"] == [
         {"scan": "odd <i>.nii.gz", "agreement": 0.2, "mark": "fail"},
         {"scan": "fair.nii.gz", "agreement": 0.5, "mark": "pass"},

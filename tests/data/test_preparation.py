@@ -70,8 +70,8 @@ MIRRORED, ROWS_UP = (-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0), (1.0, 0, 0, 0, -1.0, 0, 
 TILTED = (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1.0)
 
 
-@pytest.mark.parametrize(("direction", "found"), [(MIRRORED, "RPS"), (ROWS_UP, "LAS")])
-def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, direction, found):
+@pytest.mark.parametrize(("direction", "result"), [(MIRRORED, "RPS"), (ROWS_UP, "LAS")])
+def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, direction, result):
     layout = _layout(tmp_path, "CHAOST2")
     for scan_id in (1, 2, 5):
         _write_image(layout, scan_id)
@@ -80,7 +80,7 @@ def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, directio
     for scan_id in (8, 13):
         _write_image(layout, scan_id, direction=direction)
     with pytest.raises(
-        UserError, match=rf"image_8\.nii\.gz: orientation must be LPS .* got {found} \(also scans 13\)"
+        UserError, match=rf"image_8\.nii\.gz: orientation must be LPS .* got {result} \(also scans 13\)"
     ):
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 

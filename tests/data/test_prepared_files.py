@@ -86,8 +86,8 @@ def test_files_that_do_not_belong_together_are_refused_in_one_line(layout, kind,
 def test_scans_are_mapped_in_the_order_of_their_ids_by_several_threads(layout):
     for scan_id in (10, 2):
         layout.image_path(scan_id).touch()
-    meeting = threading.Barrier(3, timeout=20)
-    assert map_scans(lambda scan_id: (meeting.wait(), scan_id)[1], layout, n_workers=3) == [2, 7, 10]
+    rendezvous = threading.Barrier(3, timeout=20)
+    assert map_scans(lambda scan_id: (rendezvous.wait(), scan_id)[1], layout, n_workers=3) == [2, 7, 10]
 
 
 def test_the_first_failure_ends_a_map(layout):

@@ -72,7 +72,7 @@ from data.processes import run_in_processes
 from tell import tell_and_wait
 run_in_processes(tell_and_wait, sys.argv[1:], description="waiting", n_workers=2, progress=False)
 """
-TELL = """
+PRINT = """
 import os, time
 from pathlib import Path
 def tell_and_wait(path):
@@ -84,7 +84,7 @@ def tell_and_wait(path):
 
 def start_two_tasks(folder, *, seconds):
     """Start a process whose two workers wait; return it and their ids."""
-    (folder / "tell.py").write_text(TELL.format(seconds=seconds))
+    (folder / "tell.py").write_text(PRINT.format(seconds=seconds))
     (folder / "main.py").write_text(MAIN.format(root=str(ROOT)))
     files = [folder / "first", folder / "second"]
     parent = subprocess.Popen([sys.executable, "main.py", *files], cwd=folder, stderr=subprocess.PIPE)
@@ -119,10 +119,10 @@ def test_a_second_interrupt_ends_them_at_once(tmp_path):
     assert not list(tmp_path.glob("*.end"))
 
 
-def wait_until(condition, longest_s=30.0):
+def wait_until(condition, max_seconds=30.0):
     start_s = time.monotonic()
     while not condition():
-        assert time.monotonic() - start_s < longest_s
+        assert time.monotonic() - start_s < max_seconds
         time.sleep(0.05)
 
 

@@ -74,19 +74,19 @@ def test_each_dataset_is_prepared_as_published():
 def test_a_window_is_clipped_and_rescaled_by_hand():
     image = np.array([[[-1000, -125, -25, 75, 275, 3000]]], np.int16)
     preparation = Preparation(window=(-125, 275), rescale_to=(0, 255))
-    found, label_map, _ = prepare_volume(
+    result, label_map, _ = prepare_volume(
         image, None, geometry_of(image.shape, (1.0, 1.0, 1.0)), preparation, labels=()
     )
-    np.testing.assert_allclose(found.ravel(), [0, 0, 63.75, 127.5, 255, 255])
-    assert found.dtype == np.float32
+    np.testing.assert_allclose(result.ravel(), [0, 0, 63.75, 127.5, 255, 255])
+    assert result.dtype == np.float32
     assert label_map is None
 
 
 def test_only_intensities_above_the_percentile_are_clipped():
     image = np.arange(-100, 901, dtype=np.int16).reshape(7, 11, 13)
     geometry = geometry_of(image.shape, (7.7, 1.25, 1.25))
-    found, _, _ = prepare_volume(image, None, geometry, Preparation(clip_percentile=99.5), labels=())
-    assert np.array_equal(found.ravel(), np.minimum(np.arange(-100, 901), 895).astype(np.float32))
+    result, _, _ = prepare_volume(image, None, geometry, Preparation(clip_percentile=99.5), labels=())
+    assert np.array_equal(result.ravel(), np.minimum(np.arange(-100, 901), 895).astype(np.float32))
 
 
 def test_a_ct_of_512_px_gets_257():
@@ -94,15 +94,15 @@ def test_a_ct_of_512_px_gets_257():
     assert grid.shape == (10, 257, 257)
     assert grid.spacing_mm == pytest.approx((3.0, 1.4, 1.225))
     image = np.arange(-125, -125 + 512, dtype=np.int16) * np.ones((2, 512, 1), np.int16)
-    found, _, geometry = prepare_volume(
+    result, _, geometry = prepare_volume(
         image, None, geometry_of(image.shape, (3.0, 0.8, 0.7)), PREPARATIONS["SABS"], labels=()
     )
-    assert found.shape == geometry.shape == (2, 257, 257)
+    assert result.shape == geometry.shape == (2, 257, 257)
     # Column k lies at 32 + 1.75 k; the last one and the last row lie outside and get the least value.
     columns = 32 + 1.75 * np.arange(256)
     expected = np.append(np.minimum(columns, 400) * 255 / 400, 32 * 255 / 400)
-    np.testing.assert_allclose(found[0, 5], expected, rtol=1e-5)
-    np.testing.assert_allclose(found[0, 256], np.full(257, 32 * 255 / 400), rtol=1e-5)
+    np.testing.assert_allclose(result[0, 5], expected, rtol=1e-5)
+    np.testing.assert_allclose(result[0, 256], np.full(257, 32 * 255 / 400), rtol=1e-5)
     assert geometry.origin_mm == pytest.approx((-120.5 + 32 * 0.7, 80.25 + 32 * 0.8, 33.0))
 
 
@@ -129,20 +129,22 @@ def test_no_slice_is_made_up_at_the_end():
     image[:, 0, 0] = 1
     for step_mm in np.linspace(2, 14, 25):
         geometry = geometry_of(image.shape, (float(step_mm), 1.25, 1.25), OBLIQUE)
-        found, _, _ = prepare_volume(
+        result, _, _ = prepare_volume(
             image, None, geometry, Preparation(spacing_mm=(7.7, 1.25, 1.25)), labels=()
         )
-        assert (found[:, 5, 5] == 500).all()
+        assert (result[:, 5, 5] == 500).all()
 
 
 def test_surplus_is_cut_and_lack_is_filled_evenly_around_the_middle():
     image = np.arange(5 * 4, dtype=np.int16).reshape(1, 5, 4) + 3
     label_map = np.ones((1, 5, 4), np.uint8)
     geometry = geometry_of(image.shape, (7.7, 1.25, 1.5))
-    found, labels, grid = prepare_volume(image, label_map, geometry, Preparation(size_px=(2, 7)), labels=(1,))
+    result, labels, grid = prepare_volume(
+        image, label_map, geometry, Preparation(size_px=(2, 7)), labels=(1,)
+    )
     row = [3, 4, 5, 6]
     expected = [[[3, *(x + 4 for x in row), 3, 3], [3, *(x + 8 for x in row), 3, 3]]]
-    assert np.array_equal(found, expected)
+    assert np.array_equal(result, expected)
     assert np.array_equal(labels, [[[0, 1, 1, 1, 1, 0, 0]] * 2])
     assert grid.origin_mm == pytest.approx((-120.5 - 1.5, 80.25 + 1.25, 33.0))
 
@@ -153,7 +155,7 @@ def test_voxels_and_labels_are_what_simpleitk_gives_on_the_prepared_grid(directi
     geometry = geometry_of((9, 40, 36), spacing_mm, direction)
     image, label_map = random_scan(geometry)
     preparation = Preparation(spacing_mm=(7.7, 1.25, 1.25), size_px=(50, 44), clip_percentile=99.5)
-    found, labels, grid = prepare_volume(image, label_map, geometry, preparation, labels=(1, 2, 3))
+    result, labels, grid = prepare_volume(image, label_map, geometry, preparation, labels=(1, 2, 3))
     clipped = np.minimum(image, np.percentile(image, 99.5)).astype(np.float32)
     reference = sitk_image(np.zeros(grid.shape, np.float32), grid)
 
@@ -163,7 +165,7 @@ def test_voxels_and_labels_are_what_simpleitk_gives_on_the_prepared_grid(directi
         )
         return sitk.GetArrayFromImage(moved)
 
-    np.testing.assert_allclose(found, resample(clipped, -200.0), atol=2e-3)
+    np.testing.assert_allclose(result, resample(clipped, -200.0), atol=2e-3)
     for label in (1, 2, 3):
         share = resample((label_map == label).astype(np.float32), 0.0)
         assert (labels[share > 0.5 + 1e-5] == label).all()
@@ -188,11 +190,11 @@ def test_marks_stay_at_their_places_in_the_patient(direction, preparation):
         label_map = np.zeros(geometry.shape, np.uint8)
         label_map[box] = 1
         image = label_map * 100.0
-        found, labels, grid = prepare_volume(image, label_map, geometry, preparation, labels=(1,))
+        result, labels, grid = prepare_volume(image, label_map, geometry, preparation, labels=(1,))
         inside = np.argwhere(labels)
         assert len(inside) > 10
         # The share of a symmetric box is symmetric, so its centre of mass is the box's but for sampling.
-        mass = (np.argwhere(found > 0).T * found[found > 0]).sum(1) / found.sum()
+        mass = (np.argwhere(result > 0).T * result[result > 0]).sum(1) / result.sum()
         np.testing.assert_allclose(place_mm(grid, mass), place_mm(geometry, centre), atol=1.5)
         distance = np.linalg.norm(place_mm(grid, inside.mean(0)) - place_mm(geometry, centre))
         assert distance < 0.5 * max(grid.spacing_mm)
@@ -203,14 +205,14 @@ def test_marks_stay_at_their_places_in_the_patient(direction, preparation):
 def test_the_prepared_volume_opens_in_place_over_the_original(direction, orientation):
     # A picture that is linear in the patient's places survives linear resampling; voxels tell where they lie.
     geometry = geometry_of((24, 40, 36), (5.5, 1.7, 1.9), direction)
-    places = geometry.position_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
-    image = (places @ (1.0, 2.5, -0.7)).astype(np.float32)
+    positions = geometry.position_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
+    image = (positions @ (1.0, 2.5, -0.7)).astype(np.float32)
     preparation = Preparation(
         orientation=orientation, border_px=2, spacing_mm=(7.7, 1.25, 1.25), size_px=(60, 30)
     )
-    found, _, grid = prepare_volume(image, None, geometry, preparation, labels=())
+    result, _, grid = prepare_volume(image, None, geometry, preparation, labels=())
     back = sitk.Resample(
-        sitk_image(found, grid),
+        sitk_image(result, grid),
         sitk_image(image, geometry),
         sitk.Transform(),
         sitk.sitkLinear,
@@ -218,7 +220,7 @@ def test_the_prepared_volume_opens_in_place_over_the_original(direction, orienta
     )
     back = sitk.GetArrayFromImage(back)
     # Off the original's border, whose neighbours were cut off or repeated, and within what was kept.
-    index, last = grid.index_at(places), np.array(grid.shape) - 1
+    index, last = grid.index_at(positions), np.array(grid.shape) - 1
     inside = ((index >= 0) & (index <= last)).all(-1)
     inside &= np.pad(np.ones([n - 10 for n in geometry.shape], bool), 5)
     assert inside.mean() > 0.1
@@ -226,8 +228,8 @@ def test_the_prepared_volume_opens_in_place_over_the_original(direction, orienta
 
 
 def ball_on(geometry, centre_mm, radius_mm=20.0):
-    places = geometry.position_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
-    return np.linalg.norm(places - centre_mm, axis=-1) <= radius_mm
+    positions = geometry.position_mm(np.moveaxis(np.indices(geometry.shape), 0, -1))
+    return np.linalg.norm(positions - centre_mm, axis=-1) <= radius_mm
 
 
 def dice(a, b):
@@ -286,15 +288,15 @@ def test_a_mask_is_outside_where_the_scan_was_cut_off():
 def test_arguments_are_unchanged_and_results_are_the_same_again():
     geometry = geometry_of((6, 20, 24), (5.5, 1.7, 1.9), OBLIQUE)
     image, label_map = random_scan(geometry)
-    kept = image.copy(), label_map.copy()
+    remaining = image.copy(), label_map.copy()
     for preparation in (*(replace(p, border_px=0) for p in PREPARATIONS.values()), Preparation()):
         first = prepare_volume(image, label_map, geometry, preparation, labels=(1, 2, 3))
         second = prepare_volume(image, label_map, geometry, preparation, labels=(3, 2, 1))
         assert np.array_equal(first[0], second[0])
         assert np.array_equal(first[1], second[1])
         first[0][:], first[1][:] = 0, 0
-        assert np.array_equal(image, kept[0])
-        assert np.array_equal(label_map, kept[1])
+        assert np.array_equal(image, remaining[0])
+        assert np.array_equal(label_map, remaining[1])
 
 
 def test_a_slice_smaller_than_its_borders_is_refused():

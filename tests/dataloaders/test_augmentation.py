@@ -125,12 +125,12 @@ def test_drawn_values_fill_their_range_and_all_shots_share_one(slices, settings,
     for values in episodes:
         np.testing.assert_allclose(values, values[0], atol=0.02)
     assert {len(values) for values in episodes} == {1, 2}
-    found = np.array([values[0] for values in episodes])
+    result = np.array([values[0] for values in episodes])
     margin = 0.05 * (high - low)
-    assert low - 1e-3 < found.min() < low + margin
-    assert high - margin < found.max() < high + 1e-3
+    assert low - 1e-3 < result.min() < low + margin
+    assert high - margin < result.max() < high + 1e-3
     # Uniform: five standard errors of the mean.
-    assert abs(found.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * len(found)) + 0.01
+    assert abs(result.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * len(result)) + 0.01
 
 
 def test_the_deviation_of_noise_is_uniform_and_shots_get_their_own(slices):

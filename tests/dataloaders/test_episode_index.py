@@ -19,7 +19,7 @@ def column(*areas_px):
 
 def search(targets, excluded, *, window_length, min_size_px, max_gap):
     """Find the windows as the definition reads: target by target, gap by gap, slice by slice."""
-    found = []
+    result = []
     for target in np.unique(targets[targets > 0]):
         for gap, start in itertools.product(range(1, max_gap + 1), range(len(targets))):
             slices = [start + i * gap for i in range(window_length)]
@@ -27,15 +27,15 @@ def search(targets, excluded, *, window_length, min_size_px, max_gap):
                 continue
             areas = [(targets[z] == target).sum() for z in slices]
             if min(areas) > 0 and max(areas) >= min_size_px:
-                found.append((target, gap, start))
-    return found
+                result.append((target, gap, start))
+    return result
 
 
 def windows(targets, excluded=None, **criteria):
     """List the eligible windows as (target, gap, first slice)."""
     excluded = np.zeros(len(targets), bool) if excluded is None else np.asarray(excluded)
-    found = find_windows(targets, excluded, **{"window_length": 2, "min_size_px": 3, **criteria})
-    return list(zip(*(values.tolist() for values in found), strict=True))
+    result = find_windows(targets, excluded, **{"window_length": 2, "min_size_px": 3, **criteria})
+    return list(zip(*(values.tolist() for values in result), strict=True))
 
 
 def test_a_window_needs_the_target_in_every_slice_and_enough_of_it_in_one():
@@ -65,8 +65,8 @@ def test_all_slices_of_a_window_lie_equally_far_apart():
 
 
 def test_a_window_may_step_over_an_excluded_slice():
-    found = windows(column(4, 4, 4, 4, 4), [False, False, True, False, False], max_gap=2)
-    assert found == [(1, 1, 0), (1, 1, 3), (1, 2, 1)]
+    result = windows(column(4, 4, 4, 4, 4), [False, False, True, False, False], max_gap=2)
+    assert result == [(1, 1, 0), (1, 1, 3), (1, 2, 1)]
 
 
 def test_gaps_beyond_the_scan_cost_and_add_nothing():
@@ -172,11 +172,11 @@ def draw_shares(index, n_draws):
     return {key: count / n_draws for key, count in counts.items()}, n_reversed / n_draws
 
 
-def assert_shares(found, expected, n_draws):
-    assert found.keys() == expected.keys()
+def assert_shares(result, expected, n_draws):
+    assert result.keys() == expected.keys()
     for key, share in expected.items():
         # Five standard deviations.
-        assert abs(found[key] - share) < 5 * np.sqrt(share * (1 - share) / n_draws)
+        assert abs(result[key] - share) < 5 * np.sqrt(share * (1 - share) / n_draws)
 
 
 def test_scans_targets_and_windows_are_drawn_uniformly_and_half_are_reversed():

@@ -54,7 +54,7 @@ def test_an_episode_shows_shots_query_and_query_with_masks():
     assert picture.shape == (64, 4 * 64 + 3 * GAP_PX, 3)
     tiles = [picture[:, i * (64 + GAP_PX) : i * (64 + GAP_PX) + 64] for i in range(4)]
     truth = [_coloured(tile, TRUTH_COLOUR) for tile in tiles]
-    assert [found.any() for found in truth] == [True, True, False, True]
+    assert [result.any() for result in truth] == [True, True, False, True]
     assert [np.nonzero(truth[i])[0].min() for i in (0, 1, 3)] == [4, 8, 20]
     assert [_coloured(tile, PREDICTION_COLOUR).any() for tile in tiles] == [False, False, False, True]
     assert not _coloured(draw_episode(episode, side_px=64), PREDICTION_COLOUR).any()

@@ -30,8 +30,8 @@ def sides(episode):
 
 def test_an_episode_has_the_promised_shapes_and_types(scans):
     episode = EpisodeDataset(scans, replace(CONFIG, n_shots=2))[5]
-    found = {key: (tuple(value.shape), value.dtype) for key, value in episode.items()}
-    assert found == {
+    result = {key: (tuple(value.shape), value.dtype) for key, value in episode.items()}
+    assert result == {
         "support_images": ((2, 1, 32, 32), torch.float32),
         "support_masks": ((2, 32, 32), torch.float32),
         "query_images": ((1, 1, 32, 32), torch.float32),
@@ -72,10 +72,10 @@ def changed_sides(scans, dataset):
     """Count which images and which masks differ from the volumes: s(upport), q(uery), both, none."""
     image_sides, mask_sides = Counter(), Counter()
     for episode in (dataset[i] for i in range(len(dataset))):
-        for found, raw, counter in zip(
+        for result, raw, counter in zip(
             sides(episode), raw_windows(scans, episode), (image_sides, mask_sides), strict=True
         ):
-            differs = np.abs(found - raw).max(axis=(1, 2)) > 1e-4
+            differs = np.abs(result - raw).max(axis=(1, 2)) > 1e-4
             counter["s" * bool(differs[0]) + "q" * bool(differs[1])] += 1
     return image_sides, mask_sides
 

@@ -138,7 +138,7 @@ def test_each_organ_of_each_query_is_planned_after_its_own_slices():
     support = _scan(7, label_1=range(2, 8), label_4=[4, 5, 9])
     queries = [_scan(8, label_1=range(7), label_4=[0, 1, 2]), _scan(9, label_1=[4], label_4=[10, 11])]
     jobs = _plan([queries[0], support, queries[1]], support_position=1)
-    found = {
+    result = {
         (job.query.scan_id, job.label): (
             job.support_slices.tolist(),
             job.assignment.slices.tolist(),
@@ -146,7 +146,7 @@ def test_each_organ_of_each_query_is_planned_after_its_own_slices():
         )
         for job in jobs
     }
-    assert found == {
+    assert result == {
         (8, 1): ([3, 5, 7], [0, 1, 2, 3, 4, 5, 6], [0, 0, 1, 1, 2, 2, 2]),
         (9, 1): ([3, 5, 7], [4], [2]),
         (8, 4): ([4, 5, 9], [0, 1, 2], [0, 1, 2]),
@@ -163,18 +163,18 @@ def test_a_query_without_an_organ_has_no_chunks_of_it_but_all_its_slices():
     for all_slices, whole in ((False, set()), (True, in_chunks | {(1, 4)})):
         jobs = _plan(scans, all_slices=all_slices)
         for protocol, expected in (("chunks", in_chunks), ("all_slices", whole)):
-            found = [(job.query.scan_id, job.label) for job in jobs if job.protocol == protocol]
-            assert sorted(found) == sorted(expected)
+            result = [(job.query.scan_id, job.label) for job in jobs if job.protocol == protocol]
+            assert sorted(result) == sorted(expected)
 
 
 def test_an_organ_predicted_where_there_is_none_is_false_and_changes_no_mean():
     scans = [_scan(0, label_1=range(3)), _scan(1, label_1=[3]), _scan(2)]
     scores = []
     for job in _plan(scans, {1: "liver"}, all_slices=True):
-        found = np.zeros((len(job.assignment.slices), *job.query.label_map.shape[1:]), np.float32)
-        found[..., 0, 0] = 1
+        result = np.zeros((len(job.assignment.slices), *job.query.label_map.shape[1:]), np.float32)
+        result[..., 0, 0] = 1
         options = {"method": "trained", "fold": 0, "organ": ORGANS[job.label], "nsd_tolerance_mm": 3.0}
-        scores.append(score_job(job, found, **options))
+        scores.append(score_job(job, result, **options))
     assert {score.query_id for score in scores if score.is_false} == {2}
     assert organ_means(scores) == organ_means([score for score in scores if not score.is_false])
 
@@ -183,8 +183,8 @@ def test_each_organ_has_its_own_support_which_is_a_query_of_the_others():
     scans = [_scan(5, label_1=range(3)), _scan(6, label_1=range(3), label_4=range(3)), _scan(8, label_4=[2])]
     fold = EvaluationFold(scans, {1: scans[0], 4: scans[1]})
     jobs = plan_jobs(fold, ORGANS, n_part=3, all_slices=False)
-    found = {(job.support.scan_id, job.query.scan_id, job.label) for job in jobs}
-    assert found == {(5, 6, 1), (6, 8, 4)}
+    result = {(job.support.scan_id, job.query.scan_id, job.label) for job in jobs}
+    assert result == {(5, 6, 1), (6, 8, 4)}
     assert all(job.main_support for job in jobs)
 
 

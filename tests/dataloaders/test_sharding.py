@@ -107,11 +107,11 @@ def test_every_job_is_done_once_in_order_and_queries_stay_whole(n_ranks):
     for seed in range(5):
         jobs = _random_jobs(seed)
         shares = [jobs_of_rank(jobs, rank=rank, n_ranks=n_ranks) for rank in range(n_ranks)]
-        places = [
+        positions = [
             [position for job in share for position, j in enumerate(jobs) if j is job] for share in shares
         ]
-        assert sorted(place for of_rank in places for place in of_rank) == list(range(len(jobs)))
-        assert all(of_rank == sorted(of_rank) for of_rank in places)
+        assert sorted(workspace for of_rank in positions for workspace in of_rank) == list(range(len(jobs)))
+        assert all(of_rank == sorted(of_rank) for of_rank in positions)
         queries = [{job.query.scan_id for job in share} for share in shares]
         assert sum(map(len, queries)) == 11
 

@@ -45,8 +45,8 @@ def _split(training, unlabelled=()):
 
 
 def test_scans_are_spread_over_the_training_scans_of_the_fold():
-    split, chosen = hold_back_scans(_split(range(10, 25)), 3)
-    assert chosen == (12, 17, 22)  # positions 15/6, 45/6 and 75/6 of fifteen, rounded down
+    split, selected = hold_back_scans(_split(range(10, 25)), 3)
+    assert selected == (12, 17, 22)  # positions 15/6, 45/6 and 75/6 of fifteen, rounded down
     assert split.training == (10, 11, 13, 14, 15, 16, 18, 19, 20, 21, 23, 24)
     assert split.held_out == (90, 91)
 
@@ -57,23 +57,23 @@ def test_no_scan_is_held_back_without_validation():
 
 @pytest.mark.parametrize("fold", range(5))
 def test_no_scan_of_the_held_out_fold_validates(fold):
-    split, chosen = hold_back_scans(split_scans(range(20), range(20), fold), 4)
-    assert not set(chosen) & set(split.held_out)
-    assert not set(chosen) & set(split.training)
-    assert len(set(chosen)) == 4
-    assert sorted({*chosen, *split.held_out, *split.training}) == list(range(20))
+    split, selected = hold_back_scans(split_scans(range(20), range(20), fold), 4)
+    assert not set(selected) & set(split.held_out)
+    assert not set(selected) & set(split.training)
+    assert len(set(selected)) == 4
+    assert sorted({*selected, *split.held_out, *split.training}) == list(range(20))
 
 
 def test_scans_without_labels_train_and_never_validate():
-    split, chosen = hold_back_scans(_split((1, 2, 3, 4), unlabelled=(2, 4)), 2)
-    assert (chosen, split.training) == ((1, 3), (2, 4))
+    split, selected = hold_back_scans(_split((1, 2, 3, 4), unlabelled=(2, 4)), 2)
+    assert (selected, split.training) == ((1, 3), (2, 4))
 
 
 @pytest.mark.parametrize(
-    ("training", "unlabelled", "found"), [((1, 2), (), "2 of 2"), ((1, 2, 3), (1, 3), "1 of 3")]
+    ("training", "unlabelled", "result"), [((1, 2), (), "2 of 2"), ((1, 2, 3), (1, 3), "1 of 3")]
 )
-def test_too_few_scans_are_refused(training, unlabelled, found):
-    with pytest.raises(UserError, match=f"validation_scans=2: {found} training scans have labels"):
+def test_too_few_scans_are_refused(training, unlabelled, result):
+    with pytest.raises(UserError, match=f"validation_scans=2: {result} training scans have labels"):
         hold_back_scans(_split(training, unlabelled), 2)
 
 
@@ -101,13 +101,13 @@ def test_dice_is_averaged_over_queries_and_then_over_organs(plan):
 
     def segment(queries):
         """The upper left pixel everywhere: right for the liver of scan 7, half of scan 9's, no spleen."""
-        found = []
+        result = []
         for query in queries:
             assert query["size_px"] == (4, 4)
             probabilities = torch.zeros(len(query["slices"]), 4, 4)
             last = len(probabilities) - (query["query_id"] == 9)
             probabilities[:last, 0, 0] = 1
-            found.append(probabilities)
-        return found
+            result.append(probabilities)
+        return result
 
     assert validation_dice(jobs, segment, ranks=SINGLE_RANK) == pytest.approx(((1 + 2 / 3) / 2 + 0) / 2)

@@ -59,8 +59,8 @@ def test_masks_are_warped_on_the_full_grid(warped):
     support, (query, _), masks = warped
     expected = np.roll((support.label_map == LABEL).astype(np.float32), (-1, -2), axis=(0, 2))
     np.testing.assert_allclose(masks.by_pair[5, 7].masks[LABEL], expected, atol=1e-6)
-    found = masks.of_job(make_job(support, query, slices=[2, 4]))
-    np.testing.assert_allclose(found, expected[[2, 4]], atol=1e-6)
+    result = masks.of_job(make_job(support, query, slices=[2, 4]))
+    np.testing.assert_allclose(result, expected[[2, 4]], atol=1e-6)
 
 
 def test_smoothing_is_in_mm_within_slices(warped):
@@ -78,10 +78,10 @@ def test_a_failed_registration_serves_no_job_and_is_named(warped):
     assert len(masks.describe()) == 1
     assert masks.describe()[0].startswith("warning: registration failed for 1 queries (scan 8: ")
     jobs = [make_job(support, query), make_job(support, failed)]
-    found = [probabilities for _, probabilities in masks.segment(jobs)]
-    assert found[0].max() > 0.9
-    assert found[1].shape == FULL
-    assert not found[1].any()
+    result = [probabilities for _, probabilities in masks.segment(jobs)]
+    assert result[0].max() > 0.9
+    assert result[1].shape == FULL
+    assert not result[1].any()
 
 
 def test_resized_slices_keep_the_area_that_they_cover(warped, registered):
@@ -129,7 +129,7 @@ def test_each_job_gets_the_mask_of_its_own_support(calls):
     warped = warp_supports(jobs, cache_dir=None, progress=False)
     pairs = [(1, 2), (1, 3), (2, 1), (2, 3)]
     assert calls == [(f"scan {support}", f"scan {query}") for support, query in pairs]
-    assert {pair: list(found.masks) for pair, found in warped.by_pair.items()} == {
+    assert {pair: list(result.masks) for pair, result in warped.by_pair.items()} == {
         (1, 2): [1],
         (1, 3): [],
         (2, 1): [4],

@@ -82,10 +82,10 @@ def test_warping_is_linear_interpolation_at_the_maps_places(shape):
     mask[shape[0] // 4 : shape[0] // 2, : shape[1] // 2] = 1
     warped_image, warped_mask = warp_image_and_mask(image, mask, source_map)
 
-    places = source_map[::-1].astype(np.float64)
+    positions = source_map[::-1].astype(np.float64)
     options = {"order": 1, "mode": "grid-constant"}
-    expected_image = ndimage.map_coordinates(image, places, cval=image.min(), **options)
-    expected_mask = ndimage.map_coordinates(mask, places, cval=0, **options)
+    expected_image = ndimage.map_coordinates(image, positions, cval=image.min(), **options)
+    expected_mask = ndimage.map_coordinates(mask, positions, cval=0, **options)
     # OpenCV before 5 rounds places to 1/32 px.
     steepest = max(
         np.abs(np.diff(np.pad(image, 1, constant_values=image.min()), axis=a)).max() for a in (0, 1)

@@ -19,13 +19,13 @@ CONFIG = EpisodeConfig(seed=11, n_episodes=8)
 
 
 class _Broken(EpisodeDataset):
-    """Episodes of which some make trouble in a worker."""
+    """Episodes of which some fail in a worker."""
 
-    trouble = staticmethod(lambda: None)
+    defect = staticmethod(lambda: None)
 
     def __getitem__(self, index):
         if index == 2 and torch.utils.data.get_worker_info() is not None:
-            self.trouble()
+            self.defect()
         return super().__getitem__(index)
 
 
@@ -41,21 +41,21 @@ def _fail():
     raise ZeroDivisionError("a defect")
 
 
-def _batches(scans, trouble, monkeypatch, *, timeout_s=20.0):
+def _batches(scans, defect, monkeypatch, *, timeout_s=20.0):
     monkeypatch.setattr(worker_batches, "MIN_TIMEOUT_S", timeout_s)
     monkeypatch.setattr(worker_batches, "_TIMEOUT_BATCHES", 0)
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    monkeypatch.setattr(_Broken, "trouble", staticmethod(trouble))
+    monkeypatch.setattr(_Broken, "defect", staticmethod(defect))
     return list(make_episode_loader(_Broken(scans, CONFIG), batch_size=1, num_workers=1))
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("defect", "output"),
     [(_die, "(is killed by signal: Killed|exited unexpectedly)"), (_sleep, "timed out after 1.0 s")],
 )
-def test_workers_that_deliver_nothing_end_in_one_line(scans, monkeypatch, trouble, told):
-    with pytest.raises(UserError, match=rf"{told}.*/dev/shm and TMPDIR .*, or set num_workers=0") as caught:
-        _batches(scans, trouble, monkeypatch, timeout_s=1.0)
+def test_workers_that_deliver_nothing_end_in_one_line(scans, monkeypatch, defect, output):
+    with pytest.raises(UserError, match=rf"{output}.*/dev/shm and TMPDIR .*, or set num_workers=0") as caught:
+        _batches(scans, defect, monkeypatch, timeout_s=1.0)
     assert "\n" not in str(caught.value)
 
 
@@ -105,7 +105,7 @@ def test_a_batch_is_packed_and_unpacked_without_a_change():
 
 def test_a_signal_ends_the_wait_for_a_batch(scans, monkeypatch):
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
-    monkeypatch.setattr(_Broken, "trouble", staticmethod(_sleep))
+    monkeypatch.setattr(_Broken, "defect", staticmethod(_sleep))
     dataset = _Broken(scans, replace(CONFIG, n_episodes=4))
     signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with SignalHandler() as signals:

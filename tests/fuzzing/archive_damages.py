@@ -28,14 +28,14 @@ def _rewritten(content, *, more=(), links=()):
 
 def lie_about_a_size(content, rng):
     """Write another size of a member, packed or unpacked, into the directory."""
-    places = []
-    place = content.find(b"PK\1\2")
-    while place >= 0:
-        places.append(place)
-        place = content.find(b"PK\1\2", place + 4)
+    offsets = []
+    offset = content.find(b"PK\1\2")
+    while offset >= 0:
+        offsets.append(offset)
+        offset = content.find(b"PK\1\2", offset + 4)
     changed = bytearray(content)
-    place = places[int(rng.integers(len(places)))] + int(rng.choice([20, 24]))
-    struct.pack_into("<I", changed, place, int(rng.choice([0, 1, 1 << 20, 0x7FFFFFFF, 0xFFFFFFF0])))
+    offset = offsets[int(rng.integers(len(offsets)))] + int(rng.choice([20, 24]))
+    struct.pack_into("<I", changed, offset, int(rng.choice([0, 1, 1 << 20, 0x7FFFFFFF, 0xFFFFFFF0])))
     return bytes(changed)
 
 
@@ -64,8 +64,8 @@ def lead_elsewhere(content, rng):
 def flip_a_flag(content, rng):
     """Write another method or flag of a member, encryption among them."""
     changed = bytearray(content)
-    place = content.rindex(b"PK\1\2") + int(rng.choice([8, 10]))
-    struct.pack_into("<H", changed, place, int(rng.choice([1, 9, 12, 14, 97, 0x0800, 0xFFFF])))
+    offset = content.rindex(b"PK\1\2") + int(rng.choice([8, 10]))
+    struct.pack_into("<H", changed, offset, int(rng.choice([1, 9, 12, 14, 97, 0x0800, 0xFFFF])))
     return bytes(changed)
 
 

@@ -60,7 +60,7 @@ def replace_whole(content, rng):
 def move_block(content, rng):
     """Copy a block over another place."""
     length = int(rng.integers(1, 1 + max(1, len(content) // 4)))
-    source, target = (int(place) for place in rng.integers(0, len(content), 2))
+    source, target = (int(position) for position in rng.integers(0, len(content), 2))
     block = content[source : source + length]
     return content[:target] + block + content[target + len(block) :]
 

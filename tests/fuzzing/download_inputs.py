@@ -56,16 +56,16 @@ def _check_and_read(dataset, raw, inputs):
     code = prepare(words)
     if code:
         return code, ""
-    found = []
+    results = []
 
     def read():
         with open_source(raw, beside=inputs.parent / "prepared") as source:
             dataset_found = find_raw(dataset, source.folder)
             for scan in dataset_found.scans:
                 volume = dataset_found.read(scan)
-                found.append(f"{digest_of(volume.image)} {digest_of(volume.label_map)} {volume.geometry}")
+                results.append(f"{digest_of(volume.image)} {digest_of(volume.label_map)} {volume.geometry}")
 
-    return run_guarded(read), "\n".join(found)
+    return run_guarded(read), "\n".join(results)
 
 
 def check_zip(inputs: Path) -> tuple[int, str]:
@@ -89,7 +89,7 @@ def check_description(inputs: Path) -> tuple[int, str]:
     if code:
         return code, ""
     own = read_dataset_json(inputs / "raw/dataset.json")
-    found = {
+    results = {
         "labels": {organ: label for label, organ in own.spec.labels.items()},
         "spacing_mm": own.preparation.spacing_mm,
         "size_px": own.preparation.size_px,
@@ -97,7 +97,7 @@ def check_description(inputs: Path) -> tuple[int, str]:
         "supervoxel_min_size_vox": own.spec.supervoxel_min_vox,
         "test_labels": own.spec.test_labels,
     }
-    return 0, json.dumps(found, sort_keys=True)
+    return 0, json.dumps(results, sort_keys=True)
 
 
 def description_as_written(content: bytes) -> str:
@@ -108,7 +108,7 @@ def description_as_written(content: bytes) -> str:
         ids = dict(labels)
         tested = values.get("test_labels", sorted(labels.values()))
         clip = values.get("clip") or {}
-        found = {
+        results = {
             "labels": labels,
             "spacing_mm": values.get("spacing_mm"),
             "size_px": values.get("size_px"),
@@ -116,7 +116,7 @@ def description_as_written(content: bytes) -> str:
             "supervoxel_min_size_vox": values.get("supervoxel_min_size_vox", 5000),
             "test_labels": [ids.get(label, label) for label in tested],
         }
-        return json.dumps(found, sort_keys=True)
+        return json.dumps(results, sort_keys=True)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "nothing that can be read"
 
@@ -136,13 +136,13 @@ def print_config(inputs: Path) -> tuple[int, str]:
 
 def _lines_of(values, lines):
     """List which of the keys in CONFIG were printed with which value."""
-    found = []
+    results = []
     for key, value in values.items():
         if isinstance(value, dict):
-            found.append(_lines_of(value, lines))
+            results.append(_lines_of(value, lines))
         else:
-            found += sorted(line for line in lines if line.startswith(f"{key} = "))
-    return "\n".join(found)
+            results += sorted(line for line in lines if line.startswith(f"{key} = "))
+    return "\n".join(results)
 
 
 def config_as_written(content: bytes) -> str:
@@ -180,7 +180,7 @@ def claim_a_size_in_png(content, rng):
 def claim_rows_in_dicom(content, rng):
     """Claim other rows or columns than there are."""
     tag = bytes.fromhex(["28001000", "28001100"][int(rng.integers(2))])
-    place = content.find(tag)
+    offset = content.find(tag)
     changed = bytearray(content)
-    struct.pack_into("<H", changed, place + 8, int(rng.choice([0, 1, 65535, 20000])))
+    struct.pack_into("<H", changed, offset + 8, int(rng.choice([0, 1, 65535, 20000])))
     return bytes(changed)

@@ -22,9 +22,9 @@ _HEADER_BYTES = 352
 _UNUSABLE = (0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e38)
 
 
-def _changed(content, place, form, *values):
+def _changed(content, offset, form, *values):
     raw = bytearray(gzip.decompress(content))
-    struct.pack_into(f"<{form}", raw, place, *values)
+    struct.pack_into(f"<{form}", raw, offset, *values)
     return gzip.compress(bytes(raw), 1)
 
 
@@ -52,15 +52,15 @@ def claim_another_type(content, rng):
 
 def spoil_spacing(content, rng):
     """Write a distance of voxels that cannot be."""
-    place = _PIXDIM + 4 * int(rng.integers(1, 4))
-    return _changed(content, place, "f", float(rng.choice(_UNUSABLE[:-1])))
+    offset = _PIXDIM + 4 * int(rng.integers(1, 4))
+    return _changed(content, offset, "f", float(rng.choice(_UNUSABLE[:-1])))
 
 
 def spoil_place(content, rng):
     """Write rows and quaternions of which no turned grid can come."""
     value = float(rng.choice(_UNUSABLE[2:]))
-    for place in (_ROWS + 4 * int(rng.integers(12)), _QUATERNION + 4 * int(rng.integers(3))):
-        content = _changed(content, place, "f", value)
+    for offset in (_ROWS + 4 * int(rng.integers(12)), _QUATERNION + 4 * int(rng.integers(3))):
+        content = _changed(content, offset, "f", value)
     return content
 
 

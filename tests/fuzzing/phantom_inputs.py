@@ -35,8 +35,8 @@ def layout_of(inputs: Path) -> DatasetLayout:
 
 def _words(inputs, *more):
     fixed = [word for word in TINY if not word.startswith(("n_steps", "save_snapshot_every"))]
-    places = (f"path.PHANTOM.data_dir={inputs}/data", f"path.log_dir={inputs}/runs")
-    return ["with", *fixed, "n_steps=3", "save_snapshot_every=1", *places, *more]
+    folders = (f"path.PHANTOM.data_dir={inputs}/data", f"path.log_dir={inputs}/runs")
+    return ["with", *fixed, "n_steps=3", "save_snapshot_every=1", *folders, *more]
 
 
 def make_phantom_inputs(inputs: Path) -> None:
@@ -82,9 +82,9 @@ def scan_files(inputs: Path, kind: str) -> Path:
 
 
 def _guarded(find):
-    found = []
-    code = run_guarded(lambda: found.append(find()))
-    return code, found[0] if found else ""
+    results = []
+    code = run_guarded(lambda: results.append(find()))
+    return code, results[0] if results else ""
 
 
 def load_volumes(inputs: Path) -> tuple[int, str]:
@@ -232,11 +232,11 @@ def load_small_checkpoint(inputs: Path) -> tuple[int, str]:
     """Load the newest checkpoint that can be read."""
 
     def find():
-        found, remarks = newest_checkpoint(inputs)
+        checkpoint, remarks = newest_checkpoint(inputs)
         if not remarks:
             load_checkpoint(inputs / "checkpoints/checkpoint_000003.pt")
-            return _described(found)
-        return _described(found) if found.step == 3 else "the one before"
+            return _described(checkpoint)
+        return _described(checkpoint) if checkpoint.step == 3 else "the one before"
 
     return _guarded(find)
 

@@ -52,24 +52,24 @@ class Session:
         end_to_end = kind.end_to_end is not None and rng.random() < kind.share
         consume = kind.end_to_end if end_to_end else kind.consume
         right = self._right_result(kind, consume)
-        place = self._copy(template, f"try_{number}")
-        target = kind.target(place / "inputs", rng)
+        try_folder = self._copy(template, f"try_{number}")
+        target = kind.target(try_folder / "inputs", rng)
         whole = target.read_bytes()
         name = list(kind.damages)[int(rng.integers(len(kind.damages)))]
         damaged = kind.damages[name](whole, rng)
         target.unlink()  # it is linked to the template
         target.write_bytes(damaged)
-        before = _states(place / "inputs")
-        ending = run_apart(lambda: consume(place / "inputs"), place, seconds=kind.seconds)
-        outcome, told = judge(
+        before = _states(try_folder / "inputs")
+        ending = run_apart(lambda: consume(try_folder / "inputs"), try_folder, seconds=kind.seconds)
+        outcome, output = judge(
             ending,
             names=_names(target),
             right={right, *kind.accepted} if kind.as_written is None else {kind.as_written(damaged)},
-            faults=_faults(place, before, remade=kind.remade),
+            faults=_faults(try_folder, before, remade=kind.remade),
             several_lines=kind.several_lines,
         )
-        shutil.rmtree(place)
-        return Verdict(kind.name, name + (", end to end" if end_to_end else ""), outcome, told)
+        shutil.rmtree(try_folder)
+        return Verdict(kind.name, name + (", end to end" if end_to_end else ""), outcome, output)
 
     def _kind(self, number: int) -> Kind:
         return self._round[number % len(self._round)]
@@ -90,16 +90,16 @@ class Session:
     def _right_result(self, kind: Kind, consume: Callable) -> str:
         """Find what the undamaged inputs give."""
         if (kind.make, consume) not in self._right:
-            place = self._copy(self._template(kind), "undamaged")
-            ending = run_apart(lambda: consume(place / "inputs"), place, seconds=_MAKING_SECONDS)
+            try_folder = self._copy(self._template(kind), "undamaged")
+            ending = run_apart(lambda: consume(try_folder / "inputs"), try_folder, seconds=_MAKING_SECONDS)
             self._right[kind.make, consume] = _require(ending, kind).result
-            shutil.rmtree(place)
+            shutil.rmtree(try_folder)
         return self._right[kind.make, consume]
 
     def _copy(self, template: Path, name: str) -> Path:
-        place = self._folder / name
-        shutil.copytree(template / "inputs", place / "inputs", copy_function=os.link)
-        return place
+        try_folder = self._folder / name
+        shutil.copytree(template / "inputs", try_folder / "inputs", copy_function=os.link)
+        return try_folder
 
 
 def _require(ending: Ending, kind: Kind) -> Ending:
@@ -125,16 +125,16 @@ def _states(inputs: Path) -> dict[str, tuple[int, int]]:
     return {str(path.relative_to(inputs)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
-def _faults(place: Path, before: dict[str, tuple[int, int]], *, remade: tuple[str, ...]) -> list[str]:
+def _faults(try_folder: Path, before: dict[str, tuple[int, int]], *, remade: tuple[str, ...]) -> list[str]:
     """List what a program must not have done to the files."""
-    now = _states(place / "inputs")
+    now = _states(try_folder / "inputs")
     changed = [
         name
         for name, state in before.items()
         if now.get(name) != state and not any(fnmatch.fnmatch(name, pattern) for pattern in remade)
     ]
-    left = [str(path) for path in place.rglob("*") if ".tmp" in path.name or ".unpacked." in path.name]
+    left = [str(path) for path in try_folder.rglob("*") if ".tmp" in path.name or ".unpacked." in path.name]
     faults = [f"changed or removed {changed[:3]}"] if changed else []
     faults += [f"left {left[:3]}"] if left else []
-    ran = [str(path) for path in place.rglob(CANARY)]
+    ran = [str(path) for path in try_folder.rglob(CANARY)]
     return [*faults, *(["code was run"] if ran else [])]

@@ -50,10 +50,10 @@ def flip_in_numbers(content, rng):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         records = [entry for entry in archive.infolist() if "/data/" in entry.filename and entry.file_size]
     entry = records[int(rng.integers(len(records)))]
-    place = content.index(entry.filename.encode(), entry.header_offset) + len(entry.filename) + 64
-    place = min(place + int(rng.integers(entry.file_size)), entry.header_offset + 128 + entry.file_size)
+    offset = content.index(entry.filename.encode(), entry.header_offset) + len(entry.filename) + 64
+    offset = min(offset + int(rng.integers(entry.file_size)), entry.header_offset + 128 + entry.file_size)
     changed = bytearray(content)
-    changed[place] ^= 1 << int(rng.integers(8))
+    changed[offset] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
@@ -70,8 +70,8 @@ def rewrite_archive(content, rng):
     if choice == 2:
         return _archive({n: member for n, member in members.items() if "/data" not in n or n != name})
     changed = bytearray(_archive(members))
-    place = changed.rindex(b"PK\1\2")  # the last entry of the directory
-    changed[place + 24 : place + 28] = (0xFFFFFFF0).to_bytes(4, "little")
+    offset = changed.rindex(b"PK\1\2")  # the last entry of the directory
+    changed[offset + 24 : offset + 28] = (0xFFFFFFF0).to_bytes(4, "little")
     return bytes(changed)
 
 
@@ -135,23 +135,23 @@ _CONFUSING = ("7", -1, True, 1.5, None, [], {}, [[1]], float("nan"), 10**30, {"a
 def spoil_a_value(content, rng):
     """Put another type or a missing value anywhere in what the file holds; a tensor may be spoiled."""
     value = _loaded(content)
-    place, below = value, list(value) if isinstance(value, dict) else []
+    offset, below = value, list(value) if isinstance(value, dict) else []
     while below:
         key = below[int(rng.integers(len(below)))]
-        inner = place[key]
+        inner = offset[key]
         if isinstance(inner, dict | list) and len(inner) and rng.random() < 0.75:
-            place = inner
+            offset = inner
             below = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
             continue
         if isinstance(inner, torch.Tensor):
-            place[key] = _spoiled(inner, rng)
+            offset[key] = _spoiled(inner, rng)
         elif isinstance(inner, float) or key == "config":
-            place[key] = [_CONFUSING[0], {"deep": _nested(2000)}][int(rng.integers(2))]
+            offset[key] = [_CONFUSING[0], {"deep": _nested(2000)}][int(rng.integers(2))]
         elif not isinstance(inner, int | str) or rng.random() < 0.8:
             others = [other for other in _CONFUSING if type(other) is not type(inner)]
-            place[key] = copy.deepcopy(others[int(rng.integers(len(others)))])
-        elif isinstance(place, dict):
-            del place[key]
+            offset[key] = copy.deepcopy(others[int(rng.integers(len(others)))])
+        elif isinstance(offset, dict):
+            del offset[key]
         break
     try:
         return _saved(value)

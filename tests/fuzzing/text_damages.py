@@ -26,17 +26,17 @@ _CONFUSING = (
 )
 
 
-def _places(value, place=()):
-    yield place
+def _places(value, key_path=()):
+    yield key_path
     entries = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     )
     for key, inner in entries:
-        yield from _places(inner, (*place, key))
+        yield from _places(inner, (*key_path, key))
 
 
-def _holder(value, place):
-    for key in place[:-1]:
+def _holder(value, key_path):
+    for key in key_path[:-1]:
         value = value[key]
     return value
 
@@ -44,21 +44,21 @@ def _holder(value, place):
 def confuse_types(content, rng):
     """Put a value of another kind in the place of any one, the whole among them."""
     value = json.loads(content)
-    places = list(_places(value))
-    place = places[int(rng.integers(len(places)))]
+    key_paths = list(_places(value))
+    key_path = key_paths[int(rng.integers(len(key_paths)))]
     other = _CONFUSING[int(rng.integers(len(_CONFUSING)))]
-    if not place:
+    if not key_path:
         return json.dumps(other).encode()
-    _holder(value, place)[place[-1]] = other
+    _holder(value, key_path)[key_path[-1]] = other
     return json.dumps(value).encode()
 
 
 def leave_out(content, rng):
     """Leave a key or an entry out."""
     value = json.loads(content)
-    places = [place for place in _places(value) if place]
-    place = places[int(rng.integers(len(places)))]
-    del _holder(value, place)[place[-1]]
+    key_paths = [key_path for key_path in _places(value) if key_path]
+    key_path = key_paths[int(rng.integers(len(key_paths)))]
+    del _holder(value, key_path)[key_path[-1]]
     return json.dumps(value).encode()
 
 

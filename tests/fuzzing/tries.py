@@ -83,8 +83,8 @@ def _live(consume: Callable[[], tuple[int, str]], folder: Path, seconds: float) 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        code, found = consume()
-        Path("result.txt").write_text(found, encoding="utf-8")
+        code, output = consume()
+        Path("result.txt").write_text(output, encoding="utf-8")
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -37,11 +37,11 @@ def counting_windows(mask: Tensor, class_index: int) -> list[tuple[int, int]]:
     n_px = mask.sum().item()
     if n_px == 0:
         return []
-    least_px = min(256 if class_index == BACKGROUND else 0.95 * 256, n_px / 100)
+    min_px = min(256 if class_index == BACKGROUND else 0.95 * 256, n_px / 100)
     corners = []
     for top in range(0, height - 16 + 1, 8):
         for left in range(0, width - 16 + 1, 8):
-            if mask[top : top + 16, left : left + 16].sum().item() >= least_px:
+            if mask[top : top + 16, left : left + 16].sum().item() >= min_px:
                 corners.append((top, left))
     return corners
 

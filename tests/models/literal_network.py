@@ -128,9 +128,9 @@ class Network:
         of_queries, predicted = [], []
         for features, tau, mask in zip(query.features, query.tau, query_masks, strict=True):
             one = Images(features[None], tau[None])
-            found, _ = self.segment(support, support_masks, one, tau_support=tau_support, size=size)
-            of_queries.append(literal.segmentation_loss(found, mask))
-            predicted.append((found[1] > found[0]).to(found.dtype))
+            result, _ = self.segment(support, support_masks, one, tau_support=tau_support, size=size)
+            of_queries.append(literal.segmentation_loss(result, mask))
+            predicted.append((result[1] > result[0]).to(result.dtype))
         query_loss, predicted = torch.stack(of_queries).mean(), torch.stack(predicted)
         if not predicted.any():
             return query_loss, torch.zeros_like(query_loss)

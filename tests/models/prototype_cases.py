@@ -46,13 +46,13 @@ def tile(size_px, area_px):
 
 def extract(features, mask, class_index, **kwargs):
     """One image's global prototype (C,) and the region prototypes that count (P, C)."""
-    found = extract_prototypes(
+    result = extract_prototypes(
         features.reshape(1, 1, *features.shape[-3:]),
         mask[None, None],
         area_limit=LIMITS[class_index],
         **kwargs,
     )
-    return found.global_[0], found.region[0][found.valid[0]]
+    return result.global_[0], result.region[0][result.valid[0]]
 
 
 def corners_taken(mask, class_index, **kwargs):

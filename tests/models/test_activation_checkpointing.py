@@ -75,11 +75,11 @@ def test_features_gradients_and_statistics_are_exactly_those_without(name, froze
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     features, tau, gradients, state = plainly(lambda: _step(plain, _images()))
     for checkpointing in (False, True):
-        found = _step(_encoder(checkpointing=checkpointing, frozen=frozen, name=name), _images())
-        assert torch.equal(found[0], features)
-        assert torch.equal(found[1], tau)
-        _assert_all_equal(found[2], gradients)
-        _assert_all_equal(found[3], state)
+        result = _step(_encoder(checkpointing=checkpointing, frozen=frozen, name=name), _images())
+        assert torch.equal(result[0], features)
+        assert torch.equal(result[1], tau)
+        _assert_all_equal(result[2], gradients)
+        _assert_all_equal(result[3], state)
     changed = {key for key in state if not torch.equal(state[key], before[key])}
     assert bool(changed) is not frozen
     assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients.values())
@@ -123,27 +123,29 @@ def test_losses_of_the_whole_network_are_exactly_those_without():
         (losses.query + losses.alignment).mean().backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         results.append((losses, gradients, model.state_dict()))
-    (plain, *expected), (losses, *found) = results
+    (plain, *expected), (losses, *result) = results
     assert torch.equal(losses.query, plain.query)
     assert torch.equal(losses.alignment, plain.alignment)
-    for mine, theirs in zip(found, expected, strict=True):
-        _assert_all_equal(mine, theirs)
+    for mine, foreign in zip(result, expected, strict=True):
+        _assert_all_equal(mine, foreign)
 
 
 def _kept_bytes(encoder):
     """Count the bytes kept for the backward pass, parameters aside."""
     own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
-    kept = []
+    remaining = []
 
     def keep(tensor):
-        kept.append(tensor)  # alive, so that no storage is used again
+        remaining.append(tensor)  # alive, so that no storage is used again
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = encoder(_images())
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in remaining
+    }
     assert all(output.requires_grad for output in outputs)
-    return sum(n_bytes for place, n_bytes in storages.items() if place not in own)
+    return sum(n_bytes for address, n_bytes in storages.items() if address not in own)
 
 
 @NARROW

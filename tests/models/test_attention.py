@@ -83,12 +83,12 @@ def test_values_and_all_gradients_equal_the_plain_ones_whatever_the_pieces(kind,
     expected, of_plain = _with_gradients(_plain, inputs)
     assert out.shape == (N_BATCHES, N_MASKS, N_QUERIES, WIDTH)
     torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-13)
-    for name, mine, theirs in zip(NAMES, gradients, of_plain, strict=True):
+    for name, mine, foreign in zip(NAMES, gradients, of_plain, strict=True):
         torch.testing.assert_close(
-            mine, theirs, rtol=1e-10, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}"
+            mine, foreign, rtol=1e-10, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}"
         )
         # A full mask makes both softmaxes equal, so that their mixture does not matter.
-        assert theirs.abs().max() > 1e-6 or (kind, name) == ("full", "mu")
+        assert foreign.abs().max() > 1e-6 or (kind, name) == ("full", "mu")
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(ONE_ROW, [1] * 7), (THREE_ROWS, [3, 3, 1]), (ALL_ROWS, [7])])
@@ -105,8 +105,8 @@ def test_single_precision_keeps_its_digits():
     expected, of_plain = _with_gradients(_plain, inputs)
     out, gradients = _with_gradients(attend, [tensor.float() for tensor in inputs])
     torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-6)
-    for mine, theirs in zip(gradients, of_plain, strict=True):
-        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=3e-6 * theirs.abs().max().item())
+    for mine, foreign in zip(gradients, of_plain, strict=True):
+        torch.testing.assert_close(mine.double(), foreign, rtol=0, atol=3e-6 * foreign.abs().max().item())
 
 
 def test_only_gradients_that_are_asked_for_are_given():
@@ -164,9 +164,9 @@ def test_gradients_in_half_precision_point_where_the_exact_ones_do(common_size):
     halves, wide = _half_case(common_size)
     _, gradients = _with_gradients(attend, halves)
     _, expected = _with_gradients(_plain, wide)
-    for name, mine, theirs, given in zip(NAMES, gradients, expected, halves, strict=True):
-        assert mine.dtype == given.dtype
-        error = (mine.double() - theirs).norm() / theirs.norm()
+    for name, mine, foreign, half in zip(NAMES, gradients, expected, halves, strict=True):
+        assert mine.dtype == half.dtype
+        error = (mine.double() - foreign).norm() / foreign.norm()
         assert error < 0.01, name
 
 
@@ -188,20 +188,20 @@ class _LargestTensor(TorchDispatchMode):
 def test_nothing_of_all_pairs_is_kept_for_the_backward_pass():
     n_queries, n_keys = 60, 70
     inputs = [t.requires_grad_() for t in _case(n_queries=n_queries, n_keys=n_keys)]
-    kept = []
+    remaining = []
 
     def keep(tensor):
-        kept.append(tensor)
+        remaining.append(tensor)
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         _call(attend, inputs)
-    assert {tensor.data_ptr() for tensor in kept} == {tensor.data_ptr() for tensor in inputs}
-    assert max(tensor.numel() for tensor in kept) < n_queries * n_keys
-    kept.clear()
+    assert {tensor.data_ptr() for tensor in remaining} == {tensor.data_ptr() for tensor in inputs}
+    assert max(tensor.numel() for tensor in remaining) < n_queries * n_keys
+    remaining.clear()
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         _call(_plain, inputs)
-    assert max(tensor.numel() for tensor in kept) >= N_BATCHES * n_queries * n_keys
+    assert max(tensor.numel() for tensor in remaining) >= N_BATCHES * n_queries * n_keys
 
 
 def test_no_map_larger_than_a_piece_is_ever_formed(monkeypatch):

@@ -91,9 +91,9 @@ def test_each_class_has_its_own_area_limit_on_a_full_size_slice(model):
     for index, of_class in enumerate((1 - mask, mask)):
         n_counting = [len(literal.counting_windows(of_class, limit)) for limit in (0, 1)]
         assert n_counting[0] != n_counting[1]
-        found = state.prototypes[index]
+        result = state.prototypes[index]
         expected = literal.region_prototypes(features[0, 0], of_class, index)
-        torch.testing.assert_close(found.region[0][found.valid[0]], expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(result.region[0][result.valid[0]], expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -132,9 +132,9 @@ def test_gradients_of_both_losses_equal_the_literal_ones():
         query_masks[0],
     )
     expected = torch.autograd.grad(sum(expected_losses), parameters.values())
-    for name, mine, theirs in zip(parameters, got, expected, strict=True):
-        scale = theirs.abs().max().item()
-        assert (mine - theirs).abs().max().item() <= 1e-4 * scale + 1e-9, name
+    for name, mine, foreign in zip(parameters, got, expected, strict=True):
+        scale = foreign.abs().max().item()
+        assert (mine - foreign).abs().max().item() <= 1e-4 * scale + 1e-9, name
         assert scale > 0, name
 
 

@@ -63,8 +63,8 @@ def test_a_support_prepared_once_serves_every_query(model):
         expected = model.predict(support, masks, query)
         for index in range(3):
             encoded = model.encoder.encode(query[:, index, None])
-            found = model.segment(state, encoded, image_size=query.shape[-2:])
-            torch.testing.assert_close(found.probabilities[:, 0], expected[:, index])
+            result = model.segment(state, encoded, image_size=query.shape[-2:])
+            torch.testing.assert_close(result.probabilities[:, 0], expected[:, index])
 
 
 def test_the_order_of_the_shots_does_not_matter(model):
@@ -114,9 +114,9 @@ def test_prior_areas_are_the_masks_shares(model):
         areas = losses_of(model, *batch).prior_areas
         support, masks, query, _ = batch
         state = model.prepare_support(model.encoder.encode(support), masks)
-        found = model.segment(state, model.encoder.encode(query), image_size=(65, 71)).prior_masks
-    shares = [m.mean().item() for m in (found.raw_background, found.raw_foreground)]
-    shares += [m.mean().item() for m in (found.background, found.foreground)]
+        result = model.segment(state, model.encoder.encode(query), image_size=(65, 71)).prior_masks
+    shares = [m.mean().item() for m in (result.raw_background, result.raw_foreground)]
+    shares += [m.mean().item() for m in (result.background, result.foreground)]
     assert areas.tolist() == pytest.approx(shares, rel=1e-5)
     assert not areas.requires_grad
 

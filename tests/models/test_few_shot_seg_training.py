@@ -22,8 +22,8 @@ def test_support_thresholds_get_no_gradient_through_the_hard_masks(model):
     shots, queries = model.encoder.encode(support), model.encoder.encode(query)
     tau = shots.tau.detach().requires_grad_()
     state = model.prepare_support(Encoded(features=shots.features, tau=tau), masks)
-    found = model.segment(state, queries, image_size=query.shape[-2:])
-    assert torch.autograd.grad(found.probabilities[:, :, 1].sum(), tau, allow_unused=True) == (None,)
+    result = model.segment(state, queries, image_size=query.shape[-2:])
+    assert torch.autograd.grad(result.probabilities[:, :, 1].sum(), tau, allow_unused=True) == (None,)
 
 
 def _changed(model, before):

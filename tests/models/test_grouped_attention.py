@@ -54,24 +54,24 @@ def _both_ways(scale, masks, dtype=torch.float64):
 @pytest.mark.parametrize("kind", KINDS)
 def test_groups_give_what_the_plain_reading_gives(kind, piece, monkeypatch):
     monkeypatch.setattr(attention, "PIECE_ELEMENTS_CPU", piece)
-    found, expected = _both_ways(1.0, _masks(kind))
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    result, expected = _both_ways(1.0, _masks(kind))
+    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 100.0, 5000.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tiny_and_huge_logits_neither_overflow_nor_vanish(kind, scale):
-    found, expected = _both_ways(scale, _masks(kind).float(), torch.float32)
-    assert found.isfinite().all()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * scale**0.5)
+    result, expected = _both_ways(scale, _masks(kind).float(), torch.float32)
+    assert result.isfinite().all()
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4 * scale**0.5)
 
 
 def test_logits_far_below_zero_are_no_loss_where_nothing_is_masked_out():
     queries, keys = torch.full((1, 3, 1), 20.0), torch.tensor([[[-30.0], [-31.0]]])
     values = torch.tensor([[[1.0], [5.0]]])
     with torch.no_grad():
-        found = attend(queries, keys, values, masks=torch.ones(1, 1, 2), mu=MU.float())
-    torch.testing.assert_close(found, torch.ones(1, 1, 3, 1), rtol=1e-6, atol=1e-6)
+        result = attend(queries, keys, values, masks=torch.ones(1, 1, 2), mu=MU.float())
+    torch.testing.assert_close(result, torch.ones(1, 1, 3, 1), rtol=1e-6, atol=1e-6)
 
 
 def test_masks_of_several_organs_are_grouped_two_by_two(monkeypatch):
@@ -85,9 +85,9 @@ def test_masks_of_several_organs_are_grouped_two_by_two(monkeypatch):
     monkeypatch.setattr(attention._Source, "__init__", counted)
     kinds = ("disjoint", "complements with a soft rim", "overlapping")
     masks = torch.cat([_masks(kind) for kind in kinds], dim=1)
-    found, expected = _both_ways(1.0, masks[:, :5])
+    result, expected = _both_ways(1.0, masks[:, :5])
     assert numbers == [2, 2, 1] * N
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_hand_computed_groups():
@@ -97,14 +97,14 @@ def test_hand_computed_groups():
     values = torch.tensor([[[0.0], [8.0]]])
     masks = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
     with torch.no_grad():
-        found = attend(queries, keys, values, masks=masks, mu=torch.tensor([0.5]))
-    torch.testing.assert_close(found, torch.tensor([[[[6.0]], [[5.0]]]]))
+        result = attend(queries, keys, values, masks=masks, mu=torch.tensor([0.5]))
+    torch.testing.assert_close(result, torch.tensor([[[[6.0]], [[5.0]]]]))
 
 
 def test_half_precision_agrees_to_its_digits():
-    found, expected = _both_ways(1.0, _masks("complements with a soft rim").float(), torch.bfloat16)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected.float(), rtol=0.02, atol=0.02)
+    result, expected = _both_ways(1.0, _masks("complements with a soft rim").float(), torch.bfloat16)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), expected.float(), rtol=0.02, atol=0.02)
 
 
 def test_soft_positions_alone_are_weighed_more_than_once(monkeypatch):

@@ -98,7 +98,7 @@ def test_region_prototypes_given_twice_double_the_plain_sum_and_nothing_else():
 def test_gradients_of_the_maps_equal_the_literal_ones():
     similarity, prototypes, mined, tau_query = _case()
     of_first = (prototypes.global_, prototypes.region, mined, tau_query)
-    wanted = (*(x.requires_grad_() for x in of_first), similarity.alpha)
+    expected_value = (*(x.requires_grad_() for x in of_first), similarity.alpha)
     maps = _match(similarity, prototypes, mined, tau_query)
     expected = literal.matching_maps(
         prototypes.global_[0],
@@ -108,8 +108,8 @@ def test_gradients_of_the_maps_equal_the_literal_ones():
         tau_query=tau_query[0, 0],
     )
     cotangent = _random(*expected.shape, seed=4)
-    got = torch.autograd.grad((maps[0, 0] * cotangent).sum(), wanted)
-    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), wanted))
+    got = torch.autograd.grad((maps[0, 0] * cotangent).sum(), expected_value)
+    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), expected_value))
 
 
 def _matching(**kwargs):
@@ -168,12 +168,16 @@ def test_logits_equal_the_literal_ones(expansion):
 def test_gradients_of_the_logits_equal_the_literal_ones():
     module, similarity, case = _matching(), Similarity().double(), _matching_case()
     prototypes, mined, priors, tau_query = case
-    wanted = (*(x.requires_grad_() for x in (*mined, tau_query)), *module.parameters(), similarity.alpha)
+    expected_value = (
+        *(x.requires_grad_() for x in (*mined, tau_query)),
+        *module.parameters(),
+        similarity.alpha,
+    )
     logits = module(similarity, prototypes, mined, priors, tau_query=tau_query)
     expected = _literal_logits(module, similarity, case, episode=0, query=1)
     cotangent = _random(*expected.shape, seed=4)
-    got = torch.autograd.grad((logits[0, 1] * cotangent).sum(), wanted)
-    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), wanted))
+    got = torch.autograd.grad((logits[0, 1] * cotangent).sum(), expected_value)
+    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), expected_value))
 
 
 def test_an_empty_prior_expands_nothing():

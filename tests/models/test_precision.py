@@ -41,8 +41,8 @@ def _batch(seed=0, n_queries=1, size_px=(65, 71)):
 
 
 def _cosine(tensors, others):
-    ours, theirs = (torch.cat([t.double().flatten() for t in group]) for group in (tensors, others))
-    return (ours @ theirs / (ours.norm() * theirs.norm())).item()
+    ours, foreign = (torch.cat([t.double().flatten() for t in group]) for group in (tensors, others))
+    return (ours @ foreign / (ours.norm() * foreign.norm())).item()
 
 
 def _training_losses(model, batch, precision):
@@ -113,14 +113,14 @@ def test_what_is_compared_or_summed_stays_float32_while_features_are_bfloat16(mo
     with torch.no_grad(), mixed_precision(CPU, "bf16"):
         shots, queries = model.encoder.encode(support), model.encoder.encode(query)
         state = model.prepare_support(shots, masks)
-        found = model.segment(state, queries, image_size=query.shape[-2:])
+        result = model.segment(state, queries, image_size=query.shape[-2:])
     half = (shots.features, queries.features, state.keys, state.values)
     assert {tensor.dtype for tensor in half} == {torch.bfloat16}
-    kept = [shots.tau, state.tau, state.mask, found.probabilities, found.prior_masks.foreground]
-    kept += [tensor for p in state.prototypes for tensor in (p.global_, p.region)]
-    assert {tensor.dtype for tensor in kept} == {torch.float32}
+    remaining = [shots.tau, state.tau, state.mask, result.probabilities, result.prior_masks.foreground]
+    remaining += [tensor for p in state.prototypes for tensor in (p.global_, p.region)]
+    assert {tensor.dtype for tensor in remaining} == {torch.float32}
     assert compared == [torch.float32] * 3  # priors of both classes, matching of each
-    torch.testing.assert_close(found.probabilities.sum(dim=2), torch.ones(2, 1, 65, 71))
+    torch.testing.assert_close(result.probabilities.sum(dim=2), torch.ones(2, 1, 65, 71))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -137,13 +137,13 @@ def test_behind_the_encoder_losses_and_gradients_hardly_notice_bfloat16(model, s
         features = [e.features.bfloat16().to(dtype).requires_grad_() for e in (shots, queries)]
         with mixed_precision(CPU, precision):
             state = model.prepare_support(Encoded(features[0], shots.tau), masks)
-            found = model.segment(state, Encoded(features[1], queries.tau), image_size=query.shape[-2:])
-        loss = weighted_cross_entropy(found.logits, query_masks).mean()
+            result = model.segment(state, Encoded(features[1], queries.tau), image_size=query.shape[-2:])
+        loss = weighted_cross_entropy(result.logits, query_masks).mean()
         results[precision] = loss.item(), torch.autograd.grad(loss, [*features, *parameters])
     (expected, exact), (loss, gradients) = results["fp32"], results["bf16"]
     assert loss == pytest.approx(expected, rel=0.004)
-    for mine, theirs in zip(gradients, exact, strict=True):
-        assert _cosine([mine], [theirs]) > 0.9
+    for mine, foreign in zip(gradients, exact, strict=True):
+        assert _cosine([mine], [foreign]) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -199,13 +199,13 @@ def _dice(mask, other):
 def test_a_segmenter_in_bf16_agrees_with_one_in_fp32(model, seed):
     batch = _batch(seed, n_queries=3)
     expected = _segment(NetworkSegmenter(copy.deepcopy(model)), batch)
-    found = _segment(NetworkSegmenter(copy.deepcopy(model), precision="bf16"), batch)
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, expected)
-    assert (found - expected).abs().max() < 0.12
-    assert (found - expected).abs().mean() < 0.015
+    result = _segment(NetworkSegmenter(copy.deepcopy(model), precision="bf16"), batch)
+    assert result.dtype == torch.float32
+    assert not torch.equal(result, expected)
+    assert (result - expected).abs().max() < 0.12
+    assert (result - expected).abs().mean() < 0.015
     assert (expected > 0.5).float().mean() > 0.03
-    assert _dice(found > 0.5, expected > 0.5) > 0.93
+    assert _dice(result > 0.5, expected > 0.5) > 0.93
 
 
 def test_stored_half_weights_give_exactly_what_autocast_gives(model):
@@ -219,5 +219,5 @@ def test_stored_half_weights_give_exactly_what_autocast_gives(model):
 
 def test_tf32_computes_in_float32_on_a_cpu(model):
     batch = _batch(n_queries=2)
-    found = _segment(NetworkSegmenter(copy.deepcopy(model), precision="tf32"), batch)
-    assert torch.equal(found, _segment(NetworkSegmenter(copy.deepcopy(model)), batch))
+    result = _segment(NetworkSegmenter(copy.deepcopy(model), precision="tf32"), batch)
+    assert torch.equal(result, _segment(NetworkSegmenter(copy.deepcopy(model)), batch))

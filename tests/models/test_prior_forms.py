@@ -133,9 +133,9 @@ def test_no_threshold_can_be_driven_out_of_its_range(form, inputs):
     largest = {"standardised": 2, "contrast": 2, "calibrated": 1}[form]
     for tau, threshold in ((-1e4, 0), (1e4, largest)):
         inputs["tau_support"] = torch.full((N_EPISODES, 2), tau, dtype=torch.float64)
-        found = make_prior_masks(**inputs, form=form).raw_foreground[1, 0]
+        result = make_prior_masks(**inputs, form=form).raw_foreground[1, 0]
         _, margin = _expected_margins(form, inputs, 1, 0)
-        assert torch.equal(found, (margin > threshold).double().reshape(GRID))
+        assert torch.equal(result, (margin > threshold).double().reshape(GRID))
 
 
 def test_contrast_is_measured_by_the_supports_own_mask(inputs):
@@ -143,7 +143,7 @@ def test_contrast_is_measured_by_the_supports_own_mask(inputs):
     masks = (_random(N_EPISODES, 2, *GRID, seed=6) > 0.5).double()
     masks[:, :, 0] = 0.25  # a rim
     tau = inputs["tau_support"]
-    found = measure_contrast(
+    result = measure_contrast(
         inputs["similarity"], inputs["prototypes"], features, masks=masks, tau_support=tau
     )
     for episode in range(N_EPISODES):
@@ -156,23 +156,23 @@ def test_contrast_is_measured_by_the_supports_own_mask(inputs):
         pairs = list(zip(differences, shares, strict=True))
         inside = sum(d * s for d, s in pairs) / sum(shares)
         outside = sum(d * (1 - s) for d, s in pairs) / sum(1 - s for s in shares)
-        assert found.middle[episode].item() == pytest.approx((inside + outside) / 2, abs=1e-5)
+        assert result.middle[episode].item() == pytest.approx((inside + outside) / 2, abs=1e-5)
         expected = max((inside - outside) / 2, prior_masks.MIN_GAP)
-        assert found.half_gap[episode].item() == pytest.approx(expected, abs=1e-5)
+        assert result.half_gap[episode].item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_support_without_one_of_the_classes_has_a_finite_contrast(share, inputs):
     masks = torch.full((N_EPISODES, 2, *GRID), share, dtype=torch.float64)
-    found = measure_contrast(
+    result = measure_contrast(
         inputs["similarity"],
         inputs["prototypes"],
         inputs["features"],
         masks=masks,
         tau_support=inputs["tau_support"],
     )
-    assert torch.isfinite(found.middle).all()
-    assert (found.half_gap >= prior_masks.MIN_GAP).all()
+    assert torch.isfinite(result.middle).all()
+    assert (result.half_gap >= prior_masks.MIN_GAP).all()
 
 
 def test_constant_masks_pass_no_gradient(inputs):

@@ -49,12 +49,12 @@ def test_a_window_of_a_small_class_counts_from_a_hundredth_of_it_on(class_index)
 
 def test_evaluation_takes_evenly_spaced_windows_in_raster_order():
     corners = corners_taken(torch.ones(257, 257, dtype=torch.float64), literal.FOREGROUND)
-    places = [top // 8 * 31 + left // 8 for top, left in corners]
-    assert len(places) == 150
-    assert places[0] == 0
-    steps = [later - earlier for earlier, later in pairwise(places)]
+    positions = [top // 8 * 31 + left // 8 for top, left in corners]
+    assert len(positions) == 150
+    assert positions[0] == 0
+    steps = [later - earlier for earlier, later in pairwise(positions)]
     assert set(steps) == {6, 7}  # 961 / 150 is 6.4
-    assert 961 - places[-1] in (6, 7)
+    assert 961 - positions[-1] in (6, 7)
 
 
 @pytest.mark.parametrize(("size_px", "n_windows"), [((112, 104), 150), ((88, 128), 150), ((88, 136), 150)])
@@ -67,7 +67,7 @@ def test_windows_are_dropped_from_151_on_only(size_px, n_windows):
 def test_stand_in_pixels_are_at_most_a_hundred_and_lie_in_the_mask():
     mask = box((71, 64), (64, 71), (5, 60))
     _, region = extract(coordinates((71, 64)), mask, literal.FOREGROUND)
-    pixels = {tuple(place.round().int().tolist()) for place in region}
+    pixels = {tuple(position.round().int().tolist()) for position in region}
     assert len(pixels) == len(region) == 100
     assert all(mask[pixel] == 1 for pixel in pixels)
 
@@ -76,8 +76,8 @@ def _draw(size_px, mask, seeds, class_index=literal.FOREGROUND):
     """Region prototypes of coordinates (B, P, 2), drawn with one seed per episode."""
     features = coordinates(size_px).float().expand(len(seeds), -1, -1, -1, -1)
     masks = mask.expand(len(seeds), 1, *size_px)
-    found = extract_prototypes(features, masks, area_limit=LIMITS[class_index], seeds=torch.tensor(seeds))
-    return found.region, found.valid
+    result = extract_prototypes(features, masks, area_limit=LIMITS[class_index], seeds=torch.tensor(seeds))
+    return result.region, result.valid
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_training_draws_uniformly_without_replacement(size_px, mask, n_candidate
     n_draws = 80
     region, valid = _draw(size_px, mask, list(range(n_draws)))
     counts = {}
-    for places, counting in zip(region, valid, strict=True):
-        drawn = {tuple(place) for place in (places[counting] * 2).round().int().tolist()}
+    for positions, counting in zip(region, valid, strict=True):
+        drawn = {tuple(position) for position in (positions[counting] * 2).round().int().tolist()}
         assert len(drawn) == counting.sum() == n_drawn
-        for place in drawn:
-            counts[place] = counts.get(place, 0) + 1
+        for position in drawn:
+            counts[position] = counts.get(position, 0) + 1
     assert len(counts) == n_candidates
     share = n_drawn / n_candidates
     deviation = (n_draws * share * (1 - share)) ** 0.5

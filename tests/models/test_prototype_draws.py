@@ -20,9 +20,9 @@ def _hash(number):
     return number ^ number >> 16
 
 
-def _key(seed, place):
+def _key(seed, position):
     low, high = seed % N_32, seed // N_32 % N_32
-    return _hash((_hash(_hash(low) ^ high) + place) % N_32)
+    return _hash((_hash(_hash(low) ^ high) + position) % N_32)
 
 
 def _keys(seeds, *shape):
@@ -42,7 +42,7 @@ def test_the_hash_of_one_is_the_hand_computed_one():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_keys_equal_those_of_whole_number_arithmetic(seed):
-    expected = [[_key(seed, shot * 50 + place) for place in range(50)] for shot in range(2)]
+    expected = [[_key(seed, shot * 50 + position) for position in range(50)] for shot in range(2)]
     assert _keys([seed], 2, 50)[0].tolist() == expected
 
 
@@ -72,8 +72,8 @@ def test_keys_are_uniform_over_places_and_over_consecutive_seeds(shift):
     # 16 classes have 15 degrees of freedom; a sum above 50 has a probability of 1e-5.
     keys = _keys(list(range(2000)), 1, 40)[:, 0] >> shift & 15
     assert _chi_square(torch.bincount(keys.flatten(), minlength=16).double()) < 50
-    for place in (0, 1, 39):
-        assert _chi_square(torch.bincount(keys[:, place], minlength=16).double()) < 50
+    for position in (0, 1, 39):
+        assert _chi_square(torch.bincount(keys[:, position], minlength=16).double()) < 50
 
 
 def test_each_place_is_as_often_before_any_other_as_behind_it():
@@ -94,21 +94,23 @@ def test_seeds_of_both_classes_and_directions_draw_independently():
 
 def test_fewer_candidates_than_slots_fill_only_as_many():
     qualifies = torch.tensor([[[True, False, True, True, False]], [[False] * 5], [[True] * 5]])
-    chosen, filled = _choose(qualifies, limit=150, n_slots=8, seeds=torch.tensor([4, 5, 6]))
-    assert chosen.shape == filled.shape == (3, 1, 8)
+    selected, filled = _choose(qualifies, limit=150, n_slots=8, seeds=torch.tensor([4, 5, 6]))
+    assert selected.shape == filled.shape == (3, 1, 8)
     assert filled.sum(dim=-1)[:, 0].tolist() == [3, 0, 5]
-    assert sorted(chosen[0][filled[0]].tolist()) == [0, 2, 3]
-    assert sorted(chosen[2][filled[2]].tolist()) == [0, 1, 2, 3, 4]
-    assert chosen.min() >= 0
-    assert chosen.max() < 5
+    assert sorted(selected[0][filled[0]].tolist()) == [0, 2, 3]
+    assert sorted(selected[2][filled[2]].tolist()) == [0, 1, 2, 3, 4]
+    assert selected.min() >= 0
+    assert selected.max() < 5
 
 
 def test_the_lowest_keys_among_the_qualifying_are_drawn():
     seed = 11
     qualifies = torch.arange(60).remainder(3).ne(0)[None, None]
-    chosen, filled = _choose(qualifies, limit=7, n_slots=10, seeds=torch.tensor([seed]))
-    by_key = sorted((place for place in range(60) if place % 3), key=lambda place: _key(seed, place))
-    assert chosen[filled].tolist() == by_key[:7]
+    selected, filled = _choose(qualifies, limit=7, n_slots=10, seeds=torch.tensor([seed]))
+    by_key = sorted(
+        (position for position in range(60) if position % 3), key=lambda position: _key(seed, position)
+    )
+    assert selected[filled].tolist() == by_key[:7]
 
 
 def test_features_of_every_dtype_get_the_same_windows():
@@ -118,8 +120,8 @@ def test_features_of_every_dtype_get_the_same_windows():
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         features = (coordinates(size_px) / 128).to(dtype)
         seeds = torch.tensor([2**35 + 3])
-        found = extract_prototypes(features, mask, area_limit=LIMITS[1], seeds=seeds)
-        assert found.valid.sum() == 150
-        exact = found.region if exact is None else exact
+        result = extract_prototypes(features, mask, area_limit=LIMITS[1], seeds=seeds)
+        assert result.valid.sum() == 150
+        exact = result.region if exact is None else exact
         # Windows are 8 px apart, a sixteenth here.
-        torch.testing.assert_close(found.region.double(), exact, rtol=0, atol=0.01)
+        torch.testing.assert_close(result.region.double(), exact, rtol=0, atol=0.01)

@@ -84,12 +84,12 @@ def test_shots_share_one_global_prototype_and_bring_their_own_regions():
     features = random_features(1, 3, 3, 17, 17)
     large, small = disc((65, 65), (30, 30), 20), disc((65, 65), (20, 44), 4)
     masks = torch.stack([large, small, box((65, 65), (64, 65), (10, 30))])[None]
-    found = extract_prototypes(features, masks, area_limit=FOREGROUND_AREA_LIMIT)
+    result = extract_prototypes(features, masks, area_limit=FOREGROUND_AREA_LIMIT)
     torch.testing.assert_close(
-        found.global_[0], literal.global_prototype(features[0], masks[0]), rtol=0, atol=1e-6
+        result.global_[0], literal.global_prototype(features[0], masks[0]), rtol=0, atol=1e-6
     )
     expected = [literal.region_prototypes(features[0, shot], masks[0, shot], 1) for shot in range(3)]
-    torch.testing.assert_close(found.region[0][found.valid[0]], torch.cat(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(result.region[0][result.valid[0]], torch.cat(expected), rtol=0, atol=1e-6)
 
 
 def test_an_empty_shot_beside_a_full_one_adds_nothing():
@@ -120,10 +120,10 @@ def test_the_number_of_rows_depends_on_the_shapes_alone(size_px):
     features = random_features(1, 1, 2, *(-(-n_px // 4) for n_px in size_px))
     shapes = set()
     for mask in (torch.zeros(size_px), torch.ones(size_px), box(size_px, (3, 7), (2, 9))):
-        found = extract_prototypes(features, mask[None, None], area_limit=FOREGROUND_AREA_LIMIT)
-        assert found.valid.dtype == torch.bool
-        assert found.region.isfinite().all()
-        shapes.add((found.region.shape, found.valid.shape))
+        result = extract_prototypes(features, mask[None, None], area_limit=FOREGROUND_AREA_LIMIT)
+        assert result.valid.dtype == torch.bool
+        assert result.region.isfinite().all()
+        shapes.add((result.region.shape, result.valid.shape))
     assert len(shapes) == 1
 
 
@@ -142,8 +142,8 @@ def test_gradients_equal_the_literal_ones():
     )
     cotangents = (random_features(3, seed=1), random_features(*region.shape, seed=2))
     (got,) = torch.autograd.grad([global_, region], features, cotangents)
-    (wanted,) = torch.autograd.grad(expected, features, cotangents)
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
+    (expected_value,) = torch.autograd.grad(expected, features, cotangents)
+    torch.testing.assert_close(got, expected_value, rtol=0, atol=1e-6)
 
 
 def test_inputs_stay_as_they_were():

@@ -23,10 +23,10 @@ def test_features_and_tau_stay_and_every_norm_goes(name):
     with torch.no_grad():
         expected = encoder(_images())
         encoder.backbone.fold_batchnorm()
-        found = encoder(_images())
+        result = encoder(_images())
     assert not [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+    for mine, foreign in zip(result, expected, strict=True):
+        torch.testing.assert_close(mine, foreign, rtol=1e-4, atol=1e-4 * foreign.abs().max().item())
 
 
 def test_a_norm_in_training_is_refused():

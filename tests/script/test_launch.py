@@ -58,23 +58,23 @@ def train(clone, *words, **variables):
 def test_nproc_starts_as_many_ranks_of_one_job(ranked):
     result = train(ranked, "n_steps=3", NPROC="2")
     assert (result.returncode, result.stdout) == (0, "== eval_fold=2: training SABS ==\n")
-    arguments, places = zip(*ranks_of(ranked), strict=True)
+    arguments, environments = zip(*ranks_of(ranked), strict=True)
     assert list(arguments) == [["with", "dataset=SABS", "eval_fold=2", "n_steps=3"]] * 2
-    port = places[0]["MASTER_PORT"]
+    port = environments[0]["MASTER_PORT"]
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    assert list(places) == [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    assert list(environments) == [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
     assert 1024 <= int(port) < 2**16
 
 
 @pytest.mark.parametrize("variables", [{}, {"NPROC": "1"}, {"NPROC": ""}, {"NPROC": "1", "NNODES": "1"}])
 def test_one_process_is_started_as_if_there_were_no_ranks(ranked, variables):
     assert train(ranked, **variables).returncode == 0
-    assert [place for _, place in ranks_of(ranked)] == [{}]
+    assert [env for _, env in ranks_of(ranked)] == [{}]
 
 
 def test_threads_that_the_user_chose_are_kept(ranked):
     train(ranked, NPROC="2", OMP_NUM_THREADS="5")
-    assert [place["OMP_NUM_THREADS"] for _, place in ranks_of(ranked)] == ["5", "5"]
+    assert [env["OMP_NUM_THREADS"] for _, env in ranks_of(ranked)] == ["5", "5"]
 
 
 @pytest.mark.parametrize(("n_gpus", "n_ranks"), [(3, 3), (1, 1), (0, None)])
@@ -112,12 +112,12 @@ def test_machines_number_their_ranks_on_and_each_fold_has_a_port_of_its_own(rank
     machine = {"NPROC": "2", "NNODES": "3", "NODE_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "4000"}
     result = ranked.run("script/evaluate.sh", "dataset=SABS", **machine)
     assert result.returncode == 0
-    places = [place for _, place in ranks_of(ranked)]
-    assert [place["RANK"] for place in places] == ["2", "3"] * 5
-    assert {(place["WORLD_SIZE"], place["LOCAL_WORLD_SIZE"], place["MASTER_ADDR"]) for place in places} == {
+    environments = [env for _, env in ranks_of(ranked)]
+    assert [env["RANK"] for env in environments] == ["2", "3"] * 5
+    assert {(env["WORLD_SIZE"], env["LOCAL_WORLD_SIZE"], env["MASTER_ADDR"]) for env in environments} == {
         ("6", "2", "first")
     }
-    ports = [place["MASTER_PORT"] for place in places]
+    ports = [env["MASTER_PORT"] for env in environments]
     assert ports[::2] == ports[1::2]
     assert sorted(set(ports)) == ["4001", "4002", "4003", "4004", "4005"]
     assert "summary" not in result.stdout  # that is the first machine's
@@ -125,9 +125,11 @@ def test_machines_number_their_ranks_on_and_each_fold_has_a_port_of_its_own(rank
 
 def test_the_summary_is_one_process(ranked):
     ranked.run("script/evaluate.sh", "dataset=SABS", NPROC="2")
-    arguments, places = zip(*ranks_of(ranked), strict=True)
+    arguments, environments = zip(*ranks_of(ranked), strict=True)
     assert len(arguments) == 11
-    assert [place for words, place in zip(arguments, places, strict=True) if words[0] == "summarise"] == [{}]
+    assert [env for words, env in zip(arguments, environments, strict=True) if words[0] == "summarise"] == [
+        {}
+    ]
 
 
 @pytest.mark.parametrize("stubs", [{"STUB_0": "7"}, {"STUB_1": "7"}, {"STUB_0": "7", "STUB_1": "7"}])

@@ -123,9 +123,9 @@ def test_errors_are_the_command_s_lines_without_paths_of_the_server(files, uploa
     uploads = {name: files[stem].open("rb") for name, stem in uploads.items()}
     answer = connect().post("/support", files=uploads, data={"labels": "7"})
     assert answer.status_code == 400
-    [found] = answer.json()["errors"]
-    assert found.startswith(line)
-    assert tempfile.gettempdir() not in found
+    [actual] = answer.json()["errors"]
+    assert actual.startswith(line)
+    assert tempfile.gettempdir() not in actual
 
 
 def test_temporary_files_are_removed(files, tmp_path, monkeypatch):

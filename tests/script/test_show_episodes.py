@@ -79,9 +79,9 @@ def test_pictures_lie_in_the_folder_of_the_fold(overrides):
 )
 def test_wrong_words_are_refused_in_one_line(overrides, words, message, capsys, tmp_path):
     assert show_episodes.main([*overrides, *words, f"output={tmp_path / 'x.png'}"]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert message in told[-1]
-    assert told[-1].startswith("error: ")
+    output = capsys.readouterr().err.strip().splitlines()
+    assert message in output[-1]
+    assert output[-1].startswith("error: ")
     assert not list(tmp_path.iterdir())
 
 

@@ -203,8 +203,8 @@ def test_an_interrupted_trial_resumes_with_the_record_of_an_uninterrupted_one(
 
 
 def test_another_number_of_adaptation_steps_makes_another_key(monkeypatch):
-    found = Trial("chaost2_scan", "strong", 1)
-    key = found.key
+    result = Trial("chaost2_scan", "strong", 1)
+    key = result.key
     changed = replace(PROFILES["chaost2_scan"], adaptation_steps=1)
     monkeypatch.setitem(PROFILES, "chaost2_scan", changed)
-    assert found.key != key
+    assert result.key != key

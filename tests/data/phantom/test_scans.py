@@ -108,12 +108,12 @@ def test_organs_vary_in_size_place_and_brightness_between_scans(scans):
     for organ in ORGANS:
         masks = [label_map == organ for _, label_map, _ in scans]
         sizes = np.array([mask.sum() for mask in masks])
-        places = np.array([_centre(mask)[1:] for mask in masks])
+        positions = np.array([_centre(mask)[1:] for mask in masks])
         levels = [
             (im[mask].mean() - im.mean()) / im.std() for (im, _, _), mask in zip(scans, masks, strict=True)
         ]
         assert sizes.std() / sizes.mean() > 0.1
-        assert places.std(axis=0).min() * 320 / 48 > 4
+        assert positions.std(axis=0).min() * 320 / 48 > 4
         assert np.std(levels) > 0.1
 
 

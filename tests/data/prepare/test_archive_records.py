@@ -13,15 +13,17 @@ from util.io.image_io import read_volume
 
 
 @pytest.fixture(name="zipped")
-def _zipped(place):
-    shutil.make_archive(str(place / "download"), "zip", place / "download")
-    shutil.rmtree(place / "download")
-    shutil.rmtree(place / "CMR")
-    return place
+def _zipped(workspace):
+    shutil.make_archive(str(workspace / "download"), "zip", workspace / "download")
+    shutil.rmtree(workspace / "download")
+    shutil.rmtree(workspace / "CMR")
+    return workspace
 
 
-def prepare_zip(place, **changes):
-    preparation.prepare_dataset(config_of(place / "download.zip", place / "CMR", **changes), progress=False)
+def prepare_zip(workspace, **changes):
+    preparation.prepare_dataset(
+        config_of(workspace / "download.zip", workspace / "CMR", **changes), progress=False
+    )
 
 
 def test_an_archive_gives_the_same_volumes_as_its_folder(zipped, prepared_cmr):
@@ -41,9 +43,9 @@ def test_an_unchanged_archive_is_not_unpacked_again(zipped, capsys, monkeypatch)
         patch.setattr("data.prepare.sources.unpack", lambda *_: pytest.fail("it was unpacked"))
         prepare_zip(zipped)
     assert times_of(zipped) == before
-    told = capsys.readouterr().out
-    assert "unchanged since all was prepared" in told
-    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up" in told
+    output = capsys.readouterr().out
+    assert "unchanged since all was prepared" in output
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up" in output
 
 
 @pytest.mark.parametrize("change", ["volume lost", "other archive", "other version", "interrupted"])
@@ -61,9 +63,9 @@ def test_an_archive_is_unpacked_where_anything_may_have_changed(zipped, capsys, 
     else:
         (layout_of(zipped).volumes_dir / "archive.record.json").unlink()
     prepare_zip(zipped)
-    told = capsys.readouterr().out
-    assert "unchanged since" not in told
-    assert f"volumes: {made} made, {3 - made} up to date" in told
+    output = capsys.readouterr().out
+    assert "unchanged since" not in output
+    assert f"volumes: {made} made, {3 - made} up to date" in output
 
 
 def test_problems_in_an_archive_are_reported_by_its_name_and_leave_nothing(zipped):

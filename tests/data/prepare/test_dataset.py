@@ -52,167 +52,169 @@ def test_cases_say_which_scan_is_which(prepared_cmr):
 
 def test_results_are_reported(raw_cmr, tmp_path, capsys):
     preparation.prepare_dataset(config_of(raw_cmr, tmp_path / "CMR"), progress=False)
-    told = capsys.readouterr().out
-    assert f"CMR: {raw_cmr}, 3 scans -> {tmp_path}/CMR/cmr_MR_normalized" in told
-    assert "remark: left out, without labels after patient 10: patient36_C0.nii.gz" in told
-    assert "3 scans checked, no problem" in told
-    assert "volumes: 3 made, 0 up to date\nsupervoxels: 3 made, 0 up to date, 0 of others kept\n" in told
-    rows = [line.split() for line in told.splitlines() if line.split()[1:2] and "patient" in line.split()[1]]
+    output = capsys.readouterr().out
+    assert f"CMR: {raw_cmr}, 3 scans -> {tmp_path}/CMR/cmr_MR_normalized" in output
+    assert "remark: left out, without labels after patient 10: patient36_C0.nii.gz" in output
+    assert "3 scans checked, no problem" in output
+    assert "volumes: 3 made, 0 up to date\nsupervoxels: 3 made, 0 up to date, 0 of others kept\n" in output
+    rows = [
+        line.split() for line in output.splitlines() if line.split()[1:2] and "patient" in line.split()[1]
+    ]
     assert [row[:7] for row in rows] == [[str(i), f"patient{i}", "4", "x", "256", "x", "256"] for i in IDS]
 
 
-def test_a_second_call_makes_nothing_and_reads_no_scan(place, capsys, monkeypatch):
-    before = times_of(place)
+def test_a_second_call_makes_nothing_and_reads_no_scan(workspace, capsys, monkeypatch):
+    before = times_of(workspace)
     for target in ("data.prepare.volume_preparation._prepare_one", "data.prepare.dataset_checks._check_one"):
         monkeypatch.setattr(target, lambda task: pytest.fail("a raw scan was read"))
     monkeypatch.setattr("data.prepare.summary.write_fingerprint", lambda *_, **__: pytest.fail("written"))
     monkeypatch.setattr("data.file_states.file_state", lambda path: pytest.fail(f"{path} was hashed"))
-    prepare(place)
-    told = capsys.readouterr().out
-    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up to date, 0 of others kept\n" in told
-    assert "fingerprint and contact sheet: up to date" in told
-    assert times_of(place) == before
+    prepare(workspace)
+    output = capsys.readouterr().out
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up to date, 0 of others kept\n" in output
+    assert "fingerprint and contact sheet: up to date" in output
+    assert times_of(workspace) == before
 
 
-def test_a_copy_without_times_is_recognised_by_its_content(place, capsys):
-    for path in [*place.rglob("*")]:
+def test_a_copy_without_times_is_recognised_by_its_content(workspace, capsys):
+    for path in [*workspace.rglob("*")]:
         os.utime(path, ns=(5, 5))
-    before = volumes_of(place)
-    prepare(place)
+    before = volumes_of(workspace)
+    prepare(workspace)
     assert "volumes: 0 made, 3 up to date\nsupervoxels: 0 made, 3 up" in capsys.readouterr().out
-    assert volumes_of(place) == before
+    assert volumes_of(workspace) == before
 
 
-def test_only_the_scan_whose_raw_image_changed_is_made_again(place, capsys):
-    change_image(place, 3)
-    before = volumes_of(place)
-    prepare(place)
-    told = capsys.readouterr().out
-    assert "1 scan checked, no problem" in told
-    assert "volumes: 1 made, 2 up to date\nsupervoxels: 1 made, 2 up" in told
-    after = volumes_of(place)
+def test_only_the_scan_whose_raw_image_changed_is_made_again(workspace, capsys):
+    change_image(workspace, 3)
+    before = volumes_of(workspace)
+    prepare(workspace)
+    output = capsys.readouterr().out
+    assert "1 scan checked, no problem" in output
+    assert "volumes: 1 made, 2 up to date\nsupervoxels: 1 made, 2 up" in output
+    after = volumes_of(workspace)
     assert {name for name in after if after[name] != before[name]} == {"image_3.nii.gz"}
-    image = read_volume(layout_of(place).image_path(3))[0]
-    limit = np.percentile(read_volume(raw_file(place, "image", 3))[0], 99.5)
+    image = read_volume(layout_of(workspace).image_path(3))[0]
+    limit = np.percentile(read_volume(raw_file(workspace, "image", 3))[0], 99.5)
     assert image.max() == pytest.approx(limit)
 
 
 @pytest.mark.parametrize("name", ["image_3.nii.gz", "label_3.nii.gz", "scan_3.record.json"])
-def test_a_lost_or_damaged_file_is_made_again_just_as_it_was(place, capsys, name):
-    before = {i: read_volume(layout_of(place).image_path(i))[0] for i in IDS}
-    path = layout_of(place).volumes_dir / name
+def test_a_lost_or_damaged_file_is_made_again_just_as_it_was(workspace, capsys, name):
+    before = {i: read_volume(layout_of(workspace).image_path(i))[0] for i in IDS}
+    path = layout_of(workspace).volumes_dir / name
     path.write_bytes(path.read_bytes()[:-3])
-    prepare(place)
+    prepare(workspace)
     assert "volumes: 1 made, 2 up to date" in capsys.readouterr().out
     for scan_id, image in before.items():
-        np.testing.assert_array_equal(read_volume(layout_of(place).image_path(scan_id))[0], image)
-    layout_of(place).label_path(10).unlink()
-    prepare(place)
+        np.testing.assert_array_equal(read_volume(layout_of(workspace).image_path(scan_id))[0], image)
+    layout_of(workspace).label_path(10).unlink()
+    prepare(workspace)
     assert "volumes: 1 made, 2 up to date" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["fingerprint.json", "contact_sheet.png", "cases.json"])
-def test_a_lost_description_is_written_again(place, capsys, name):
-    before = (place / "CMR" / name).read_bytes()
-    (place / "CMR" / name).unlink()
-    prepare(place)
+def test_a_lost_description_is_written_again(workspace, capsys, name):
+    before = (workspace / "CMR" / name).read_bytes()
+    (workspace / "CMR" / name).unlink()
+    prepare(workspace)
     assert "volumes: 0 made, 3 up to date" in capsys.readouterr().out
-    assert (place / "CMR" / name).read_bytes() == before
+    assert (workspace / "CMR" / name).read_bytes() == before
 
 
-def test_another_version_of_the_code_makes_everything_again(place, capsys, monkeypatch):
+def test_another_version_of_the_code_makes_everything_again(workspace, capsys, monkeypatch):
     monkeypatch.setattr(volume_records, "PREPARATION_VERSION", volume_records.PREPARATION_VERSION + 1)
-    prepare(place)
+    prepare(workspace)
     assert "volumes: 3 made, 0 up to date\nsupervoxels: 0 made, 3 up to date" in capsys.readouterr().out
 
 
-def test_other_supervoxels_lie_where_they_are_wanted(place, capsys):
-    prepare(place, n_sv=300, supervoxel_dir=str(place / "elsewhere"))
-    told = capsys.readouterr().out
-    assert "volumes: 0 made, 3 up to date\nsupervoxels: 3 made" in told
-    assert "fingerprint and contact sheet: made" in told
-    found = sorted(path.name for path in (place / "elsewhere/supervoxels_300").glob("*.nii.gz"))
-    assert found == [f"superpix-MIDDLE_{i}.nii.gz" for i in (10, 2, 3)]
+def test_other_supervoxels_lie_where_they_are_wanted(workspace, capsys):
+    prepare(workspace, n_sv=300, supervoxel_dir=str(workspace / "elsewhere"))
+    output = capsys.readouterr().out
+    assert "volumes: 0 made, 3 up to date\nsupervoxels: 3 made" in output
+    assert "fingerprint and contact sheet: made" in output
+    result = sorted(path.name for path in (workspace / "elsewhere/supervoxels_300").glob("*.nii.gz"))
+    assert result == [f"superpix-MIDDLE_{i}.nii.gz" for i in (10, 2, 3)]
 
 
-def test_force_makes_all_volumes_again(place, capsys):
-    prepare(place, force=True)
+def test_force_makes_all_volumes_again(workspace, capsys):
+    prepare(workspace, force=True)
     assert "volumes: 3 made, 0 up to date\nsupervoxels: 0 made, 3 up to date" in capsys.readouterr().out
 
 
-def test_what_killed_processes_left_is_removed_even_where_nothing_is_made(place, capsys):
+def test_what_killed_processes_left_is_removed_even_where_nothing_is_made(workspace, capsys):
     folders = ("CMR", "CMR/cmr_MR_normalized", "CMR/supervoxels_1000")
     left = [
-        place / folder / f".{name}.abcd1234.tmp.nii.gz" for folder in folders for name in ("image_3", "x")
+        workspace / folder / f".{name}.abcd1234.tmp.nii.gz" for folder in folders for name in ("image_3", "x")
     ]
     for path in left:
         path.touch()
-    prepare(place)
+    prepare(workspace)
     assert "volumes: 0 made, 3 up to date" in capsys.readouterr().out
     assert not any(path.exists() for path in left)
 
 
-def test_what_describes_the_volumes_is_gone_while_they_change(place, monkeypatch):
-    change_image(place, 3)
+def test_what_describes_the_volumes_is_gone_while_they_change(workspace, monkeypatch):
+    change_image(workspace, 3)
 
     def fail(*arguments, **keywords):
-        present = {path.name for path in (place / "CMR").iterdir()}
+        present = {path.name for path in (workspace / "CMR").iterdir()}
         assert present == {"cases.json", "cmr_MR_normalized", "supervoxels_1000"}
         raise KeyboardInterrupt
 
     monkeypatch.setattr(preparation, "prepare_scans", fail)
     with pytest.raises(KeyboardInterrupt):
-        prepare(place)
+        prepare(workspace)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError("oops"), UserError("too thin")])
-def test_a_scan_that_fails_while_it_is_made_is_named(place, monkeypatch, error):
+def test_a_scan_that_fails_while_it_is_made_is_named(workspace, monkeypatch, error):
     def fail(*arguments, **keywords):
         raise error
 
-    change_image(place, 3)
+    change_image(workspace, 3)
     monkeypatch.setattr("data.prepare.volume_preparation.prepare_volume", fail)
     kind = RuntimeError if isinstance(error, ZeroDivisionError) else UserError
     with pytest.raises(kind, match=r"patient3_C0\.nii\.gz.*(not enough memory|oops|too thin)"):
-        prepare(place)
+        prepare(workspace)
 
 
-def test_all_problems_of_all_scans_are_reported_at_once_and_nothing_is_written(place):
-    shutil.rmtree(place / "CMR")
-    raw_file(place, "label", 2).unlink()
-    image, geometry = read_volume(raw_file(place, "image", 3))
-    write_volume(raw_file(place, "image", 3), np.zeros_like(image), geometry)
-    raw_file(place, "label", 10).write_bytes(b"no image")
-    before = files_of(place)
+def test_all_problems_of_all_scans_are_reported_at_once_and_nothing_is_written(workspace):
+    shutil.rmtree(workspace / "CMR")
+    raw_file(workspace, "label", 2).unlink()
+    image, geometry = read_volume(raw_file(workspace, "image", 3))
+    write_volume(raw_file(workspace, "image", 3), np.zeros_like(image), geometry)
+    raw_file(workspace, "label", 10).write_bytes(b"no image")
+    before = files_of(workspace)
     with pytest.raises(UserError) as caught:
-        prepare(place, num_workers=2)
+        prepare(workspace, num_workers=2)
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     for name in ("patient2_C0", "patient3_C0.nii.gz", "patient10_C0_manual.nii.gz"):
         assert sum(f"{name}" in line for line in lines) == 1
-    assert files_of(place) == before
+    assert files_of(workspace) == before
 
 
-def test_a_problem_of_one_scan_leaves_what_is_prepared_alone(place):
-    raw_file(place, "image", 3).write_bytes(b"no image")
-    before = files_of(place)
+def test_a_problem_of_one_scan_leaves_what_is_prepared_alone(workspace):
+    raw_file(workspace, "image", 3).write_bytes(b"no image")
+    before = files_of(workspace)
     with pytest.raises(UserError, match=r"patient3_C0\.nii\.gz"):
-        prepare(place)
-    assert files_of(place) == before
+        prepare(workspace)
+    assert files_of(workspace) == before
 
 
-def test_a_check_reads_all_scans_and_writes_nothing(place, capsys):
-    shutil.rmtree(place / "CMR")
-    before = files_of(place)
-    prepare(place, check=True)
+def test_a_check_reads_all_scans_and_writes_nothing(workspace, capsys):
+    shutil.rmtree(workspace / "CMR")
+    before = files_of(workspace)
+    prepare(workspace, check=True)
     assert "3 scans checked, no problem" in capsys.readouterr().out
-    assert files_of(place) == before
+    assert files_of(workspace) == before
 
 
-def test_a_check_looks_at_scans_that_are_prepared_already(place, capsys):
-    raw_file(place, "image", 3).write_bytes(b"no image")
+def test_a_check_looks_at_scans_that_are_prepared_already(workspace, capsys):
+    raw_file(workspace, "image", 3).write_bytes(b"no image")
     with pytest.raises(UserError, match=r"patient3_C0\.nii\.gz"):
-        prepare(place, check=True)
+        prepare(workspace, check=True)
     assert "3 scans checked, 1 problem" in capsys.readouterr().out
 
 

@@ -31,12 +31,12 @@ def affine_of(codes, spacing, extent_mm=(192, 160, 144), *, turn=None):
 
 
 def write_scan(folder, scan_id, affine, shape, *, organs=(LIVER,), label=True):
-    places = (
+    positions = (
         np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
     )
 
     def inside(centre, radii):
-        return (((places - np.array(centre)) / radii) ** 2).sum(-1) <= 1
+        return (((positions - np.array(centre)) / radii) ** 2).sum(-1) <= 1
 
     rng = np.random.default_rng(scan_id)
     image = rng.normal(5, 1, shape) + 100 * inside(*BODY)
@@ -184,17 +184,17 @@ def test_the_minimum_size_of_supervoxels_is_chosen_by_the_bodies_and_stays(tmp_p
     n_body_vox = 4 / 3 * np.pi * np.prod(BODY[1]) / (3 * 3 * 6)
     expected = suggest_min_size(n_body_vox)
     assert prepare(tmp_path, "--check") == 0
-    said = capsys.readouterr().out
-    chosen = int(said.split("supervoxels: minimum size ")[1].split()[0])
-    assert chosen == pytest.approx(expected, rel=0.1)
-    assert "0.38 % of the median body's" in said
+    printed = capsys.readouterr().out
+    selected = int(printed.split("supervoxels: minimum size ")[1].split()[0])
+    assert selected == pytest.approx(expected, rel=0.1)
+    assert "0.38 % of the median body's" in printed
     assert prepare(tmp_path) == 0
-    assert (tmp_path / f"out/supervoxels_{chosen}").is_dir()
-    assert json.loads((tmp_path / "out/dataset.json").read_text())["supervoxel_min_size_vox"] == chosen
+    assert (tmp_path / f"out/supervoxels_{selected}").is_dir()
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["supervoxel_min_size_vox"] == selected
     # A further scan of another size does not change what is there.
     write_scan(tmp_path / "raw", 4, *affine_of("LPS", (3, 3, 6), (192, 160, 300)))
     assert prepare(tmp_path) == 0
-    assert [path.name for path in (tmp_path / "out").glob("supervoxels_*")] == [f"supervoxels_{chosen}"]
+    assert [path.name for path in (tmp_path / "out").glob("supervoxels_*")] == [f"supervoxels_{selected}"]
 
 
 @pytest.mark.parametrize(("n_body_vox", "published"), [(1_318_734, 5000), (264_000, 1000), (47_500, 180)])
@@ -215,9 +215,9 @@ def test_scans_without_labels_are_prepared_and_said(tmp_path, capsys):
     for scan_id in (1, 2, 3):
         write_scan(tmp_path / "raw", scan_id, *affine_of("LPS", (3, 3, 6)), label=scan_id == 2)
     assert prepare(tmp_path) == 0
-    said = capsys.readouterr().out
-    assert "remark: 2 scan(s) without labels, for training alone: image_1, image_3" in said
-    assert "1 scan(s) with labels can be prepared, but evaluation's 5 folds need at least 5" in said
+    printed = capsys.readouterr().out
+    assert "remark: 2 scan(s) without labels, for training alone: image_1, image_3" in printed
+    assert "1 scan(s) with labels can be prepared, but evaluation's 5 folds need at least 5" in printed
     volumes = tmp_path / "out/volumes"
     assert {path.name for path in volumes.glob("*.nii.gz")} == {
         *(f"image_{i}.nii.gz" for i in (1, 2, 3)),
@@ -240,8 +240,8 @@ def write_nnunet(folder, cases, *, test_cases=(), **values):
     scratch = folder.parent / "scratch"
     scratch.mkdir(parents=True)
     describe(folder, **values)
-    for place in ("imagesTr", "labelsTr", "imagesTs"):
-        (folder / place).mkdir()
+    for workspace in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / workspace).mkdir()
     for number, case in enumerate([*cases, *test_cases]):
         write_scan(scratch, number, *affine_of("LPS", (3, 3, 6)))
         is_test = number >= len(cases)
@@ -291,8 +291,8 @@ def test_other_files_beside_numbered_scans_are_named(tmp_path, capsys):
     for name in ("image-2.nii.gz", "Image_3.nii.gz", "scan.mhd"):
         (tmp_path / "raw" / name).write_bytes(b"x")
     assert prepare(tmp_path) == 0
-    said = capsys.readouterr().out
-    assert "not used, although it may be a scan: Image_3.nii.gz, image-2.nii.gz, scan.mhd" in said
+    printed = capsys.readouterr().out
+    assert "not used, although it may be a scan: Image_3.nii.gz, image-2.nii.gz, scan.mhd" in printed
 
 
 @pytest.mark.parametrize("check", [(), ("--check",)], ids=["prepare", "check"])
@@ -319,9 +319,9 @@ def test_a_grid_larger_than_any_scan_is_refused_before_it_is_made(tmp_path, caps
     describe(tmp_path / "raw", spacing_mm=[0.05, 0.05, 0.05], size_px=[4096, 4096])
     write_scan(tmp_path / "raw", 1, *affine_of("LPS", (3, 3, 6)))
     assert prepare(tmp_path, "--check") == 2
-    said = capsys.readouterr().err
-    assert "image_1.nii.gz: must have at most 2^30 voxels after preparation, got 2" in said
-    assert "4096 x 4096; set coarser spacing_mm" in said
+    printed = capsys.readouterr().err
+    assert "image_1.nii.gz: must have at most 2^30 voxels after preparation, got 2" in printed
+    assert "4096 x 4096; set coarser spacing_mm" in printed
 
 
 def test_a_folder_that_holds_another_dataset_is_kept(tmp_path, capsys):
@@ -377,9 +377,9 @@ def test_labels_that_have_no_image_are_named_where_none_has(tmp_path, capsys):
         (tmp_path / "raw" / name).parent.mkdir()
         (tmp_path / f"raw/{kind}_1.nii.gz").rename(tmp_path / f"raw/{name}.nii.gz")
     assert prepare(tmp_path, "--check") == 2
-    said = capsys.readouterr().err
-    assert "labelsTr/a_seg.nii.gz: must have an image of scan a_seg, found none" in said
-    assert "must hold the labels of at least one scan, got none" in said
+    printed = capsys.readouterr().err
+    assert "labelsTr/a_seg.nii.gz: must have an image of scan a_seg, found none" in printed
+    assert "must hold the labels of at least one scan, got none" in printed
 
 
 def test_a_border_is_cut_from_slices_as_they_are_once_turned(tmp_path, capsys):
@@ -395,6 +395,6 @@ def test_a_border_is_cut_from_slices_as_they_are_once_turned(tmp_path, capsys):
         main(["dataset=SABS", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out", "num_workers=1", "--check"])
         == 2
     )
-    said = capsys.readouterr().err
-    assert "03.nii.gz: slices must be larger than twice the border of 32 px that is cut off, got" in said
-    assert "once turned to" in said
+    printed = capsys.readouterr().err
+    assert "03.nii.gz: slices must be larger than twice the border of 32 px that is cut off, got" in printed
+    assert "once turned to" in printed

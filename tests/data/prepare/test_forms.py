@@ -49,9 +49,9 @@ def places_mm(geometry, indices):
     return np.array(geometry.origin_mm) + np.asarray(indices) @ axes_of(geometry).T
 
 
-def indices_at(geometry, places):
+def indices_at(geometry, positions):
     """Give the voxels, not whole ones, at places of the patient."""
-    return (places - np.array(geometry.origin_mm)) @ np.linalg.inv(axes_of(geometry)).T
+    return (positions - np.array(geometry.origin_mm)) @ np.linalg.inv(axes_of(geometry)).T
 
 
 def changed_raw(name, scan):
@@ -81,9 +81,9 @@ def compare_voxels(name, scan, *, image, label_map, geometry):
     np.testing.assert_allclose(image.ravel()[sure], expected[sure], atol=0.05)
     for label, inside in share.items():
         sure_of_label = sure & (np.abs(inside - 0.5) > CLOSE)
-        found = label_map.ravel() == label
+        result = label_map.ravel() == label
         expected_here = (inside > 0.5) & (beyond < 0) & ~is_padded
-        np.testing.assert_array_equal(found[sure_of_label], expected_here[sure_of_label])
+        np.testing.assert_array_equal(result[sure_of_label], expected_here[sure_of_label])
     assert set(np.unique(label_map)) == {0, *share}
     assert sure.mean() > 0.9
     assert (beyond < 0).mean() > 0.04
@@ -134,16 +134,16 @@ def along_lps(scan):
 @pytest.fixture(name="prepare", scope="module")
 def _prepare(tmp_path_factory):
     """Write and prepare a form once, in one process; return its scans and the folder of `raw` and `out`."""
-    found = {}
+    result = {}
 
     def prepare(name):
-        if name not in found:
-            place = tmp_path_factory.mktemp("form")
-            written = FORMS[name].write(place / "raw")
-            words = [f"dataset={name.split()[0]}", f"raw={place}/raw", f"data_dir={place}/out"]
+        if name not in result:
+            workspace = tmp_path_factory.mktemp("form")
+            written = FORMS[name].write(workspace / "raw")
+            words = [f"dataset={name.split()[0]}", f"raw={workspace}/raw", f"data_dir={workspace}/out"]
             assert main([*words, "num_workers=1"]) == 0
-            found[name] = written, place
-        return found[name]
+            result[name] = written, workspace
+        return result[name]
 
     return prepare
 
@@ -151,9 +151,9 @@ def _prepare(tmp_path_factory):
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_gives_the_defined_voxels_in_their_places(name, prepare, capsys):
     form, dataset = FORMS[name], name.split()[0]
-    written, place = prepare(name)
+    written, workspace = prepare(name)
     assert capsys.readouterr().err == ""
-    folder = place / "out" / form.folder
+    folder = workspace / "out" / form.folder
     assert sorted(int(path.name[6:-7]) for path in folder.glob("image_*")) == [s.scan_id for s in written]
     for scan in written:
         if dataset == "CHAOST2":  # whose scans are turned to LPS
@@ -189,13 +189,13 @@ def test_own_data_of_another_orientation_are_turned_and_stay_in_their_places(tmp
 
 
 def test_a_download_in_an_archive_is_prepared_by_several_processes_alike(tmp_path, prepare):
-    _, place = prepare("CHAOST2")
-    shutil.make_archive(str(tmp_path / "CHAOS"), "zip", place / "raw")
+    _, workspace = prepare("CHAOST2")
+    shutil.make_archive(str(tmp_path / "CHAOS"), "zip", workspace / "raw")
     words = [f"raw={tmp_path}/CHAOS.zip", f"data_dir={tmp_path}/out", "num_workers=2"]
     assert main(["with", "dataset=CHAOST2", *words]) == 0
     volumes = [
         {path.relative_to(data_dir): read_volume(path) for path in nifti_files(data_dir)}
-        for data_dir in (place / "out", tmp_path / "out")
+        for data_dir in (workspace / "out", tmp_path / "out")
     ]
     assert len(volumes[0]) == 15
     assert volumes[0].keys() == volumes[1].keys()

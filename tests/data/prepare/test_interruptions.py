@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[3]
 N_SCANS = 4
 
 
-def config_of(place, *, num_workers=1):
+def config_of(workspace, *, num_workers=1):
     return PrepareConfig(
-        dataset="Hips", raw=str(place / "raw"), data_dir=str(place / "Hips"), num_workers=num_workers
+        dataset="Hips", raw=str(workspace / "raw"), data_dir=str(workspace / "Hips"), num_workers=num_workers
     )
 
 
@@ -55,42 +55,42 @@ def _drawn_contact_sheets():
 @pytest.fixture(name="expected", scope="module")
 def _expected(raw, drawn_contact_sheets, tmp_path_factory):
     """What unbroken runs make of both states."""
-    found = {}
+    result = {}
     for state in ("old", "new"):
-        place = tmp_path_factory.mktemp(state)
-        shutil.copytree(raw / state, place / "raw")
-        prepare_dataset(config_of(place), progress=False)
-        found[state] = place
-    return found
+        workspace = tmp_path_factory.mktemp(state)
+        shutil.copytree(raw / state, workspace / "raw")
+        prepare_dataset(config_of(workspace), progress=False)
+        result[state] = workspace
+    return result
 
 
-def layout_of(place):
-    spec = read_dataset_json(place / "raw/dataset.json").spec
-    return DatasetLayout(spec, place / "Hips", place / "Hips", spec.supervoxel_min_vox)
+def layout_of(workspace):
+    spec = read_dataset_json(workspace / "raw/dataset.json").spec
+    return DatasetLayout(spec, workspace / "Hips", workspace / "Hips", spec.supervoxel_min_vox)
 
 
-def voxels_of(place):
+def voxels_of(workspace):
     """All volumes of a prepared folder: bytes of the voxels and geometry, by file name.
 
     Hidden files are no volumes: a killed process may have left them half written.
     """
-    paths = sorted((place / "Hips").rglob("[!.]*.nii.gz"))
+    paths = sorted((workspace / "Hips").rglob("[!.]*.nii.gz"))
     read = {path.name: read_volume(path) for path in paths}
     return {
         name: (str(voxels.dtype), voxels.tobytes(), geometry) for name, (voxels, geometry) in read.items()
     }
 
 
-def names_of(place):
-    return sorted(str(path.relative_to(place)) for path in (place / "Hips").rglob("*"))
+def names_of(workspace):
+    return sorted(str(path.relative_to(workspace)) for path in (workspace / "Hips").rglob("*"))
 
 
-def assert_pairs_belong_together(place, expected):
+def assert_pairs_belong_together(workspace, expected):
     """Every image that is there has the label of the same state, and both are whole."""
-    layout, found = layout_of(place), voxels_of(place)
+    layout, result = layout_of(workspace), voxels_of(workspace)
     present = layout.scan_ids() if layout.volumes_dir.is_dir() else []
     for scan_id in present:
-        pair = [found.get(f"{kind}_{scan_id}.nii.gz") for kind in ("image", "label")]
+        pair = [result.get(f"{kind}_{scan_id}.nii.gz") for kind in ("image", "label")]
         states = [
             [voxels[f"{kind}_{scan_id}.nii.gz"] for kind in ("image", "label")]
             for voxels in expected.values()
@@ -98,11 +98,11 @@ def assert_pairs_belong_together(place, expected):
         assert pair in states
 
 
-def assert_same_end(place, unbroken):
-    assert names_of(place) == names_of(unbroken)
-    assert voxels_of(place) == voxels_of(unbroken)
+def assert_same_end(workspace, unbroken):
+    assert names_of(workspace) == names_of(unbroken)
+    assert voxels_of(workspace) == voxels_of(unbroken)
     for name in ("fingerprint.json", "contact_sheet.png", "cases.json", "dataset.json"):
-        assert (place / "Hips" / name).read_bytes() == (unbroken / "Hips" / name).read_bytes()
+        assert (workspace / "Hips" / name).read_bytes() == (unbroken / "Hips" / name).read_bytes()
 
 
 def interrupt_at(monkeypatch, position):
@@ -124,30 +124,30 @@ def test_cut_off_before_any_renaming_nothing_is_mixed_and_the_next_call_resumes(
     raw, expected, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(summary, "draw_contact_sheet", write_plain_sheet)
-    voxels = {state: voxels_of(place) for state, place in expected.items()}
-    start, place = tmp_path / "start", tmp_path / "place"
-    shutil.copytree(expected["old"], place)
-    prepare_dataset(config_of(place), progress=False)  # records name the folder of the raw files
-    place.rename(start)
+    voxels = {state: voxels_of(workspace) for state, workspace in expected.items()}
+    start, workspace = tmp_path / "start", tmp_path / "place"
+    shutil.copytree(expected["old"], workspace)
+    prepare_dataset(config_of(workspace), progress=False)  # records name the folder of the raw files
+    workspace.rename(start)
     position, cut_off = 0, True
     while cut_off:
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(start, place)
+        shutil.rmtree(workspace, ignore_errors=True)
+        shutil.copytree(start, workspace)
         for kind in ("image", "label"):
-            shutil.copy(raw / "new" / f"{kind}_5.nii.gz", place / "raw" / f"{kind}_5.nii.gz")
+            shutil.copy(raw / "new" / f"{kind}_5.nii.gz", workspace / "raw" / f"{kind}_5.nii.gz")
         with monkeypatch.context() as patch:
             done = interrupt_at(patch, position)
             try:
-                prepare_dataset(config_of(place), progress=False)
+                prepare_dataset(config_of(workspace), progress=False)
                 cut_off = False
             except KeyboardInterrupt:
                 assert len(done) == position
-        assert_pairs_belong_together(place, voxels)
-        assert not [path for path in place.rglob("*") if ".tmp" in path.name]
-        prepare_dataset(config_of(place), progress=False)
+        assert_pairs_belong_together(workspace, voxels)
+        assert not [path for path in workspace.rglob("*") if ".tmp" in path.name]
+        prepare_dataset(config_of(workspace), progress=False)
         mixed = voxels["old"] | {name: voxels["new"][name] for name in voxels["new"] if "_5.nii" in name}
-        assert voxels_of(place) == mixed
-        assert names_of(place) == names_of(expected["old"])
+        assert voxels_of(workspace) == mixed
+        assert names_of(workspace) == names_of(expected["old"])
         position += 1
     # Volumes and supervoxels are first renamed within the block that renames them to their own names.
     assert len(done) == 11
@@ -163,8 +163,13 @@ def test_cut_off_before_any_renaming_nothing_is_mixed_and_the_next_call_resumes(
     ]
 
 
-def start(place, *, num_workers=2, **keywords):
-    words = ["dataset=Hips", f"raw={place}/raw", f"data_dir={place}/Hips", f"num_workers={num_workers}"]
+def start(workspace, *, num_workers=2, **keywords):
+    words = [
+        "dataset=Hips",
+        f"raw={workspace}/raw",
+        f"data_dir={workspace}/Hips",
+        f"num_workers={num_workers}",
+    ]
     return subprocess.Popen(
         [sys.executable, "-m", "data.prepare", *words],
         cwd=ROOT,
@@ -177,16 +182,16 @@ def start(place, *, num_workers=2, **keywords):
 
 
 def test_killed_at_any_moment_and_called_again_it_ends_as_if_never_killed(raw, expected, tmp_path):
-    voxels = {state: voxels_of(place) for state, place in expected.items()}
+    voxels = {state: voxels_of(workspace) for state, workspace in expected.items()}
     shutil.copytree(expected["old"], tmp_path, dirs_exist_ok=True)
     shutil.copytree(raw / "new", tmp_path / "raw", dirs_exist_ok=True)
     draw, n_killed = random.Random(2025), 0
-    for num_workers, longest_s in ((1, 0.3), (2, 1.0), (2, 2.0), (1, 0.5)):
+    for num_workers, max_seconds in ((1, 0.3), (2, 1.0), (2, 2.0), (1, 0.5)):
         job = start(tmp_path, num_workers=num_workers)
         for line in job.stdout:  # the start of Python is not worth killing
             if "4 scans ->" in line:
                 break
-        time.sleep(draw.uniform(longest_s / 2, longest_s))
+        time.sleep(draw.uniform(max_seconds / 2, max_seconds))
         job.kill()
         job.communicate()
         n_killed += job.returncode == -signal.SIGKILL

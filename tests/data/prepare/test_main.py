@@ -149,10 +149,10 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 @pytest.mark.parametrize("word", ["-h", "--help"])
 def test_help_names_every_key(word, capsys):
     assert main([*NEEDED, word]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name, _, _, meaning in describe_keys(PrepareConfig):
-        assert f"  {name} " in told
-        assert meaning in told
+        assert f"  {name} " in output
+        assert meaning in output
 
 
 def test_it_runs_as_a_module_without_torch(tmp_path):

@@ -66,15 +66,15 @@ def test_predictions_return_exactly_in_all_48_orientations_upright_and_oblique(t
     for number in range(48):
         [path] = [path for path in written if path.name == f"image_{number}.nii.gz"]
         assert path.parent == tmp_path / "run/predictions_original/all_slices"
-        found, raw = nibabel.load(path), nibabel.load(tmp_path / f"raw/image_{number}.nii.gz")
+        result, raw = nibabel.load(path), nibabel.load(tmp_path / f"raw/image_{number}.nii.gz")
         label = nibabel.load(tmp_path / f"raw/label_{number}.nii.gz")
-        assert np.array_equal(np.asarray(found.dataobj), np.asarray(label.dataobj)), ORIENTATIONS[number]
-        assert np.asarray(found.dataobj).any()
+        assert np.array_equal(np.asarray(result.dataobj), np.asarray(label.dataobj)), ORIENTATIONS[number]
+        assert np.asarray(result.dataobj).any()
         for field in FIELDS:
             n_numbers = 4 if field == "pixdim" else None  # the others are of time
-            assert np.array_equal(found.header[field].flat[:n_numbers], raw.header[field].flat[:n_numbers]), (
-                field
-            )
+            assert np.array_equal(
+                result.header[field].flat[:n_numbers], raw.header[field].flat[:n_numbers]
+            ), field
 
 
 def test_resampled_predictions_return_to_their_place(tmp_path):
@@ -88,11 +88,11 @@ def test_resampled_predictions_return_to_their_place(tmp_path):
     write_volume(folder / "image_0_probability_organ.nii.gz", label_map * np.float32(0.75), geometry)
     _back(layout, folder, out=str(tmp_path / "out"))
     for number in range(len(letters)):
-        found, at = read_volume(tmp_path / f"out/image_{number}.nii.gz")
+        result, at = read_volume(tmp_path / f"out/image_{number}.nii.gz")
         truth, expected = read_volume(tmp_path / f"raw/label_{number}.nii.gz")
         assert at.same_grid(expected)
-        assert dice_and_iou(found, truth)[0] > 0.9
-        assert max(dice_and_iou(np.flip(found, axis), truth)[0] for axis in range(3)) < 0.7
+        assert dice_and_iou(result, truth)[0] > 0.9
+        assert max(dice_and_iou(np.flip(result, axis), truth)[0] for axis in range(3)) < 0.7
     mask, _ = read_volume(tmp_path / "out/image_0_organ.nii.gz")
     probability, _ = read_volume(tmp_path / "out/image_0_probability_organ.nii.gz")
     assert np.array_equal(mask, read_volume(tmp_path / "out/image_0.nii.gz")[0])
@@ -151,12 +151,12 @@ def test_a_dicom_series_gets_its_prediction_in_its_patient_coordinates(chaos, tm
     _copy_labels(layout, tmp_path / "masks")
     _back(layout, tmp_path / "masks")
     for scan in written:
-        found, geometry = read_volume(tmp_path / f"masks_original/{scan.scan_id}.nii.gz")
+        result, geometry = read_volume(tmp_path / f"masks_original/{scan.scan_id}.nii.gz")
         assert geometry.same_grid(scan.geometry)
         labels = set(np.unique(scan.label_map).tolist()) - {0}
-        assert labels == set(np.unique(found).tolist()) - {0}
+        assert labels == set(np.unique(result).tolist()) - {0}
         for label in labels:
-            masks = found == label, scan.label_map == label
+            masks = result == label, scan.label_map == label
             centres = [geometry.position_mm(np.argwhere(mask).mean(axis=0)) for mask in masks]
             assert np.allclose(*centres, atol=4.0)  # half a slice: coronal slices became axial ones
             assert scan.scan_id == 5 or dice_and_iou(*masks)[0] > 0.9
@@ -178,30 +178,30 @@ def test_an_earlier_record_is_completed_without_rebuilding(chaos, tmp_path):
     assert read_record(path) == read_record(record_path(layout, 5))
 
 
-def test_changed_raw_files_are_refused_and_missing_ones_are_told(place, capsys):
-    layout = layout_of(place)
-    _copy_labels(layout, place / "masks")
-    words = ["dataset=CMR", "--back", f"{place}/masks", f"data_dir={place}/CMR"]
-    prepare(place)  # the folder was copied
+def test_changed_raw_files_are_refused_and_missing_ones_are_told(workspace, capsys):
+    layout = layout_of(workspace)
+    _copy_labels(layout, workspace / "masks")
+    words = ["dataset=CMR", "--back", f"{workspace}/masks", f"data_dir={workspace}/CMR"]
+    prepare(workspace)  # the folder was copied
     capsys.readouterr()
-    os.utime(raw_file(place, "image", 2), ns=(5, 5))
+    os.utime(raw_file(workspace, "image", 2), ns=(5, 5))
     assert main(words) == 0
     assert "remark" not in capsys.readouterr().out
-    assert sorted(path.name for path in (place / "masks_original").iterdir()) == [
+    assert sorted(path.name for path in (workspace / "masks_original").iterdir()) == [
         f"patient{number}_C0.nii.gz" for number in (10, 2, 3)
     ]
-    change_image(place, 3)
-    assert main([*words, f"out={place}/other"]) == 2
+    change_image(workspace, 3)
+    assert main([*words, f"out={workspace}/other"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"error: {raw_file(place, 'image', 3)}: has changed since scan 3 was prepared")
+    assert err.startswith(f"error: {raw_file(workspace, 'image', 3)}: has changed since scan 3 was prepared")
     assert err.count("\n") == 1
-    assert not (place / "other").exists()
-    shutil.rmtree(place / "download")
-    assert main([*words, f"out={place}/other"]) == 0
+    assert not (workspace / "other").exists()
+    shutil.rmtree(workspace / "download")
+    assert main([*words, f"out={workspace}/other"]) == 0
     out = capsys.readouterr().out
     assert "remark: 3 raw scan(s) are no longer where they were prepared from" in out
-    for path in (place / "masks_original").iterdir():
-        assert path.read_bytes()[10:] == (place / "other" / path.name).read_bytes()[10:]
+    for path in (workspace / "masks_original").iterdir():
+        assert path.read_bytes()[10:] == (workspace / "other" / path.name).read_bytes()[10:]
 
 
 MISTAKES = {
@@ -228,28 +228,28 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_costs_one_line_and_writes_nothing(place, monkeypatch, capsys, words, message):
-    monkeypatch.chdir(place)
-    layout = layout_of(place)
-    _copy_labels(layout, place / "masks")
-    prepare(place)
+def test_a_mistake_costs_one_line_and_writes_nothing(workspace, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(workspace)
+    layout = layout_of(workspace)
+    _copy_labels(layout, workspace / "masks")
+    prepare(workspace)
     for name in ("empty", "shifted", "images", "others", "counts"):
-        (place / name).mkdir()
+        (workspace / name).mkdir()
     label_map, geometry = read_volume(layout.label_path(2))
-    write_volume(place / "shifted/scan_2.nii.gz", label_map, replace(geometry, origin_mm=(0.0, 0.0, 0.0)))
-    shutil.copy(layout.image_path(2), place / "images/image_2.nii.gz")
-    shutil.copy(layout.label_path(3), place / "counts/image_3.nii.gz")  # nothing of it may be written
+    write_volume(workspace / "shifted/scan_2.nii.gz", label_map, replace(geometry, origin_mm=(0.0, 0.0, 0.0)))
+    shutil.copy(layout.image_path(2), workspace / "images/image_2.nii.gz")
+    shutil.copy(layout.label_path(3), workspace / "counts/image_3.nii.gz")  # nothing of it may be written
     counts = np.arange(label_map.size, dtype=np.int16).reshape(label_map.shape) % 3
-    write_volume(place / "counts/image_2.nii.gz", np.array([0, 7, 12], np.int16)[counts], geometry)
-    shutil.copy(layout.label_path(2), place / "others/scan_77.nii.gz")
-    before = sorted(place.rglob("*"))
+    write_volume(workspace / "counts/image_2.nii.gz", np.array([0, 7, 12], np.int16)[counts], geometry)
+    shutil.copy(layout.label_path(2), workspace / "others/scan_77.nii.gz")
+    before = sorted(workspace.rglob("*"))
     capsys.readouterr()
-    given = dict(word.partition("=")[::2] for word in ["dataset=CMR", "data_dir=CMR", *words])
-    assert main([f"{name}={value}" if value else name for name, value in given.items()]) == 2
+    pairs = dict(word.partition("=")[::2] for word in ["dataset=CMR", "data_dir=CMR", *words])
+    assert main([f"{name}={value}" if value else name for name, value in pairs.items()]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1 or "replace" in message
-    assert sorted(place.rglob("*")) == before
+    assert sorted(workspace.rglob("*")) == before
 
 
 def test_an_archive_is_compared_as_a_whole_and_an_earlier_one_is_unpacked_once_more(tmp_path, capsys):

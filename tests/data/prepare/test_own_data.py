@@ -59,13 +59,13 @@ def test_other_parameters_of_own_data_make_them_again(tmp_path, capsys):
     assert read_dataset_json(tmp_path / "Hips/dataset.json").preparation.size_px == (40, 52)
 
 
-@pytest.mark.parametrize("place", ["scans", "scans/prepared"])
-def test_own_data_are_not_prepared_into_their_own_folder(tmp_path, place):
+@pytest.mark.parametrize("workspace", ["scans", "scans/prepared"])
+def test_own_data_are_not_prepared_into_their_own_folder(tmp_path, workspace):
     write_own_numbered(tmp_path / "scans", n_scans=2)
     before = files_of(tmp_path)
     with pytest.raises(UserError, match=r"^data_dir=.*: must not lie in the folder of the raw data"):
         preparation.prepare_dataset(
-            config_of(tmp_path / "scans", tmp_path / place, dataset="Hips", force=True), progress=False
+            config_of(tmp_path / "scans", tmp_path / workspace, dataset="Hips", force=True), progress=False
         )
     assert files_of(tmp_path) == before
 

@@ -42,14 +42,14 @@ def _rewritten(**changes):
 
     def damage(folder, written):
         scan = written[0]
-        given = {
+        values = {
             "pixels": scan.image[_AT],
             "position_mm": _place(scan, _AT),
             "orientation": (1, 0, 0, 0, 1, 0),
             "spacing_mm": scan.geometry.spacing_mm,
             "series": "1.2.826.0.1.1",
         } | changes
-        write_slice(scan.image_files[_AT], given.pop("pixels"), **given)
+        write_slice(scan.image_files[_AT], values.pop("pixels"), **values)
 
     return damage
 
@@ -167,8 +167,8 @@ def _coloured(levels):
 
 
 def _wrong_checksum(content):
-    place = content.index(b"IDAT") + 6
-    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+    workspace = content.index(b"IDAT") + 6
+    return content[:workspace] + bytes([content[workspace] ^ 0xFF]) + content[workspace + 1 :]
 
 
 _POSITION, _SPACING = struct.pack("<HH", 0x0020, 0x0032), struct.pack("<HH", 0x0028, 0x0030)

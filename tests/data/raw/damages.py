@@ -54,10 +54,10 @@ def told_lines(dataset: str, raw: Path) -> list[str]:
     try:
         if raw.is_file():
             raw = unpack(raw, raw.parent / "unpacked", **LIMITS)
-        found = find_raw(dataset, raw)
+        result = find_raw(dataset, raw)
     except UserError as error:
         return str(error).splitlines()
-    return [*found.problems, *(line for scan in found.scans for line in found.inspect(scan)[1])]
+    return [*result.problems, *(line for scan in result.scans for line in result.inspect(scan)[1])]
 
 
 def table() -> str:
@@ -66,8 +66,8 @@ def table() -> str:
     for number, damage in enumerate(DAMAGES, start=1):
         with tempfile.TemporaryDirectory() as folder:
             lines = told_lines(*damage.make(Path(folder) / "raw"))
-            told = " / ".join(lines).replace(f"{Path(folder)}/", "").replace("|", "\\|")
-            rows.append(f"| {number} | {damage.dataset} | {damage.name} | {told} |")
+            output = " / ".join(lines).replace(f"{Path(folder)}/", "").replace("|", "\\|")
+            rows.append(f"| {number} | {damage.dataset} | {damage.name} | {output} |")
     return "\n".join(rows)
 
 

@@ -58,8 +58,8 @@ def body(shape, labels, *, seed):
     """
     n_slices, height, width = shape
     label_map = np.zeros(shape, dtype=np.uint8)
-    for place, label in enumerate(labels):
-        row, column = divmod(place, 4)
+    for workspace, label in enumerate(labels):
+        row, column = divmod(workspace, 4)
         top, left = height // 4 + row * height // 8, width // 4 + column * width // 8
         label_map[1:-1, top : top + height // 8 - 1, left : left + width // 8 - 1] = label
     random = np.random.default_rng(seed)
@@ -85,7 +85,7 @@ def write_slice(path, pixels, *, position_mm, orientation, spacing_mm, series="1
     row, column = np.reshape(orientation, (2, 3))
     image = sitk.GetImageFromArray(np.ascontiguousarray(pixels)[None].astype(np.int16))
     image.SetSpacing([float(step) for step in reversed(spacing_mm)])
-    image.SetOrigin([float(place) for place in position_mm])
+    image.SetOrigin([float(workspace) for workspace in position_mm])
     image.SetDirection(np.stack([row, column, np.cross(row, column)], axis=1).ravel().tolist())
     written = {
         "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
@@ -93,7 +93,7 @@ def write_slice(path, pixels, *, position_mm, orientation, spacing_mm, series="1
         "0008|0060": "MR",
         "0020|000d": "1.2.826.0.1",
         "0020|000e": series,
-        "0020|0032": "\\".join(f"{place:.6f}" for place in position_mm),
+        "0020|0032": "\\".join(f"{workspace:.6f}" for workspace in position_mm),
         "0020|0037": "\\".join(f"{cosine:.9f}" for cosine in orientation),
     } | dict(tags)
     for tag, text in written.items():
@@ -118,7 +118,7 @@ def write_nifti(path, voxels, geometry):
     """Write a volume `(Z, H, W)` in its own dtype."""
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing([float(step) for step in reversed(geometry.spacing_mm)])
-    image.SetOrigin([float(place) for place in geometry.origin_mm])
+    image.SetOrigin([float(workspace) for workspace in geometry.origin_mm])
     image.SetDirection([float(cosine) for cosine in geometry.direction])
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))

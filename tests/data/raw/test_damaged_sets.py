@@ -45,14 +45,14 @@ def test_reading_raises_what_the_check_reports(tmp_path):
     for number, damage in enumerate(DAMAGES):
         dataset, raw = damage.make(tmp_path / str(number) / "raw")
         try:
-            found = find_raw(dataset, raw) if raw.is_dir() else None
+            result = find_raw(dataset, raw) if raw.is_dir() else None
         except UserError:
             continue
-        for scan in found.scans if found else ():
-            problems = found.inspect(scan)[1]
+        for scan in result.scans if result else ():
+            problems = result.inspect(scan)[1]
             if problems:
                 with pytest.raises(UserError) as raised:
-                    found.read(scan)
+                    result.read(scan)
                 assert str(raised.value) == problems[0]
                 n_read += 1
     assert n_read > 50
@@ -71,9 +71,9 @@ def test_several_damages_are_reported_at_once(tmp_path):
         "label0002",
         "img0003",
     ]
-    found = find_raw("SABS", tmp_path)
-    of_scans = [line for scan in found.scans for line in found.inspect(scan)[1]]
-    assert lines == list(found.problems) + of_scans
+    result = find_raw("SABS", tmp_path)
+    of_scans = [line for scan in result.scans for line in result.inspect(scan)[1]]
+    assert lines == list(result.problems) + of_scans
 
 
 def test_both_files_of_one_scan_are_reported(tmp_path):
@@ -94,5 +94,5 @@ def test_the_table_has_a_row_for_each_damage(monkeypatch):
 def test_an_archive_of_a_good_set_reads_as_its_folder(tmp_path):
     (written,) = WRITERS["CHAOST2"](tmp_path / "raw", n_scans=1)
     folder = unpack(zip_folder(tmp_path / "raw"), tmp_path / "unpacked")
-    found = find_raw("CHAOST2", folder)
-    assert (found.read(found.scans[0]).image == written.image).all()
+    result = find_raw("CHAOST2", folder)
+    assert (result.read(result.scans[0]).image == written.image).all()

@@ -50,7 +50,7 @@ def test_even_distances_are_fine_within_rounding(heights):
 
 
 @pytest.mark.parametrize(
-    ("heights", "files", "found", "way_out"),
+    ("heights", "files", "result", "hint"),
     [
         (
             (0, 8, 16, 32, 40),
@@ -66,11 +66,11 @@ def test_even_distances_are_fine_within_rounding(heights):
         ((3, 3, 3), "0.dcm and 1.dcm", "got the same", "keep one of them"),
     ],
 )
-def test_a_gap_is_reported_with_the_files_around_it(heights, files, found, way_out):
+def test_a_gap_is_reported_with_the_files_around_it(heights, files, result, hint):
     (line,) = series_problems(_headers(heights), FOLDER)
     assert files in line
-    assert found in line
-    assert way_out in line.split(";")[1]
+    assert result in line
+    assert hint in line.split(";")[1]
 
 
 def test_the_slices_that_differ_from_most_are_reported():

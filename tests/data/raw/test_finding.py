@@ -33,9 +33,9 @@ from util.errors import UserError
 )
 def test_scans_are_found_above_and_inside_of_their_form(tmp_path, dataset, inner):
     written = WRITERS[dataset](tmp_path / "top", n_scans=2)
-    found = find_raw(dataset, tmp_path / "top" / inner)
-    assert [scan.scan_id for scan in found.scans] == [scan.scan_id for scan in written]
-    assert all(path.is_absolute() for scan in found.scans for path in scan.image_files)
+    result = find_raw(dataset, tmp_path / "top" / inner)
+    assert [scan.scan_id for scan in result.scans] == [scan.scan_id for scan in written]
+    assert all(path.is_absolute() for scan in result.scans for path in scan.image_files)
 
 
 def test_the_folder_of_a_single_case_is_accepted(tmp_path):
@@ -54,10 +54,10 @@ def test_own_data_may_lie_below_as_in_an_archives_top_folder(tmp_path):
 @pytest.mark.parametrize("dataset", WRITERS)
 def test_a_dataset_travels_to_other_processes(tmp_path, dataset):
     WRITERS[dataset](tmp_path, n_scans=2)
-    found = find_raw(dataset, tmp_path)
-    again = pickle.loads(pickle.dumps(found))
-    assert again.scans == found.scans
-    assert (again.read(again.scans[1]).label_map == found.read(found.scans[1]).label_map).all()
+    result = find_raw(dataset, tmp_path)
+    again = pickle.loads(pickle.dumps(result))
+    assert again.scans == result.scans
+    assert (again.read(again.scans[1]).label_map == result.read(result.scans[1]).label_map).all()
 
 
 @pytest.mark.parametrize("dataset", ["CHAOST2", "SABS", "CMR", "Hips"])
@@ -82,33 +82,33 @@ def test_the_phantom_has_no_raw_scans(tmp_path):
 
 def test_synapse_ids_are_positions_and_its_test_part_is_left_out(tmp_path):
     write_synapse(tmp_path)
-    found = find_raw("SABS", tmp_path)
-    assert [(scan.scan_id, scan.name) for scan in found.scans] == [
+    result = find_raw("SABS", tmp_path)
+    assert [(scan.scan_id, scan.name) for scan in result.scans] == [
         (0, "img0001"),
         (1, "img0002"),
         (2, "img0003"),
         (3, "img0021"),
         (4, "img0022"),
     ]
-    assert "1 image(s) of a folder without labels are left out" in found.remarks[0]
-    assert found.problems == ()
+    assert "1 image(s) of a folder without labels are left out" in result.remarks[0]
+    assert result.problems == ()
 
 
 def test_cmr_ids_are_the_patients_and_values_become_labels(tmp_path):
     written = write_mscmrseg(tmp_path)
-    found = find_raw("CMR", tmp_path)
-    assert [scan.scan_id for scan in found.scans] == [2, 3, 10, 11, 30]
-    volume = found.read(found.scans[3])
+    result = find_raw("CMR", tmp_path)
+    assert [scan.scan_id for scan in result.scans] == [2, 3, 10, 11, 30]
+    volume = result.read(result.scans[3])
     assert (volume.label_map == written[3].label_map).all()
     assert (volume.image == written[3].image).all()
     assert volume.geometry.same_grid(written[3].geometry)
-    assert found.remarks == ("left out, without labels after patient 30: patient36_C0.nii.gz",)
+    assert result.remarks == ("left out, without labels after patient 30: patient36_C0.nii.gz",)
 
 
 def test_own_ids_count_nnunets_cases_by_the_numbers_in_their_names(tmp_path):
     write_own_nnunet(tmp_path)
-    found = find_raw("Hips", tmp_path)
-    assert [(scan.scan_id, scan.name) for scan in found.scans] == [
+    result = find_raw("Hips", tmp_path)
+    assert [(scan.scan_id, scan.name) for scan in result.scans] == [
         (0, "hip_8"),
         (1, "hip_9"),
         (2, "hip_10"),
@@ -124,21 +124,21 @@ def test_own_ids_are_those_in_numbered_names_wherever_these_lie(tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "raw" / "dataset.json").rename(tmp_path / "linked" / "dataset.json")
     (tmp_path / "linked" / "volumes").symlink_to(tmp_path / "raw")
-    found = find_raw("Hips", tmp_path / "linked")
-    assert [scan.scan_id for scan in found.scans] == expected
-    assert (found.read(found.scans[1]).label_map == written[1].label_map).all()
+    result = find_raw("Hips", tmp_path / "linked")
+    assert [scan.scan_id for scan in result.scans] == expected
+    assert (result.read(result.scans[1]).label_map == written[1].label_map).all()
 
 
 def test_plain_nifti_is_read_where_dataset_json_says_so(tmp_path):
     written = write_own_numbered(tmp_path, n_scans=1, file_ending=".nii")
     for path in (*written[0].image_files, *written[0].label_files):
         path.rename(path.with_suffix(""))
-    found = find_raw("Hips", tmp_path)
-    assert found.scans[0].image_files[0].name == "image_3.nii"
+    result = find_raw("Hips", tmp_path)
+    assert result.scans[0].image_files[0].name == "image_3.nii"
 
 
 def test_a_published_sets_spec_is_used_and_own_datas_is_read(tmp_path):
     write_own_nnunet(tmp_path, n_scans=1, orientation="RAS")
-    found = find_raw("Hips", tmp_path)
-    assert found.spec.labels == {1: "left femur", 3: "right femur"}
-    assert found.preparation.orientation == "RAS"
+    result = find_raw("Hips", tmp_path)
+    assert result.spec.labels == {1: "left femur", 3: "right femur"}
+    assert result.preparation.orientation == "RAS"

@@ -62,11 +62,11 @@ def test_a_known_transform_between_different_grids_is_recovered(stage, matrix, t
         (32, 60, 64), (6.5, 3.0, 3.2), direction @ rotation(1, 4), centre_mm=to_support(np.zeros(3))
     )
     support = body_scan(support_grid, to_query, seed=1)
-    found = register(support, body_scan(query_grid), replace(AFFINE, stage=stage))
-    assert mean_error_mm(found.transform, to_support, query_grid) < 0.8
-    assert found.quality.failure is None
-    assert found.quality.body_overlap > 0.93
-    assert found.quality.min_jacobian == 1
+    result = register(support, body_scan(query_grid), replace(AFFINE, stage=stage))
+    assert mean_error_mm(result.transform, to_support, query_grid) < 0.8
+    assert result.quality.failure is None
+    assert result.quality.body_overlap > 0.93
+    assert result.quality.min_jacobian == 1
 
 
 def test_a_bspline_brings_organs_closer_than_an_affine_transform():
@@ -80,14 +80,14 @@ def test_a_bspline_brings_organs_closer_than_an_affine_transform():
     label_map = organ_labels(support.geometry)
     means = {}
     for stage in ("affine", "bspline"):
-        found = register(support, query, RegistrationSettings(stage=stage, control_spacing_mm=50))
-        warped = warp_label_map(label_map, support.geometry, found.transform, query_grid, labels=ORGANS)
+        result = register(support, query, RegistrationSettings(stage=stage, control_spacing_mm=50))
+        warped = warp_label_map(label_map, support.geometry, result.transform, query_grid, labels=ORGANS)
         truth = organ_labels(query_grid, bend)
         means[stage] = np.mean([dice(warped[label] > 0.5, truth == label) for label in ORGANS])
-        assert found.quality.failure is None
+        assert result.quality.failure is None
     assert means["bspline"] > means["affine"] + 0.03
     assert means["bspline"] > 0.85
-    assert found.quality.min_jacobian < 1
+    assert result.quality.min_jacobian < 1
 
 
 def test_mutual_information_aligns_inverted_contrast():
@@ -96,8 +96,8 @@ def test_mutual_information_aligns_inverted_contrast():
     body = support.voxels > 0.2
     inverted = ScanVolume(np.where(body, 4 - support.voxels, support.voxels), support.geometry)
     settings = replace(AFFINE, stage="rigid", metric="mutual_information")
-    found = register(inverted, body_scan(grid()), settings)
-    assert mean_error_mm(found.transform, to_support, grid()) < 2
+    result = register(inverted, body_scan(grid()), settings)
+    assert mean_error_mm(result.transform, to_support, grid()) < 2
 
 
 @pytest.mark.parametrize("metric", ["correlation", "mutual_information"])
@@ -106,16 +106,16 @@ def test_threads_and_repeats_change_no_bit(metric):
     query = body_scan(grid((20, 40, 40), (7.0, 4.0, 4.0)))
     settings = RegistrationSettings(metric=metric, n_bspline=4, start_offsets_mm=(0.0,))
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    found = []
+    result = []
     try:
         for n_threads in (1, 2, 2):
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n_threads)
-            found.append(register(support, query, settings))
+            result.append(register(support, query, settings))
             assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == n_threads
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-    assert found[0] == found[1] == found[2]
-    assert any(found[0].transform.bspline)
+    assert result[0] == result[1] == result[2]
+    assert any(result[0].transform.bspline)
 
 
 def test_the_scans_are_unchanged_and_their_dtype_does_not_matter():
@@ -129,9 +129,9 @@ def test_the_scans_are_unchanged_and_their_dtype_does_not_matter():
 
 def test_a_scan_registered_to_itself_stays_where_it_is():
     scan = body_scan(grid())
-    found = register(scan, scan, RegistrationSettings(start_offsets_mm=(0.0,)))
-    assert mean_error_mm(found.transform, lambda points_mm: points_mm, scan.geometry) < 0.2
-    assert found.quality.failure is None
+    result = register(scan, scan, RegistrationSettings(start_offsets_mm=(0.0,)))
+    assert mean_error_mm(result.transform, lambda points_mm: points_mm, scan.geometry) < 0.2
+    assert result.quality.failure is None
 
 
 @pytest.mark.parametrize("stage", ["rigid", "affine"])

@@ -56,9 +56,9 @@ def test_a_cached_registration_equals_a_fresh_one_bit_by_bit(folder, fresh, call
 
 def test_two_processes_give_the_same_bits_in_the_pairs_order(tmp_path, fresh):
     pairs = [(QUERY, SUPPORT), (SUPPORT, QUERY)]
-    found = run(tmp_path / "cache", pairs, n_workers=2)
-    assert found[1] == fresh
-    assert found[0] != fresh
+    result = run(tmp_path / "cache", pairs, n_workers=2)
+    assert result[1] == fresh
+    assert result[0] != fresh
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 

@@ -214,8 +214,8 @@ def test_force_rebuilds_our_files(layout):
 
 @pytest.mark.parametrize("force", [False, True])
 def test_files_of_others_are_kept_and_counted(layout, force):
-    theirs = np.arange(np.prod(GEOMETRY.shape), dtype=np.int16).reshape(GEOMETRY.shape)
-    write_volume(layout.supervoxel_path(7), theirs, GEOMETRY)
+    foreign = np.arange(np.prod(GEOMETRY.shape), dtype=np.int16).reshape(GEOMETRY.shape)
+    write_volume(layout.supervoxel_path(7), foreign, GEOMETRY)
     before = layout.supervoxel_path(7).read_bytes()
     summary = generate(layout, force=force)
     assert (summary.made, summary.foreign) == ((2, 10), (7,))
@@ -349,10 +349,10 @@ def run_command(layout, *options):
 def test_the_command_reports_its_results(layout, capsys):
     assert run_command(layout) == 0
     counts = generate(layout).n_supervoxels
-    told = ", ".join(f"{scan_id}: {counts[scan_id]}" for scan_id in SCAN_IDS)
+    output = ", ".join(f"{scan_id}: {counts[scan_id]}" for scan_id in SCAN_IDS)
     out = capsys.readouterr().out
     assert "3 made, 0 up to date, 0 foreign kept in " in out
-    assert f"supervoxels per scan: {told}" in out
+    assert f"supervoxels per scan: {output}" in out
     assert run_command(layout) == 0
     assert "0 made, 3 up to date, 0 foreign kept in " in capsys.readouterr().out
     assert run_command(layout, "--force") == 0

@@ -64,7 +64,7 @@ def test_the_largest_weight_that_a_segment_can_tolerate_is_twice_that_of_a_voxel
     # k = 8: pairs join below 8, two pairs below 7 + 8/2 = 11, two fours below 10 + 8/4 = 12, still below 16.
     row = [0, 7, 17, 24, 35.5, 42.5, 52.5, 59.5]
     assert segment([[row]], scale=255 * 8).tolist() == [[[0] * 8]]
-    row[4:] = [place + 1 for place in row[4:]]
+    row[4:] = [workspace + 1 for workspace in row[4:]]
     assert segment([[row]], scale=255 * 8).tolist() == [[[0] * 4 + [1] * 4]]
 
 
@@ -233,28 +233,28 @@ def plain_factor(step, spacing_mm):
 def plain_segments(volume, spacing_mm, *, min_size_vox, scale):
     edges = []
     for step in DIRECTIONS:
-        for place in np.ndindex(volume.shape):
-            other = tuple(np.add(place, step))
+        for workspace in np.ndindex(volume.shape):
+            other = tuple(np.add(workspace, step))
             if all(0 <= index < size for index, size in zip(other, volume.shape, strict=True)):
-                weight = abs(volume[place] - volume[other]) * plain_factor(step, spacing_mm)
-                edges.append((float(weight), place, other))
+                weight = abs(volume[workspace] - volume[other]) * plain_factor(step, spacing_mm)
+                edges.append((float(weight), workspace, other))
     edges.sort(key=lambda edge: edge[0])
-    members = {place: [place] for place in np.ndindex(volume.shape)}
+    members = {workspace: [workspace] for workspace in np.ndindex(volume.shape)}
     largest = {id(segment): 0.0 for segment in members.values()}
     k = scale / 255
 
     def join(a, b, weight):
         a.extend(b)
         largest[id(a)] = weight
-        for place in b:
-            members[place] = a
+        for workspace in b:
+            members[workspace] = a
 
-    for weight, place, other in edges:
-        a, b = members[place], members[other]
+    for weight, workspace, other in edges:
+        a, b = members[workspace], members[other]
         if a is not b and weight < min(largest[id(a)] + k / len(a), largest[id(b)] + k / len(b)):
             join(a, b, weight)
-    for weight, place, other in edges:
-        a, b = members[place], members[other]
+    for weight, workspace, other in edges:
+        a, b = members[workspace], members[other]
         if a is not b and min(len(a), len(b)) < min_size_vox:
             join(a, b, weight)
     ids = {}

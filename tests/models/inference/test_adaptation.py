@@ -91,12 +91,12 @@ def test_a_non_finite_loss_raises_and_leaves_the_weights(episode):
 def test_each_step_takes_its_learning_rate(episode):
     network = make_network().float()
     before = copy.deepcopy(dict(network.named_parameters()))
-    asked = []
+    requested = []
 
     def rate(step):
-        asked.append(step)
+        requested.append(step)
         return 0.0
 
     take_steps(start(network, learning_rate=rate), episode, 2)
-    assert asked == [1, 2]
+    assert requested == [1, 2]
     assert all(torch.equal(parameter, before[name]) for name, parameter in network.named_parameters())

@@ -40,12 +40,12 @@ def test_attention_weights_gather_what_the_attention_gathers():
 def test_an_inspection_predicts_what_the_network_predicts():
     support, mask, query = _slices()
     model = _network()
-    found = inspect_query(model, support, mask, query)
+    result = inspect_query(model, support, mask, query)
     with torch.no_grad():
         expected = model.predict(support[None, None], mask[None, None], query[None, None])[0, 0, 1]
-    torch.testing.assert_close(found.probabilities, expected)
-    height, width = found.prior_masks.foreground.shape[-2:]
-    for attention in (found.support_attention, found.query_attention):
+    torch.testing.assert_close(result.probabilities, expected)
+    height, width = result.prior_masks.foreground.shape[-2:]
+    for attention in (result.support_attention, result.query_attention):
         assert attention.shape == (height, width)
         assert attention.mean().item() == pytest.approx(1, rel=1e-4)
 
@@ -54,10 +54,10 @@ def test_there_is_no_attention_without_predicted_foreground():
     model = _network()
     model.matching.decoder_fg.cls[-1].weight.data.zero_()
     model.matching.decoder_bg.cls[-1].weight.data.abs_()  # after a ReLU
-    found = inspect_query(model, *_slices())
-    assert not (found.probabilities > 0.5).any()
-    assert found.support_attention is None
-    assert found.query_attention is None
+    result = inspect_query(model, *_slices())
+    assert not (result.probabilities > 0.5).any()
+    assert result.support_attention is None
+    assert result.query_attention is None
 
 
 def test_there_is_no_attention_without_mining():

@@ -35,10 +35,10 @@ def _query(query_id, label, parts, *, size_px=(40, 40)):
 
 def test_each_slice_is_segmented_from_the_support_slice_of_its_part():
     queries = [_query(1, 1, [0, 0, 1]), _query(2, 2, [0, 1, 1]), _query(1, 2, [1, 1, 1], size_px=(30, 50))]
-    found = list(segment_queries(NetworkSegmenter(_network()), queries, device=CPU))
-    assert [position for position, _ in found] == [0, 2, 1]  # scan by scan
+    result = list(segment_queries(NetworkSegmenter(_network()), queries, device=CPU))
+    assert [position for position, _ in result] == [0, 2, 1]  # scan by scan
     plain = _network()
-    for position, probabilities in found:
+    for position, probabilities in result:
         query = queries[position]
         expected = []
         for index, part in zip(query.slices.tolist(), query.parts.tolist(), strict=True):
@@ -56,9 +56,9 @@ def test_each_slice_is_segmented_from_the_support_slice_of_its_part():
 
 
 def test_a_copied_mask_is_the_support_slice_s():
-    ((_, found),) = segment_queries(CopySegmenter(), [_query(1, 1, [0, 1, 1])], device=CPU)
-    assert found.shape == (3, 40, 40)
-    assert found.sum(dim=(1, 2)).tolist() == [16 * 20] * 3
+    ((_, result),) = segment_queries(CopySegmenter(), [_query(1, 1, [0, 1, 1])], device=CPU)
+    assert result.shape == (3, 40, 40)
+    assert result.sum(dim=(1, 2)).tolist() == [16 * 20] * 3
 
 
 def test_no_queries_give_no_results():

@@ -80,8 +80,8 @@ def test_results_stand_in_the_order_of_the_requests_and_of_their_slices():
 
 
 def test_a_slice_may_be_asked_for_twice():
-    (found,) = _run(_Recorder(), [_request([5, 5, 0], [0, 1, 0])])
-    assert found[:, 0, 0].tolist() == [5, 105, 0]
+    (actual,) = _run(_Recorder(), [_request([5, 5, 0], [0, 1, 0])])
+    assert actual[:, 0, 0].tolist() == [5, 105, 0]
 
 
 def test_requests_of_the_same_supports_share_results():
@@ -95,7 +95,7 @@ def test_requests_of_the_same_supports_share_results():
     results = list(_run(segmenter, requests, on_segmented=done.append))
     # Slice 5 is in both parts of the liver, and slice 4 is wanted of a request that shares nothing.
     assert segmenter.calls == [([0, 0], [4]), ([0, 2, 1], [5]), ([1, 3], [6]), ([0], [3]), ([1], [7])]
-    assert [found[:, 0, 0].tolist() for found in results] == [
+    assert [actual[:, 0, 0].tolist() for actual in results] == [
         [4, 5, 106],
         [205, 306],
         [3, 4, 105, 106, 107],
@@ -124,15 +124,15 @@ def test_requests_whose_results_exceed_the_memory_are_segmented_one_after_the_ot
     groups = calls.split_requests(requests, n_pixels=SIZE[0] * SIZE[1])
     assert [[len(request.slices) for request in group] for group in groups] == [[2, 2], [5], [1]]
     results = _run(_Recorder(), requests)
-    assert [found[:, 0, 0].tolist() for found in results] == [[0, 1], [2, 3], [0, 1, 2, 3, 4], [1]]
+    assert [actual[:, 0, 0].tolist() for actual in results] == [[0, 1], [2, 3], [0, 1, 2, 3, 4], [1]]
 
 
 def test_progress_is_told_before_each_batch_and_after_each_call(monkeypatch):
     monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
-    told, done = [], []
+    output, done = [], []
     requests = [_request([0, 1, 2, 3, 4], [0, 0, 0, 0, 1])]
-    list(_run(_Recorder(), requests, per_call=2, on_encoding=told.append, on_segmented=done.append))
-    assert told == ["slice 1 of 5", "slice 3 of 5", "slice 5 of 5", ""]
+    list(_run(_Recorder(), requests, per_call=2, on_encoding=output.append, on_segmented=done.append))
+    assert output == ["slice 1 of 5", "slice 3 of 5", "slice 5 of 5", ""]
     assert done == [0, 2, 2, 1]
 
 
@@ -156,12 +156,12 @@ def test_the_network_gives_for_each_slice_what_it_gives_alone(per_call):
     supports = [segmenter.prepare(segmenter.encode([shots[i, None]]), masks[i]) for i in range(2)]
     slices, parts = [5, 0, 3, 4], [1, 0, 1, 1]
     request = _request(slices, parts, supports.__getitem__)
-    (found,) = _run(segmenter, [request], per_call=per_call, images=images)
+    (actual,) = _run(segmenter, [request], per_call=per_call, images=images)
     with torch.no_grad():
-        for result, index, part in zip(found, slices, parts, strict=True):
+        for result, index, part in zip(actual, slices, parts, strict=True):
             alone = model.predict(shots[None, part, None], masks[part][None, None], images[None, index, None])
             torch.testing.assert_close(result, alone[0, 0, 1], rtol=0, atol=1e-5)
-    assert (found[0] - found[2]).abs().max() > 1e-3
+    assert (actual[0] - actual[2]).abs().max() > 1e-3
 
 
 def test_slices_of_the_asked_size_are_returned_as_they_are():
@@ -171,18 +171,18 @@ def test_slices_of_the_asked_size_are_returned_as_they_are():
 
 def test_other_slices_are_resized_as_images_are():
     images = torch.tensor([[[0.0, 1.0]], [[2.0, 2.0]]])
-    found = resize_slices(images, (1, 4))
+    actual = resize_slices(images, (1, 4))
     # Pixel centres at 1/8, 3/8, 5/8, 7/8 of the width, between the old ones at 1/4 and 3/4.
-    torch.testing.assert_close(found[0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
-    torch.testing.assert_close(found[1, 0], torch.full((4,), 2.0))
+    torch.testing.assert_close(actual[0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
+    torch.testing.assert_close(actual[1, 0], torch.full((4,), 2.0))
     both = torch.rand(3, 5, 7)
     expected = F.interpolate(both[:, None], size=(9, 4), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(resize_slices(both, [9, 4]), expected)
 
 
 def test_a_cpu_decodes_small_slices_together_and_a_gpu_many_of_any_size():
-    found = [best_pairs_per_decoding(torch.device("cpu"), (size, size)) for size in (64, 128, 256, 512)]
-    assert found == [16, 4, 1, 1]
+    actual = [best_pairs_per_decoding(torch.device("cpu"), (size, size)) for size in (64, 128, 256, 512)]
+    assert actual == [16, 4, 1, 1]
     assert best_pairs_per_decoding(torch.device("cuda"), (512, 512)) > 4
 
 

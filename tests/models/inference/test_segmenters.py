@@ -42,9 +42,9 @@ def test_the_network_gives_what_predict_gives_whatever_the_batches(model, split)
     queries = _images(5)
     with torch.no_grad():
         expected = model.eval().predict(_images(1, seed=1)[None], _mask()[None, None], queries[None])
-    found = _segment(NetworkSegmenter(model), queries.split(split))
-    assert found.shape == (5, *SIZE)
-    torch.testing.assert_close(found, expected[0, :, 1], atol=1e-5, rtol=0)
+    result = _segment(NetworkSegmenter(model), queries.split(split))
+    assert result.shape == (5, *SIZE)
+    torch.testing.assert_close(result, expected[0, :, 1], atol=1e-5, rtol=0)
     # Slices differ, so that an exchanged order would show.
     assert (expected[0, 0, 1] - expected[0, 1, 1]).abs().max() > 1e-3
 
@@ -55,8 +55,8 @@ def test_the_network_gives_what_predict_gives_whatever_the_batches(model, split)
 def test_prior_masks_are_those_of_an_inspection(options, expected_area):
     model = build_network(seed=0, encoder_weights=None, encoder="resnet18", feature_width=8, **options).eval()
     queries = _images(3)
-    found = [inspect_query(model, _images(1, seed=1)[0], _mask(), query) for query in queries]
-    small = torch.cat([one.prior_masks.foreground for one in found])
+    result = [inspect_query(model, _images(1, seed=1)[0], _mask(), query) for query in queries]
+    small = torch.cat([one.prior_masks.foreground for one in result])
     expected = nn.functional.interpolate(small, SIZE, mode="bilinear", align_corners=True)[:, 0] > 0.5
     segmenter = NetworkSegmenter(model)
     support = segmenter.prepare(segmenter.encode([_images(1, seed=1)]), _mask())
@@ -71,8 +71,8 @@ def test_slices_are_taken_by_position_in_any_order_and_repeatedly(model):
     segmenter = NetworkSegmenter(model)
     queries = _images(4)
     whole = _segment(segmenter, [queries])
-    taken = _segment(segmenter, queries.split(3), positions=[3, 0, 0])
-    torch.testing.assert_close(taken, whole[[3, 0, 0]], atol=1e-5, rtol=0)
+    selected = _segment(segmenter, queries.split(3), positions=[3, 0, 0])
+    torch.testing.assert_close(selected, whole[[3, 0, 0]], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"prior": False}, {"mining": False}, {"prior_form": "contrast"}])
@@ -85,9 +85,9 @@ def test_supports_together_give_what_each_gives_alone(options):
     two_shots = segmenter.prepare(segmenter.join(encodings[:2]), torch.stack([_mask(), _mask().roll(3, 1)]))
     supports.insert(2, two_shots)
     queries = segmenter.encode([_images(2)])
-    found = segmenter.segment_each(supports, queries, image_size=SIZE, per_call=4)
+    result = segmenter.segment_each(supports, queries, image_size=SIZE, per_call=4)
     alone = torch.stack([segmenter.segment(support, queries, image_size=SIZE) for support in supports])
-    torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result, alone, rtol=0, atol=1e-6)
     assert (alone[0] - alone[1]).abs().max() > 1e-4
 
 
@@ -139,18 +139,18 @@ def test_cosine_matching_takes_slices_and_sizes_as_asked():
     segmenter = CosineSegmenter(_SignEncoder())
     support = segmenter.prepare(segmenter.encode([_half_bright("left")]), torch.ones(8, 12))
     encoding = segmenter.encode([_half_bright("right"), _half_bright("left")])
-    taken = segmenter.take(encoding, torch.tensor([1, 1, 0]))
-    found = segmenter.segment(support, taken, image_size=(8, 12))
-    assert found.shape == (3, 8, 12)
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    selected = segmenter.take(encoding, torch.tensor([1, 1, 0]))
+    result = segmenter.segment(support, selected, image_size=(8, 12))
+    assert result.shape == (3, 8, 12)
+    assert torch.equal(result[0], result[1])
+    assert not torch.equal(result[0], result[2])
 
 
 def test_cosine_matching_after_an_empty_mask_finds_nothing():
     segmenter = CosineSegmenter(_SignEncoder())
     support = segmenter.prepare(segmenter.encode([_half_bright("left")]), torch.zeros(4, 6))
-    found = segmenter.segment(support, segmenter.encode([_half_bright("right")]), image_size=(4, 6))
-    assert (found < 0.5).all()
+    result = segmenter.segment(support, segmenter.encode([_half_bright("right")]), image_size=(4, 6))
+    assert (result < 0.5).all()
 
 
 def test_cosine_matching_uses_the_encoders_running_statistics(model):
@@ -161,9 +161,9 @@ def test_cosine_matching_uses_the_encoders_running_statistics(model):
 
 
 def test_copying_returns_the_mask_for_every_slice():
-    found = _segment(CopySegmenter(), _images(5).split(2))
-    assert found.shape == (5, *SIZE)
-    assert all(torch.equal(mask, _mask()) for mask in found)
+    result = _segment(CopySegmenter(), _images(5).split(2))
+    assert result.shape == (5, *SIZE)
+    assert all(torch.equal(mask, _mask()) for mask in result)
     assert len(_segment(CopySegmenter(), [_images(5)], positions=[4, 1])) == 2
 
 
@@ -171,10 +171,10 @@ def test_a_copied_mask_fits_the_asked_size():
     segmenter = CopySegmenter()
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     support = segmenter.prepare(segmenter.encode([_images(1)]), mask)
-    found = segmenter.segment(support, segmenter.encode([_images(1)]), image_size=(5, 5))
+    result = segmenter.segment(support, segmenter.encode([_images(1)]), image_size=(5, 5))
     # Corner pixels stay in place; halfway between 1 and 0 lies 1/2.
     row = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0])
-    torch.testing.assert_close(found[0], row[:, None] * row[None])
+    torch.testing.assert_close(result[0], row[:, None] * row[None])
 
 
 def _shots():
@@ -192,10 +192,12 @@ def test_several_shots_of_the_network_are_those_of_predict(model):
     segmenter = NetworkSegmenter(model)
     joined = segmenter.join([segmenter.encode([image[None]]) for image in images])
     support = segmenter.prepare(joined, masks)
-    found = segmenter.segment(support, segmenter.encode([queries]), image_size=SIZE)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    result = segmenter.segment(support, segmenter.encode([queries]), image_size=SIZE)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
     other = segmenter.prepare(joined, masks.flip(0))
-    assert (segmenter.segment(other, segmenter.encode([queries]), image_size=SIZE) - found).abs().max() > 1e-4
+    assert (
+        segmenter.segment(other, segmenter.encode([queries]), image_size=SIZE) - result
+    ).abs().max() > 1e-4
 
 
 def test_cosine_matching_takes_the_mean_features_of_all_shots():
@@ -213,12 +215,12 @@ def test_copying_several_shots_returns_their_mean_mask():
     segmenter = CopySegmenter()
     images, masks = _shots()
     joined = segmenter.join([segmenter.encode([image[None]]) for image in images])
-    found = segmenter.segment(
+    result = segmenter.segment(
         segmenter.prepare(joined, masks), segmenter.encode([_images(3)]), image_size=SIZE
     )
-    assert len(found) == 3
-    torch.testing.assert_close(found[2], masks.mean(dim=0))
-    assert {0.0, 0.5, 1.0} == set(found.flatten().tolist())
+    assert len(result) == 3
+    torch.testing.assert_close(result[2], masks.mean(dim=0))
+    assert {0.0, 0.5, 1.0} == set(result.flatten().tolist())
     assert joined.n_slices == 2
 
 
@@ -226,11 +228,11 @@ def test_a_single_shot_is_the_same_with_and_without_an_axis_of_its_own(model):
     for segmenter in (NetworkSegmenter(model), CosineSegmenter(_SignEncoder()), CopySegmenter()):
         encoding = segmenter.encode([_images(1)])
         assert segmenter.join([encoding]) is encoding or isinstance(segmenter, CopySegmenter)
-        found = [
+        result = [
             segmenter.segment(segmenter.prepare(encoding, mask), encoding, image_size=SIZE)
             for mask in (_mask(), _mask()[None])
         ]
-        assert torch.equal(*found)
+        assert torch.equal(*result)
 
 
 def test_copied_masks_alone_do_not_depend_on_the_query():

@@ -143,8 +143,8 @@ def test_options_that_mean_nothing_are_refused(n_slices, join):
 def test_the_mean_segmenter_averages_what_each_support_gives():
     segmenter = MeanSegmenter(_Adder())
     encoding = segmenter.take(segmenter.encode([_scan()["images"]]), torch.tensor([3, 0]))
-    found = segmenter.segment([1, 2, 6], encoding, image_size=(2, 3))
-    torch.testing.assert_close(found, encoding + 3)
+    result = segmenter.segment([1, 2, 6], encoding, image_size=(2, 3))
+    torch.testing.assert_close(result, encoding + 3)
 
 
 def test_the_mean_of_one_support_is_what_it_gives():
@@ -172,28 +172,28 @@ def _segment_after(join, n_slices):
     bank = SupportBank(segmenter, n_slices=n_slices, join=join, device=CPU)
     bank.plan(0, 1, images=images, label_map=label_map, slices=(2, 4))
     mean = MeanSegmenter(segmenter)
-    found = mean.segment(bank.supports(0, 1, 1), mean.encode([queries]), image_size=SIZE)
-    return model, images[3:6], (label_map[3:6] == 1).float(), queries, found
+    result = mean.segment(bank.supports(0, 1, 1), mean.encode([queries]), image_size=SIZE)
+    return model, images[3:6], (label_map[3:6] == 1).float(), queries, result
 
 
 def test_shots_give_what_the_network_gives_after_all_slices_at_once():
-    model, shots, masks, queries, found = _segment_after("shots", 3)
+    model, shots, masks, queries, result = _segment_after("shots", 3)
     with torch.no_grad():
         expected = model.predict(shots[None], masks[None], queries[None])[0, :, 1]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
     with torch.no_grad():
         middle = model.predict(shots[None, 1:2], masks[None, 1:2], queries[None])[0, :, 1]
-    assert (found - middle).abs().max() > 1e-3
+    assert (result - middle).abs().max() > 1e-3
 
 
 def test_probabilities_give_the_mean_of_what_the_network_gives_after_each_slice():
-    model, shots, masks, queries, found = _segment_after("probabilities", 3)
+    model, shots, masks, queries, result = _segment_after("probabilities", 3)
     with torch.no_grad():
         alone = [
             model.predict(shots[None, i, None], masks[None, i, None], queries[None])[0, :, 1]
             for i in range(3)
         ]
-    torch.testing.assert_close(found, sum(alone) / 3, atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, sum(alone) / 3, atol=1e-5, rtol=0)
     assert (alone[0] - alone[2]).abs().max() > 1e-3
 
 
@@ -205,7 +205,7 @@ def test_a_single_slice_gives_what_it_always_gave_to_the_bit(join):
     bank = SupportBank(segmenter, n_slices=1, join=join, device=CPU)
     bank.plan(0, 1, images=images, label_map=label_map, slices=(2, 4))
     encoding = segmenter.encode([queries])
-    found = MeanSegmenter(segmenter).segment(bank.supports(0, 1, 1), encoding, image_size=SIZE)
+    result = MeanSegmenter(segmenter).segment(bank.supports(0, 1, 1), encoding, image_size=SIZE)
 
     # The three steps as they are without any choice.
     with torch.inference_mode():
@@ -213,4 +213,4 @@ def test_a_single_slice_gives_what_it_always_gave_to_the_bit(join):
         shot = Encoded(features=features[None], tau=tau[None])
         state = segmenter.model.prepare_support(shot, (label_map[4] == 1).float()[None, None])
         expected = segmenter.model.segment(state, encoding, image_size=SIZE).probabilities[0, :, 1]
-    assert torch.equal(found, expected)
+    assert torch.equal(result, expected)

@@ -42,8 +42,8 @@ def test_intensities_are_bent_between_each_slices_own_extremes():
 
 
 def test_undoing_moves_probabilities_back_and_leaves_0_where_the_copy_does_not_reach():
-    found = torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]])
-    undone = Perturbation(shift_px=(1, 2), scale=1, gamma=3).undo(found)
+    result = torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]])
+    undone = Perturbation(shift_px=(1, 2), scale=1, gamma=3).undo(result)
     torch.testing.assert_close(undone, torch.tensor([[[0.6, 0.0, 0.0], [0.0, 0.0, 0.0]]]))
     undone = Perturbation(shift_px=(0, 0), scale=2, gamma=1).undo(torch.ones(1, 4, 4))
     # Twice as far from the centre: at -1.5, 0.5, 2.5 and 4.5 of 0 to 3.
@@ -95,23 +95,23 @@ class _Recorder:
 
 
 def test_a_single_copy_is_the_segmentation_itself():
-    found = [torch.rand(2, 3, 3), torch.rand(1, 3, 3)]
-    averaged = list(average_over_versions(lambda images: found, _images(), 1))
-    assert all(one is other for one, other in zip(averaged, found, strict=True))
+    result = [torch.rand(2, 3, 3), torch.rand(1, 3, 3)]
+    averaged = list(average_over_versions(lambda images: result, _images(), 1))
+    assert all(one is other for one, other in zip(averaged, result, strict=True))
 
 
 def test_a_single_copy_is_segmented_no_sooner_than_it_is_asked_for():
-    asked = []
+    requested = []
 
     def segment(images):
         for request in range(2):
-            asked.append(request)
+            requested.append(request)
             yield images[:, 0]
 
     results = average_over_versions(segment, _images(), 1)
-    assert asked == []
+    assert requested == []
     next(results)
-    assert asked == [0]
+    assert requested == [0]
 
 
 @pytest.mark.parametrize("n_versions", range(1, MAX_VERSIONS + 1))
@@ -127,8 +127,8 @@ def test_the_slices_and_the_first_changes_are_segmented_once_each(n_versions):
 
 @pytest.mark.parametrize("n_versions", [2, MAX_VERSIONS])
 def test_a_constant_probability_stays_also_at_the_borders(n_versions):
-    [found] = average_over_versions(lambda images: [torch.full((3, 11, 14), 0.7)], _images(), n_versions)
-    torch.testing.assert_close(found, torch.full((3, 11, 14), 0.7))
+    [result] = average_over_versions(lambda images: [torch.full((3, 11, 14), 0.7)], _images(), n_versions)
+    torch.testing.assert_close(result, torch.full((3, 11, 14), 0.7))
 
 
 def _read(image, y, x):
@@ -148,11 +148,11 @@ def _average_literally(found_of, size, n_versions):
     for y in range(height):
         for x in range(width):
             total, weight = float(found_of[0][y, x]), 1.0
-            for change, found in zip(PERTURBATIONS[: n_versions - 1], found_of[1:], strict=True):
+            for change, result in zip(PERTURBATIONS[: n_versions - 1], found_of[1:], strict=True):
                 # Where the slice's pixel came to lie in the copy.
                 there_y = change.scale * (y - (height - 1) / 2) + (height - 1) / 2 + change.shift_px[0]
                 there_x = change.scale * (x - (width - 1) / 2) + (width - 1) / 2 + change.shift_px[1]
-                total += _read(found, there_y, there_x)
+                total += _read(result, there_y, there_x)
                 weight += _read(torch.ones(size), there_y, there_x)
             mean[y, x] = total / weight
     return mean
@@ -166,7 +166,7 @@ def test_the_mean_is_that_of_plain_loops(n_versions):
     found_of = [torch.sigmoid(images)]
     found_of += [torch.sigmoid(change.apply(images)) for change in PERTURBATIONS[: n_versions - 1]]
     for index in range(3):
-        expected = _average_literally([found[index, 0] for found in found_of], (11, 14), n_versions)
+        expected = _average_literally([result[index, 0] for result in found_of], (11, 14), n_versions)
         torch.testing.assert_close(averaged[index], expected, atol=1e-5, rtol=0)
     assert torch.equal(last, averaged[-1:])
     assert (averaged - found_of[0][:, 0]).abs().max() > 0.01

@@ -49,12 +49,12 @@ def _jobs():
 @pytest.fixture(name="few_jobs", scope="module")
 def _few_jobs(jobs):
     """Jobs of either protocol and organ, with two supports; one query has a grid of its own."""
-    chosen = jobs[2:6] + jobs[-2:]
-    assert {job.protocol for job in chosen} == {"chunks", "all_slices"}
-    assert {job.label for job in chosen} == set(ORGANS)
-    assert {job.main_support for job in chosen} == {True, False}
-    assert len({job.query.label_map.shape for job in chosen}) == 2
-    return chosen
+    selected = jobs[2:6] + jobs[-2:]
+    assert {job.protocol for job in selected} == {"chunks", "all_slices"}
+    assert {job.label for job in selected} == set(ORGANS)
+    assert {job.main_support for job in selected} == {True, False}
+    assert len({job.query.label_map.shape for job in selected}) == 2
+    return selected
 
 
 @pytest.fixture(name="network", scope="module")
@@ -82,11 +82,11 @@ def _config(**choices):
 
 def _segment(segmenter, jobs, **choices):
     """Segment jobs; also check that all come, in the queries' order."""
-    found = list(segment_jobs(segmenter, jobs, config=_config(**choices), device=CPU, name="test"))
+    actual = list(segment_jobs(segmenter, jobs, config=_config(**choices), device=CPU, name="test"))
     query_ids = dict.fromkeys(job.query.scan_id for job in jobs)
     expected = [job for query_id in query_ids for job in jobs if job.query.scan_id == query_id]
-    assert all(job is other for (job, _), other in zip(found, expected, strict=True))
-    return found
+    assert all(job is other for (job, _), other in zip(actual, expected, strict=True))
+    return actual
 
 
 def _segment_slice_by_slice(segmenter, job, supports_of, images=None):
@@ -98,12 +98,12 @@ def _segment_slice_by_slice(segmenter, job, supports_of, images=None):
     result = []
     for index, part in zip(job.assignment.slices, job.assignment.parts, strict=True):
         encoding = segmenter.encode([images[index, None]])
-        found = []
+        actual = []
         for slices in supports_of(int(job.support_slices[part])):
             shots = segmenter.join([segmenter.encode([job.support.images[z, None]]) for z in slices])
             masks = torch.from_numpy((job.support.support_labels[list(slices)] == job.label).astype("f4"))
-            found.append(segmenter.segment(segmenter.prepare(shots, masks), encoding, image_size=SIZE)[0])
-        result.append(sum(found) / len(found))
+            actual.append(segmenter.segment(segmenter.prepare(shots, masks), encoding, image_size=SIZE)[0])
+        result.append(sum(actual) / len(actual))
     return torch.stack(result)
 
 
@@ -114,14 +114,14 @@ def _resize(foreground, job):
     return foreground.numpy()
 
 
-def _largest_difference(found, expected_of):
-    return max(np.abs(probabilities - expected_of(job)).max() for job, probabilities in found)
+def _largest_difference(actual, expected_of):
+    return max(np.abs(probabilities - expected_of(job)).max() for job, probabilities in actual)
 
 
 def test_the_defaults_give_what_slices_give_alone(network, by_default):
     segmenter = NetworkSegmenter(network)
     for job, probabilities in by_default:
-        alone = _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)])
+        alone = _segment_slice_by_slice(segmenter, job, lambda selected: [(selected,)])
         np.testing.assert_allclose(probabilities, _resize(alone, job), rtol=0, atol=1e-6)
         assert probabilities.shape[1:] == job.query.label_map.shape[1:]
 
@@ -130,7 +130,7 @@ def test_slices_that_are_decoded_alone_give_it_to_the_bit(network, few_jobs, mon
     monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
     segmenter = NetworkSegmenter(network)
     for job, probabilities in _segment(segmenter, few_jobs):
-        alone = _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)])
+        alone = _segment_slice_by_slice(segmenter, job, lambda selected: [(selected,)])
         np.testing.assert_array_equal(probabilities, _resize(alone, job))
 
 
@@ -141,16 +141,16 @@ def test_several_support_slices_are_joined_as_plain_loops_join_them(network, few
     def expected_of(job):
         with_organ = find_organ_slices(job.support.support_labels, job.label).tolist()
 
-        def supports_of(chosen):
-            near = nearest_slices(with_organ, chosen, 3)
+        def supports_of(selected):
+            near = nearest_slices(with_organ, selected, 3)
             return [near] if join == "shots" else [(z,) for z in near]
 
         return _resize(_segment_slice_by_slice(segmenter, job, supports_of), job)
 
-    found = _segment(segmenter, few_jobs, support_slices=3, join_support=join)
-    assert _largest_difference(found, expected_of) < 1e-5
+    actual = _segment(segmenter, few_jobs, support_slices=3, join_support=join)
+    assert _largest_difference(actual, expected_of) < 1e-5
     plain = {id(job): probabilities for job, probabilities in by_default}
-    assert _largest_difference(found, lambda job: plain[id(job)]) > 1e-3
+    assert _largest_difference(actual, lambda job: plain[id(job)]) > 1e-3
 
 
 def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs, by_default):
@@ -158,15 +158,15 @@ def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs, by
 
     def expected_of(job):
         def segment(images):
-            yield _segment_slice_by_slice(segmenter, job, lambda chosen: [(chosen,)], images)
+            yield _segment_slice_by_slice(segmenter, job, lambda selected: [(selected,)], images)
 
         [mean] = average_over_versions(segment, job.query.images, 3)
         return _resize(mean, job)
 
-    found = _segment(segmenter, jobs[:6], test_time_augmentation=3, slices_per_call=2)
-    assert _largest_difference(found, expected_of) < 1e-5
+    actual = _segment(segmenter, jobs[:6], test_time_augmentation=3, slices_per_call=2)
+    assert _largest_difference(actual, expected_of) < 1e-5
     plain = {id(job): probabilities for job, probabilities in by_default}
-    assert _largest_difference(found, lambda job: plain[id(job)]) > 1e-3
+    assert _largest_difference(actual, lambda job: plain[id(job)]) > 1e-3
 
 
 def test_cleaning_comes_last(network, few_jobs):
@@ -227,8 +227,8 @@ def test_a_second_time_gives_the_same_and_leaves_the_scans_as_they_were(network,
 
 def test_copied_masks_are_those_of_the_slices_whatever_the_test_time_augmentation(jobs):
     of_own_size = [job for job in jobs if job.query.label_map.shape[1:] == SIZE]
-    found = _segment(CopySegmenter(), of_own_size, test_time_augmentation=5)
-    for job, probabilities in found:
+    actual = _segment(CopySegmenter(), of_own_size, test_time_augmentation=5)
+    for job, probabilities in actual:
         masks = job.support.support_labels == job.label
         expected = masks[job.support_slices[job.assignment.parts]]
         np.testing.assert_array_equal(probabilities, expected.astype(np.float32))
@@ -240,13 +240,13 @@ def test_copied_masks_of_several_slices_are_averaged(jobs):
     masks = (job.support.support_labels == 1).astype(np.float32)
     expected = np.stack([masks[1:4], masks[2:5], masks[3:6]]).mean(axis=1)[job.assignment.parts]
     for join in ("probabilities", "shots"):
-        [(_, found)] = _segment(CopySegmenter(), [job], support_slices=3, join_support=join)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        [(_, actual)] = _segment(CopySegmenter(), [job], support_slices=3, join_support=join)
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_cosine_matching_goes_through_the_same_choices(network, jobs):
     segmenter = CosineSegmenter(network.encoder)
     plain = _segment(segmenter, jobs[:2])
     for choices in ({"support_slices": 3}, {"test_time_augmentation": 2}, {"largest_component": True}):
-        chosen = _segment(segmenter, jobs[:2], **choices)
-        assert any((a != b).any() for (_, a), (_, b) in zip(plain, chosen, strict=True))
+        selected = _segment(segmenter, jobs[:2], **choices)
+        assert any((a != b).any() for (_, a), (_, b) in zip(plain, selected, strict=True))

@@ -14,8 +14,8 @@ from script.workflows.refinement import guide, guide_by_mask, guide_job
 def test_log_odds_are_added_with_weight_and_offset():
     network, smoothed = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0.7, 0.1, 0.5])
     expected = network.logit() + 0.5 * (smoothed.logit() + 2)
-    found = guide(network, torch.ones(3), smoothed=smoothed, weight=0.5, offset=2)
-    torch.testing.assert_close(found, expected.sigmoid())
+    result = guide(network, torch.ones(3), smoothed=smoothed, weight=0.5, offset=2)
+    torch.testing.assert_close(result, expected.sigmoid())
 
 
 def test_without_weight_the_network_decides_alone():
@@ -26,17 +26,17 @@ def test_without_weight_the_network_decides_alone():
 
 def test_a_network_that_finds_nothing_leaves_the_decision_to_registration():
     network, warped = torch.tensor([0.1, 0.2, 0.5]), torch.tensor([1.0, 0.0, 0.6])
-    found = guide(network, warped, smoothed=torch.full((3,), 0.4), weight=1, offset=0)
-    torch.testing.assert_close(found, warped)
+    result = guide(network, warped, smoothed=torch.full((3,), 0.4), weight=1, offset=0)
+    torch.testing.assert_close(result, warped)
 
 
 def test_positions_that_are_certain_stay_finite():
     network, smoothed = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 1.0])
-    found = guide(network, torch.zeros(3), smoothed=smoothed, weight=1, offset=0)
-    assert found.isfinite().all()
-    assert found[0] < 1e-6
-    assert found[1] > 1 - 1e-6
-    assert found[2].item() == pytest.approx(0.5, abs=1e-3)
+    result = guide(network, torch.zeros(3), smoothed=smoothed, weight=1, offset=0)
+    assert result.isfinite().all()
+    assert result[0] < 1e-6
+    assert result[1] > 1 - 1e-6
+    assert result[2].item() == pytest.approx(0.5, abs=1e-3)
 
 
 SPACING_MM = (5.0, 3.0, 3.0)

@@ -30,13 +30,13 @@ def _checkpoint(step=3):
     )
 
 
-def _spoiled(tmp_path, place, value):
+def _spoiled(tmp_path, key_path, value):
     """Write a checkpoint with another value at a place; return its path."""
     content = copy.deepcopy(vars(_checkpoint()))
     holder = content
-    for key in place[:-1]:
+    for key in key_path[:-1]:
         holder = holder[key]
-    holder[place[-1]] = value
+    holder[key_path[-1]] = value
     path = tmp_path / "checkpoint_000003.pt"
     write_tensors(path, {"format": FORMAT, "kind": "checkpoint", **content})
     return path
@@ -52,7 +52,7 @@ def test_a_checkpoint_survives_saving_and_loading(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "field"),
+    ("key_path", "value", "field"),
     [
         (("step",), "3", "step"),
         (("step",), True, "step"),
@@ -92,8 +92,8 @@ def test_a_checkpoint_survives_saving_and_loading(tmp_path):
         (("origin", "data"), 1, r"origin\.data"),
     ],
 )
-def test_an_invalid_value_is_named(tmp_path, place, value, field):
-    path = _spoiled(tmp_path, place, value)
+def test_an_invalid_value_is_named(tmp_path, key_path, value, field):
+    path = _spoiled(tmp_path, key_path, value)
     with pytest.raises(UserError, match=rf"checkpoint_.*\.pt: {field}") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
@@ -103,10 +103,10 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(tmp_path):
     save_checkpoint(tmp_path, _checkpoint(step=2))
     path = save_checkpoint(tmp_path, _checkpoint(step=3))
     content = bytearray(path.read_bytes())
-    place = content.index(_checkpoint(step=3).weights["0.weight"].numpy().tobytes())
-    content[place] ^= 1
+    offset = content.index(_checkpoint(step=3).weights["0.weight"].numpy().tobytes())
+    content[offset] ^= 1
     path.write_bytes(content)
-    found, remarks = newest_checkpoint(tmp_path)
-    assert found.step == 2
+    result, remarks = newest_checkpoint(tmp_path)
+    assert result.step == 2
     assert "checkpoint_000003.pt: is damaged" in remarks[0]
     assert remarks[1].endswith("checkpoint_000002.pt")

@@ -39,10 +39,10 @@ def test_evaluating_another_fold_of_the_training_is_warned_about():
 
 
 def test_training_scans_in_the_evaluated_fold_are_named():
-    asked = {"dataset": "SABS", "eval_fold": 1}
+    requested = {"dataset": "SABS", "eval_fold": 1}
     snapshot = _trained(training_ids=[0, 1, 2, 7])
-    assert find_mismatches(snapshot, asked, [3, 4]) == []
-    assert find_mismatches(snapshot, asked, [2, 1, 3]) == [
+    assert find_mismatches(snapshot, requested, [3, 4]) == []
+    assert find_mismatches(snapshot, requested, [2, 1, 3]) == [
         "warning: the snapshot was trained on scan(s) 1, 2 of this fold, so scores are too high"
     ]
 
@@ -58,13 +58,13 @@ def test_the_scans_of_another_dataset_have_the_same_ids_by_chance():
 
 
 def test_other_folds_are_noted_and_warned_about_only_if_queries_trained():
-    asked = {**TRAINED, "folds": "disjoint"}
-    [line] = find_mismatches(_trained(training_ids=[0, 1]), asked, [2, 3])
+    requested = {**TRAINED, "folds": "disjoint"}
+    [line] = find_mismatches(_trained(training_ids=[0, 1]), requested, [2, 3])
     assert line == (
         "note: the snapshot was trained with folds=overlapping, not disjoint; none of its training scans is "
         "a query"
     )
-    lines = find_mismatches(_trained(training_ids=[0, 3]), asked, [2, 3])
+    lines = find_mismatches(_trained(training_ids=[0, 3]), requested, [2, 3])
     assert lines == [
         "warning: the snapshot was trained with folds=overlapping, not disjoint",
         "warning: the snapshot was trained on scan(s) 3 of this fold, so scores are too high",
@@ -73,11 +73,11 @@ def test_other_folds_are_noted_and_warned_about_only_if_queries_trained():
 
 def test_queries_whose_labels_the_network_was_adapted_to_are_named():
     snapshot = _trained({**TRAINED, "adapted_to": {"scans": [{"scan_id": 3}]}})
-    asked = {"dataset": "SABS", "eval_fold": 1}
-    assert find_mismatches(snapshot, asked, [3, 4], supports={"liver": 3, "spleen": 3}) == []
-    assert find_mismatches(snapshot, asked, [4, 5], supports={"liver": 4}) == []
+    requested = {"dataset": "SABS", "eval_fold": 1}
+    assert find_mismatches(snapshot, requested, [3, 4], supports={"liver": 3, "spleen": 3}) == []
+    assert find_mismatches(snapshot, requested, [4, 5], supports={"liver": 4}) == []
     for supports in ({"liver": 4}, {"liver": 3, "spleen": 4}):
-        [line] = find_mismatches(snapshot, asked, [3, 4], supports=supports)
+        [line] = find_mismatches(snapshot, requested, [3, 4], supports=supports)
         assert line.startswith(
             "warning: the snapshot was adapted to scan(s) 3 with their labels, which are queries"
         )

@@ -91,13 +91,13 @@ def test_no_trained_run_says_how_to_get_one(tmp_path):
 
 
 def test_only_temporary_files_of_a_killed_training_are_removed(tmp_path):
-    kept = [tmp_path / "run.json", snapshot_path(tmp_path, 1), checkpoint_path(tmp_path, 2)]
-    for path in kept:
+    remaining = [tmp_path / "run.json", snapshot_path(tmp_path, 1), checkpoint_path(tmp_path, 2)]
+    for path in remaining:
         path.parent.mkdir(exist_ok=True)
         path.write_text("whole")
         (path.parent / f".{path.name}.abcd1234.tmp").write_text("half")
     remove_run_leftovers(tmp_path)
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(remaining)
 
 
 def test_the_best_snapshot_is_found_only_on_request(tmp_path):

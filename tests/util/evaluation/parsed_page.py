@@ -41,4 +41,4 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
 
     def of_class(self, name):
-        return [found for _, found in self.attributes if name in (found.get("class") or "").split()]
+        return [result for _, result in self.attributes if name in (result.get("class") or "").split()]

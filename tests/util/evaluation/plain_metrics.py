@@ -16,7 +16,7 @@ def measure_plainly(predicted, true, *, spacing_mm, tolerance_mm):
     """Measure two masks `(Z, H, W)` of a whole scan, the true one not empty; by the names in `scores.csv`."""
     n_both, n_predicted, n_true = (predicted & true).sum(), predicted.sum(), true.sum()
     voxel_ml = np.prod(spacing_mm) / 1000
-    found = {
+    result = {
         "dice": 2 * n_both / (n_predicted + n_true),
         "iou": n_both / (predicted | true).sum(),
         "precision": n_both / n_predicted if n_predicted else 0,
@@ -28,7 +28,7 @@ def measure_plainly(predicted, true, *, spacing_mm, tolerance_mm):
     }
     if not n_predicted:
         diagonal_mm = np.sqrt(np.square(np.multiply(true.shape, spacing_mm)).sum())
-        return found | {"nsd": 0, "hd95_mm": diagonal_mm, "assd_mm": diagonal_mm}
+        return result | {"nsd": 0, "hd95_mm": diagonal_mm, "assd_mm": diagonal_mm}
     (corners, areas), (true_corners, true_areas) = (
         list_surface(mask, spacing_mm) for mask in (predicted, true)
     )
@@ -36,7 +36,7 @@ def measure_plainly(predicted, true, *, spacing_mm, tolerance_mm):
     distances, true_distances = between.min(axis=1), between.min(axis=0)
     every_distance = np.concatenate([distances, true_distances])
     every_area = np.concatenate([areas, true_areas])
-    return found | {
+    return result | {
         "nsd": every_area[every_distance <= tolerance_mm].sum() / every_area.sum(),
         "hd95_mm": max(percentile_95(distances, areas), percentile_95(true_distances, true_areas)),
         "assd_mm": (every_distance * every_area).sum() / every_area.sum(),

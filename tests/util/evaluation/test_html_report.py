@@ -63,10 +63,10 @@ def test_tables_show_the_means_of_the_scores(page):
     by_method, by_metric, *_ = page.tables
     header, *rows = by_method
     assert header == ["method", "liver", "right kidney", "mean"]
-    found = {row[0]: [cell.split(" ")[0] for cell in row[1:]] for row in rows}
+    actual = {row[0]: [cell.split(" ")[0] for cell in row[1:]] for row in rows}
     liver, kidney = (sum(v for (_, label), v in DICE.items() if label == n) / 3 for n in (1, 2))
-    assert found["trained"] == [f"{value:.3f}" for value in (liver, kidney, (liver + kidney) / 2)]
-    assert found["untrained"] == [f"{value / 2:.3f}" for value in (liver, kidney, (liver + kidney) / 2)]
+    assert actual["trained"] == [f"{value:.3f}" for value in (liver, kidney, (liver + kidney) / 2)]
+    assert actual["untrained"] == [f"{value / 2:.3f}" for value in (liver, kidney, (liver + kidney) / 2)]
     assert [row[0] for row in by_metric] == ["organ", "liver", "right kidney", "mean"]
     assert by_metric[0][1:] == [
         *(metric.label.format(tolerance=3) for metric in METRICS.values()),
@@ -102,12 +102,12 @@ def test_an_odd_organ_name_neither_runs_nor_breaks_the_page(scores, summary, tmp
 
 
 def test_nothing_is_fetched(report, page):
-    fetched = [value for _, found in page.attributes for name, value in found.items() if name in FETCHING]
+    fetched = [value for _, actual in page.attributes for name, value in actual.items() if name in FETCHING]
     assert fetched
     assert [value[:30] for value in fetched if not value.startswith(("#", "data:"))] == []
     text = report.read_text(encoding="utf-8")
     assert re.findall(r"(?:https?:|@import|url\((?!#))", text) == []
-    ids = [found["id"] for _, found in page.attributes if "id" in found]
+    ids = [actual["id"] for _, actual in page.attributes if "id" in actual]
     assert len(ids) == len(set(ids))
     targets = {value[1:] for value in fetched if value.startswith("#")}
     targets |= set(re.findall(r"url\(#([^)]+)\)", text))
@@ -115,18 +115,18 @@ def test_nothing_is_fetched(report, page):
 
 
 def test_every_picture_has_an_alternative_text(page):
-    for tag, found in page.attributes:
-        if tag == "svg" and found.get("aria-hidden") != "true":
-            assert found["role"] == "img"
-            assert len(found["aria-label"]) > 20
+    for tag, actual in page.attributes:
+        if tag == "svg" and actual.get("aria-hidden") != "true":
+            assert actual["role"] == "img"
+            assert len(actual["aria-label"]) > 20
     plots = page.of_class("plot")
     assert "liver: scan 5 0.50, scan 6 0.90, scan 7 0.70" in plots[0]["aria-label"]
     assert len(plots) == 2  # Dice and training curves
 
 
 def test_cases_are_worst_median_and_best_of_each_organ(report):
-    found = re.findall(r"<strong>(\w+)</strong>: scan (\d) \(fold 0\), Dice ([\d.]+)", report.read_text())
-    assert found == [
+    actual = re.findall(r"<strong>(\w+)</strong>: scan (\d) \(fold 0\), Dice ([\d.]+)", report.read_text())
+    assert actual == [
         ("worst", "5", "0.500"),
         ("median", "7", "0.700"),
         ("best", "6", "0.900"),
@@ -146,9 +146,9 @@ def test_captions_say_how_large_a_prior_mask_is(scores, summary, tmp_path):
     captions = [text for text in page.texts if text.startswith("prior mask: ")]
     unknown = "prior mask: recorded only for each fold's worst, median and best query"
     assert captions == ["prior mask: empty", "prior mask: 5.0 % of the slice", *[unknown] * 4]
-    [drawn] = [found["d"] for found in page.of_class("prior") if found.get("d")]
+    [drawn] = [actual["d"] for actual in page.of_class("prior") if actual.get("d")]
     np.testing.assert_array_equal(read_bars(drawn), some)
-    labels = [found["aria-label"] for found in page.of_class("picture")]
+    labels = [actual["aria-label"] for actual in page.of_class("picture")]
     assert "Prior mask of the liver (empty): scan 5, slice 2" in labels
 
 
@@ -192,8 +192,8 @@ def test_charts_mark_support_slices_and_the_dice_of_slices(page):
 
 
 def test_every_query_has_a_thumbnail_worst_first(page):
-    found = [(int(item["data-query"]), float(item["data-dice"])) for item in page.of_class("thumbnail")]
-    assert found == [(query, dice) for (query, _), dice in sorted(DICE.items(), key=lambda item: item[1])]
+    actual = [(int(item["data-query"]), float(item["data-dice"])) for item in page.of_class("thumbnail")]
+    assert actual == [(query, dice) for (query, _), dice in sorted(DICE.items(), key=lambda item: item[1])]
 
 
 def test_settings_versions_fingerprint_and_commands_are_folded_away(page):
@@ -269,7 +269,7 @@ parent.postMessage({ width: innerWidth, overflow: root.scrollWidth - innerWidth,
 def test_a_browser_shows_it_without_errors(report, tmp_path):
     page, messages = open_in_browser(report, tmp_path)
     assert messages == []
-    assert [found["data-marked"] for found in page.of_class("thumbnail")] == [""] * len(DICE)
+    assert [actual["data-marked"] for actual in page.of_class("thumbnail")] == [""] * len(DICE)
 
 
 def test_a_phone_shows_it_without_sideways_scrolling(report, tmp_path):
@@ -278,7 +278,7 @@ def test_a_phone_shows_it_without_sideways_scrolling(report, tmp_path):
     (tmp_path / "phone.html").write_text(f"<body>{FRAME}</body>")
     page, messages = open_in_browser(tmp_path / "phone.html", tmp_path / "profile")
     assert messages == []
-    [body] = [found for tag, found in page.attributes if tag == "body"]
+    [body] = [actual for tag, actual in page.attributes if tag == "body"]
     assert body["data-width"] == "360"
     assert float(body["data-overflow"]) <= 0
     assert float(body["data-drawn"]) > 50
@@ -304,8 +304,8 @@ def test_marks_are_set_by_keyboard_exported_and_kept_in_the_browser(report, tmp_
     page, messages = open_in_browser(copy, tmp_path / "profile")
     assert messages == []
     expected = ["fail", "artifact", "pass", "", "", ""]
-    assert [found["data-marked"] for found in page.of_class("thumbnail")] == expected
-    [body] = [found for tag, found in page.attributes if tag == "body"]
+    assert [actual["data-marked"] for actual in page.of_class("thumbnail")] == expected
+    [body] = [actual for tag, actual in page.attributes if tag == "body"]
     exported = json.loads(body["data-exported"])
     assert exported["report"] == "MINE, fold 0"
     assert [entry["mark"] for entry in exported["marks"]] == [mark or None for mark in expected]
@@ -320,7 +320,7 @@ def test_marks_are_set_by_keyboard_exported_and_kept_in_the_browser(report, tmp_
     assert exported["marks"][0] == worst
     copy.write_text(original, encoding="utf-8")
     page, _ = open_in_browser(copy, tmp_path / "profile")
-    assert [found["data-marked"] for found in page.of_class("thumbnail")] == expected
+    assert [actual["data-marked"] for actual in page.of_class("thumbnail")] == expected
 
 
 def test_the_distribution_of_a_single_scan_is_drawn():

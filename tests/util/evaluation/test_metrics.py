@@ -77,42 +77,42 @@ def _volume(*columns):
 
 def test_metrics_of_a_shifted_block_are_those_by_hand():
     # 3 slices of 4 x 4 voxels; the prediction is 4 x 3 of them and 4 x 2 others.
-    found = _measure(_volume(1, 2, 3, 4, 5), _volume(3, 4, 5, 6))
+    result = _measure(_volume(1, 2, 3, 4, 5), _volume(3, 4, 5, 6))
     n_true, n_predicted, n_both = 48, 60, 36
-    assert found.dice == pytest.approx(2 * n_both / (n_true + n_predicted))
-    assert found.iou == pytest.approx(n_both / (n_true + n_predicted - n_both))
-    assert (found.precision, found.recall) == pytest.approx((n_both / n_predicted, n_both / n_true))
-    assert (found.true_ml, found.predicted_ml) == pytest.approx((n_true * VOXEL_ML, n_predicted * VOXEL_ML))
-    assert found.volume_error_ml == pytest.approx(12 * VOXEL_ML)
-    assert found.volume_error_percent == pytest.approx(25)
+    assert result.dice == pytest.approx(2 * n_both / (n_true + n_predicted))
+    assert result.iou == pytest.approx(n_both / (n_true + n_predicted - n_both))
+    assert (result.precision, result.recall) == pytest.approx((n_both / n_predicted, n_both / n_true))
+    assert (result.true_ml, result.predicted_ml) == pytest.approx((n_true * VOXEL_ML, n_predicted * VOXEL_ML))
+    assert result.volume_error_ml == pytest.approx(12 * VOXEL_ML)
+    assert result.volume_error_percent == pytest.approx(25)
     surfaces = measure_surfaces(_volume(1, 2, 3, 4, 5), _volume(3, 4, 5, 6), GEOMETRY.spacing_mm)
-    assert (found.nsd, found.hd95_mm, found.assd_mm) == (surfaces.nsd(1.0), 4.0, surfaces.assd_mm)
-    assert (found.is_missed, found.is_false) == (False, False)
+    assert (result.nsd, result.hd95_mm, result.assd_mm) == (surfaces.nsd(1.0), 4.0, surfaces.assd_mm)
+    assert (result.is_missed, result.is_false) == (False, False)
 
 
 def test_a_missed_organ_costs_the_volumes_diagonal_and_is_noted():
-    found = _measure(_volume(), _volume(2, 3))
+    result = _measure(_volume(), _volume(2, 3))
     diagonal_mm = (50**2 + 16**2 + 16**2) ** 0.5
-    assert (found.dice, found.iou, found.precision, found.recall, found.nsd) == (0, 0, 0, 0, 0)
-    assert (found.hd95_mm, found.assd_mm) == pytest.approx((diagonal_mm, diagonal_mm))
-    assert (found.volume_error_ml, found.volume_error_percent) == pytest.approx((-24 * VOXEL_ML, -100))
-    assert (found.is_missed, found.is_false) == (True, False)
+    assert (result.dice, result.iou, result.precision, result.recall, result.nsd) == (0, 0, 0, 0, 0)
+    assert (result.hd95_mm, result.assd_mm) == pytest.approx((diagonal_mm, diagonal_mm))
+    assert (result.volume_error_ml, result.volume_error_percent) == pytest.approx((-24 * VOXEL_ML, -100))
+    assert (result.is_missed, result.is_false) == (True, False)
 
 
 def test_a_false_organ_costs_the_same_and_is_noted():
-    found = _measure(_volume(2, 3), _volume())
-    assert (found.dice, found.precision, found.recall, found.nsd) == (0, 0, 0, 0)
-    assert found.hd95_mm == found.assd_mm == pytest.approx((50**2 + 16**2 + 16**2) ** 0.5)
-    assert found.volume_error_ml == pytest.approx(24 * VOXEL_ML)
-    assert found.volume_error_percent is None
-    assert (found.is_missed, found.is_false) == (False, True)
+    result = _measure(_volume(2, 3), _volume())
+    assert (result.dice, result.precision, result.recall, result.nsd) == (0, 0, 0, 0)
+    assert result.hd95_mm == result.assd_mm == pytest.approx((50**2 + 16**2 + 16**2) ** 0.5)
+    assert result.volume_error_ml == pytest.approx(24 * VOXEL_ML)
+    assert result.volume_error_percent is None
+    assert (result.is_missed, result.is_false) == (False, True)
 
 
 def test_nothing_predicted_where_nothing_is_costs_nothing():
-    found = _measure(_volume(), _volume())
-    assert (found.dice, found.iou, found.precision, found.recall, found.nsd) == (1, 1, 1, 1, 1)
-    assert (found.hd95_mm, found.assd_mm, found.volume_error_ml) == (0, 0, 0)
-    assert (found.is_missed, found.is_false) == (False, False)
+    result = _measure(_volume(), _volume())
+    assert (result.dice, result.iou, result.precision, result.recall, result.nsd) == (1, 1, 1, 1, 1)
+    assert (result.hd95_mm, result.assd_mm, result.volume_error_ml) == (0, 0, 0)
+    assert (result.is_missed, result.is_false) == (False, False)
 
 
 def test_slices_keep_their_distance_in_the_scan():

@@ -34,8 +34,8 @@ def _rows(text):
 def test_markdown_marks_the_best_and_the_second_and_has_small_intervals():
     rows = _rows(format_markdown(tabulate_metric(NAMED, "dice", "chunks")))
     assert rows[0] == ["", "liver", "spleen", "mean"]
-    found = estimate(NAMED["b"], "dice")["liver"]
-    assert rows[3][:2] == ["b", f"**0.710** <sub>[{found.low:.3f}, {found.high:.3f}]</sub>"]
+    result = estimate(NAMED["b"], "dice")["liver"]
+    assert rows[3][:2] == ["b", f"**0.710** <sub>[{result.low:.3f}, {result.high:.3f}]</sub>"]
     assert rows[4][1].startswith("<u>0.610</u> <sub>[")
     assert rows[2][1].startswith("0.510 <sub>[")
 
@@ -63,9 +63,9 @@ def test_an_organ_that_a_method_was_not_scored_for_is_a_dash():
 
 def test_latex_is_booktabs_with_bold_underline_and_escaped_names():
     text = format_latex(tabulate_metric(NAMED, "dice", "all_slices"))
-    found = estimate(NAMED["b"], "dice")["liver"]
+    result = estimate(NAMED["b"], "dice")["liver"]
     assert "b & \\textbf{0.710} & " in text
-    assert f"\n & {{\\scriptsize[{found.low:.3f}, {found.high:.3f}]}} & " in text
+    assert f"\n & {{\\scriptsize[{result.low:.3f}, {result.high:.3f}]}} & " in text
     assert r"c & \underline{0.610} & " in text
     assert r"a\_run & 0.510 " in text
     assert r"\caption{Dice, all\_slices; mean over 3 scans with 95 \% bootstrap interval}" in text

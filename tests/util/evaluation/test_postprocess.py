@@ -95,16 +95,16 @@ def test_an_empty_prediction_stays_as_it_is(shape):
 
 def test_the_first_of_equally_large_components_is_kept():
     probabilities = _probabilities([".77.", "....", "7..."], ["....", "....", "7.77"])
-    kept = largest_component(probabilities > 0.5)
-    assert np.argwhere(kept).tolist() == [[0, 0, 1], [0, 0, 2]]
+    remaining = largest_component(probabilities > 0.5)
+    assert np.argwhere(remaining).tolist() == [[0, 0, 1], [0, 0, 2]]
     # The same three pieces, mirrored: now another one is first.
-    kept = largest_component(probabilities[::-1, ::-1, ::-1] > 0.5)
-    assert np.argwhere(kept).tolist() == [[0, 0, 0], [0, 0, 1]]
+    remaining = largest_component(probabilities[::-1, ::-1, ::-1] > 0.5)
+    assert np.argwhere(remaining).tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_a_later_larger_piece_wins_over_the_first():
-    kept = largest_component(_probabilities(["77...777"]) > 0.5)
-    assert np.argwhere(kept)[:, 2].tolist() == [5, 6, 7]
+    remaining = largest_component(_probabilities(["77...777"]) > 0.5)
+    assert np.argwhere(remaining)[:, 2].tolist() == [5, 6, 7]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -122,9 +122,9 @@ def _flood(mask, start, steps):
     """List what is reached from a start within a mask by the steps, in plain loops."""
     reached, todo = {start}, [start]
     while todo:
-        place = todo.pop()
+        voxel = todo.pop()
         for step in steps:
-            there = tuple(a + b for a, b in zip(place, step, strict=True))
+            there = tuple(a + b for a, b in zip(voxel, step, strict=True))
             inside = all(0 <= a < n for a, n in zip(there, mask.shape, strict=True))
             if inside and there not in reached and mask[there]:
                 reached.add(there)
@@ -136,13 +136,13 @@ def _literally(probabilities):
     predicted = probabilities > 0.5
     cube = list(itertools.product((-1, 0, 1), repeat=3))
     pieces = []
-    for place in map(tuple, np.argwhere(predicted).tolist()):
-        if not any(place in piece for piece in pieces):
-            pieces.append(_flood(predicted, place, cube))
+    for voxel in map(tuple, np.argwhere(predicted).tolist()):
+        if not any(voxel in piece for piece in pieces):
+            pieces.append(_flood(predicted, voxel, cube))
     largest = max(pieces, key=len)  # the first of several
     piece = np.zeros(predicted.shape, dtype=bool)
-    for place in largest:
-        piece[place] = True
+    for voxel in largest:
+        piece[voxel] = True
     cross = [(0, 1), (0, -1), (1, 0), (-1, 0)]
     cleaned = probabilities.copy()
     for z in range(len(piece)):

@@ -16,18 +16,18 @@ def test_each_label_is_shown_in_its_largest_section():
     label_map = np.zeros((9, 8, 8), np.uint8)
     label_map[1, 2:4, 2:4], label_map[2, 2:3, 2:3] = 1, 1
     label_map[6, 2:5, 3:6], label_map[5, 5, 5] = 7, 7
-    found = _picture(label_map, (1, 4, 7))
-    assert [(each.slice_idx, set(each.outlines)) for each in found.slices] == [(1, {1}), (6, {7})]
-    assert found.main == 1
-    assert found.slices[1].outlines[7].count("M") == 1
+    result = _picture(label_map, (1, 4, 7))
+    assert [(each.slice_idx, set(each.outlines)) for each in result.slices] == [(1, {1}), (6, {7})]
+    assert result.main == 1
+    assert result.slices[1].outlines[7].count("M") == 1
 
 
 def test_the_largest_labels_are_shown_and_the_middle_slice_if_there_is_none():
     label_map = np.zeros((12, 8, 8), np.uint8)
     for label in range(1, MAX_PICTURES + 3):
         label_map[label, :label, 0] = label
-    found = _picture(label_map, range(1, MAX_PICTURES + 3))
-    assert [each.slice_idx for each in found.slices] == list(range(3, MAX_PICTURES + 3))
+    result = _picture(label_map, range(1, MAX_PICTURES + 3))
+    assert [each.slice_idx for each in result.slices] == list(range(3, MAX_PICTURES + 3))
     empty = _picture(np.zeros((9, 8, 6), np.uint8), (1,), shape=(9, 4, 3))
     assert [(each.slice_idx, each.outlines, each.size_px) for each in empty.slices] == [(4, {}, (8, 6))]
     assert empty.slices[0].window == (0, 0, 6, 8)

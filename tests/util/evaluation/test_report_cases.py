@@ -108,12 +108,12 @@ def test_cases_survive_their_file(tmp_path):
     mask = np.ones(GEOMETRY.shape[1:], bool)
     cases.cases[0] = add_prior_masks(cases.cases[0], [mask, mask], GEOMETRY)
     write_cases(tmp_path, cases)
-    found = read_cases(tmp_path)
-    assert json.dumps(found.images) == json.dumps(cases.images)
-    write_cases(tmp_path / "again", found)
+    result = read_cases(tmp_path)
+    assert json.dumps(result.images) == json.dumps(cases.images)
+    write_cases(tmp_path / "again", result)
     assert (tmp_path / "again" / CASES_NAME).read_bytes() == (tmp_path / CASES_NAME).read_bytes()
-    assert [case.score for case in found.cases] == [case.score for case in cases.cases]
-    assert [[pair.prior for pair in case.pairs] for case in found.cases] == [
+    assert [case.score for case in result.cases] == [case.score for case in cases.cases]
+    assert [[pair.prior for pair in case.pairs] for case in result.cases] == [
         [pair.prior for pair in case.pairs] for case in cases.cases
     ]
 

@@ -41,21 +41,21 @@ def test_a_scan_that_two_folds_share_counts_once_averaged():
 
 
 def test_means_are_over_distinct_scans_and_the_spread_over_folds_stands_beside():
-    found = estimate(SCORES, "dice")
-    assert list(found) == ["liver", "spleen", "mean"]
-    liver = found["liver"]
+    result = estimate(SCORES, "dice")
+    assert list(result) == ["liver", "spleen", "mean"]
+    liver = result["liver"]
     assert liver.mean == pytest.approx(0.5)  # (0.2 + 0.5 + 0.8) / 3; over rows also 0.5, over folds too
     assert (liver.n_scans, liver.n_folds) == (3, 2)
     assert liver.fold_sd == pytest.approx(np.std([0.3, 0.7], ddof=1))
-    assert found["spleen"].mean == pytest.approx(0.5)
-    assert found["mean"].mean == pytest.approx(0.5)
+    assert result["spleen"].mean == pytest.approx(0.5)
+    assert result["mean"].mean == pytest.approx(0.5)
     # Fold 0: liver 0.3, spleen 0.9; fold 1: liver 0.7, spleen 0.1.
-    assert found["mean"].fold_sd == pytest.approx(np.std([0.6, 0.4], ddof=1))
+    assert result["mean"].fold_sd == pytest.approx(np.std([0.6, 0.4], ddof=1))
 
 
 def test_means_without_intervals_are_those_of_the_estimates():
     means = scan_means(tabulate_scans(SCORES, "dice"))
-    assert means == pytest.approx({organ: found.mean for organ, found in estimate(SCORES, "dice").items()})
+    assert means == pytest.approx({organ: result.mean for organ, result in estimate(SCORES, "dice").items()})
 
 
 def test_a_shared_scan_does_not_weigh_twice():
@@ -64,8 +64,8 @@ def test_a_shared_scan_does_not_weigh_twice():
 
 
 def test_one_scan_or_fold_has_no_interval_or_spread():
-    found = estimate([make_score(3, 1, 0.2)], "dice")["liver"]
-    assert (found.mean, found.low, found.high, found.fold_sd) == (0.2, None, None, None)
+    result = estimate([make_score(3, 1, 0.2)], "dice")["liver"]
+    assert (result.mean, result.low, result.high, result.fold_sd) == (0.2, None, None, None)
     assert estimate([], "dice") == {}
 
 
@@ -78,12 +78,12 @@ def test_queries_without_the_organ_enter_no_mean():
 def test_intervals_are_those_of_a_plain_bootstrap():
     rng = np.random.default_rng(7)
     values = rng.random(12)
-    found = estimate(_scores(values), "dice")["liver"]
+    result = estimate(_scores(values), "dice")["liver"]
     other = np.random.default_rng(99)
     means = [np.mean(other.choice(values, len(values))) for _ in range(N_RESAMPLES)]
-    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
+    assert (result.low, result.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
     spread = 1.96 * values.std() / np.sqrt(len(values))
-    assert found.high - found.low == pytest.approx(2 * spread, rel=0.06)
+    assert result.high - result.low == pytest.approx(2 * spread, rel=0.06)
 
 
 def test_the_overall_interval_resamples_whole_scans_even_if_they_lack_organs():
@@ -96,14 +96,14 @@ def test_the_overall_interval_resamples_whole_scans_even_if_they_lack_organs():
         for column, label in enumerate((1, 4))
         if np.isfinite(values[scan_id, column])
     ]
-    found = estimate(scores, "dice")["mean"]
-    assert found.mean == pytest.approx((values[:, 0].mean() + np.nanmean(values[:, 1])) / 2)
+    result = estimate(scores, "dice")["mean"]
+    assert result.mean == pytest.approx((values[:, 0].mean() + np.nanmean(values[:, 1])) / 2)
     other = np.random.default_rng(5)
     means = []
     for _ in range(4000):
         drawn = values[other.integers(0, 10, 10)]
         means.append(np.mean([np.nanmean(drawn[:, 0]), np.nanmean(drawn[:, 1])]))
-    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+    assert (result.low, result.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
 
 
 def test_intervals_repeat_and_equal_values_have_none_but_the_value():
@@ -124,13 +124,13 @@ def test_wilcoxons_test_is_scipys_on_known_data():
     # Textbook data (Wilcoxon 1945, Darwin's maize): 15 differences, W = 24, p = 0.041.
     differences = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]) / 100
     assert stats.wilcoxon(differences).statistic == 24
-    found = compare_scans(
+    result = compare_scans(
         tabulate_scans(_scores(np.full(15, 0.0)), "dice"), tabulate_scans(_scores(differences), "dice")
     )["liver"]
-    assert found.p == pytest.approx(stats.wilcoxon(differences).pvalue)
-    assert found.p == pytest.approx(0.0413, abs=2e-4)
-    assert found.difference == pytest.approx(differences.mean())
-    assert found.rank_biserial == pytest.approx((96 - 24) / 120)
+    assert result.p == pytest.approx(stats.wilcoxon(differences).pvalue)
+    assert result.p == pytest.approx(0.0413, abs=2e-4)
+    assert result.difference == pytest.approx(differences.mean())
+    assert result.rank_biserial == pytest.approx((96 - 24) / 120)
 
 
 def test_five_pairs_cannot_reach_significance_and_six_can():
@@ -163,17 +163,17 @@ def test_holms_correction_is_that_by_hand(p_values, corrected):
 def test_a_comparison_is_over_the_scans_and_organs_that_both_have():
     first = tabulate_scans([*_scores([0.1, 0.2, 0.3]), make_score(0, 4, 0.5)], "dice")
     second = tabulate_scans([*_scores([0.2, 0.4]), make_score(1, 2, 0.5)], "dice")
-    found = compare_scans(first, second)
-    assert list(found) == ["liver", "mean"]
-    assert found["liver"].n_scans == 2
-    assert found["liver"].difference == pytest.approx(0.15)
+    result = compare_scans(first, second)
+    assert list(result) == ["liver", "mean"]
+    assert result["liver"].n_scans == 2
+    assert result["liver"].difference == pytest.approx(0.15)
 
 
 def test_the_comparison_of_means_pairs_scans_and_stays_outside_of_holms_correction():
     first = [*_scores([0.1, 0.2, 0.3]), *_scores([0.5, 0.5, 0.5], label=4)]
     second = [*_scores([0.2, 0.2, 0.6]), *_scores([0.5, 0.3, 0.7], label=4)]
-    found = compare_scans(*(tabulate_scans(scores, "dice") for scores in (first, second)))
+    result = compare_scans(*(tabulate_scans(scores, "dice") for scores in (first, second)))
     # Scans: (0.1 + 0) / 2, (0 - 0.2) / 2, (0.3 + 0.2) / 2.
-    assert found["mean"].difference == pytest.approx((0.05 - 0.1 + 0.25) / 3)
-    assert found["mean"].p_holm is None
-    assert found["liver"].p_holm == pytest.approx(min(1, 2 * found["liver"].p))
+    assert result["mean"].difference == pytest.approx((0.05 - 0.1 + 0.25) / 3)
+    assert result["mean"].p_holm is None
+    assert result["liver"].p_holm == pytest.approx(min(1, 2 * result["liver"].p))

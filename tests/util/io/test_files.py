@@ -143,11 +143,17 @@ def test_a_file_instead_of_a_folder_is_reported_with_the_key(path, below):
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(path):
     leftovers = [".table.csv.abc_1234.tmp", "..image_7.nii.gz.abcdefgh.tmp.nii.gz.12345678.tmp.nii.gz"]
-    kept = ["table.csv", ".table.csv", ".hidden.tmp", "table.csv.abc_1234.tmp", ".table.csv.ABC_1234.tmp"]
-    for name in [*leftovers, *kept]:
+    remaining = [
+        "table.csv",
+        ".table.csv",
+        ".hidden.tmp",
+        "table.csv.abc_1234.tmp",
+        ".table.csv.ABC_1234.tmp",
+    ]
+    for name in [*leftovers, *remaining]:
         (path.parent / name).touch()
     remove_leftovers(path.parent)
-    assert sorted(entry.name for entry in path.parent.iterdir()) == sorted(kept)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == sorted(remaining)
 
 
 def test_a_file_being_written_is_not_a_leftover(path):

@@ -33,7 +33,7 @@ def test_an_obstacle_is_named(tmp_path, name, message):
 
 
 def test_a_read_only_folder_is_refused_only_for_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    monkeypatch.setattr(os, "access", lambda _, mode: False)
     check_folder(tmp_path, key="path.log_dir")
     with pytest.raises(UserError, match=r"path.log_dir=.*: cannot be written; choose another folder"):
         check_folder(tmp_path / "a", key="path.log_dir", for_writing=True)

@@ -52,13 +52,13 @@ def _path(tmp_path):
 def test_voxels_and_geometry_survive_writing_and_reading(tmp_path, geometry):
     volume = _volume()
     write_volume(tmp_path / "a.nii.gz", volume, geometry)
-    stored, found = read_volume(tmp_path / "a.nii.gz")
+    stored, result = read_volume(tmp_path / "a.nii.gz")
     assert np.array_equal(stored, volume)
-    assert found.shape == geometry.shape
-    np.testing.assert_allclose(found.spacing_mm, geometry.spacing_mm, rtol=1e-6)
-    np.testing.assert_allclose(found.origin_mm, geometry.origin_mm, rtol=1e-6)
-    np.testing.assert_allclose(found.direction, geometry.direction, atol=1e-6)
-    assert found.same_grid(geometry)
+    assert result.shape == geometry.shape
+    np.testing.assert_allclose(result.spacing_mm, geometry.spacing_mm, rtol=1e-6)
+    np.testing.assert_allclose(result.origin_mm, geometry.origin_mm, rtol=1e-6)
+    np.testing.assert_allclose(result.direction, geometry.direction, atol=1e-6)
+    assert result.same_grid(geometry)
 
 
 def test_another_reader_finds_each_voxel_where_the_geometry_puts_it(tmp_path, geometry):
@@ -68,8 +68,10 @@ def test_another_reader_finds_each_voxel_where_the_geometry_puts_it(tmp_path, ge
     axes = np.array(geometry.direction).reshape(3, 3)
     step_z, step_y, step_x = geometry.spacing_mm
     for x, y, z in ((0, 0, 0), (4, 0, 0), (0, 3, 0), (0, 0, 2), (4, 3, 2)):
-        place = np.array(geometry.origin_mm) + axes @ (x * step_x, y * step_y, z * step_z)
-        np.testing.assert_allclose(affine @ (x, y, z, 1), [-place[0], -place[1], place[2], 1], atol=1e-3)
+        position_mm = np.array(geometry.origin_mm) + axes @ (x * step_x, y * step_y, z * step_z)
+        np.testing.assert_allclose(
+            affine @ (x, y, z, 1), [-position_mm[0], -position_mm[1], position_mm[2], 1], atol=1e-3
+        )
 
 
 def test_another_reader_finds_the_voxels_in_reverse_axis_order(tmp_path):
@@ -184,9 +186,9 @@ def test_a_file_whose_checksum_is_wrong_is_refused(path):
 def test_an_uncompressed_file_with_a_gz_suffix_is_read(path):
     volume, geometry = read_volume(path)
     path.write_bytes(gzip.decompress(path.read_bytes()))
-    stored, found = read_volume(path)
+    stored, result = read_volume(path)
     assert np.array_equal(stored, volume)
-    assert found == geometry
+    assert result == geometry
 
 
 @pytest.mark.parametrize("read", [read_volume, read_geometry])

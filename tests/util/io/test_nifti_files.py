@@ -38,8 +38,8 @@ def _path(tmp_path):
 
 def _change(path, *changes):
     raw = bytearray(gzip.decompress(path.read_bytes()))
-    for place, form, *values in changes:
-        struct.pack_into(f"<{form}", raw, place, *values)
+    for position, form, *values in changes:
+        struct.pack_into(f"<{form}", raw, position, *values)
     path.write_bytes(gzip.compress(bytes(raw)))
 
 
@@ -83,11 +83,11 @@ def test_raw_voxels_and_geometry_are_what_was_written(tmp_path, dtype, name):
     image.SetOrigin(geometry.origin_mm)
     image.SetDirection(turned)
     sitk.WriteImage(image, str(tmp_path / name))
-    voxels, found = read_raw_volume(tmp_path / name)
+    voxels, result = read_raw_volume(tmp_path / name)
     np.testing.assert_array_equal(voxels, VOXELS % 100)
     assert voxels.dtype == dtype
-    assert found.same_grid(geometry, tolerance_mm=1e-4)
-    assert read_raw_geometry(tmp_path / name) == found
+    assert result.same_grid(geometry, tolerance_mm=1e-4)
+    assert read_raw_geometry(tmp_path / name) == result
 
 
 def test_raw_float64_becomes_float32_and_nan_is_kept(tmp_path):
@@ -227,9 +227,9 @@ def test_the_valid_form_sets_the_geometry(path, forms, expected):
     for read in (read_geometry, read_raw_geometry):
         geometry = read(path)
         for index in ((0, 0, 0), (3, 0, 0), (0, 5, 0), (0, 0, 7), (3, 5, 7)):
-            place = expected @ (*index[::-1], 1)
+            position = expected @ (*index[::-1], 1)
             np.testing.assert_allclose(
-                geometry.position_mm(index), [-place[0], -place[1], place[2]], atol=1e-4
+                geometry.position_mm(index), [-position[0], -position[1], position[2]], atol=1e-4
             )
 
 
@@ -348,11 +348,11 @@ def test_sheared_axes_are_refused(path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
 @pytest.mark.parametrize(
-    ("form", "place"),
+    ("form", "offset"),
     [("qform", QUATERNION), ("qform", QUATERNION + 16), ("sform", SFORM), ("sform", SFORM + 44)],
 )
-def test_an_invalid_affine_is_refused(path, value, form, place):
-    _write_forms(path, **{form: LPS}, change=[(place, "f", value)])
+def test_an_invalid_affine_is_refused(path, value, form, offset):
+    _write_forms(path, **{form: LPS}, change=[(offset, "f", value)])
     with pytest.raises(UserError, match=rf"invalid {form} \(not a (rotation|position)|contradicts itself"):
         read_header(path)
 

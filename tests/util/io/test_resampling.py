@@ -78,9 +78,9 @@ def test_linear_samples_are_simpleitks_on_an_oblique_grid():
 )
 def test_labels_are_rounded_one_at_a_time_by_hand(labels, expected):
     label_map = np.array(labels, np.uint8).reshape(1, 1, 4)
-    found = resample_label_map(label_map, line(4), line(7, 0.5), labels=(7, 1, 2))
-    assert found.dtype == np.uint8
-    assert found.ravel().tolist() == expected
+    result = resample_label_map(label_map, line(4), line(7, 0.5), labels=(7, 1, 2))
+    assert result.dtype == np.uint8
+    assert result.ravel().tolist() == expected
 
 
 def test_labels_are_simpleitks_indicators_at_one_half_and_more():
@@ -88,22 +88,22 @@ def test_labels_are_simpleitks_indicators_at_one_half_and_more():
     source = oblique((7, 20, 18), (5.0, 1.7, 1.9))
     target = replace(source, shape=(5, 28, 28), spacing_mm=(7.7, 1.25, 1.25))
     label_map = np.repeat(np.repeat(rng.integers(0, 4, (7, 5, 6)), 4, 1), 3, 2).astype(np.uint8)
-    found = resample_label_map(label_map, source, target, labels=(1, 2, 3))
+    result = resample_label_map(label_map, source, target, labels=(1, 2, 3))
     reference = sitk_image(np.zeros(target.shape, np.uint8), target)
     for label in (1, 2, 3):
         indicator = sitk_image((label_map == label).astype(np.float32), source)
         share = sitk.GetArrayFromImage(sitk.Resample(indicator, reference, sitk.Transform(), sitk.sitkLinear))
-        assert np.array_equal(found[share > 0.5 + 1e-6] == label, np.ones((share > 0.5 + 1e-6).sum(), bool))
-        assert not (found[share < 0.5 - 1e-6] == label).any()
-    assert set(np.unique(found)) == {0, 1, 2, 3}
+        assert np.array_equal(result[share > 0.5 + 1e-6] == label, np.ones((share > 0.5 + 1e-6).sum(), bool))
+        assert not (result[share < 0.5 - 1e-6] == label).any()
+    assert set(np.unique(result)) == {0, 1, 2, 3}
 
 
 def test_arguments_are_unchanged():
     label_map = np.array([1, 0, 2], np.uint8).reshape(1, 1, 3)
-    kept = label_map.copy()
+    remaining = label_map.copy()
     resample_label_map(label_map, line(3), line(6, 0.5), labels=(1, 2))
     restore_on_grid(label_map, line(3), line(6, 0.5))
-    assert np.array_equal(label_map, kept)
+    assert np.array_equal(label_map, remaining)
 
 
 def test_a_mask_on_its_own_grid_is_unchanged():

@@ -44,10 +44,10 @@ def _refused(path, message):
 
 def test_written_tensors_are_read_back(path):
     write_tensors(path, CONTENT)
-    found = read_tensors(path, what="snapshot")
-    assert torch.equal(found["w"], CONTENT["w"])
-    assert torch.equal(found["n"], CONTENT["n"])
-    assert found["plain"] == CONTENT["plain"]
+    result = read_tensors(path, what="snapshot")
+    assert torch.equal(result["w"], CONTENT["w"])
+    assert torch.equal(result["n"], CONTENT["n"])
+    assert result["plain"] == CONTENT["plain"]
 
 
 def test_a_file_may_have_the_name_of_its_content(tmp_path):
@@ -58,10 +58,10 @@ def test_a_file_may_have_the_name_of_its_content(tmp_path):
 
 def test_every_flipped_bit_of_a_number_is_noticed(path):
     content = path.read_bytes()
-    place = content.index(CONTENT["w"].numpy().tobytes())
+    offset = content.index(CONTENT["w"].numpy().tobytes())
     for bit in range(0, 8 * 24, 7):
         changed = bytearray(content)
-        changed[place + bit // 8] ^= 1 << bit % 8
+        changed[offset + bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         assert not torch.equal(torch.load(path, weights_only=True)["w"], CONTENT["w"])  # PyTorch is silent
         _refused(path, "Bad CRC-32")
@@ -81,8 +81,8 @@ def test_a_duplicate_member_is_refused(path):
 
 def test_members_that_claim_more_than_the_file_are_refused(path):
     content = bytearray(path.read_bytes())
-    place = content.rindex(b"PK\1\2")
-    content[place + 20 : place + 28] = (1 << 30).to_bytes(4, "little") * 2
+    offset = content.rindex(b"PK\1\2")
+    content[offset + 20 : offset + 28] = (1 << 30).to_bytes(4, "little") * 2
     path.write_bytes(content)
     _refused(path, "members larger than the file")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LONGEST_S = 300.0  # on a busy machine; a quiet one needs seconds
+MAX_SECONDS = 300.0  # on a busy machine; a quiet one needs seconds
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,13 @@ def stop_ranks() -> None:
 
 
 def _run_rank(
-    function: Callable[..., Any], arguments: tuple, variables: dict[str, str], sender: Any, said: Path
+    function: Callable[..., Any], arguments: tuple, variables: dict[str, str], sender: Any, printed: Path
 ) -> None:
     from util.errors import UserError
 
     os.environ.update(variables)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        with open(f"{said}_{name}", "w") as file:
+        with open(f"{printed}_{name}", "w") as file:
             os.dup2(file.fileno(), number)
         setattr(sys, name, os.fdopen(number, "w", buffering=1))
     try:
@@ -172,16 +172,16 @@ def _run_rank(
 
 def _receive(receiver: Any) -> Any:
     try:
-        return receiver.recv() if receiver.poll(LONGEST_S) else None
+        return receiver.recv() if receiver.poll(MAX_SECONDS) else None
     except EOFError:  # the rank ended without a result
         return None
 
 
-def _end(process: Any, result: Any, said: Path) -> Outcome:
-    process.join(LONGEST_S)
+def _end(process: Any, result: Any, printed: Path) -> Outcome:
+    process.join(MAX_SECONDS)
     if process.is_alive():
         process.kill()
         process.join()
     return Outcome(
-        result, process.exitcode, *(Path(f"{said}_{name}").read_text() for name in ("stdout", "stderr"))
+        result, process.exitcode, *(Path(f"{printed}_{name}").read_text() for name in ("stdout", "stderr"))
     )

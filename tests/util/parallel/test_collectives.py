@@ -156,8 +156,8 @@ def _sum_on_gpu():
     device = torch.device("cuda", 0)
     start_group(device, find_ranks())
     sums = []
-    for place in (device, "cpu"):
-        total = torch.ones(2, device=place)
+    for target in (device, "cpu"):
+        total = torch.ones(2, device=target)
         distributed.all_reduce(total)
         sums.append(total.tolist())
     stop_ranks()

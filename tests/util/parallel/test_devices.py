@@ -24,7 +24,7 @@ def _machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("present", "name", "chosen"),
+    ("present", "name", "selected"),
     [
         ({}, "auto", "cpu"),
         ({"mps": True}, "auto", "mps"),
@@ -36,9 +36,9 @@ def _machine(monkeypatch):
         ({"mps": True}, "mps", "mps"),
     ],
 )
-def test_an_available_device_is_chosen(machine, present, name, chosen):
+def test_an_available_device_is_chosen(machine, present, name, selected):
     machine(**present)
-    assert choose_device(name) == torch.device(chosen)
+    assert choose_device(name) == torch.device(selected)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_missing_device_is_refused(machine, present, name, message):
 
 
 @pytest.mark.parametrize(
-    ("present", "name", "ranks", "chosen"),
+    ("present", "name", "ranks", "selected"),
     [
         ({}, "auto", SECOND_OF_TWO, "cpu"),
         ({"mps": True}, "auto", SECOND_OF_TWO, "cpu"),
@@ -71,9 +71,9 @@ def test_a_missing_device_is_refused(machine, present, name, message):
         ({"n_cuda": 1}, "cuda", Ranks(), "cuda"),
     ],
 )
-def test_each_rank_has_its_own_device(machine, present, name, ranks, chosen):
+def test_each_rank_has_its_own_device(machine, present, name, ranks, selected):
     machine(**present)
-    assert choose_device(name, ranks) == torch.device(chosen)
+    assert choose_device(name, ranks) == torch.device(selected)
 
 
 @pytest.mark.parametrize(

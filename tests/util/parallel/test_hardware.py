@@ -48,10 +48,10 @@ def test_peak_memory_is_in_1e9_bytes_on_every_system(platform, unit, monkeypatch
 
 
 def test_peak_memory_of_a_cuda_device_is_that_devices(monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 5e9)
+    requested = []
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: requested.append(device) or 5e9)
     assert peak_memory_gb(torch.device("cuda:1")) == 5.0
-    assert asked == [torch.device("cuda:1")]
+    assert requested == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 )
 def test_auto_takes_the_fastest_native_format(monkeypatch, device, has_bfloat16, capability, native):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda: has_bfloat16)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda asked: asked == GPU and capability)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda requested: requested == GPU and capability
+    )
     assert hardware.native_precisions(device) == native
     with warnings.catch_warnings():
         warnings.simplefilter("error")
