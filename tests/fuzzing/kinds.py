@@ -155,7 +155,7 @@ KINDS = (
         accepted=("the one before",),
     ),
     Kind(
-        "checkpoint, gone on with",
+        "checkpoint, resumed",
         at.make_trained_inputs,
         _at("runs/PHANTOM/fold_0/training/1/checkpoints/checkpoint_000002.pt"),
         _TENSOR,
