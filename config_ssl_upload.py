@@ -114,12 +114,12 @@ class EvaluationConfig(Settings):
     test_time_augmentation: int = key(
         1,
         "versions of a query slice to average over: itself and shifted, scaled and brightened ones",
-        formerly="query_copies",
+        old_name="query_copies",
         ge=1,
         le=MAX_VERSIONS,
     )
     largest_component: bool = key(
-        False, "keep the largest connected component of each organ, and fill its holes", formerly="clean_up"
+        False, "keep the largest connected component of each organ, and fill its holes", old_name="clean_up"
     )
     slices_per_call: Count | None = key(
         None, "query slices encoded or segmented at once; None: 1 on a CPU, else 16"
@@ -250,7 +250,7 @@ class Config(Settings):
     activation_checkpointing: bool = key(
         False,
         "recompute the encoder's inner activations in the backward pass: less memory, more time",
-        formerly="recompute",
+        old_name="recompute",
     )
     sync_batchnorm: bool = key(False, "BatchNorm over all ranks' images; CUDA with several ranks only")
     deterministic: bool = key(False, "reproducible weights on CUDA; slower")

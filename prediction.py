@@ -111,7 +111,7 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
 
 
 def _describe_source(segmenter: Segmenter) -> str:
-    """Say, in two lines, what segments scans and in which frame."""
+    """Describe, in two lines, what segments scans and in which frame."""
     frame = segmenter.frame.describe()
     if not segmenter.has_network:
         return f"registration alone, no network\nscans are compared in this frame: {frame}"
@@ -168,7 +168,7 @@ def _make_segmenter(
 def _name_results(
     config: PredictConfig, queries: Sequence[Path], *, inputs: Sequence[Path], problems: ProblemList
 ) -> dict[Path, str]:
-    """Name each query's result, and check that all results can be written."""
+    """Choose the file name of each query's result, and check that all results can be written."""
     out, endings = Path(config.out), {}
     if config.format == "dicom_seg":
         problems.attempt(partial(check_dicom_queries, queries, out, patterns=config.query))
@@ -186,7 +186,7 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
     if taken is not None:
         _, maps, names = taken
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
-        choose = partial(choose_labels, names=names, names_of_training={})
+        choose = partial(choose_labels, names=names, training_names={})
         problems.attempt(partial(choose, config.labels, present))
     problems.attempt(partial(choose_device, config.device))
     problems.attempt(partial(check_folder, config.work_dir, key="work", for_writing=True))

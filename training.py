@@ -115,7 +115,7 @@ def train(
         config: checked, the same on all ranks.
         run_dir: where the first rank puts snapshots and checkpoints.
         log: takes a metric's name, its value and the step.
-        info: gets the data's fingerprint, the environment and the seconds of all steps.
+        info: receives the data's fingerprint, the environment and the seconds of all steps.
         add_picture: takes the name of a picture, the picture and the step; None draws no pictures.
 
     Raises:

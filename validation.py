@@ -193,7 +193,7 @@ def _collect_remarks(
     fold: EvaluationFold,
     data: str,
 ) -> list[str]:
-    """Say in lines what a reader of the scores should know of training and data."""
+    """List what a reader of the scores should know about training and data."""
     lines = [*describe_split(split), *fold.remarks]
     if snapshot is not None:
         trained, supports = _training_settings(config), _name_supports(config, fold)
@@ -269,8 +269,8 @@ def score_methods(
     """Segment and score jobs by every method; write predictions.
 
     These are the trained network's or, if there are any, those of the adapted networks; without a snapshot
-    those of registration; guided and refined if configured. Each rank does the queries that fall to it, and
-    hands their probabilities and scores to `on_prediction`.
+    those of registration; guided and refined if configured. Each rank processes its share of the queries, and
+    passes their probabilities and scores to `on_prediction`.
 
     Returns:
         The scores of all ranks, in the jobs' order, and remarks on failed registrations.
@@ -362,7 +362,7 @@ def _add_prediction(writer: PredictionWriter, job: Job, probabilities: np.ndarra
 
 
 def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
-    """Select the jobs that a method does."""
+    """Select the jobs of a method."""
     if method == TRAINED:
         return list(jobs)
     # The others answer one question: what the main support gives.

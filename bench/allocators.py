@@ -110,7 +110,7 @@ def make_table(caption: str, measured: dict[str, list[Measurement]], *, n_slices
 
 
 def make_remark(caption: str, measured: dict[str, list[Measurement]]) -> str:
-    """Say what the kernel's work takes, and whether the best setting is worthwhile."""
+    """Describe the kernel's share of the time, and whether a setting is worthwhile."""
     default = measured[DEFAULT]
     share = _median(default, "system_s") / _median(default, "cpu_s")
     best = max(measured, key=lambda name: _saving(measured, name))

@@ -100,7 +100,7 @@ def time_policy(is_training: bool = True, **options: Any) -> dict[str, Any]:
 
 
 def explain_bound(name: str, measured: dict[str, dict[str, Measurement]]) -> list[str]:
-    """Say why the target beside one busy process cannot be met, if so.
+    """Explain why the target beside one busy process cannot be met, if so.
 
     Args:
         name: of the case.

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def make_remark(parts: dict[str, dict[str, Any]]) -> str:
-    """Say what all slices cost, whatever the network."""
+    """Describe what all slices cost, whatever the network."""
     growth = {key: parts[DEFAULT][key] / parts["chunks"][key] for key in ("n_encoded", "n_pairs")}
     return (
         f"All slices need {growth['n_encoded']:.2f} times the encoded slices and {growth['n_pairs']:.2f} "

@@ -57,7 +57,7 @@ def read_sections(results_dir: Path) -> list[tuple[str, Section]]:
     return [(path.parent.name, _read_section(path)) for path in paths]
 
 
-def make_page(sections: list[tuple[str, Section]], *, plots_dir: str = "plots/") -> str:
+def make_page(sections: list[tuple[str, Section]]) -> str:
     """Format the page in Markdown: how to run, the summary, then each section."""
     parts = [HEAD]
     rows = [
@@ -67,7 +67,7 @@ def make_page(sections: list[tuple[str, Section]], *, plots_dir: str = "plots/")
     ]
     if rows:
         parts.append(f"## Summary\n\n{formatting.table(HEADLINE_COLUMNS, rows)}\n")
-    parts += [_format_section(device, section, plots_dir) for device, section in sections]
+    parts += [_format_section(device, section) for device, section in sections]
     return "\n".join(parts)
 
 
@@ -83,7 +83,7 @@ def _read_section(path: Path) -> Section:
         ) from error
 
 
-def _format_section(device: str, section: Section, plots_dir: str) -> str:
+def _format_section(device: str, section: Section) -> str:
     machine = ", ".join(
         f"{value} cores" if key == "cores" else value for key, value in section.machine.items()
     )
@@ -93,7 +93,7 @@ def _format_section(device: str, section: Section, plots_dir: str) -> str:
         section.intro,
         f"`{section.command}`; {machine}; {versions}.",
         *(f"{table.caption}\n\n{formatting.table(table.columns, table.rows)}" for table in section.tables),
-        *(f"{plot.caption}\n\n![{plot.file}]({plots_dir}{plot.file})" for plot in section.plots),
+        *(f"{plot.caption}\n\n![{plot.file}](plots/{plot.file})" for plot in section.plots),
     ]
     if section.remarks:
         parts.append("\n".join(f"- {remark}" for remark in section.remarks))

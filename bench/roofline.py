@@ -6,6 +6,7 @@ from bench import formatting
 from bench.measuring import Measurement, time_calls
 from bench.sections import Table
 
+N_REPEATS = 5
 DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
 
 
@@ -39,7 +40,7 @@ def roofline_table(
     return Table("Lower bound: the operations at the device's measured matrix rate", columns, rows)
 
 
-def matrix_rate(dtype: str, device: str = "cpu", *, n: int = 4096, repeats: int = 5) -> float:
+def matrix_rate(dtype: str, device: str = "cpu", *, n: int = 4096) -> float:
     """Return the highest rate, in FLOP/s, of products of two n x n matrices.
 
     A multiply-add is two operations. PyTorch's settings decide whether `"float32"` uses TF32.
@@ -49,5 +50,5 @@ def matrix_rate(dtype: str, device: str = "cpu", *, n: int = 4096, repeats: int 
     on_cuda = torch.device(device).type == "cuda"
     first, second = (torch.randn(n, n, device=device).to(getattr(torch, dtype)) for _ in range(2))
     synchronize = torch.cuda.synchronize if on_cuda else None
-    seconds = time_calls(lambda: first @ second, repeats, warm_up=2, synchronize=synchronize)
+    seconds = time_calls(lambda: first @ second, N_REPEATS, warm_up=2, synchronize=synchronize)
     return 2.0 * n**3 / min(seconds)

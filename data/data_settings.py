@@ -87,8 +87,8 @@ class PrepareConfig(Settings):
         )
 
 
-class BackConfig(Settings):
-    """Keys of `script/prepare.sh` that bring predictions back to the raw grids."""
+class RestoreConfig(Settings):
+    """Keys of `script/prepare.sh` that restore predictions on the raw grids."""
 
     dataset: RawName = key(
         ..., f"{', '.join(RAW_DATASETS)}, or the name of your own data", examples=["CHAOST2"]

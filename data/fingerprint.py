@@ -85,8 +85,8 @@ class Fingerprint:
     hash: str
     scans: tuple[ScanFingerprint, ...]
 
-    def holds(self, scan_ids: Sequence[int], labelled_ids: Sequence[int]) -> bool:
-        """Tell whether it describes exactly these scans and these labelled ones."""
+    def matches(self, scan_ids: Sequence[int], labelled_ids: Sequence[int]) -> bool:
+        """Return whether it describes exactly these scans and these labelled ones."""
         labelled = [scan.scan_id for scan in self.scans if scan.label_hash is not None]
         return [scan.scan_id for scan in self.scans] == sorted(scan_ids) and labelled == sorted(labelled_ids)
 
@@ -152,7 +152,7 @@ def fingerprint_hash(scans: Iterable[ScanFingerprint]) -> str:
     return _hash_entries((scan.scan_id, scan.image_hash, scan.label_hash) for scan in scans)
 
 
-def hash_dataset(layout: DatasetLayout, *, n_workers: int | None = None) -> str:
+def hash_dataset(layout: DatasetLayout) -> str:
     """Return the hash of `make_fingerprint` without reading supervoxels."""
 
     def hash_scan(scan_id: int) -> _Entry:
@@ -160,7 +160,7 @@ def hash_dataset(layout: DatasetLayout, *, n_workers: int | None = None) -> str:
         label_hash = None if files.label_map is None else hash_volume(files.label_map)
         return scan_id, hash_volume(files.image, files.geometry), label_hash
 
-    return _hash_entries(map_scans(hash_scan, layout, n_workers=n_workers))
+    return _hash_entries(map_scans(hash_scan, layout))
 
 
 def _hash_entries(entries: Iterable[_Entry]) -> str:

@@ -22,7 +22,7 @@ def find_label_names(mask_paths: Iterable[Path | None]) -> dict[int, str]:
     for folder in folders:
         path = folder / DATASET_JSON
         if path.is_file():
-            labels = read_json_object(path, what=DATASET_JSON).get("labels")
+            labels = read_json_object(path, kind=DATASET_JSON).get("labels")
             pairs = labels.items() if isinstance(labels, dict) else ()
             return {label: name for name, label in pairs if type(label) is int and label > 0}
     return {}
@@ -33,7 +33,7 @@ def choose_labels(
     present: Collection[int],
     *,
     names: Mapping[int, str],
-    names_of_training: Mapping[int, str],
+    training_names: Mapping[int, str],
 ) -> dict[int, str]:
     """Choose the labels to segment.
 
@@ -42,7 +42,7 @@ def choose_labels(
             present.
         present: ids in the supports' masks.
         names: of ids, if known.
-        names_of_training: of the labels of the training data; they name an id only if it is requested so,
+        training_names: of the labels of the training data; they name an id only if it is requested so,
             as the supports' ids may mean something else.
 
     Returns:
@@ -60,7 +60,7 @@ def choose_labels(
         requested = (requested,)
     entries = requested.items() if isinstance(requested, Mapping) else requested
     for entry in sorted(present) if entries is None else entries:
-        label, name = _parse_entry(entry, names, names_of_training)
+        label, name = _parse_entry(entry, names, training_names)
         if label not in present:
             text = f"{entry[0]}:{entry[1]}" if isinstance(entry, tuple) else entry
             problems.append(
@@ -81,7 +81,7 @@ def choose_labels(
 
 
 def _parse_entry(
-    entry: str | int | tuple[int, str], names: Mapping[int, str], names_of_training: Mapping[int, str]
+    entry: str | int | tuple[int, str], names: Mapping[int, str], training_names: Mapping[int, str]
 ) -> tuple[int | None, str | None]:
     """Return the id, None if unknown, and the name, None if not given."""
     if isinstance(entry, tuple):
@@ -89,7 +89,7 @@ def _parse_entry(
     number, colon, name = (part.strip() for part in str(entry).partition(":"))
     if number.isdecimal():
         return int(number), name if colon and name else None
-    for known in (names, names_of_training):
+    for known in (names, training_names):
         label = next((label for label, organ in known.items() if organ == str(entry).strip()), None)
         if label is not None:
             return label, known[label]

@@ -71,7 +71,7 @@ class ModelFrame:
     def prepare(
         self, image: np.ndarray, geometry: Geometry, *, label_map: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
-        """Bring a scan to this frame; see `prepare_volume`.
+        """Transform a scan to this frame; see `prepare_volume`.
 
         Args:
             image: `(Z, H, W)`, finite.
@@ -162,9 +162,9 @@ def registration_frame(modality: str | None) -> ModelFrame:
 def restore_probabilities(
     probabilities: np.ndarray, prepared: Geometry, raw: Geometry, preparation: Preparation
 ) -> np.ndarray:
-    """Bring probabilities of a prepared scan back to its original grid.
+    """Restore probabilities of a prepared scan on its original grid.
 
-    If preparation only turned and cropped the scan, its voxels are put back unchanged; otherwise the
+    If preparation only reoriented and cropped the scan, its voxels are copied unchanged; otherwise the
     probabilities are interpolated linearly.
 
     Args:

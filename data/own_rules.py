@@ -31,7 +31,7 @@ def _check_own_name(name: str) -> str:
 
 
 def is_literal(name: str) -> bool:
-    """Tell whether sacred parses a name on the command line as anything but text."""
+    """Return whether sacred parses a name on the command line as a literal, not text."""
     try:
         return not isinstance(ast.literal_eval(name), str)
     except (ValueError, SyntaxError):

@@ -50,7 +50,7 @@ def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
     Raises:
         UserError: the file is missing, not JSON, or holds invalid values: one line each, all at once.
     """
-    values = read_json_object(path, what="dataset.json")
+    values = read_json_object(path, kind="dataset.json")
     return _Reading(path, values, name).finish()
 
 
@@ -147,7 +147,7 @@ class _Reading:
             self._problems.append("labels must be single ids, got nnU-Net's regions (regions_class_order)")
 
     def _adopt_name(self) -> None:
-        """Let the command's name replace the file's."""
+        """Replace the file's name by the command's."""
         if self._name is None:
             return
         if self._values.get("name", self._name) != self._name:

@@ -46,7 +46,7 @@ class PredictionPage:
     def report(
         self, out: Path, summaries: Mapping[str, ScanSummary], *, failed: Mapping[str, str], notice: str
     ) -> None:
-        """Write the page and print its path; a missing package costs a warning.
+        """Write the page and print its path; a missing package causes a warning only.
 
         Arguments and other errors are those of `write`.
         """
@@ -103,7 +103,7 @@ class PredictionPage:
         }
 
     def _describe_outlines(self, outlined: OutlinedSlice) -> str:
-        """Name what is outlined in a slice, for its alternative text."""
+        """List what is outlined in a slice, as its alternative text."""
         names = ", ".join(self.labels[label] for label in outlined.outlines)
         return f"outlines of {names}" if names else "nothing outlined"
 

@@ -42,8 +42,8 @@ class Agreement:
     ) -> "Agreement":
         """Compare probabilities of one shape.
 
-        They are the network's, the warped mask's, the support's own result and the joint one; `own is
-        joint` if there is a single support. None: there is no such source.
+        They are the network's, the warped mask's, the support's result and the joint one; with a single
+        support `support_result is joint`. None: that source is missing.
         """
         return cls(
             label,
@@ -55,7 +55,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """What the tables say of one scan.
+    """One scan's entry in the tables.
 
     Attributes:
         volumes_ml: label -> volume.
@@ -77,7 +77,7 @@ class Segmentation:
     Attributes:
         label_map: `(Z, H, W)` uint8, or uint16 for ids above 255; 0 = background.
         geometry: the grid.
-        labels: id -> name of the organs that were looked for.
+        labels: id -> name of the requested organs.
         agreements: one per label and support.
         failures: name of the support -> why its registration failed.
         similarities: name of the support -> squared correlation of scan and registered support, 0 to 1.
@@ -148,9 +148,9 @@ def sort_by_doubt(summaries: Mapping[str, ScanSummary]) -> list[str]:
 
 
 def describe_doubtful(summaries: Mapping[str, ScanSummary], *, n_named: int = 3) -> str:
-    """Name the scans to look at first, in one line."""
+    """List the scans to check first, in one line."""
     names = [name for name in sort_by_doubt(summaries) if summaries[name].agreement is not None][:n_named]
     if not names:
-        return "agreement unknown, as there is nothing to compare with: look at every mask"
+        return "agreement unknown, as there is nothing to compare with: check every mask"
     text = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
-    return f"look first at the masks of least agreement: {text}"
+    return f"check the masks of lowest agreement first: {text}"

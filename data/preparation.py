@@ -42,7 +42,7 @@ def hash_volumes(layout: DatasetLayout) -> str:
         written = path.stat().st_mtime_ns
         if all(file.stat().st_mtime_ns <= written for file in files):
             fingerprint = read_fingerprint(layout)
-            if fingerprint is not None and fingerprint.holds(scan_ids, labelled_ids):
+            if fingerprint is not None and fingerprint.matches(scan_ids, labelled_ids):
                 return fingerprint.hash
     return hash_dataset(layout)
 

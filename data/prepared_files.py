@@ -1,6 +1,6 @@
 """Read the files of prepared scans, and check that they belong together.
 
-The only reader of prepared volumes; `dataloaders.prepared_scans` makes network input of what it returns.
+The only reader of prepared volumes; `dataloaders.prepared_scans` converts what it returns to network input.
 """
 
 import json

@@ -71,7 +71,7 @@ def run_in_processes(
 
 @contextmanager
 def scan_errors(scan_id: int, path: Path, action: str, *folders: Path) -> Iterator[None]:
-    """Name a scan and its file in the errors of the block.
+    """Add a scan and its file to the errors of the block.
 
     Args:
         scan_id, path: of the scan.

@@ -25,7 +25,7 @@ class RawGrid:
     nifti_header: Mapping[str, Any] | None
 
     @classmethod
-    def of_scan(cls, scan: RawScan, geometry: Geometry) -> "RawGrid":
+    def from_scan(cls, scan: RawScan, geometry: Geometry) -> "RawGrid":
         """Describe a raw scan; raises `UserError` if its header cannot be read."""
         header = read_header_geometry(scan.image_files[0]) if len(scan.image_files) == 1 else None
         return cls(str(scan.folder), geometry, header)

@@ -100,7 +100,7 @@ def read_record(path: Path) -> ScanRecord | None:
 
 
 def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawScan | None) -> bool:
-    """Tell whether a scan's volumes match its raw files and the recipe.
+    """Return whether a scan's volumes match its raw files and the recipe.
 
     Files are hashed only if their times differ from the record, which is then refreshed.
 
@@ -140,14 +140,14 @@ def update_grid(layout: DatasetLayout, scan: RawScan, *, read_geometry: Callable
         return
     with suppress(UserError):  # a read-only folder keeps its record
         if record.grid is None:
-            grid = RawGrid.of_scan(scan, read_geometry())
+            grid = RawGrid.from_scan(scan, read_geometry())
         else:
             grid = replace(record.grid, folder=str(scan.folder))
         write_record(path, replace(record, grid=grid))
 
 
 def _confirm_label(known: FileState | None, path: Path) -> tuple[bool, FileState | None]:
-    """Tell whether a label map is unchanged or still missing, with its state."""
+    """Return whether a label map is unchanged or still missing, with its state."""
     if known is None:
         return not path.exists(), None
     present = confirm_state(known, path)

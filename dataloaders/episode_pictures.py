@@ -60,7 +60,7 @@ def draw_episode(
 
 
 def stack_pictures(pictures: Sequence[np.ndarray], *, axis: int) -> np.ndarray:
-    """Put equal pictures below (`axis=0`) or beside (`axis=1`) each other."""
+    """Stack pictures of one size vertically (`axis=0`) or horizontally (`axis=1`)."""
     gap_shape = list(pictures[0].shape)
     gap_shape[axis] = GAP_PX
     gap = np.zeros(gap_shape, np.float32)
@@ -102,7 +102,7 @@ def draw_regions(
 
 
 def add_caption(picture: np.ndarray, text: str) -> np.ndarray:
-    """Put a line of ASCII text above a picture; it is cut at its width."""
+    """Add a line of ASCII text above a picture, truncated at its width."""
     strip = np.zeros((CAPTION_PX, picture.shape[1], 3), np.uint8)
     origin = (2, CAPTION_PX - 5)
     cv2.putText(strip, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Configuration keys of training episodes, and what they mean."""
+"""Configuration keys and content of training episodes."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,7 +34,7 @@ class AugmentationRanges(Settings):
     bias: Amount = key(0.0, "maximum magnitude of the logarithm of a smooth field of factors")
 
     @classmethod
-    def none(cls) -> "AugmentationRanges":
+    def disabled(cls) -> "AugmentationRanges":
         """Return the ranges that change nothing."""
         return cls(rotation_deg=0, shift_px=0, shear_deg=0, scale=(1, 1), elastic_amplitude=0, gamma=(1, 1))
 

@@ -162,14 +162,14 @@ def make_episode_loader(
         num_workers: worker processes that prefetch episodes; 0 makes them in this process.
         start_episode: first episode over all ranks, to resume a training; the first of a step.
         pin_memory: pin batches for transfer to a GPU.
-        rank: the rank that this loader serves.
+        rank: the rank of this loader.
         n_ranks: processes that train together; the episodes must fill all their steps.
 
     Returns:
         The loader; each entry of a batch is `EpisodeDataset.__getitem__`'s with a leading batch axis.
 
     Raises:
-        UserError: a number is out of range. Iterating raises as `BatchLoader` says.
+        UserError: a number is out of range. Iterating raises as `BatchLoader` does.
         ValueError: see `episodes_of_rank`.
     """
     if batch_size < 1 or num_workers < 0:

@@ -1,4 +1,4 @@
-"""Queries and supports of a fold, and which slice serves which."""
+"""Queries and supports of a fold, and the support slice of each query slice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class EvaluationFold:
 
     Attributes:
         queries: the held-out scans, in id order. A support among them is no query of its own organ.
-        supports: label -> the scan whose mask is given.
-        remarks: which organs have another support than the wanted one, or none.
+        supports: label -> the annotated scan.
+        remarks: which organs have another support than the requested one, or none.
     """
 
     queries: Sequence[EvaluationScan]
@@ -99,7 +99,7 @@ def plan_jobs(
         chunks: plan the slices that contain the organ, in chunks.
         all_slices: plan every slice of each query, on the main support; of a query without the organ, too,
             where anything predicted is wrong.
-        every_support: also let every other scan of the fold serve as support, for the chunks; one with an
+        every_support: also use every other scan of the fold as support, for the chunks; one with an
             organ in fewer than `n_part` slices is skipped for it.
 
     Raises:
@@ -163,7 +163,7 @@ def check_support(split: Split, *, support_scans: str, supp_idx: int) -> None:
     """Check, from ids alone, that a fold has a support and a query besides.
 
     Raises:
-        UserError: it has not.
+        UserError: it lacks one.
     """
     n_candidates = len(list_candidates(split, support_scans))
     choose_support_position(supp_idx, n_candidates, support_scans=support_scans)
@@ -175,7 +175,7 @@ def check_support(split: Split, *, support_scans: str, supp_idx: int) -> None:
 
 
 def describe_missing_organs(fold: EvaluationFold, organs: Mapping[int, str]) -> list[str]:
-    """Name the queries that lack an organ, which its means leave out."""
+    """List the queries that lack an organ, which its means leave out."""
     lines = []
     for label, support in fold.supports.items():
         queries = [scan for scan in fold.queries if scan is not support]

@@ -1,4 +1,4 @@
-"""Scans with labels, which of their slices serve which, and jobs to score."""
+"""Scans with labels, the assignment of support slices, and jobs to score."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ class Job:
         support, query: the scans.
         label: the organ.
         support_slices: the support's slices, one per part.
-        assignment: the query slices, and the part that serves each.
+        assignment: the query slices, and the part of each.
         main_support: whether the support is the protocol's.
     """
 

@@ -29,7 +29,7 @@ class FramedScan:
 
     Attributes:
         name: for messages.
-        raw: the grid it came on.
+        raw: its original grid.
         preparation: what it was prepared with, including its orientation.
         geometry: the prepared grid `(Z, H, W)`.
         images: `(Z, 1, h, w)` float32, z-scored, at the network's slice size.
@@ -47,7 +47,7 @@ class FramedScan:
         return ScanVolume(image, resized_grid(self.geometry, image.shape[1:]), name=self.name)
 
     def restore(self, probabilities: np.ndarray) -> np.ndarray:
-        """Bring probabilities on the prepared grid back to the scan's own grid."""
+        """Resample probabilities from the prepared grid to the scan's own grid."""
         return restore_probabilities(probabilities, self.geometry, self.raw, self.preparation)
 
     def slices_covering(self, first: int, end: int) -> np.ndarray:
@@ -70,7 +70,7 @@ class FramedSupport:
         scan: its image.
         label_map: `(Z, H, W)` uint8 on the prepared grid.
         network_labels: `(Z, h, w)` int16 at the network's slice size.
-        support_slices: for each label it holds the slices that serve queries, one per part.
+        support_slices: for each label it holds the support slices, one per part.
     """
 
     scan: FramedScan
@@ -85,7 +85,7 @@ class FramedSupport:
 
 
 def frame_query(frame: ModelFrame, scan: InputScan, *, image_size_px: tuple[int, int] | None) -> FramedScan:
-    """Bring a query to a network's frame; `UserError` if its voxels are unusable."""
+    """Transform a query to a network's frame; `UserError` if its voxels are unusable."""
     check_image(scan)
     return _frame(frame, scan, None, image_size_px)[0]
 
@@ -99,7 +99,7 @@ def frame_support(
     n_part: int,
     image_size_px: tuple[int, int] | None,
 ) -> FramedSupport:
-    """Bring an annotated scan to a network's frame.
+    """Transform an annotated scan to a network's frame.
 
     Args:
         frame: the network's.
@@ -131,14 +131,14 @@ def frame_support(
 def take_supports(
     images: Any, masks: Any, *, assume_orientation: str | None
 ) -> tuple[list[InputScan], list[np.ndarray], dict[int, str]]:
-    """Take annotated scans and their masks.
+    """Load annotated scans and their masks.
 
     Args:
         images, masks: a scan each, or a list of scans; see `to_scan`.
         assume_orientation: see `read_scan`.
 
     Returns:
-        The scans, the label ids of each as uint16, and the ids' names if a `dataset.json` gives them.
+        The scans, the label ids of each as uint16, and the ids' names if a `dataset.json` lists them.
 
     Raises:
         UserError: masks are missing, unusable or do not match their image; one line each.

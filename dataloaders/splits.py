@@ -82,7 +82,6 @@ def split_scans(
     scan_ids: Sequence[int],
     labelled_ids: Sequence[int],
     fold: int,
-    n_folds: int = N_FOLDS,
     *,
     folds: str = FOLDS[0],
     source: object = "data",
@@ -95,8 +94,7 @@ def split_scans(
     Args:
         scan_ids: all scans, in any order, each once.
         labelled_ids: those with labels.
-        fold: 0 to `n_folds - 1`.
-        n_folds: at least 2.
+        fold: 0 to `N_FOLDS - 1`.
         folds: one of `FOLDS`.
         source: of the scans, for messages.
 
@@ -106,15 +104,15 @@ def split_scans(
     """
     labelled = set(labelled_ids)
     unlabelled = tuple(sorted(set(scan_ids) - labelled))
-    if len(labelled) >= n_folds:
-        held_out = fold_scan_ids(sorted(labelled), fold, n_folds, folds=folds)
+    if len(labelled) >= N_FOLDS:
+        held_out = fold_scan_ids(sorted(labelled), fold, folds=folds)
         training = set(unlabelled).union(sorted(labelled)).difference(held_out)
         if not training:
-            training = training_scan_ids(sorted(labelled), fold, n_folds, folds=folds)
+            training = training_scan_ids(sorted(labelled), fold, folds=folds)
         return Split(tuple(held_out), tuple(sorted(training)), unlabelled)
     if not unlabelled:
         raise UserError(
-            f"{source}: {n_folds} folds need at least {n_folds} scans, got {len(labelled)}; add scans"
+            f"{source}: {N_FOLDS} folds need at least {N_FOLDS} scans, got {len(labelled)}; add scans"
         )
     if fold > 0:
         raise NothingToDo(

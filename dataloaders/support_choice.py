@@ -28,7 +28,7 @@ def list_candidates(split: Split, support_scans: str) -> tuple[int, ...]:
 
 
 def choose_support_position(supp_idx: int, n_candidates: int, *, support_scans: str = "fold") -> int:
-    """Return the wanted position of the support among `n_candidates` scans.
+    """Return the position of the support among `n_candidates` scans.
 
     With fewer than three, as folds of 5 to 9 scans have, the default of 2 means the last one.
 
@@ -54,21 +54,21 @@ def choose_supports(
     load: Callable[[int], Scan],
     count_slices: Callable[[Scan, int], int],
 ) -> tuple[dict[int, Scan], list[str]]:
-    """Choose each organ's support: the wanted scan, or the nearest that shows it.
+    """Choose each organ's support: the requested scan, or the nearest that shows it.
 
     Of two scans equally near, the one of the lower position is chosen. No other scan's labels are used.
 
     Args:
         candidates: scan ids, by position.
         organs: label -> name.
-        position: the wanted position.
+        position: the requested position.
         n_slices: how many slices of a support must contain the organ.
-        load: returns a candidate; called once per candidate, and only for those that are looked at.
+        load: returns a candidate; called once per candidate, and only for those that are considered.
         count_slices: returns in how many slices a candidate contains a label.
 
     Returns:
         Label -> support, without organs that no candidate shows, and a line for each organ whose support is
-        not the wanted one.
+        not the requested one.
     """
     by_distance = sorted(range(len(candidates)), key=lambda index: (abs(index - position), index))
     loaded: dict[int, Scan] = {}
@@ -100,7 +100,7 @@ def choose_supports(
 
 
 def describe_supports(support_ids: Mapping[str, int]) -> str:
-    """Say in a line which support serves which organs; takes organ -> scan id."""
+    """Describe in one line which support serves which organs; takes organ -> scan id."""
     organs_of: dict[int, list[str]] = {}
     for organ, scan_id in support_ids.items():
         organs_of.setdefault(scan_id, []).append(organ)

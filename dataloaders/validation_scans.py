@@ -29,13 +29,13 @@ from util.parallel.ranks import Ranks
 
 
 def hold_back_scans(split: Split, n_scans: int) -> tuple[Split, tuple[int, ...]]:
-    """Take labelled scans out of a fold's training scans.
+    """Remove labelled scans from a fold's training scans.
 
     They are spread evenly over the ids.
 
     Args:
         split: of the fold.
-        n_scans: number of scans to take: at least two, as one is the support, or 0 for none.
+        n_scans: number of scans to remove: at least two, as one is the support, or 0 for none.
 
     Returns:
         The split without them, and their ids in increasing order; they depend on the arguments alone.

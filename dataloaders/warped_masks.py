@@ -63,30 +63,30 @@ class WarpedMasks:
 
     by_pair: Mapping[tuple[int, int], WarpedSupport]
 
-    def serves(self, job: Job) -> bool:
-        """Return whether a job's query has the masks of the job's support."""
+    def covers(self, job: Job) -> bool:
+        """Return whether the masks of a job's support are warped to its query."""
         pair = self.by_pair.get((job.support.scan_id, job.query.scan_id))
         return pair is not None and pair.failure is None
 
-    def of_job(self, job: Job) -> np.ndarray:
+    def mask_of_job(self, job: Job) -> np.ndarray:
         """Return the mask of a job's organ in the job's slices, `(n, H, W)`.
 
-        `serves` must accept the job.
+        `covers` must accept the job.
         """
-        return self.of_query(job)[job.assignment.slices]
+        return self.mask_of_query(job)[job.assignment.slices]
 
-    def of_query(self, job: Job) -> np.ndarray:
-        """Return the mask of a job's organ in all slices of its query; see `of_job`."""
+    def mask_of_query(self, job: Job) -> np.ndarray:
+        """Return the mask of a job's organ in all slices of its query; see `mask_of_job`."""
         return self.by_pair[job.support.scan_id, job.query.scan_id].masks[job.label]
 
     def segment(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         """Yield jobs with their masks; a failed registration finds nothing."""
         for job in jobs:
             shape = (len(job.assignment.slices), *job.query.label_map.shape[1:])
-            yield job, self.of_job(job) if self.serves(job) else np.zeros(shape, np.float32)
+            yield job, self.mask_of_job(job) if self.covers(job) else np.zeros(shape, np.float32)
 
     def describe(self) -> list[str]:
-        """Name the queries whose registration failed, a line per support."""
+        """List the queries whose registration failed, a line per support."""
         failures: dict[int, list[str]] = {}
         for (support_id, query_id), pair in self.by_pair.items():
             if pair.failure is not None:

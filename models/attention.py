@@ -83,7 +83,7 @@ def _gradients(
     *,
     needs_masks: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Give the gradients of queries, keys, values, masks and mu."""
+    """Return the gradients of queries, keys, values, masks and mu."""
     wide = torch.promote_types(queries.dtype, torch.float32)
     share = _share(mu, wide)
     logits_of = AttentionLogits(keys)
@@ -127,12 +127,12 @@ def _gradients(
 
 
 def _softmaxes(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the softmax of logits `(N, l, S)`, and of those scaled by each mask `(N, M, l, S)`."""
+    """Return the softmax of logits `(N, l, S)`, and of those scaled by each mask `(N, M, l, S)`."""
     return logits.softmax(-1), (logits[:, None] * masks[:, :, None]).softmax(-1)
 
 
 def _share(mu: Tensor, dtype: torch.dtype) -> Tensor:
-    """Give the masked softmax's share of the attention, a scalar."""
+    """Return the masked softmax's share of the attention, a scalar."""
     mu = mu.to(dtype).reshape(())
     return mu / (PLAIN_WEIGHT + mu)
 
@@ -150,7 +150,7 @@ class AttentionLogits:
     """Products of queries and keys, exact to the inputs' rounding.
 
     In half precision a large product would be rounded by more than the softmax forgives. What all keys share
-    is therefore taken out first, and comes back in float32; the rounded rest is small.
+    is therefore subtracted first, and added back in float32; the rounded rest is small.
     """
 
     def __init__(self, keys: Tensor) -> None:
@@ -218,7 +218,7 @@ def attend_by_groups(
 
 
 class _Source:
-    """One source with its positions sorted by what masks `(M, S)` say of them.
+    """One source with its positions sorted by the values of masks `(M, S)`.
 
     Attributes:
         order: `(S,)`, the positions in that order.
@@ -242,7 +242,7 @@ class _Source:
         self.sums = {code: upcast(self.values[group]).sum(dim=0) for code, group in self.groups.items()}
 
     def gather(self, logits: Tensor, share: Tensor) -> Tensor:
-        """Give what rows of sorted logits `(l, S)` gather through each mask, `(M, l, C)`."""
+        """Gather through each mask, `(M, l, C)`, by rows of sorted logits `(l, S)`."""
         plain = {code: self._terms(logits[:, group], group) for code, group in self.groups.items()}
         unmasked = _merge(list(plain.values()))
         masked = [_merge(self._masked(index, plain, logits)) for index in range(self.n_masks)]

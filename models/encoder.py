@@ -61,7 +61,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group"
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder gives for `N` images of each of `B` episodes.
+    """What the encoder returns for `N` images of each of `B` episodes.
 
     Attributes:
         features: `(B, N, C, h, w)`, with `h = ceil(H / 4)` and likewise `w`.
@@ -156,9 +156,9 @@ class Encoder(nn.Module):
 
 
 def freeze_batchnorm(module: nn.Module) -> None:
-    """Put every BatchNorm below `module` in evaluation mode.
+    """Set every BatchNorm below `module` to evaluation mode.
 
-    Running statistics are used and kept.
+    Running statistics are used and not updated.
     """
     for norm in batchnorms(module):
         norm.eval()

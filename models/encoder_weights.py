@@ -20,7 +20,7 @@ _N_NAMED = 3  # of tensors that do not fit
 
 
 class WeightsError(ValueError):
-    """Encoder weights that cannot be had or do not fit.
+    """Encoder weights that are unavailable or do not fit.
 
     The message is one line for the user.
     """
@@ -137,7 +137,7 @@ def _load_whole(backbone: nn.Module, state: Mapping[str, Tensor], *, source: str
     too_wide = [key for key in common if key in fitting and state[key].dtype == torch.float64]
     for fault, keys in (
         ("lacks {} of the encoder's tensors", missing),
-        ("has {} tensor(s) that the encoder has not", unknown),
+        ("has {} tensor(s) that the encoder lacks", unknown),
         ("has other shapes for {} of the encoder's tensors", misshapen),
         ("has no plain finite numbers in {} of the encoder's tensors", unusable),
         ("has float64 numbers, which would be rounded, in {} of the encoder's tensors", too_wide),

@@ -1,4 +1,4 @@
-"""Build the network with its initial weights, and bring it to its device."""
+"""Build the network with its initial weights, and move it to its device."""
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ def build_network(*, seed: int, encoder_weights: str | None, **options: object) 
         options: `FewShotSeg`'s arguments.
 
     Raises:
-        models.encoder_weights.WeightsError: the weights cannot be had or do not fit.
+        models.encoder_weights.WeightsError: the weights are unavailable or do not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would touch the GPUs' too

@@ -228,7 +228,7 @@ class FewShotSeg(nn.Module):
     ) -> Segmentation:
         """Segment queries with a prepared support.
 
-        It serves either direction of training, and evaluation.
+        Used in both directions of training, and in evaluation.
 
         Args:
             state: of `B` episodes.

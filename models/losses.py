@@ -134,27 +134,26 @@ def episode_losses(
     )
 
 
-def describe_metrics(averages: Mapping[str, float]) -> tuple[str, str]:
-    """Describe averages of `METRICS`, in short for the progress bar and for the log."""
-    of = averages
-    refined = f"foreground {of['prior_foreground']:.1%}, background {of['prior_background']:.1%}"
-    raw = f"{of['raw_prior_foreground']:.1%} and {of['raw_prior_background']:.1%} with overlap"
+def describe_metrics(means: Mapping[str, float]) -> tuple[str, str]:
+    """Describe means of `METRICS`, in short for the progress bar and for the log."""
+    refined = f"foreground {means['prior_foreground']:.1%}, background {means['prior_background']:.1%}"
+    raw = f"{means['raw_prior_foreground']:.1%} and {means['raw_prior_background']:.1%} with overlap"
     # Exactly 0 means that the direction from query to support was never trained.
-    alignment = f"query to support {of['alignment_loss']:.4f}"
-    if not of["alignment_loss"]:
+    alignment = f"query to support {means['alignment_loss']:.4f}"
+    if not means["alignment_loss"]:
         alignment = "query to support not trained, as no foreground was predicted"
     empty = ""
-    if of["alignment_loss"] and of["empty_predictions"] > 0:
-        empty = f"; no foreground predicted in {of['empty_predictions']:.1%} of the episodes"
+    if means["alignment_loss"] and means["empty_predictions"] > 0:
+        empty = f"; no foreground predicted in {means['empty_predictions']:.1%} of the episodes"
     return (
-        f"loss {of['loss']:.3f}, foreground predicted in {1 - of['empty_predictions']:.0%} of episodes",
-        f"loss {of['loss']:.4f} (support to query {of['query_loss']:.4f}, {alignment}){empty}; "
+        f"loss {means['loss']:.3f}, foreground predicted in {1 - means['empty_predictions']:.0%} of episodes",
+        f"loss {means['loss']:.4f} (support to query {means['query_loss']:.4f}, {alignment}){empty}; "
         f"prior masks: {refined} of the image ({raw})",
     )
 
 
 def describe_failure(averages: Mapping[str, float]) -> str | None:
-    """Say what is wrong if a training ends with these averages, or None."""
+    """Describe what is wrong if a training ends with these averages, or None."""
     share = averages["empty_predictions"]
     if share < FAILED_SHARE:
         return None

@@ -13,7 +13,7 @@ CLASSIFIER_DROPOUT = 0.1
 
 
 class Decoder(nn.Module):
-    """Turn the matching of one class into a map of logits."""
+    """Decode the matching of one class to a map of logits."""
 
     def __init__(self, *, feature_width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ExpansionMatching(nn.Module):
         *,
         tau_query: Tensor,
     ) -> Tensor:
-        """Give the logits of background and foreground.
+        """Return the logits of background and foreground.
 
         Args:
             similarity: the module with the learnable `alpha`.
@@ -103,7 +103,7 @@ class ExpansionMatching(nn.Module):
     def _expand(
         self, prototypes: Prototypes, mined: Tensor, prior_mask: Tensor, strength: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give the prototypes, moved towards the query.
+        """Move the prototypes towards the query.
 
         Global ones are `(B, Q, C)`, region ones `(B, Q, P, C)`.
         """

@@ -64,7 +64,7 @@ class TargetRegionMining(nn.Module):
         support_values: Tensor,
         support_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Give the mined features of background and foreground, each `(B, Q, C, h, w)`.
+        """Mine the features of background and foreground, each `(B, Q, C, h, w)`.
 
         Args:
             features: the queries', `(B, Q, C, h, w)`, or `(1, Q, C, h, w)` if all supports have the same

@@ -1,4 +1,4 @@
-"""What the network keeps of a support and returns for queries and episodes."""
+"""Prepared supports, and the segmentations of queries and episodes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -36,12 +36,12 @@ class SupportState:
         return self.keys.shape[1], self.prototypes[0].n_shots
 
     def take(self, episodes: slice) -> "SupportState":
-        """Take the state of some of the episodes."""
+        """Select the state of some episodes."""
         return _map_tensors(lambda tensors: tensors[0][episodes], [self])
 
 
 def share(tensor: Tensor, n_episodes: int) -> Tensor:
-    """Give each of `n_episodes` what a tensor has for a single one.
+    """Assign each of `n_episodes` what a tensor has for a single one.
 
     A tensor that has it for each is returned itself: another node would reorder sums of gradients.
     """

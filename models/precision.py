@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 
 def mixed_precision(device: torch.device, precision: str) -> AbstractContextManager:
-    """Give the context in which the network runs forward.
+    """Return the context in which the network runs forward.
 
     Args:
         device: where it runs.
-        precision: `bf16` for bfloat16 where it serves; everything else computes in the tensors' own formats.
+        precision: `bf16` for bfloat16 where it suffices; all else computes in the tensors' own formats.
     """
     if precision != "bf16":
         return nullcontext()
@@ -23,7 +23,7 @@ def mixed_precision(device: torch.device, precision: str) -> AbstractContextMana
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:
-    """Give a context that lifts autocast: operands keep their formats."""
+    """Return a context that lifts autocast: operands keep their formats."""
     device = tensor.device.type
     if not torch.amp.is_autocast_available(device):
         return nullcontext()
@@ -31,12 +31,12 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
 
 
 def upcast(tensor: Tensor) -> Tensor:
-    """Turn half precision into float32; wider formats stay as they are."""
+    """Convert half precision to float32; wider formats are unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def store_half_weights(module: nn.Module) -> None:
-    """Turn the weights of convolutions and linear maps into bfloat16, for good.
+    """Convert the weights of convolutions and linear maps to bfloat16, permanently.
 
     In evaluation this is what autocast would do anew in each call.
     """

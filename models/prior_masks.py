@@ -64,7 +64,7 @@ class PriorMasks:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How the pooled similarities tell the classes apart on the support itself.
+    """Separation of the classes by the pooled similarities on the support itself.
 
     Attributes:
         middle: `(B,)`, halfway between the classes' mean differences `s_fg - s_bg`.
@@ -103,7 +103,7 @@ def contrast_margins(
 def calibrated_margins(
     background: Tensor, foreground: Tensor, contrast: Contrast | None
 ) -> tuple[Tensor, Tensor]:
-    """Compare the classes on the scale that the support's own mask gives.
+    """Compare the classes on the scale defined by the support's own mask.
 
     On the support, the foreground's mean is 1 and the background's -1.
     """
@@ -191,7 +191,7 @@ def measure_contrast(
     masks: Tensor,
     tau_support: Tensor,
 ) -> Contrast:
-    """Measure how the pooled similarities tell the support's own classes apart.
+    """Measure how well the pooled similarities separate the support's classes.
 
     Args:
         similarity, prototypes, tau_support: as in `make_prior_masks`.
@@ -199,7 +199,7 @@ def measure_contrast(
         masks: the foreground's share at each of their positions, `(B, S, h, w)`.
 
     Returns:
-        Constants: no gradient flows through them. Without foreground they are of no use, but finite.
+        Constants: no gradient flows through them. Without foreground they are meaningless, but finite.
     """
     with torch.no_grad():
         tau = tau_support[:, None].expand(-1, features.shape[1], -1)

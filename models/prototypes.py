@@ -79,7 +79,7 @@ def extract_prototypes(
     area_limit: int,
     seeds: Tensor | None = None,
 ) -> Prototypes:
-    """Take the prototypes of one class from every shot of every episode.
+    """Extract the prototypes of one class from every shot of every episode.
 
     Args:
         features: `(B, S, C, h, w)`.
@@ -153,9 +153,9 @@ def _region_weights(
 
 
 def choose_regions(masks: Tensor, *, area_limit: int) -> Tensor:
-    """Return where the region prototypes of one class lie.
+    """Return the positions of the region prototypes of one class.
 
-    They are those that are taken without seeds.
+    They are those selected without seeds.
 
     Args:
         masks: `(1, 1, H, W)`, 1 on the class and 0 elsewhere.
@@ -221,7 +221,7 @@ def _choose(qualifies: Tensor, *, limit: int, n_slots: int, seeds: Tensor | None
 
 
 def _random_keys(seeds: Tensor, shape: torch.Size) -> Tensor:
-    """Give every candidate of shape `(S, M)` a random key, `(B, S, M)` int64 below 2^32.
+    """Assign every candidate of shape `(S, M)` a random key, `(B, S, M)` int64 below 2^32.
 
     A hash of seed and position: the same on every device, without a random state or a copy from the host.
     """

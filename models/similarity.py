@@ -70,7 +70,7 @@ def cosine_similarity(prototype: Tensor, features: Tensor) -> Tensor:
 
 
 def sharpness(tau_query: Tensor) -> Tensor:
-    """Turn the query's first threshold scalar into the softmax factor `k`.
+    """Convert the query's first threshold scalar to the softmax factor `k`.
 
     The scalars are `(..., 2)`; `k` is `(...)`, 1 to 11.
     """

@@ -65,7 +65,7 @@ class Client:
         return json.loads(self._call("POST", "/support", *encode_form({"labels": labels}, files))[0])
 
     def segment(self, image: bytes, *, name: str) -> tuple[bytes, dict[str, Any]]:
-        """Return the label map of a NIfTI file, and what the server says of it.
+        """Return the label map of a NIfTI file, and the server's description of it.
 
         That is a compressed NIfTI file, and `labels`, `volumes_ml` and `agreement`.
         """

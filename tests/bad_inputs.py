@@ -117,17 +117,17 @@ def train_twice(words: list[str]) -> None:
 
 
 def train_in(runs: Path, overrides_for: Callable[[Path], list[str]]) -> Iterator[tuple[Path, list[str]]]:
-    """Make the runs that places are made from, with the words that did; remove them at the end."""
+    """Make the runs that workspaces copy, and yield them with their words; remove them at the end."""
     words = overrides_for(runs)[1:]
     train_twice(words)
-    for path in runs.rglob("snapshot_000002.pt"):  # of no use here, and large
+    for path in runs.rglob("snapshot_000002.pt"):  # not needed here, and large
         path.unlink()
     yield runs, words
     shutil.rmtree(runs)
 
 
 def make_workspace(root: Path, data: Path, runs: Path, words: list[str]) -> Iterator[Workspace]:
-    """Copy data and link runs to a place of their own; remove it at the end."""
+    """Copy data and link runs to a separate folder; remove it at the end."""
     yield _copy_to(root, data, runs, words)
     shutil.rmtree(root)
 

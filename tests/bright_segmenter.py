@@ -8,7 +8,7 @@ from models.inference.segmenters import Segmenter
 class BrightSegmenter(Segmenter):
     """Finds what is bright, whatever the support shows; unsure if `sure` is near 1/2."""
 
-    sees_queries = True
+    uses_queries = True
 
     def __init__(self, sure=1.0, threshold=2.0):
         self.sure, self.threshold = sure, threshold

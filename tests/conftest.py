@@ -139,6 +139,22 @@ def narrow_encoder() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def trained_runs(narrow_encoder, overrides_for, tmp_path_factory):
+    """The runs of two tiny trainings, and the words that made them."""
+    from tests.bad_inputs import train_in  # late: most tests do without the network
+
+    yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
+
+
+@pytest.fixture
+def workspace(trained_runs, phantom_dir, tmp_path):
+    """A copy of the phantom and of these runs, which a test may damage."""
+    from tests.bad_inputs import make_workspace  # late, as above
+
+    yield from make_workspace(tmp_path / "workspace", phantom_dir, *trained_runs)
+
+
 @pytest.fixture
 def tiny_overrides(overrides_for, tmp_path) -> list[str]:
     """Give such overrides with runs under this test's own folder."""

@@ -5,19 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.bad_inputs import QUICK, evaluate, make_workspace, refusal, train, train_in
+from tests.bad_inputs import QUICK, evaluate, refusal, train
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
-
-
-@pytest.fixture(name="base", scope="module")
-def _base(overrides_for, tmp_path_factory):
-    yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
-
-
-@pytest.fixture(name="workspace")
-def _place(base, phantom_dir, tmp_path):
-    yield from make_workspace(tmp_path / "workspace", phantom_dir, *base)
 
 
 def halve(voxels):

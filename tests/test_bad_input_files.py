@@ -6,19 +6,9 @@ from torch import nn
 
 from data.supervoxels.__main__ import main as make_supervoxels
 from models.encoder import BACKBONES
-from tests.bad_inputs import QUICK, Trap, evaluate, make_workspace, refusal, set_trap, train, train_in
+from tests.bad_inputs import QUICK, Trap, evaluate, refusal, set_trap, train
 
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
-
-
-@pytest.fixture(name="base", scope="module")
-def _base(overrides_for, tmp_path_factory):
-    yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
-
-
-@pytest.fixture(name="workspace")
-def _place(base, phantom_dir, tmp_path):
-    yield from make_workspace(tmp_path / "workspace", phantom_dir, *base)
 
 
 def flip(path):
@@ -142,7 +132,7 @@ WEIGHTS = {
     "foreign names": (lambda: resnet("net."), "lacks 62 of the encoder's tensors (bn1.bias, "),
     "unknown tensors": (
         lambda: resnet(**{"x.weight": torch.zeros(2)}),
-        "has 1 tensor(s) that the encoder has not (x.weight)",
+        "has 1 tensor(s) that the encoder lacks (x.weight)",
     ),
     "another shape": (
         lambda: resnet(**{"conv1.weight": torch.zeros(2)}),

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 
 @pytest.fixture(name="workspace")
-def _place(overrides_for, tmp_path):
+def _workspace(overrides_for, tmp_path):
     return Workspace(tmp_path, tuple(overrides_for(tmp_path / "runs")[1:]))
 
 

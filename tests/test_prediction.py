@@ -264,7 +264,7 @@ OWN = {"name": "Tiny", "labels": {"background": 0, "liver": 1}, "orientation": "
 
 
 @pytest.fixture(name="workspace")
-def _place(tmp_path, monkeypatch, narrow_encoder, switches_restored):
+def _workspace(tmp_path, monkeypatch, narrow_encoder, switches_restored):
     """A folder with a snapshot of random weights, an annotated scan and queries in several formats."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
@@ -423,7 +423,7 @@ def test_doubtful_scans_stand_first(workspace, bright, capsys):
     assert [row["scan"] for row in rows] == ["z.nii.gz", "b.nii.gz"]
     assert float(rows[0]["agreement_of_scan"]) == 0
     assert "at least 4 voxels" in rows[0]["registration_failure"]
-    assert "look first at the masks of least agreement: z.nii.gz (0.00)" in capsys.readouterr().out
+    assert "check the masks of lowest agreement first: z.nii.gz (0.00)" in capsys.readouterr().out
 
 
 REGISTRATION = {"reload_model_path": None, "method": "registration", "modality": "MR"}
@@ -443,7 +443,7 @@ def test_registration_alone_needs_no_network(workspace, monkeypatch, capsys):
     rows = list(csv.DictReader((workspace / "masks/agreement.csv").open()))
     similarities = [float(row["registration_similarity"]) for row in rows]
     assert similarities == sorted(similarities) == [float(row["agreement_of_scan"]) for row in rows]
-    assert f"look first at the masks of least agreement: {rows[0]['scan']} ({similarities[0]:.2f})" in out
+    assert f"check the masks of lowest agreement first: {rows[0]['scan']} ({similarities[0]:.2f})" in out
     for name in ("b.nii.gz", "c.nrrd", "d.mha"):
         mask, scan = read_scan(workspace / "masks" / name), read_scan(workspace / "scans" / name)
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)

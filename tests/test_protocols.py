@@ -10,7 +10,7 @@ import training
 import validation
 from dataloaders.warped_masks import WarpedMasks
 from script.workflows import unet_baseline
-from tests.bad_inputs import QUICK, evaluate, make_workspace, train_in
+from tests.bad_inputs import QUICK, evaluate
 from tests.test_bad_input import without
 from util.config.command_line import run_command_line
 from util.engine.runs import list_runs
@@ -18,16 +18,6 @@ from util.engine.runs import list_runs
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 NO_REPORT = "evaluation.report=False"
-
-
-@pytest.fixture(name="base", scope="module")
-def _base(overrides_for, tmp_path_factory):
-    yield from train_in(tmp_path_factory.mktemp("trained"), overrides_for)
-
-
-@pytest.fixture(name="workspace")
-def _place(base, phantom_dir, tmp_path):
-    yield from make_workspace(tmp_path / "workspace", phantom_dir, *base)
 
 
 def read_evaluation(workspace):

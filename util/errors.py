@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
         hint: how to resume; None if there is nothing to resume.
 
     Attributes:
-        number, hint: as given.
+        number, hint: as passed.
     """
 
     def __init__(self, number: signal.Signals, hint: str | None = None) -> None:

@@ -14,6 +14,7 @@ from dataloaders.prepared_scans import PreparedScan
 from dataloaders.warps import AugmentationRanges
 
 N_CHANNELS = 3
+MIN_SIZE_PX = 200.0
 
 
 def make_episode(
@@ -21,16 +22,14 @@ def make_episode(
     generator: np.random.Generator,
     *,
     n_shots: int = 1,
-    min_size_px: float = 200.0,
-    ranges: AugmentationRanges | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Make one episode of 256 x 256 slices.
 
     Returns:
         `images`, each `(3, H, W)` float32, and `masks`, each `(H, W)` bool: the shots, then the query.
     """
-    ranges = ranges or AugmentationRanges()
-    scan, supervoxel_id, slices = _search(scans, generator, n_slices=n_shots + 1, min_size_px=min_size_px)
+    ranges = AugmentationRanges()
+    scan, supervoxel_id, slices = _search(scans, generator, n_slices=n_shots + 1)
     images = [np.repeat(scan.image[z][None], N_CHANNELS, axis=0) for z in slices]
     masks = [scan.supervoxels[z] == supervoxel_id for z in slices]
     sides = (range(n_shots), [n_shots])
@@ -47,7 +46,7 @@ def make_episode(
 
 
 def _search(
-    scans: Sequence[PreparedScan], generator: np.random.Generator, *, n_slices: int, min_size_px: float
+    scans: Sequence[PreparedScan], generator: np.random.Generator, *, n_slices: int
 ) -> tuple[PreparedScan, int, list[int]]:
     """Sample scans and supervoxels until one has enough adjacent slices."""
     while True:
@@ -58,7 +57,7 @@ def _search(
         starts = [
             z
             for z in range(len(areas_px) - n_slices + 1)
-            if min(areas_px[z : z + n_slices]) > 0 and max(areas_px[z : z + n_slices]) >= min_size_px
+            if min(areas_px[z : z + n_slices]) > 0 and max(areas_px[z : z + n_slices]) >= MIN_SIZE_PX
         ]
         if starts:
             start = int(generator.choice(starts))

@@ -8,7 +8,7 @@ sheet are made. With `back=<folder>` predictions of prepared scans are brought t
 import sys
 from collections.abc import Sequence
 
-from data.data_settings import BackConfig, PrepareConfig
+from data.data_settings import PrepareConfig, RestoreConfig
 from data.prepare.dataset import prepare_dataset
 from data.prepare.original_predictions import restore_predictions
 from util.config import key_value_words
@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def run(words: list[str]) -> int:
         config = parse_words(words)
-        if isinstance(config, BackConfig):
+        if isinstance(config, RestoreConfig):
             restore_predictions(config)
         else:
             prepare_dataset(config, progress=sys.stderr.isatty())
@@ -40,14 +40,14 @@ def main(words: Sequence[str] | None = None) -> int:
         footer="",
     )
     usage += describe_usage(
-        BackConfig,
+        RestoreConfig,
         "python -m data.prepare dataset=<name> --back <folder> [key=value ...]",
         footer="`bash script/prepare.sh --help` says more.",
     )
     return run_word_command(run, words, usage=usage)
 
 
-def parse_words(words: Sequence[str]) -> PrepareConfig | BackConfig:
+def parse_words(words: Sequence[str]) -> PrepareConfig | RestoreConfig:
     """Parse `key=value` words and options, optionally after `with`.
 
     Options are `--check`, `--force` and `--back <folder>`.
@@ -60,7 +60,7 @@ def parse_words(words: Sequence[str]) -> PrepareConfig | BackConfig:
         at = words.index(_BACK)
         words[at : at + 2] = [f"back={words[at + 1]}"]
     if any(word.partition("=")[0].strip() == "back" for word in words):
-        return key_value_words.parse_words(BackConfig, words, texts=_TEXTS)
+        return key_value_words.parse_words(RestoreConfig, words, texts=_TEXTS)
     return key_value_words.parse_words(PrepareConfig, words, flags=_FLAGS, texts=_TEXTS)
 
 

@@ -84,7 +84,7 @@ def _find_finished(config: PrepareConfig, lock: ExitStack) -> _Volumes | None:
     layout = find_finished(config, archive)
     if layout is None:
         return None
-    _enter(layout, lock)
+    _lock_and_clean(layout, lock)
     print(f"{config.dataset}: {archive} -> {layout.volumes_dir}, unchanged since all was prepared")
     return _Volumes(layout, made=(), up_to_date=tuple(list_recorded_ids(layout)), removed=())
 
@@ -105,12 +105,12 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
             with rewritten_remarks(source.with_archive_path):
                 for text in dataset.remarks:
                     remark(text)
-                outdated = _outdated(config, dataset)
+                outdated = _find_outdated(config, dataset)
                 dataset = _check(config, dataset, outdated, progress=progress)
                 if config.check:
                     return None
                 layout = config.layout_of(dataset.spec)
-                _enter(layout, lock)
+                _lock_and_clean(layout, lock)
                 volumes = _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
         except UserError as error:
             raise UserError(source.with_archive_path(str(error))) from error
@@ -119,14 +119,14 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
     return volumes
 
 
-def _enter(layout: DatasetLayout, lock: ExitStack) -> None:
+def _lock_and_clean(layout: DatasetLayout, lock: ExitStack) -> None:
     """Lock the prepared folder, and remove leftovers of killed processes."""
     lock.enter_context(lock_folder(layout.data_dir))
     lock.callback(_remove_leftovers, layout)
     _remove_leftovers(layout)
 
 
-def _outdated(config: PrepareConfig, dataset: RawDataset) -> Sequence[RawScan]:
+def _find_outdated(config: PrepareConfig, dataset: RawDataset) -> Sequence[RawScan]:
     """List the scans to check, unless a foreign volume would be lost."""
     if config.check:
         return dataset.scans

@@ -141,7 +141,7 @@ def _check_one(task: _Task) -> ScanReport:
             problems = _grid_problems(source, grid, is_own=is_own)
             if problems:
                 return ScanReport(tuple(problems))
-            losses, remarks = _lost_organs(scan, volume, preparation, task.dataset.spec)
+            losses, remarks = _find_lost_organs(scan, volume, preparation, task.dataset.spec)
             n_body_vox = _body_voxels(volume, preparation, grid) if task.measure_bodies else None
             return ScanReport(tuple(losses), tuple(remarks), grid, n_body_vox)
     except UserError as error:
@@ -196,7 +196,7 @@ def _grid_problems(source: Path, grid: Geometry, *, is_own: bool) -> list[str]:
     return problems
 
 
-def _lost_organs(
+def _find_lost_organs(
     scan: RawScan, volume: RawVolume, preparation: Preparation, spec: DatasetSpec
 ) -> tuple[list[str], list[str]]:
     """Report lost organs: as problems if no test organ is left, else as remarks."""

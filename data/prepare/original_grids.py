@@ -1,6 +1,6 @@
-"""The raw grids of prepared scans, to which predictions return."""
+"""The raw grids of prepared scans, to restore predictions on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ ORIGINAL_FOLDER = "predictions_original"  # of an evaluation's predictions
 
 @dataclass(frozen=True, eq=False)
 class OriginalGrid:
-    """The grid of a raw scan, and the way back to it from its prepared volume.
+    """The grid of a raw scan, and its relation to the prepared volume.
 
     Attributes:
         name: of the raw file without its ending, or of the scan in the download for a DICOM series.
@@ -43,11 +43,11 @@ class OriginalGrid:
     files: tuple[Path, ...]
 
     def restore(self, probabilities: np.ndarray) -> np.ndarray:
-        """Bring probabilities `(Z, H, W)` to the raw grid; see `restore_probabilities`."""
+        """Resample probabilities to the raw grid; see `restore_probabilities`."""
         return restore_probabilities(probabilities, self.prepared, self.raw.geometry, self.preparation)
 
     def restore_labels(self, label_map: np.ndarray) -> np.ndarray:
-        """Bring a label map `(Z, H, W)` to the raw grid, label by label.
+        """Resample a label map `(Z, H, W)` to the raw grid, label by label.
 
         See `restore_mask`; where outlines meet, the smaller id wins.
         """
@@ -68,7 +68,7 @@ class OriginalGrid:
 def find_original_grids(layout: DatasetLayout, scan_ids: Sequence[int]) -> dict[int, OriginalGrid]:
     """Find the raw grids of prepared scans.
 
-    A raw scan that is no longer where it was prepared from costs a remark, as its grid is recorded.
+    A raw scan that is no longer where it was prepared from causes a remark only, as its grid is recorded.
 
     Raises:
         UserError: a scan was not prepared here, or by an earlier version; its raw files have changed; or its
@@ -167,6 +167,6 @@ def restore_preparation(values: Mapping[str, Any]) -> Preparation:
     )
 
 
-def _stem(name: str, endings: Iterable[str] = NIFTI_ENDINGS) -> str:
-    ending = next((candidate for candidate in endings if name.lower().endswith(candidate)), "")
+def _stem(name: str) -> str:
+    ending = next((candidate for candidate in NIFTI_ENDINGS if name.lower().endswith(candidate)), "")
     return name[: len(name) - len(ending)]

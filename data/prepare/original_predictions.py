@@ -1,4 +1,4 @@
-"""Bring predictions of prepared scans to the grids and names of the raw files."""
+"""Restore predictions of prepared scans on the grids and names of the raw files."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.data_settings import BackConfig
+from data.data_settings import RestoreConfig
 from data.dataset_lookup import find_dataset
 from data.label_maps import distinct_values, format_value, shorten_list
 from data.layout import DatasetLayout
@@ -28,7 +28,7 @@ _MAX_LABEL = 65535
 
 @dataclass(frozen=True)
 class _Prediction:
-    """A file to bring back: its scan, the rest of its name, and its folder below that of all."""
+    """A file to restore: its scan, the rest of its name, and its folder below that of all."""
 
     path: Path
     scan_id: int
@@ -36,10 +36,10 @@ class _Prediction:
     folder: Path
 
 
-def restore_predictions(config: BackConfig) -> list[Path]:
-    """Bring predictions back to the raw grids, and print the result.
+def restore_predictions(config: RestoreConfig) -> list[Path]:
+    """Restore predictions on the raw grids, and print the result.
 
-    All are checked first. Label maps are brought back label by label, probabilities are interpolated.
+    All are checked first. Label maps are resampled label by label, probabilities are interpolated.
 
     Returns:
         The written files.

@@ -33,7 +33,7 @@ class Source:
         return message if self.archive is None else message.replace(str(self.folder), str(self.archive))
 
     def with_archive_folders(self, dataset: RawDataset) -> RawDataset:
-        """Tell the scans where in the archive they lie; a folder's are unchanged."""
+        """Add the archive's folders to its scans; a folder's scans are unchanged."""
         if self.archive is None:
             return dataset
         scans = (

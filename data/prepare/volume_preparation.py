@@ -124,7 +124,7 @@ def _prepare_one(task: _Task) -> None:
             volume.image, volume.label_map, volume.geometry, preparation, labels=dataset.spec.labels
         )
         record = {"recipe": make_recipe(dataset.spec, preparation), "name": scan.name, "raw": raw}
-        record["grid"] = RawGrid.of_scan(scan, volume.geometry)
+        record["grid"] = RawGrid.from_scan(scan, volume.geometry)
         _write(task.layout, scan.scan_id, record=record, image=image, label_map=label_map, geometry=geometry)
 
 

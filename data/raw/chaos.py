@@ -77,9 +77,11 @@ def inspect_chaos_scan(scan: RawScan, spec: DatasetSpec) -> Inspection:
     folder = scan.image_files[0].parents[1]
     headers, image_faults = _read_each(read_header, scan.image_files)
     levels, label_faults = _read_each(read_grey_levels, scan.label_files)
-    problems = [*image_faults, *label_faults, *_unpaired(scan, folder)]
+    problems = [*image_faults, *label_faults, *_find_unpaired(scan, folder)]
     if not problems:  # a missing file would make slices uneven, too
-        problems += series_problems(list(headers.values()), folder) or _unlike_images(headers, levels)
+        problems += series_problems(list(headers.values()), folder) or _find_mismatched_images(
+            headers, levels
+        )
     problems += _unknown_levels(levels)
     if problems:
         return None, problems
@@ -143,7 +145,7 @@ def _read_each(read: Callable[[Path], _Read], files: Iterable[Path]) -> tuple[di
     return values, problems
 
 
-def _unpaired(scan: RawScan, folder: Path) -> list[str]:
+def _find_unpaired(scan: RawScan, folder: Path) -> list[str]:
     images = {path.stem: path.name for path in scan.image_files}
     labels = {path.stem: path.name for path in scan.label_files}
     checks = (
@@ -157,7 +159,9 @@ def _unpaired(scan: RawScan, folder: Path) -> list[str]:
     ]
 
 
-def _unlike_images(headers: Mapping[Path, SliceHeader], levels: Mapping[Path, np.ndarray]) -> list[str]:
+def _find_mismatched_images(
+    headers: Mapping[Path, SliceHeader], levels: Mapping[Path, np.ndarray]
+) -> list[str]:
     sizes = {path.stem: header.size_px for path, header in headers.items()}  # each PNG has its DICOM here
     return [
         f"{path}: must have its DICOM file's rows and columns {sizes[path.stem]}, got {grey.shape}; "

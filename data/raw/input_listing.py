@@ -32,7 +32,7 @@ def find_inputs(patterns: Sequence[str]) -> list[Path]:
 
 
 def name_outputs(paths: Iterable[Path], *, dicom_ending: str = ".nii.gz") -> dict[Path, str]:
-    """Name each scan's result after the scan.
+    """Choose the file name of each scan's result: the scan's name.
 
     The ending is that of the format to write: `.nii.gz` for NIfTI, `.nrrd` or `.mha` for these formats, and
     `dicom_ending` for DICOM series. Scans of one name in different folders get the names of the folders that

@@ -1,4 +1,4 @@
-"""Read scans of any supported format, and take those that are in memory."""
+"""Read scans of any supported format, from files or from memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def read_scan(path: Path, *, assume_orientation: str | None = None) -> InputScan
 
 
 def to_scan(source: Any, *, name: str, assume_orientation: str | None = None) -> InputScan:
-    """Take a scan in any form.
+    """Convert a scan in any form.
 
     Args:
         source: a path; a SimpleITK or nibabel image; an array `(Z, H, W)` with its spacing `(z, y, x)` in mm

@@ -1,4 +1,4 @@
-"""Register a support scan to a query scan, and judge the result."""
+"""Register a support scan to a query scan, and measure the quality."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +84,7 @@ class Registration:
 
     Attributes:
         transform: from positions in the query to positions in the support.
-        quality: of the transform; `quality.failure` says why a registration failed.
+        quality: of the transform; `quality.failure` states why a registration failed.
     """
 
     transform: SpatialTransform
@@ -216,7 +216,7 @@ def _overlap(shares: sitk.Image, other_shares: sitk.Image) -> float:
 
 @contextmanager
 def _one_silent_thread() -> Iterator[None]:
-    """Let ITK use one thread within the block, and not warn of scans that come apart."""
+    """Limit ITK to one thread in the block, and suppress its warnings of missing overlap."""
     switches = sitk.ProcessObject
     n_threads, warns = switches.GetGlobalDefaultNumberOfThreads(), switches.GetGlobalWarningDisplay()
     switches.SetGlobalDefaultNumberOfThreads(1)

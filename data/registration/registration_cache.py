@@ -102,7 +102,7 @@ def _read(path: Path) -> Registration | None:
     if not path.is_file():
         return None
     try:
-        stored = read_json_object(path, what="cached registration")
+        stored = read_json_object(path, kind="cached registration")
         content: dict[str, Any] = stored["registration"]
         if stored["checksum"] != _digest([path.name, content]):
             raise ValueError("wrong checksum")

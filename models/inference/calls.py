@@ -19,8 +19,8 @@ class Request:
 
     Attributes:
         slices: `(n,)`, their indices in the scan.
-        parts: `(n,)`, which of the request's supports serves each of them.
-        support_of: gives a support of the request, prepared, by its number.
+        parts: `(n,)`, the number of the support to use for each slice.
+        support_of: returns a prepared support by its number.
         support_key: identifies `support_of`; requests of equal keys share results. None: shares none.
     """
 
@@ -46,10 +46,10 @@ def split_requests(requests: Sequence[Request], *, n_pixels: int) -> Iterator[li
     yield group
 
 
-def name_parts(request: Request, number: int) -> list[Part]:
-    """Name what segments each of a request's slices.
+def parts_of_slices(request: Request, number: int) -> list[Part]:
+    """Return the part that segments each slice of a request.
 
-    Equal names of several requests share results.
+    Equal parts of several requests share results.
     """
     key = number if request.support_key is None else (request.support_key,)
     return [(key, part) for part in request.parts.tolist()]
@@ -67,15 +67,15 @@ def group_by_slice(
 
 
 def best_slices_per_call(device: torch.device) -> int:
-    """Say how many slices at once serve a device best.
+    """Return the most efficient number of slices per call for a device.
 
-    One fills a CPU's caches; other devices want to be busy.
+    One slice fills a CPU's caches; other devices need larger batches.
     """
     return 1 if device.type == "cpu" else 16
 
 
 def best_pairs_per_decoding(device: torch.device, size_px: tuple[int, int]) -> int:
-    """Say how many pairs of slice and support a device's decoders should take.
+    """Return how many pairs of slice and support to decode at once on a device.
 
     Small slices are taken together until they fill a CPU's caches as one of 256 x 256 does.
     """
@@ -91,7 +91,7 @@ def split_calls(
 
     Args:
         parts_of: for each slice the supports that segment it, at least one.
-        per_call: most pairs of a call; but a slice's supports always stay together.
+        per_call: maximum number of pairs per call, but a slice's supports always stay together.
 
     Yields:
         Supports and slices; all of these with all of those.

@@ -14,7 +14,7 @@ from models.prototypes import FOREGROUND_AREA_LIMIT, choose_regions
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the network made of one query slice with one support slice.
+    """Intermediate results for one query slice and one support slice.
 
     Attributes:
         probabilities: `(H, W)`, the foreground's.
@@ -35,7 +35,7 @@ class Inspection:
 
 @torch.no_grad()
 def inspect_query(model: FewShotSeg, support: Tensor, mask: Tensor, query: Tensor) -> Inspection:
-    """Segment a query slice, and keep what is usually thrown away.
+    """Segment a query slice, and return the intermediate results.
 
     Args:
         model: in evaluation mode.

@@ -19,7 +19,7 @@ from models.inference.calls import (
     best_pairs_per_decoding,
     best_slices_per_call,
     group_by_slice,
-    name_parts,
+    parts_of_slices,
     split_calls,
     split_requests,
 )
@@ -77,7 +77,7 @@ def segment_queries(
         device: where the segmenter computes.
         bank: holds the prepared supports, also for later calls; None: a bank of single support slices.
         n_versions: see `average_over_versions`.
-        per_call: most slices encoded or segmented at once; None: see `best_slices_per_call`.
+        per_call: maximum number of slices encoded or segmented at once; None: see `best_slices_per_call`.
         on_encoding: called as in `segment_scan`, with the query scan's id before the progress.
         on_segmented: see `segment_scan`.
 
@@ -120,13 +120,14 @@ def segment_scan(
     on_encoding: Callable[[str], None],
     on_segmented: Callable[[int], None],
 ) -> Iterator[Tensor]:
-    """Answer several requests for slices of one scan.
+    """Process several requests for slices of one scan.
 
     Args:
         segmenter: see `SliceSegmenter`.
         images: the scan's slices, `(Z, 1, h, w)`.
         requests: at least one.
-        per_call: most slices encoded at once, and least pairs of slice and support decoded at once.
+        per_call: maximum number of slices encoded at once, and minimum number of pairs of slice and
+            support decoded at once.
         device: where the segmenter computes.
         on_encoding: called with the progress before each batch is encoded, and with an empty text at the end.
         on_segmented: called with the number of shared results, and after each call with that of its pairs.
@@ -165,8 +166,8 @@ def _segment_together(
     per_call: int,
     on_segmented: Callable[[int], None],
 ) -> Iterator[Tensor]:
-    """Segment the slices of some requests; `take` gives these encoded, see `segment_scan` for the rest."""
-    parts = [name_parts(request, number) for number, request in enumerate(requests)]
+    """Segment the slices of some requests; `take` returns them encoded, see `segment_scan` for the rest."""
+    parts = [parts_of_slices(request, number) for number, request in enumerate(requests)]
     support_of = {
         part: partial(request.support_of, part[1])
         for request, request_parts in zip(requests, parts, strict=True)
@@ -188,7 +189,7 @@ def _segment_together(
 
 
 class MeanSegmenter(SliceSegmenter):
-    """Segments from several supports by the mean of their probabilities.
+    """Segment from several supports by the mean of their probabilities.
 
     Its supports are sequences of the other segmenter's supports.
     """
@@ -201,7 +202,7 @@ class MeanSegmenter(SliceSegmenter):
         return self.segmenter.encode(batches)
 
     def take(self, encoding: Any, positions: Tensor) -> Any:
-        """Take some of the encoded slices; see `SliceSegmenter`."""
+        """Select encoded slices; see `SliceSegmenter`."""
         return self.segmenter.take(encoding, positions)
 
     def segment(self, support: Sequence[Any], encoding: Any, *, image_size: tuple[int, int]) -> Tensor:

@@ -25,19 +25,19 @@ PRIOR_THRESHOLD = 0.5  # of a prior mask, which is soft if its gradient is, or o
 
 
 class SliceSegmenter(Protocol):
-    """Segments slices of a scan from a prepared support."""
+    """Segment slices of a scan from a prepared support."""
 
     def encode(self, batches: Iterable[Tensor]) -> Any:
-        """Encode slices given in batches `(n, 1, H, W)`.
+        """Encode slices, passed in batches `(n, 1, H, W)`.
 
         `take` indexes the result over all of them.
         """
 
     def take(self, encoding: Any, positions: Tensor) -> Any:
-        """Take some of the encoded slices, by their positions `(n,)`."""
+        """Select encoded slices, by their positions `(n,)`."""
 
     def segment(self, support: Any, encoding: Any, *, image_size: tuple[int, int]) -> Tensor:
-        """Give the foreground's probability in each encoded slice, `(N, *image_size)`."""
+        """Return the foreground's probability in each encoded slice, `(N, *image_size)`."""
 
     def segment_each(
         self, supports: Sequence[Any], encoding: Any, *, image_size: tuple[int, int], per_call: int
@@ -57,21 +57,21 @@ class SliceSegmenter(Protocol):
 
 
 class Segmenter(SliceSegmenter, Protocol):
-    """Segments slices of a scan from support slices.
+    """Segment slices of a scan from support slices.
 
     Attributes:
-        sees_queries: whether the result depends on the segmented slices at all.
+        uses_queries: whether the result depends on the segmented slices at all.
     """
 
-    sees_queries: bool
+    uses_queries: bool
 
     def join(self, encodings: Sequence[Any]) -> Any:
-        """Put encoded slices together, in order; a single encoding is returned as it is."""
+        """Concatenate encoded slices, in order; a single encoding is returned as it is."""
 
     def prepare(self, encoding: Any, masks: Tensor) -> Any:
         """Prepare one support from `S` encoded slices, its shots.
 
-        Their masks are `(S, H, W)` of 0 and 1; `(H, W)` will do for a single one.
+        Their masks are `(S, H, W)` of 0 and 1; a single one may be `(H, W)`.
         """
 
 
@@ -83,7 +83,7 @@ class NetworkSegmenter(Segmenter):
         precision: see `mixed_precision`.
     """
 
-    sees_queries = True
+    uses_queries = True
 
     def __init__(self, model: FewShotSeg, *, precision: str = "fp32") -> None:
         model.eval().encoder.backbone.fold_batchnorm()
@@ -107,12 +107,12 @@ class NetworkSegmenter(Segmenter):
         return Encoded(features=features[None], tau=tau[None])
 
     def take(self, encoding: Encoded, positions: Tensor) -> Encoded:
-        """Take some of the encoded slices; see `Segmenter`."""
+        """Select encoded slices; see `Segmenter`."""
         return Encoded(features=encoding.features[:, positions], tau=encoding.tau[:, positions])
 
     @torch.inference_mode()
     def join(self, encodings: Sequence[Encoded]) -> Encoded:
-        """Put encoded slices together; see `Segmenter`."""
+        """Concatenate encoded slices; see `Segmenter`."""
         if len(encodings) == 1:
             return encodings[0]
         features, tau = zip(*((encoding.features, encoding.tau) for encoding in encodings), strict=True)
@@ -172,7 +172,7 @@ class CosineSegmenter(Segmenter):
     They are the mean foreground and the mean background feature of all shots.
     """
 
-    sees_queries = True
+    uses_queries = True
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder.eval()
@@ -183,12 +183,12 @@ class CosineSegmenter(Segmenter):
         return torch.cat([self.encoder(images)[0] for images in batches])
 
     def take(self, encoding: Tensor, positions: Tensor) -> Tensor:
-        """Take some of the encoded slices; see `Segmenter`."""
+        """Select encoded slices; see `Segmenter`."""
         return encoding[positions]
 
     @torch.inference_mode()
     def join(self, encodings: Sequence[Tensor]) -> Tensor:
-        """Put encoded slices together; see `Segmenter`."""
+        """Concatenate encoded slices; see `Segmenter`."""
         return encodings[0] if len(encodings) == 1 else torch.cat(list(encodings))
 
     @torch.inference_mode()
@@ -222,7 +222,7 @@ class CopySegmenter(Segmenter):
     With several shots it is their mean.
     """
 
-    sees_queries = False
+    uses_queries = False
 
     def encode(self, batches: Iterable[Tensor]) -> _SliceCount:
         """Count the slices; see `Segmenter`."""
@@ -237,7 +237,7 @@ class CopySegmenter(Segmenter):
         return _SliceCount(sum(encoding.n_slices for encoding in encodings))
 
     def prepare(self, encoding: _SliceCount, masks: Tensor) -> Tensor:
-        """Keep the mask; see `Segmenter`."""
+        """Return the mask; see `Segmenter`."""
         return _stack_masks(masks).float().mean(dim=0)
 
     def segment(self, support: Tensor, encoding: _SliceCount, *, image_size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prepare supports from slices of scans, and keep them."""
+"""Prepare supports from slices of scans, and cache them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Slices = tuple[int, ...]
 
 
 def nearest_slices(candidates: Sequence[int], reference: int, n: int) -> Slices:
-    """Take the `n` candidates nearest to a chosen slice, in order.
+    """Select the `n` candidates nearest to a reference slice, in order.
 
     Of two equally near ones the first is taken. All are taken if there are fewer.
     """
@@ -29,7 +29,7 @@ class _ScanPlan:
     Attributes:
         images: `(Z, 1, h, w)`.
         label_map: `(Z, h, w)`.
-        groups: for each label and part the supports that serve it together, each some slices.
+        groups: for each label and part the supports used for it together, each a tuple of slices.
     """
 
     images: Tensor
@@ -38,14 +38,14 @@ class _ScanPlan:
 
 
 class SupportBank:
-    """Keeps the prepared supports of several scans and organs.
+    """Cache of the prepared supports of several scans and organs.
 
     A scan's supports are prepared together when the first of them is requested: each slice is encoded once,
     each support prepared once, and only the supports are kept.
 
     Args:
         segmenter: what prepares them.
-        n_slices: support slices that serve a part: the chosen one and its nearest neighbours among those that
+        n_slices: support slices used for a part: the selected one and its nearest neighbours among those that
             contain the organ, or all of these if they are fewer.
         join: `probabilities` makes each of them a support of its own, for a `MeanSegmenter`; `shots` makes
             them the shots of one support.
@@ -76,7 +76,7 @@ class SupportBank:
             scan_id, label: the support scan and the organ.
             images: the scan's slices, `(Z, 1, h, w)`.
             label_map: `(Z, h, w)`, whole numbers.
-            slices: for each part the slice that serves it.
+            slices: the support slice of each part.
         """
         groups = self._plans.setdefault(scan_id, _ScanPlan(images, label_map)).groups
         if label not in groups:
@@ -84,10 +84,7 @@ class SupportBank:
             groups[label] = [self._group(nearest_slices(candidates, z, self._n_slices)) for z in slices]
 
     def supports(self, scan_id: int, label: int, part: int) -> list[Any]:
-        """Return the prepared supports that serve a part together.
-
-        They are in the order of their slices.
-        """
+        """Return the prepared supports of a part, in the order of their slices."""
         plan = self._plans[scan_id]
         if scan_id not in self._states:
             self._states[scan_id] = self._prepare(plan)
@@ -100,7 +97,7 @@ class SupportBank:
         planned = [
             (label, slices) for label, parts in plan.groups.items() for group in parts for slices in group
         ]
-        # One at a time, so that a slice's encoding does not depend on which others are wanted.
+        # One at a time, so that a slice's encoding does not depend on which others are requested.
         encodings = {
             index: self._segmenter.encode([plan.images[index : index + 1].to(self._device)])
             for index in sorted({index for _, slices in planned for index in slices})

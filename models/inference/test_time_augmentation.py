@@ -26,7 +26,7 @@ class Perturbation:
     gamma: float
 
     def apply(self, images: Tensor) -> Tensor:
-        """Change slices `(n, 1, H, W)`; what comes in from outside is their minimum."""
+        """Change slices `(n, 1, H, W)`; pixels from outside get their minimum."""
         low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
         reach = (high - low).clamp(min=torch.finfo(images.dtype).tiny)
         bent = ((images - low) / reach).pow(self.gamma)
@@ -35,7 +35,7 @@ class Perturbation:
         return moved * reach + low
 
     def undo(self, probabilities: Tensor) -> Tensor:
-        """Move the probabilities `(n, H, W)` of a changed slice back.
+        """Map the probabilities `(n, H, W)` of a changed slice back.
 
         They are 0 where the changed slice does not reach.
         """
@@ -64,8 +64,8 @@ def average_over_versions(
     show it.
 
     Args:
-        segment: answers requests for slices of the scan that it is given, with a probability map `(n, H, W)`
-            each; see `segment_scan`.
+        segment: takes the slices of the scan, and returns probabilities `(n, H, W)` for each request; see
+            `segment_scan`.
         images: the scan's slices, `(Z, 1, H, W)`.
         n_versions: 1 to `MAX_VERSIONS`: the slices themselves and the first so many `PERTURBATIONS`.
 
@@ -92,7 +92,7 @@ def average_over_versions(
 
 
 def _move(images: Tensor, shift_px: tuple[float, float], scale: float) -> Tensor:
-    """Take each pixel of `(n, 1, H, W)` from `scale` times its place about the centre, plus a shift.
+    """Sample `(n, 1, H, W)` at each pixel's position, scaled about the centre and shifted.
 
     Interpolated bilinearly; 0 outside.
     """

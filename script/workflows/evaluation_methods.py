@@ -117,7 +117,7 @@ def segment_jobs(
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
     options = config.evaluation
-    n_versions = options.test_time_augmentation if segmenter.sees_queries else 1
+    n_versions = options.test_time_augmentation if segmenter.uses_queries else 1
     total = n_versions * sum(len(job.assignment.slices) for job in jobs)
     is_main = find_ranks().is_main
     with progress_bar(total=total, desc=f"segmenting ({name})", unit="slice", disable=not is_main) as bar:
@@ -141,5 +141,5 @@ def segment_jobs(
             )
 
 
-def _note_encoding(bar: tqdm, scan_id: int, how_far: str) -> None:
-    note_on_bar(bar, how_far and f"encoding scan {scan_id}, {how_far}")
+def _note_encoding(bar: tqdm, scan_id: int, progress: str) -> None:
+    note_on_bar(bar, progress and f"encoding scan {scan_id}, {progress}")

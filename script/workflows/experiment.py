@@ -70,7 +70,7 @@ def check_paths(config: Config) -> None:
         raise UserError(
             f"model.encoder_weights={weights}: must be {', '.join(PUBLISHED)}, None or an existing file"
         )
-    check_archive(Path(weights), what="file of weights", legacy=True)
+    check_archive(Path(weights), kind="file of weights", legacy=True)
 
 
 def _evaluate_defaults(
@@ -80,7 +80,7 @@ def _evaluate_defaults(
     *,
     complete: Callable[[dict[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda defaults, _: defaults,
 ) -> Any:
-    """Give sacred the defaults of dataset, recipe and protocol.
+    """Supply sacred with the defaults of dataset, recipe and protocol.
 
     What the user fixed wins over them.
 

@@ -32,7 +32,7 @@ def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
 
 
 def adopt_network(config: Config, snapshot: Snapshot) -> Config:
-    """Take the network's settings and the slice size from the snapshot.
+    """Adopt the network's settings and the slice size of the snapshot.
 
     Raises:
         UserError: the snapshot lacks them, or the user requested others.

@@ -21,18 +21,18 @@ MAX_LOG_ODDS = 4.0  # so that a few certain voxels do not decide where a mask li
 def guide_job(
     probabilities: np.ndarray, job: Job, warped: WarpedMasks, options: EvaluationConfig
 ) -> np.ndarray:
-    """Let the warped mask of a job join the network's probabilities.
+    """Combine the network's probabilities with the warped mask of a job.
 
-    After a failed registration the network decides alone.
+    If registration failed, the network's probabilities are returned.
     """
-    if not warped.serves(job):
+    if not warped.covers(job):
         return probabilities
     # On the whole scan, as a mask may lie in other slices than those of the job before it is aligned.
     whole = np.zeros(job.query.label_map.shape, probabilities.dtype)
     whole[job.assignment.slices] = probabilities
     guided = guide_by_mask(
         whole,
-        warped.of_query(job),
+        warped.mask_of_query(job),
         job.query.images,
         spacing_mm=job.query.geometry.spacing_mm,
         options=options,
@@ -92,7 +92,7 @@ def _guide_by_aligned(
 def guide(probabilities: Tensor, warped: Tensor, *, smoothed: Tensor, weight: float, offset: float) -> Tensor:
     """Add the weighted log-odds of a warped mask to those of a segmentation.
 
-    A segmentation without any foreground, as after too short a training, has no say: its log-odds would only
+    A segmentation without any foreground, as after too short a training, is ignored: its log-odds would only
     shrink the warped mask.
 
     Args:
@@ -113,7 +113,7 @@ def guide(probabilities: Tensor, warped: Tensor, *, smoothed: Tensor, weight: fl
 
 
 def refine_job(probabilities: np.ndarray, job: Job, options: EvaluationConfig) -> np.ndarray:
-    """Let the query's intensities refine probabilities `(n, H, W)` of a job."""
+    """Refine the probabilities `(n, H, W)` of a job by the query's intensities."""
     images = job.query.images[job.assignment.slices]
     spacing_mm = job.query.geometry.spacing_mm
     refined = refine_by_slices(probabilities, images, spacing_mm=spacing_mm, options=options)
@@ -127,7 +127,7 @@ def refine_by_slices(
     spacing_mm: tuple[float, float, float],
     options: EvaluationConfig,
 ) -> np.ndarray:
-    """Let network-size slices refine probabilities; see `refine_by_intensities`.
+    """Refine probabilities by network-size slices; see `refine_by_intensities`.
 
     Args:
         probabilities: `(n, H, W)` in slices of a scan.

@@ -41,7 +41,7 @@ class Segmenter:
         device: where it computes.
         image_size_px: its slice size; None: that of prepared slices.
         options: see `Options`.
-        names_of_training: label id -> name in the training data, to request labels by name.
+        training_names: label id -> name in the training data, to request labels by name.
         adapt: takes supports and the number of labels; returns what segments slices in place of `slices`.
 
     Attributes:
@@ -56,14 +56,14 @@ class Segmenter:
         device: torch.device,
         image_size_px: tuple[int, int] | None = None,
         options: Options | None = None,
-        names_of_training: Mapping[int, str] | None = None,
+        training_names: Mapping[int, str] | None = None,
         adapt: Callable[[Sequence[FramedSupport], int], SupportSegmenter] | None = None,
     ) -> None:
         self.frame, self.device = frame, device
         self._slices = slices
         self._adapt = adapt or (lambda supports, n_labels: slices)
         self._image_size_px, self._options = image_size_px, options or Options()
-        self._names_of_training = names_of_training or {}
+        self._training_names = training_names or {}
         self.source: Path | None = None
         self._ensemble: SupportEnsemble | None = None
         self.labels: dict[int, str] = {}
@@ -117,7 +117,7 @@ class Segmenter:
                 largest_component=largest_component,
                 guiding=EvaluationConfig(intensity_weight=intensity_weight),
             ),
-            names_of_training=config.spec.labels,
+            training_names=config.spec.labels,
             adapt=adapt,
         )
         segmenter.source = snapshot.source
@@ -168,7 +168,7 @@ class Segmenter:
         """
         scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
-        selected = choose_labels(labels, present, names=names, names_of_training=self._names_of_training)
+        selected = choose_labels(labels, present, names=names, training_names=self._training_names)
         options = {
             "labels": range(1, len(selected) + 1),
             "n_part": self._options.n_part,

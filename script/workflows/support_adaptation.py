@@ -97,12 +97,12 @@ class SupportAdaptation:
     """Adapt a trained network to supports.
 
     Attributes:
-        trained: the trained network, which serves if nothing is adapted.
+        trained: the trained network, used if nothing is adapted.
         snapshot: its weights.
         config, device: see `adapt_to_scans`.
         steps: of the adaptation; "auto": `auto_steps`, and none for supports that are too small to learn
             from.
-        cache_dir: where adapted networks are kept; None: nowhere.
+        cache_dir: cache of adapted networks; None: no cache.
         auto_steps: None: `GPU_ADAPTATION_STEPS` on a GPU, none without one.
     """
 

@@ -40,7 +40,7 @@ class Options:
 
 
 class SupportEnsemble:
-    """Segment labels by the mean of what several supports give.
+    """Segment labels by the mean over several supports.
 
     Args:
         slices: segments slices from support slices; None: registration alone.

@@ -38,7 +38,7 @@ class TrainingObserver:
 
     Args:
         config: of the training.
-        state: of the training; its step says what is due.
+        state: of the training; its step determines what is due.
         checkpoints: of its run.
         add_picture: takes the name of a picture, the picture and the step; None draws no pictures.
         device, ranks: of the training.
@@ -89,7 +89,7 @@ class TrainingObserver:
         self._reporter.report(averages, lr=state.lr, step=state.step, bar=bar)
         is_last = state.step == config.n_steps
         if self._add_picture is not None and (is_last or self._pictures_budget.is_due()):
-            with self._pictures_budget.spend():
+            with self._pictures_budget.charge():
                 self._add_picture("episode", draw_batch(config, state, batch, device=device), state.step)
 
     def _is_due(self, interval: int) -> bool:
@@ -109,7 +109,7 @@ def validate(
 ) -> float:
     """Return a network's mean Dice over the validation's jobs.
 
-    All ranks must call it. The network is changed, so give a copy.
+    All ranks must call it. The network is changed, so pass a copy.
     """
     segmenter = NetworkSegmenter(network, precision=config.precision)
 

@@ -26,7 +26,7 @@ def _prepared_cmr(raw_cmr, tmp_path_factory):
 
 
 @pytest.fixture(name="workspace")
-def _place(raw_cmr, prepared_cmr, tmp_path):
+def _prepared_workspace(raw_cmr, prepared_cmr, tmp_path):
     """A download and its finished preparation, to be changed by a test."""
     shutil.copytree(raw_cmr, tmp_path / "download")
     shutil.copytree(prepared_cmr, tmp_path / "CMR")

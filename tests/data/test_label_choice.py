@@ -27,7 +27,7 @@ TRAINING = {1: "liver", 4: "spleen"}
     ],
 )
 def test_labels_are_chosen_by_id_and_name(requested, names, selected):
-    assert choose_labels(requested, {1, 4}, names=names, names_of_training=TRAINING) == selected
+    assert choose_labels(requested, {1, 4}, names=names, training_names=TRAINING) == selected
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_labels_are_chosen_by_id_and_name(requested, names, selected):
 )
 def test_impossible_labels_are_refused(requested, present, message):
     with pytest.raises(UserError) as caught:
-        choose_labels(requested, present, names={}, names_of_training=TRAINING)
+        choose_labels(requested, present, names={}, training_names=TRAINING)
     assert str(caught.value).startswith(message)
 
 
 def test_every_wrong_label_is_named():
     with pytest.raises(UserError) as caught:
-        choose_labels(("7", "8", "1"), {1}, names={}, names_of_training={})
+        choose_labels(("7", "8", "1"), {1}, names={}, training_names={})
     assert len(str(caught.value).splitlines()) == 2
 
 

@@ -47,7 +47,7 @@ def test_doubtful_scans_come_first_and_three_are_named_and_open(page):
     assert [row[0] for row in page.tables[0][1:]] == order
     assert ["open" in result for result in page.of_class("case")] == [True, True, True, False]
     text = " ".join(page.texts)
-    assert "least agreement: odd <i>.nii.gz (0.20), fair.nii.gz (0.50), good.nii.gz (0.90)" in text
+    assert "lowest agreement first: odd <i>.nii.gz (0.20), fair.nii.gz (0.50), good.nii.gz (0.90)" in text
     assert "agreement unknown" in text
 
 

@@ -10,7 +10,7 @@ from dataloaders.episode_settings import AugmentationRanges
 from dataloaders.intensities import apply_gamma
 from dataloaders.warps import sample_warp, warp_image_and_mask
 
-PLAIN = AugmentationRanges.none()
+PLAIN = AugmentationRanges.disabled()
 # Each alone, far from changing nothing; noise and bias draw how strong they are from 0 on.
 CHANGES = {
     "contrast": {"contrast": (0.5, 0.7)},

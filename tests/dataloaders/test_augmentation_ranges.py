@@ -7,7 +7,7 @@ from util.config.settings import parse_values
 from util.errors import UserError
 
 
-@pytest.mark.parametrize("ranges", [AugmentationRanges(), AugmentationRanges.none()])
+@pytest.mark.parametrize("ranges", [AugmentationRanges(), AugmentationRanges.disabled()])
 def test_only_gamma_changes_intensities_unless_requested(ranges):
     assert (ranges.contrast, ranges.brightness, ranges.bias, ranges.noise) == ((1, 1), 0, 0, 0)
 

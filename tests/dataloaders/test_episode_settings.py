@@ -55,7 +55,7 @@ def test_setting_two_never_uses_slices_with_excluded_organs(
 
 
 def test_manual_labels_take_the_supervoxels_place(labelled):
-    config = replace(CONFIG, use_gt=True, train_labels=(1, 2), augmentation=AugmentationRanges.none())
+    config = replace(CONFIG, use_gt=True, train_labels=(1, 2), augmentation=AugmentationRanges.disabled())
     scan = replace(labelled, supervoxels=None)
     dataset = EpisodeDataset([scan], config)
     seen = Counter()

@@ -10,7 +10,7 @@ import torch
 from dataloaders.episode_settings import AugmentationRanges, EpisodeConfig
 from dataloaders.episodes import EpisodeDataset
 
-PLAIN = AugmentationRanges.none()
+PLAIN = AugmentationRanges.disabled()
 CONFIG = EpisodeConfig(seed=11, n_episodes=300, augmentation=PLAIN)
 STRONG = AugmentationRanges(contrast=(0.7, 1.4), brightness=0.3, bias=0.4, noise=0.2)
 

@@ -11,7 +11,7 @@ from dataloaders.episode_settings import AugmentationRanges, EpisodeConfig
 from dataloaders.episodes import EpisodeDataset
 from dataloaders.intensities import apply_gamma
 
-PLAIN = AugmentationRanges.none()
+PLAIN = AugmentationRanges.disabled()
 CONFIG = EpisodeConfig(seed=11, n_episodes=60)
 
 

@@ -10,7 +10,7 @@ from util.errors import UserError
 from util.io.image_io import Geometry
 
 SHAPE = (9, 32, 32)
-NONE = SupportAugmentation.none()
+NONE = SupportAugmentation.disabled()
 
 
 @pytest.fixture(name="support")

@@ -59,22 +59,22 @@ def test_masks_are_warped_on_the_full_grid(warped):
     support, (query, _), masks = warped
     expected = np.roll((support.label_map == LABEL).astype(np.float32), (-1, -2), axis=(0, 2))
     np.testing.assert_allclose(masks.by_pair[5, 7].masks[LABEL], expected, atol=1e-6)
-    result = masks.of_job(make_job(support, query, slices=[2, 4]))
+    result = masks.mask_of_job(make_job(support, query, slices=[2, 4]))
     np.testing.assert_allclose(result, expected[[2, 4]], atol=1e-6)
 
 
 def test_smoothing_is_in_mm_within_slices(warped):
     support, (query, _), masks = warped
-    sharp = masks.of_job(make_job(support, query))
+    sharp = masks.mask_of_job(make_job(support, query))
     expected = gaussian_filter(sharp, (0, 4.5 / 1.5, 4.5 / 2.0), mode="constant")
     np.testing.assert_array_equal(smooth_in_plane(sharp, SPACING_MM, smoothing_mm=4.5), expected)
 
 
 def test_a_failed_registration_serves_no_job_and_is_named(warped):
     support, (query, failed), masks = warped
-    assert masks.serves(make_job(support, query))
-    assert not masks.serves(make_job(support, failed))
-    assert not masks.serves(make_job(query, query))
+    assert masks.covers(make_job(support, query))
+    assert not masks.covers(make_job(support, failed))
+    assert not masks.covers(make_job(query, query))
     assert len(masks.describe()) == 1
     assert masks.describe()[0].startswith("warning: registration failed for 1 queries (scan 8: ")
     jobs = [make_job(support, query), make_job(support, failed)]
@@ -136,11 +136,11 @@ def test_each_job_gets_the_mask_of_its_own_support(calls):
         (2, 3): [],
     }
     for job, mask in warped.segment(jobs):
-        assert warped.serves(job) == (job.query.scan_id != 3)
+        assert warped.covers(job) == (job.query.scan_id != 3)
         assert mask.shape == (len(job.assignment.slices), *FULL[1:])
-        assert (mask == (job.support.scan_id if warped.serves(job) else 0)).all()
-        if warped.serves(job):
-            assert np.array_equal(warped.of_job(job), mask)
+        assert (mask == (job.support.scan_id if warped.covers(job) else 0)).all()
+        if warped.covers(job):
+            assert np.array_equal(warped.mask_of_job(job), mask)
     assert len(warped.describe()) == 2
 
 
@@ -149,7 +149,7 @@ def test_other_supports_are_not_registered(calls):
     warped = warp_supports(jobs, cache_dir=None, progress=False)
     assert {support for support, _ in calls} == {"scan 1", "scan 2"}
     assert [job.main_support for job in jobs if job.support.scan_id == 3] == [False] * 4
-    assert not any(warped.serves(job) for job in jobs if job.support.scan_id == 3)
+    assert not any(warped.covers(job) for job in jobs if job.support.scan_id == 3)
 
 
 def test_without_jobs_nothing_is_registered(calls):

@@ -25,7 +25,7 @@ def smooth_image(shape, seed=0):
 def test_no_movement_gives_the_identity_map():
     rows, columns = np.indices((5, 7))
     np.testing.assert_allclose(compose_map(affine_source((5, 7), **STILL), (5, 7)), [columns, rows])
-    source_map = sample_warp(np.random.default_rng(0), (5, 7), AugmentationRanges.none())
+    source_map = sample_warp(np.random.default_rng(0), (5, 7), AugmentationRanges.disabled())
     np.testing.assert_allclose(source_map, [columns, rows], atol=1e-6)
 
 

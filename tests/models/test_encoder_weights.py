@@ -120,7 +120,7 @@ def test_a_segmenter_without_one_backbone_tensor_is_an_error(encoder, state, tmp
 
 def test_an_unknown_tensor_is_an_error_that_names_it(encoder, state, tmp_path):
     before = _snapshot(encoder)
-    with pytest.raises(WeightsError, match=r"has 1 tensor\(s\) that the encoder has not \(layer5\.weight\)"):
+    with pytest.raises(WeightsError, match=r"has 1 tensor\(s\) that the encoder lacks \(layer5\.weight\)"):
         load_encoder_weights(encoder, _saved(tmp_path, {**state, "layer5.weight": torch.zeros(3)}))
     _assert_unchanged(encoder, before)
 

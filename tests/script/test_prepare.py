@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.data_settings import BackConfig, PrepareConfig
+from data.data_settings import PrepareConfig, RestoreConfig
 from data.datasets import RAW_DATASETS
 from util.config.settings import describe_keys
 
@@ -47,7 +47,7 @@ def test_it_is_executable_and_says_how_to_use_it_without_an_environment(clone):
 def test_every_key_and_no_other_is_explained(clone):
     help_text = clone.run("script/prepare.sh", "--help").stdout
     explained = re.findall(r"^  (\w+)=(?:True)? +\S", help_text, flags=re.MULTILINE)
-    keys = [*describe_keys(PrepareConfig), *describe_keys(BackConfig)]
+    keys = [*describe_keys(PrepareConfig), *describe_keys(RestoreConfig)]
     assert explained == list(dict.fromkeys(name for name, *_ in keys))
 
 

@@ -1,4 +1,4 @@
-"""Run a sacred experiment: user errors cost one line, bugs keep a traceback."""
+"""Run a sacred experiment: one line for user errors, a traceback for bugs."""
 
 import copy
 import io
@@ -82,7 +82,7 @@ def run_command_line(
     """Run an experiment from command-line arguments and return the exit code.
 
     `with` may be omitted: a first argument that sets a key is taken as an override. A user error prints one
-    line on stderr and gives code 2; `--debug` shows the traceback as well.
+    line on stderr and returns code 2; `--debug` shows the traceback as well.
 
     With several ranks, only rank 0 does this. The others wait until its main command has started, call
     `worker_main`, and end with rank 0's exit code; errors are printed once.
@@ -90,7 +90,7 @@ def run_command_line(
     Args:
         experiment: the program.
         argv: the arguments; None: this process's.
-        worker_main: takes rank 0's checked configuration (plain values) and run folder, and does another
+        worker_main: takes rank 0's checked configuration (plain values) and run folder, and runs another
             rank's part of the main command. None: the program runs as one process.
     """
     try:
@@ -222,7 +222,7 @@ def _read_config_file(name: str) -> dict[str, Any]:
     """Read a plain JSON file; sacred's readers of pickle, YAML and jsonpickle can execute code."""
     if not Path(name).is_file() or Path(name).suffix.lower() != ".json":
         raise UserError(f"{name}: must be key=value or an existing configuration file (JSON)")
-    content = read_json_object(Path(name), what="configuration file")
+    content = read_json_object(Path(name), kind="configuration file")
     if _depth(content) > _MAX_DEPTH:
         raise UserError(f"{name}: groups are nested too deep; use the keys that docs/configuration.md lists")
     for key in _keys(content):

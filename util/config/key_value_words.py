@@ -9,14 +9,14 @@ from util.errors import UserError
 
 
 def parse_words(
-    of: type[Model], words: Sequence[str], *, flags: Collection[str] = (), texts: Collection[str] = ()
+    model: type[Model], words: Sequence[str], *, flags: Collection[str] = (), texts: Collection[str] = ()
 ) -> Model:
     """Parse `key=value` words, optionally after `with`.
 
     Values are read as sacred does: as a Python literal if they are one, or as text.
 
     Args:
-        of: the keys.
+        model: the keys.
         words: of the command line.
         flags: options such as `--check` that set the key of their name to True.
         texts: keys whose values are texts even if they are literals: a folder may be named 2019.
@@ -33,7 +33,7 @@ def parse_words(
             raise UserError(f"cannot understand {word!r}; write key=value, or --help for the keys")
         else:
             values[name] = _value(text, is_text=name in texts)
-    return parse_values(of, values)
+    return parse_values(model, values)
 
 
 def _value(text: str, *, is_text: bool) -> Any:

@@ -49,28 +49,28 @@ class SettingsError(UserError):
 
 
 def key(
-    default: Any, meaning: str, *, formerly: str | None = None, must_be: str | None = None, **constraints: Any
+    default: Any, meaning: str, *, old_name: str | None = None, must_be: str | None = None, **constraints: Any
 ) -> Any:
     """Declare a configuration key.
 
     Args:
         default: of the key; `...` if it is required.
         meaning: documentation.
-        formerly: the key's name in earlier versions.
+        old_name: the key's name in earlier versions.
         must_be: completes "must be ..."; None: derived from type and constraints.
         **constraints: of `pydantic.Field`, such as `ge` and `le`.
     """
-    extra = {"formerly": formerly, "must_be": must_be}
+    extra = {"old_name": old_name, "must_be": must_be}
     extra = {name: value for name, value in extra.items() if value is not None}
     return Field(default, description=meaning, json_schema_extra=extra or None, **constraints)
 
 
-def group(of: type[Settings]) -> Any:
+def group(model: type[Settings]) -> Any:
     """Declare a nested group of keys."""
-    return Field(default_factory=of)
+    return Field(default_factory=model)
 
 
-def with_defaults(of: type[Model], **defaults: Any) -> type[Model]:
+def with_defaults(model: type[Model], **defaults: Any) -> type[Model]:
     """Derive a group with other defaults of some of its keys.
 
     Raises:
@@ -78,11 +78,11 @@ def with_defaults(of: type[Model], **defaults: Any) -> type[Model]:
     """
     changed = {}
     for name, default in defaults.items():
-        field = of.model_fields[name]
+        field = model.model_fields[name]
         kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
         info = Field(default, description=field.description, json_schema_extra=field.json_schema_extra)
         changed[name] = (kind, info)
-    return create_model(of.__name__, __base__=of, __doc__=of.__doc__, **changed)
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **changed)
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ TextOrNumber = Annotated[
 ]
 
 
-def default_values(of: type[Settings]) -> dict[str, Any]:
+def default_values(model: type[Settings]) -> dict[str, Any]:
     """Return the defaults as a nested dict of plain values; tuples become lists."""
-    return plain_values(of())
+    return plain_values(model())
 
 
 def plain_values(config: Settings) -> dict[str, Any]:
@@ -137,44 +137,44 @@ def plain_values(config: Settings) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def parse_values(of: type[Model], values: Mapping[str, Any], *, prefix: str = "") -> Model:
+def parse_values(model: type[Model], values: Mapping[str, Any], *, prefix: str = "") -> Model:
     """Validate a nested mapping and build the configuration object.
 
     Raises:
         SettingsError: keys are unknown or missing, or values are invalid; all of them are named.
     """
     try:
-        return of.model_validate(dict(values))
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = find_problems(of, values, error)
+        problems = find_problems(model, values, error)
         raise SettingsError([f"{prefix}{problem}" for problem in problems]) from None
 
 
-def find_problems(of: type[Settings], values: Mapping[str, Any], error: ValidationError) -> list[str]:
+def find_problems(model: type[Settings], values: Mapping[str, Any], error: ValidationError) -> list[str]:
     """Describe what pydantic found in `values`: one text per key, unknown keys first."""
     unknown, invalid = {}, {}
     for fault in error.errors(include_url=False):
         problems = unknown if fault["type"] in ("extra_forbidden", "invalid_key") else invalid
-        name, text = _describe_fault(of, values, fault)
+        name, text = _describe_fault(model, values, fault)
         problems.setdefault(name, text)
     return [*unknown.values(), *invalid.values()]
 
 
-def _describe_fault(of: type[Settings], values: Any, fault: Mapping[str, Any]) -> tuple[str, str]:
+def _describe_fault(model: type[Settings], values: Any, fault: Mapping[str, Any]) -> tuple[str, str]:
     """Return the dotted key of a fault and its description, prefixed with the key."""
     path, kind, value = list(map(str, fault["loc"])), fault["type"], values
     for depth, part in enumerate(path, start=1):
         name, value = ".".join(path[:depth]), value.get(part) if isinstance(value, Mapping) else value
-        field = of.model_fields.get(part)
+        field = model.model_fields.get(part)
         if field is None:
-            return name, f"{name}: unknown configuration key; {_hint(of, part, name.removesuffix(part))}"
+            return name, f"{name}: unknown configuration key; {_hint(model, part, name.removesuffix(part))}"
         nested = _group_of(field)
         if nested is None or depth == len(path):
             break
-        of = nested
+        model = nested
     if nested is not None and kind == "model_type":
         return name, (
-            f"{name}={_shown(value)}: is a group of keys; set them one by one, as {name}.<key>=<value>"
+            f"{name}={_format_value(value)}: is a group of keys; set them one by one, as {name}.<key>=<value>"
         )
     if kind == "missing" and depth == len(path):
         example = f"; set it, as {name}={field.examples[0]}" if field.examples else ""
@@ -182,19 +182,19 @@ def _describe_fault(of: type[Settings], values: Any, fault: Mapping[str, Any]) -
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     is_huge = is_integer and (fault.get("ctx", {}).get("le") == MAX_WHOLE or kind == "float_type")
     too_large = "is too large; " if is_huge else ""
-    return name, f"{name}={_shown(value)}: {too_large}must be {_requirement(of, part)}"
+    return name, f"{name}={_format_value(value)}: {too_large}must be {_requirement(model, part)}"
 
 
-def _hint(of: type[Settings], name: str, prefix: str) -> str:
-    renamed = renamed_keys(of).get(name)
+def _hint(model: type[Settings], name: str, prefix: str) -> str:
+    renamed = renamed_keys(model).get(name)
     if renamed is not None:
         return f"it is now called {prefix}{renamed}"
-    near = difflib.get_close_matches(name, of.model_fields, n=1)
-    return f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(of.model_fields)}"
+    near = difflib.get_close_matches(name, model.model_fields, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(model.model_fields)}"
 
 
-def _requirement(of: type[Settings], name: str) -> str:
-    return describe_schema(of.model_json_schema()["properties"][name])
+def _requirement(model: type[Settings], name: str) -> str:
+    return describe_schema(model.model_json_schema()["properties"][name])
 
 
 def describe_schema(schema: Mapping[str, Any]) -> str:
@@ -226,14 +226,14 @@ def describe_schema(schema: Mapping[str, Any]) -> str:
     raise ValueError(f"no description of {schema}; give it one with must_be")
 
 
-def renamed_keys(of: type[Settings]) -> dict[str, str]:
+def renamed_keys(model: type[Settings]) -> dict[str, str]:
     """Map the former names of a group's own keys to the present ones."""
-    extras = {name: field.json_schema_extra or {} for name, field in of.model_fields.items()}
-    return {extra["formerly"]: name for name, extra in extras.items() if "formerly" in extra}
+    extras = {name: field.json_schema_extra or {} for name, field in model.model_fields.items()}
+    return {extra["old_name"]: name for name, extra in extras.items() if "old_name" in extra}
 
 
 def with_present_names(
-    of: type[Settings], values: Mapping[str, Any], *, prefix: str = ""
+    model: type[Settings], values: Mapping[str, Any], *, prefix: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """Rename the keys of a configuration that an earlier version saved.
 
@@ -241,13 +241,13 @@ def with_present_names(
         The nested values under the present names, and a text for each renamed key, such as
         "optim.average_decay: now optim.ema_decay".
     """
-    renamed = renamed_keys(of)
+    renamed = renamed_keys(model)
     result, notes = {}, []
     for name, value in values.items():
         present = renamed.get(name, name)
         if present != name:
             notes.append(f"{prefix}{name}: now {prefix}{present}")
-        nested = _group_of(of.model_fields[present]) if present in of.model_fields else None
+        nested = _group_of(model.model_fields[present]) if present in model.model_fields else None
         if nested is not None and isinstance(value, Mapping):
             value, group_notes = with_present_names(nested, value, prefix=f"{prefix}{present}.")
             notes += group_notes
@@ -255,35 +255,35 @@ def with_present_names(
     return result, notes
 
 
-def describe_keys(of: type[Settings], *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
+def describe_keys(model: type[Settings], *, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
     """Yield the dotted name, default, requirement and meaning of each key, in order."""
-    for name, field in of.model_fields.items():
+    for name, field in model.model_fields.items():
         nested = _group_of(field)
         if nested is not None:
             yield from describe_keys(nested, prefix=f"{prefix}{name}.")
         else:
             default = None if field.is_required() else field.default
             default = list(default) if isinstance(default, tuple) else default
-            yield f"{prefix}{name}", default, _requirement(of, name), field.description
+            yield f"{prefix}{name}", default, _requirement(model, name), field.description
 
 
-def markdown_table(of: type[Settings]) -> str:
+def markdown_table(model: type[Settings]) -> str:
     """Format all keys, defaults, requirements and meanings as a Markdown table."""
     lines = ["| key | default | must be | what it is |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | `{default}` | {requirement} | {meaning} |"
-        for name, default, requirement, meaning in describe_keys(of)
+        for name, default, requirement, meaning in describe_keys(model)
     ]
     return "\n".join(lines)
 
 
 def _group_of(field: FieldInfo) -> type[Settings] | None:
     """Return the model of a nested group; None for a key."""
-    of = field.annotation
-    return of if isinstance(of, type) and issubclass(of, Settings) else None
+    model = field.annotation
+    return model if isinstance(model, type) and issubclass(model, Settings) else None
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Format a value, eliding the middle of a long one."""
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxlong = shortener.maxother = 120

@@ -41,7 +41,7 @@ class OptimConfig(Settings):
     ema_decay: float = key(
         0.0,
         "decay of the weights' exponential moving average, which snapshots then hold; 0: none",
-        formerly="average_decay",
+        old_name="average_decay",
         ge=0,
         le=0.999999,
     )

@@ -135,7 +135,7 @@ def _resume(adaptation: Adaptable, partial: Path) -> None:
     before = adaptation.state_dict()
     before = {**before, "weights": {name: tensor.clone() for name, tensor in before["weights"].items()}}
     try:
-        adaptation.load_state_dict(read_tensors(partial, what="checkpoint of an adaptation"))
+        adaptation.load_state_dict(read_tensors(partial, kind="checkpoint of an adaptation"))
     except (UserError, KeyError, TypeError, ValueError, RuntimeError) as error:
         adaptation.load_state_dict(before)
         remark(f"{partial}: not usable ({error}); the adaptation starts again")

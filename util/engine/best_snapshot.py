@@ -1,4 +1,4 @@
-"""Keep the snapshot of the best validation beside the last one.
+"""Keep the snapshot of the best validation in addition to the last one.
 
 Which step was the best follows from the metrics' history, which checkpoints hold, and the snapshot is written
 after the checkpoint of its step. So it survives a kill at any moment.

@@ -28,7 +28,7 @@ class CheckpointManager:
         data, training_ids: stored in the snapshots; see `Snapshot`.
 
     Attributes:
-        run_dir: as given.
+        run_dir: as passed.
         is_main: whether this is rank 0, which writes.
     """
 

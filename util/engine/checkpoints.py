@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: it is missing, damaged, of another format or not a checkpoint; or a value is invalid, such
             as a non-finite weight. The field is named.
     """
-    content = read_tensors(path, what="checkpoint")
+    content = read_tensors(path, kind="checkpoint")
     if not isinstance(content, Mapping) or content.get("kind") != "checkpoint":
         raise UserError(f"{path}: not a training checkpoint; give one written by training")
     if content.get("format") != FORMAT:

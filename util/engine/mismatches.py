@@ -1,4 +1,4 @@
-"""Compare the training of a snapshot with what it is evaluated on."""
+"""Compare the training of a snapshot with its evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -52,7 +52,7 @@ class NonFiniteGuard:
         max_norm: clip the gradients' total norm to this; None: no clipping.
 
     Attributes:
-        max_skipped: as given.
+        max_skipped: as passed.
     """
 
     def __init__(

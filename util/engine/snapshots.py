@@ -65,7 +65,7 @@ def load_snapshot(path: Path) -> Snapshot:
         UserError: the file is missing, damaged, of another format or not a snapshot; or a value is invalid,
             such as a non-finite weight. The field is named.
     """
-    content = read_tensors(path, what="snapshot")
+    content = read_tensors(path, kind="snapshot")
     for name, kind in _FIELDS.items():
         if not isinstance(content, Mapping) or not isinstance(content.get(name), kind):
             raise UserError(

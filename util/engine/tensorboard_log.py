@@ -22,7 +22,7 @@ def check_tensorboard() -> None:
 class TensorBoardLog:
     """Log metrics to TensorBoard's event files, in addition to another log.
 
-    Files that cannot be written cost one warning, never the training.
+    If files cannot be written, one warning is printed and the training continues.
 
     Args:
         folder: of the event files.
@@ -55,7 +55,7 @@ class TensorBoardLog:
         self._write(lambda writer: writer.add_image(name, picture, step, dataformats="HWC"))
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the event files."""
         self._write(lambda writer: writer.close())
         self._writer = None
 

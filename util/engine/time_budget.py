@@ -23,7 +23,7 @@ class TimeBudget:
         return self._clock() >= self._next_s
 
     @contextmanager
-    def spend(self) -> Iterator[None]:
+    def charge(self) -> Iterator[None]:
         """Charge the block's duration to the budget, also if it fails."""
         started = self._clock()
         try:

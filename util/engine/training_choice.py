@@ -1,4 +1,4 @@
-"""Choose the training run to evaluate, and say what was passed over."""
+"""Choose the training run to evaluate, and describe those passed over."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ History = Mapping[str, Mapping[str, Sequence]]
 class TrainingCurves:
     """Keep a PNG of the curves of a training up to date.
 
-    A plot that cannot be made costs a warning, never the training.
+    If a plot fails, a warning is printed and the training continues.
 
     Args:
         path: of the PNG.
@@ -56,7 +56,7 @@ class TrainingCurves:
         if not self._is_usable or not (is_last or self._budget.is_due()):
             return
         try:
-            with self._budget.spend():
+            with self._budget.charge():
                 plot_curves(history, self._panels, self._path, title=self._title)
         except (UserError, ImportError) as error:
             self._is_usable = False

@@ -23,11 +23,11 @@ class TrainingReporter:
     """Report one training.
 
     Args:
-        history: gets all reported values.
+        history: receives all reported values.
         n_steps: of the training.
         first_step: steps done before this process began.
-        describe: gives averages of the metrics in words, in short for the bar and for the log.
-        describe_failure: says what is wrong with a training that ends with such averages; None if nothing is.
+        describe: formats averages of the metrics, a short text for the bar and a long one for the log.
+        describe_failure: describes what is wrong with a training that ends with such averages, or None.
         curves_path: of a PNG of all values; None on ranks that plot nothing.
         plots: title of a plot of the metrics -> metric -> label.
         title: of the PNG.

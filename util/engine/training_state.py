@@ -58,7 +58,7 @@ class TrainingState:
 
     Attributes:
         step: steps done.
-        network, optimizer, ema, guard, provenance: as given.
+        network, optimizer, ema, guard, provenance: as passed.
         meter, history: empty at first.
     """
 

@@ -45,9 +45,9 @@ def run_word_command(run: Callable[[list[str]], int], words: Sequence[str] | Non
     return EXIT_USER_ERROR if problems else code or max(codes, default=0)
 
 
-def describe_usage(of: type[Settings], command: str, *, footer: str) -> str:
+def describe_usage(model: type[Settings], command: str, *, footer: str) -> str:
     """Return the text for `--help`: command, keys with their meanings, last line."""
-    keys = [(name, meaning) for name, _, _, meaning in describe_keys(of)]
+    keys = [(name, meaning) for name, _, _, meaning in describe_keys(model)]
     width = max(15, *(len(name) for name, _ in keys))
     return "\n".join(
         [f"usage: {command}", "", *(f"  {name:{width}} {meaning}" for name, meaning in keys), "", footer]

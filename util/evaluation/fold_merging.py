@@ -1,4 +1,4 @@
-"""Join the evaluations of several folds; refuse to if their settings differ."""
+"""Merge the evaluations of several folds, which must have the same settings."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -113,7 +113,7 @@ def list_settings(evaluation: Evaluation, free: Collection[str] = ()) -> dict[st
 
 
 def describe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    """Name the settings that differ, with both values; empty if none does."""
+    """List the settings that differ, with both values; empty if none does."""
     names = dict.fromkeys([*first, *second])
     differing = [name for name in names if first.get(name) != second.get(name)]
     texts = [f"{name}={second.get(name)}, not {first.get(name)}" for name in differing[:_MAX_LISTED]]
@@ -123,7 +123,7 @@ def describe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) ->
 
 
 def _describe_file(evaluation: Evaluation) -> str:
-    """Name an evaluation's file and its snapshot."""
+    """Describe an evaluation's file and its snapshot."""
     return f"{evaluation.path}, of {evaluation.summary.get('snapshot', 'an unknown snapshot')}"
 
 

@@ -1,4 +1,4 @@
-"""Assemble an evaluation's report: one HTML page that needs nothing else."""
+"""Assemble an evaluation's report: a self-contained HTML page."""
 
 import hashlib
 import json
@@ -36,8 +36,8 @@ def report_evaluation(
 ) -> None:
     """Write the report of an evaluation or a cross-validation, and print its path.
 
-    A missing package costs a warning, never the evaluation. Arguments and other errors are those of
-    `write_report`.
+    If a package is missing, a warning is printed and the evaluation continues. Arguments and other
+    errors are those of `write_report`.
     """
     started = time.perf_counter()
     try:

@@ -56,8 +56,8 @@ class MaskMetrics:
         assd_mm: average symmetric surface distance.
         true_ml, predicted_ml: volumes in the scored slices.
         volume_error_ml, volume_error_percent: predicted minus true; the share is None without the organ.
-        is_missed: the organ is there, but nothing was predicted.
-        is_false: the organ is not there, but something was predicted.
+        is_missed: the organ is present, but nothing was predicted.
+        is_false: the organ is absent, but something was predicted.
     """
 
     dice: float
@@ -200,7 +200,7 @@ def dice_and_iou(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float]
 
 
 def _restore_gaps(mask: np.ndarray, slices: np.ndarray) -> np.ndarray:
-    """Put slices at their distances from the first one; those between are empty."""
+    """Place slices at their distances from the first one; gaps are filled with empty slices."""
     offsets = np.asarray(slices) - np.min(slices)
     restored = np.zeros((offsets.max() + 1, *mask.shape[1:]), dtype=bool)
     restored[offsets] = mask

@@ -21,7 +21,7 @@ class TargetGrid(Protocol):
     name: str
 
     def restore(self, probabilities: np.ndarray) -> np.ndarray:
-        """Bring probabilities from the scan's prepared grid to this one."""
+        """Resample probabilities from the scan's prepared grid to this one."""
 
     def write(self, path: Path, volume: np.ndarray) -> None:
         """Write a volume on this grid as NIfTI."""

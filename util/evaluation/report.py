@@ -84,9 +84,9 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
 
 
 def final_method(methods: Collection[str]) -> str:
-    """Choose the method whose scores and predictions stand for an evaluation.
+    """Choose the method whose scores and predictions represent an evaluation.
 
-    Registration does where no network was evaluated.
+    It is registration if no network was evaluated.
     """
     present = (method for method in methods if method in _FINAL_METHODS)
     return max(present, key=_FINAL_METHODS.index, default=REGISTRATION)

@@ -57,7 +57,7 @@ class View:
 
 @dataclass(frozen=True)
 class PriorMask:
-    """Where the network is sure of the organ before it segments a slice.
+    """Where the network is certain of the organ before it segments a slice.
 
     Attributes:
         fill: exactly its pixels, as an SVG path.
@@ -70,7 +70,7 @@ class PriorMask:
 
 @dataclass(frozen=True)
 class SlicePair:
-    """A query slice and the support slice that serves it; masks are SVG paths.
+    """A query slice and its support slice; masks are SVG paths.
 
     Attributes:
         title: why this slice is shown.
@@ -101,7 +101,7 @@ class SliceDice:
 
     Attributes:
         slice_idx: position in the query.
-        support_slice_idx: position in the support of the slice that serves it.
+        support_slice_idx: position of its support slice.
         dice: None if neither truth nor prediction shows the organ.
     """
 
@@ -154,7 +154,7 @@ class Cases:
             prediction: `(n, H, W)`, binary.
             query, support: the scans, with truth and annotation.
             slices: `(n,)`, positions of the predicted slices in the query.
-            support_slices: `(n,)`, position in the support of the slice that serves each.
+            support_slices: `(n,)`, position of the support slice of each.
         """
         truth = query.mask[slices].astype(bool)
         prediction = prediction.astype(bool)

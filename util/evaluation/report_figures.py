@@ -33,16 +33,15 @@ History = Mapping[str, Mapping[str, Sequence]]
 
 
 @plain_matplotlib()
-def draw_distribution(scores: Sequence[VolumeScore], metric: str = "dice") -> "Figure":
-    """Draw a metric per organ: each scan a point, and the mean with its interval.
+def draw_distribution(scores: Sequence[VolumeScore]) -> "Figure":
+    """Draw Dice per organ: each scan a point, and the mean with its interval.
 
     Args:
         scores: of one method, protocol and support choice, at least one of a query with its organ.
-        metric: a name in `METRICS`.
     """
     from matplotlib.figure import Figure  # late: its import takes a second
 
-    table, estimates = tabulate_scans(scores, metric), estimate(scores, metric)
+    table, estimates = tabulate_scans(scores, "dice"), estimate(scores, "dice")
     width = 1.5 + 1.15 * len(table.organs)
     figure = Figure((width, 3.0))
     axes = figure.add_axes((0.6 / width, 0.11, 1 - 0.7 / width, 0.86))
@@ -68,9 +67,8 @@ def draw_distribution(scores: Sequence[VolumeScore], metric: str = "dice") -> "F
         )
     axes.set_xticks(range(len(table.organs)), table.organs.values())
     axes.set_xlim(-0.5, len(table.organs) - 0.4)
-    axes.set_ylabel(METRICS[metric].label)
-    if metric == "dice":
-        axes.set_ylim(-0.08, 1.02)
+    axes.set_ylabel(METRICS["dice"].label)
+    axes.set_ylim(-0.08, 1.02)
     _style(axes)
     return figure
 

@@ -14,7 +14,7 @@ SLICE_MEANINGS = {"chunks": "slices that hold the organ", "all_slices": "all sli
 
 
 def make_title(summary: Mapping[str, Any], scores: Sequence[VolumeScore]) -> str:
-    """Name dataset, setting, variant and folds."""
+    """Return a title with dataset, setting, variant and folds."""
     config = summary.get("config") or {}
     folds = sorted({score.fold for score in scores})
     parts = [str(config.get("dataset", "evaluation"))]
@@ -115,13 +115,13 @@ def list_environment(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_cases_of_folds(summary: Mapping[str, Any]) -> Cases:
-    """Read the cases that each fold's evaluation left beside its scores."""
+    """Read the cases saved with each fold's scores."""
     all_cases = (read_cases(Path(fold["scores"]).parent) for _, fold in list_folds(summary))
     return Cases.join(cases for cases in all_cases if cases is not None)
 
 
 def read_histories(summary: Mapping[str, Any]) -> dict[str, dict]:
-    """Read the metrics of the training runs that the snapshots lie in."""
+    """Read the metrics of the snapshots' training runs."""
     histories = {}
     for name, fold in list_folds(summary):
         if fold.get("snapshot"):

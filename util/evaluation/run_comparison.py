@@ -126,7 +126,7 @@ def describe_small_samples(rows: Sequence[Row]) -> list[str]:
     listed = " and ".join(map(str, small))
     return [
         f"warning: with {listed} scans no difference can reach p < 0.05 (two-sided signed-rank test; "
-        f"{MIN_PAIRS} are the least), and intervals are too narrow; evaluate more folds"
+        f"at least {MIN_PAIRS} are needed), and intervals are too narrow; evaluate more folds"
     ]
 
 
@@ -247,7 +247,7 @@ def _read_run(name: str) -> Evaluation:
 
 
 def _refuse_repeated(runs: Sequence[tuple[str, Evaluation]]) -> None:
-    """Refuse one method of one evaluation given twice, whatever its path is called."""
+    """Refuse one method of one evaluation that is named twice, whatever its path."""
     names: dict[tuple[Path, str], str] = {}
     for name, run in runs:
         key = run.path.resolve(), run.scores[0].method

@@ -67,17 +67,17 @@ def slice_axis(geometry: Geometry) -> str:
     return _ENDS[_array_orientation(geometry)[0, 0]]
 
 
-def orient_slices(geometry: Geometry, like: str = "LPS") -> str:
+def orient_slices(geometry: Geometry) -> str:
     """Return the orientation that keeps a grid's slice axis last.
 
     The slice axis is that of the largest spacing among those that leave square pixels (within 1 %), or among
-    all if none does; in a tie, the one nearest to the last letter of `like`, then to the one before. The
-    in-plane axes follow the order and directions of `like`.
+    all if none does; in a tie, the axis nearest to S, then to P. The in-plane axes follow the order and
+    directions of "LPS".
 
     Returns:
         Three letters, the last of which is the slice axis: "LPS" for an axial scan, "LSP" for a coronal one.
     """
-    end_of_axis = {_patient_axis(end): end for end in like}
+    end_of_axis = {_patient_axis(end): end for end in "LPS"}
     nearest = _array_orientation(geometry)[:, 0]
     spacing = np.array(geometry.spacing_mm)
     in_plane = [np.delete(spacing, axis) for axis in range(3)]
@@ -85,8 +85,8 @@ def orient_slices(geometry: Geometry, like: str = "LPS") -> str:
     square = square or list(range(3))
     widest = max(spacing[axis] for axis in square)
     ends = [end_of_axis[nearest[axis]] for axis in square if spacing[axis] >= _MIN_EQUAL_SPACING * widest]
-    last = max(ends, key=like.index)
-    return like.replace(last, "") + last
+    last = max(ends, key="LPS".index)
+    return "LPS".replace(last, "") + last
 
 
 def find_reorientation(geometry: Geometry, letters: str) -> np.ndarray:

@@ -7,12 +7,12 @@ from typing import Any
 from util.errors import UserError
 
 
-def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
+def read_json_object(path: Path, *, kind: str) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Args:
         path: the file.
-        what: its name in messages, such as "configuration file".
+        kind: its name in messages, such as "configuration file".
 
     Raises:
         UserError: it is missing, not JSON, not an object, or has duplicate keys, of which JSON readers
@@ -28,9 +28,9 @@ def read_json_object(path: Path, *, what: str) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a {what}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a {kind}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: must be JSON ({error}); correct the {what}") from error
+        raise UserError(f"{path}: must be JSON ({error}); correct the {kind}") from error
     if duplicates:
         raise UserError(f"{path}: duplicate keys {', '.join(duplicates)}; keep one of each")
     if not isinstance(values, dict):

@@ -12,7 +12,7 @@ from util.errors import UserError
 _MAX_DEPTH, _MAX_VALUES = 40, 10_000_000  # a small file can nest and repeat values without end
 
 
-def check_tensors(path: Path, named: Any, *, field: str, finite: bool = True) -> None:
+def check_tensors(path: Path, named: Any, *, field: str) -> None:
     """Check a mapping of names to tensors.
 
     Each must have storage for all its elements: an expanded tensor claims more memory than the file has.
@@ -21,7 +21,6 @@ def check_tensors(path: Path, named: Any, *, field: str, finite: bool = True) ->
         path: the file.
         named: the value to check.
         field: its name in the file.
-        finite: whether elements must be finite.
 
     Raises:
         UserError: it is not a mapping of plain tensors; the first invalid one is named.
@@ -29,7 +28,7 @@ def check_tensors(path: Path, named: Any, *, field: str, finite: bool = True) ->
     check(path, isinstance(named, Mapping), field=field, rule="be names and tensors", value=named)
     for name, tensor in named.items():
         check(path, isinstance(name, str), field=field, rule="have texts as names", value=name)
-        check_tensor(path, tensor, field=f"{field}.{name}", finite=finite)
+        check_tensor(path, tensor, field=f"{field}.{name}")
 
 
 def check_tensor(path: Path, tensor: Any, *, field: str, finite: bool = True) -> None:

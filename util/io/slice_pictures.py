@@ -1,4 +1,4 @@
-"""Turn slices and masks into parts of a picture: arrays, JPEG data and SVG paths.
+"""Convert slices and masks to arrays, JPEG data and SVG paths.
 
 Pictures are arrays `(H, W, 3)`, float32, 0 to 1.
 Paths are in px; the pixel in row y and column x covers the square from (x, y) to (x + 1, y + 1).

@@ -58,24 +58,24 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
             raise UserError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
 
 
-def read_tensors(path: Path, *, what: str) -> Any:
+def read_tensors(path: Path, *, kind: str) -> Any:
     """Load a file of `write_tensors` on the CPU, without executing code.
 
     Args:
         path: the file.
-        what: its name in messages.
+        kind: its name in messages.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    check_archive(path, what=what)
+    check_archive(path, kind=kind)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage raises errors of many types
-        raise _damaged(path, what, first_line(error)) from error
+        raise _damaged(path, kind, first_line(error)) from error
 
 
-def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
+def check_archive(path: Path, *, kind: str, legacy: bool = False) -> None:
     """Verify the integrity of a PyTorch file before it is loaded.
 
     Every member must be stored uncompressed, once, within the file and with a valid checksum; the pickle may
@@ -83,7 +83,7 @@ def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
 
     Args:
         path: the file.
-        what: its name in messages, such as "snapshot".
+        kind: its name in messages, such as "snapshot".
         legacy: allow the format of PyTorch before 1.6, whose numbers have no checksums; only its pickles are
             checked.
 
@@ -92,7 +92,7 @@ def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such {what}")
+        raise UserError(f"{path}: no such {kind}")
     try:
         with path.open("rb") as file:
             if legacy and file.read(len(_LEGACY_START)) == _LEGACY_START:
@@ -105,9 +105,9 @@ def check_archive(path: Path, *, what: str, legacy: bool = False) -> None:
         reason = "truncated, or older than PyTorch 1.6"
         if "not a zip" not in str(error):
             reason = f"{first_line(error)}, or saved without checksums"
-        raise _damaged(path, what, reason) from error
+        raise _damaged(path, kind, reason) from error
     except Exception as error:  # damage raises errors of many types
-        raise _damaged(path, what, first_line(error)) from error
+        raise _damaged(path, kind, first_line(error)) from error
 
 
 def first_line(error: Exception) -> str:
@@ -117,8 +117,8 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _damaged(path: Path, what: str, reason: str) -> UserError:
-    return UserError(f"{path}: is damaged or not a {what} ({reason}); use another {what}")
+def _damaged(path: Path, kind: str, reason: str) -> UserError:
+    return UserError(f"{path}: is damaged or not a {kind} ({reason}); use another {kind}")
 
 
 def _check_zip(file: BinaryIO, *, size: int) -> None:

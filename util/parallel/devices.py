@@ -9,7 +9,7 @@ SINGLE_RANK = Ranks()
 
 
 def choose_device(name: str, ranks: Ranks = SINGLE_RANK) -> torch.device:
-    """Turn a configured device name into an available device.
+    """Resolve a configured device name to an available device.
 
     Args:
         name: `cpu`, `cuda`, `cuda:<n>`, `mps`, or `auto` for the first available of cuda, mps, cpu.

@@ -74,7 +74,7 @@ def choose_kernels(*, deterministic: bool, precision: str) -> None:
 
 
 def _set_deterministic_algorithms(mode: bool) -> None:
-    """Do what `torch.use_deterministic_algorithms` does, which imports the compiler just to set it."""
+    """Set deterministic algorithms without the import of the compiler that PyTorch's function makes."""
     if "torch._inductor.config" in sys.modules:
         torch.use_deterministic_algorithms(mode, warn_only=True)
         return

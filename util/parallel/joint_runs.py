@@ -40,7 +40,7 @@ def run_main_rank(run: Callable[[], int]) -> int:
         code = run()
     finally:
         get_rank_store().put("end", code)
-        _leave(code)
+        _exit_process(code)
     return code
 
 
@@ -63,7 +63,7 @@ def run_worker_rank(worker_main: Callable[[dict[str, Any], Path], None], *, guar
     try:
         code = _run_worker_rank(worker_main, guard=guard)
     finally:
-        _leave(code)
+        _exit_process(code)
     return code
 
 
@@ -124,11 +124,11 @@ def _fail(code: int) -> None:
     store.fail(code)
 
 
-def _leave(code: int) -> None:
+def _exit_process(code: int) -> None:
     store = get_rank_store()
     stop_group(failed=bool(code))  # frees the ranks that wait for this one in a collective
     if code and not store.ranks.is_main:
         # Rank 0 still has to close its run, and torchrun ends all ranks once the first one exits.
         with contextlib.suppress(TimeoutError, RuntimeError):
             wait_until(lambda: store.has("end"), _LEAVE_TIMEOUT_AFTER_FAILURE_S)
-    store.leave(wait_s=_LEAVE_TIMEOUT_AFTER_FAILURE_S if code else LEAVE_TIMEOUT_S)
+    store.close(wait_s=_LEAVE_TIMEOUT_AFTER_FAILURE_S if code else LEAVE_TIMEOUT_S)

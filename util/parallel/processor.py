@@ -14,7 +14,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # products, not just conv
 def usable_cores(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of cores that this process may use.
 
-    The least of its CPU affinity, the cgroups' quotas (rounded down) and Slurm's allocation; at least 1.
+    The minimum of its CPU affinity, the cgroups' quotas (rounded down) and Slurm's allocation; at least 1.
     """
     return min(limit for limit, _ in core_limits(environment))
 

@@ -33,7 +33,7 @@ class RankStore:
         ranks: this process's rank.
 
     Attributes:
-        store, ranks: as given.
+        store, ranks: as passed.
     """
 
     def __init__(self, store: Store, ranks: Ranks) -> None:
@@ -92,7 +92,7 @@ class RankStore:
         except RuntimeError as error:  # torch's, if the store is gone
             raise OtherRankFailed(EXIT_DEFECT) from error
 
-    def leave(self, *, wait_s: float) -> None:
+    def close(self, *, wait_s: float) -> None:
         """Leave the store for good; further calls do nothing.
 
         Rank 0, which may host the store, waits at most `wait_s` until all others have left.

@@ -81,7 +81,7 @@ class _IdleTeam:
     def __init__(self, run_region: Callable[[int], None]) -> None:
         self._run_region = run_region
         self._end, self._started = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._hold, name="idle OpenMP team", daemon=True)
+        self._thread = threading.Thread(target=self._run_team, name="idle OpenMP team", daemon=True)
         self._thread.start()
         self._started.wait()
 
@@ -89,7 +89,7 @@ class _IdleTeam:
         self._end.set()
         self._thread.join()  # its OpenMP threads end with it
 
-    def _hold(self) -> None:
+    def _run_team(self) -> None:
         self._run_region(len(os.sched_getaffinity(0)) + 1)
         self._started.set()
         self._end.wait()

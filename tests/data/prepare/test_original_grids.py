@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from data.data_settings import BackConfig
+from data.data_settings import RestoreConfig
 from data.prediction_results import Segmentation
 from data.prepare.__main__ import main
 from data.prepare.original_grids import find_original_grids
@@ -53,7 +53,7 @@ def _copy_labels(layout, folder):
 
 def _back(layout, folder, **options):
     return restore_predictions(
-        BackConfig(dataset=layout.spec.name, back=str(folder), data_dir=str(layout.data_dir), **options)
+        RestoreConfig(dataset=layout.spec.name, back=str(folder), data_dir=str(layout.data_dir), **options)
     )
 
 

@@ -32,7 +32,7 @@ def _png(do):
     return damage
 
 
-def _place(scan, at):
+def _position(scan, at):
     """Give the place of an axial slice's first pixel."""
     return np.add(scan.geometry.origin_mm, (0, 0, at * scan.geometry.spacing_mm[0]))
 
@@ -44,7 +44,7 @@ def _rewritten(**changes):
         scan = written[0]
         values = {
             "pixels": scan.image[_AT],
-            "position_mm": _place(scan, _AT),
+            "position_mm": _position(scan, _AT),
             "orientation": (1, 0, 0, 0, 1, 0),
             "spacing_mm": scan.geometry.spacing_mm,
             "series": "1.2.826.0.1.1",
@@ -63,7 +63,7 @@ def _moved(*offsets_mm):
             write_slice(
                 scan.image_files[at],
                 scan.image[at],
-                position_mm=_place(scan, at) + np.array(offset),
+                position_mm=_position(scan, at) + np.array(offset),
                 orientation=(1, 0, 0, 0, 1, 0),
                 spacing_mm=scan.geometry.spacing_mm,
                 series="1.2.826.0.1.1",
@@ -125,7 +125,7 @@ def _all_slices_equal(folder, written):
         write_slice(
             path,
             np.full(scan.image.shape[1:], 7),
-            position_mm=_place(scan, at),
+            position_mm=_position(scan, at),
             orientation=(1, 0, 0, 0, 1, 0),
             spacing_mm=scan.geometry.spacing_mm,
             series="1.2.826.0.1.1",

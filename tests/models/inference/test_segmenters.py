@@ -236,6 +236,6 @@ def test_a_single_shot_is_the_same_with_and_without_an_axis_of_its_own(model):
 
 
 def test_copied_masks_alone_do_not_depend_on_the_query():
-    assert not CopySegmenter.sees_queries
-    assert CosineSegmenter.sees_queries
-    assert NetworkSegmenter.sees_queries
+    assert not CopySegmenter.uses_queries
+    assert CosineSegmenter.uses_queries
+    assert NetworkSegmenter.uses_queries

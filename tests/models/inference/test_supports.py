@@ -34,7 +34,7 @@ def test_the_nearest_slices_with_the_organ_serve_in_order(reference, n, expected
 class _Adder(Segmenter):
     """A segmenter whose supports are numbers that it adds to the slices; it notes what it is asked."""
 
-    sees_queries = True
+    uses_queries = True
 
     def __init__(self):
         self.encoded, self.joined, self.prepared = [], [], []

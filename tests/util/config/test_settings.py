@@ -39,7 +39,7 @@ class Inner(Settings):
 
 
 class Outer(Settings):
-    n_steps: Count = key(10, "steps", formerly="steps")
+    n_steps: Count = key(10, "steps", old_name="steps")
     name: Text | None = key(None, "name")
     optim: Inner = group(Inner)
 
@@ -150,7 +150,7 @@ def test_an_invalid_value_is_refused_by_its_key(kind, value):
         (Literal["any", "all"], {}, "one of any, all"),
         (Literal["any"], {}, "one of any"),
         (str, {"must_be": "the letter a"}, "the letter a"),
-        (Text, {"formerly": "word"}, "a text that is not empty"),
+        (Text, {"old_name": "word"}, "a text that is not empty"),
         (Text | None, {}, "a text that is not empty, or None"),
         (Pair, {}, "a list of 2 values, each a whole number of at least 1"),
         (Range, {}, "[low, high] with low at most high, each a number above 0"),
@@ -186,7 +186,7 @@ def test_the_json_schema_holds_types_bounds_and_meanings():
     assert schema["properties"]["n_steps"] == {
         "default": 10,
         "description": "steps",
-        "formerly": "steps",
+        "old_name": "steps",
         "maximum": MAX_WHOLE,
         "minimum": 1,
         "title": "N Steps",

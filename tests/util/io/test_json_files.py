@@ -9,7 +9,7 @@ from util.io.json_files import read_json_object
 def test_a_byte_order_mark_is_ignored(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('\ufeff{"a": {"b": [1, null]}}', encoding="utf-8")
-    assert read_json_object(path, what="file") == {"a": {"b": [1, None]}}
+    assert read_json_object(path, kind="file") == {"a": {"b": [1, None]}}
 
 
 @pytest.mark.parametrize(
@@ -28,5 +28,5 @@ def test_what_is_wrong_is_reported_in_one_line(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(UserError, match=rf"a\.json: {message}$") as caught:
-        read_json_object(path, what="list of scans")
+        read_json_object(path, kind="list of scans")
     assert "\n" not in str(caught.value)

@@ -38,13 +38,13 @@ def _refused(path, message):
     with pytest.raises(
         UserError, match=rf"a\.pt: is damaged or not a snapshot \(.*{message}.*; use another"
     ) as one:
-        read_tensors(path, what="snapshot")
+        read_tensors(path, kind="snapshot")
     assert "\n" not in str(one.value)
 
 
 def test_written_tensors_are_read_back(path):
     write_tensors(path, CONTENT)
-    result = read_tensors(path, what="snapshot")
+    result = read_tensors(path, kind="snapshot")
     assert torch.equal(result["w"], CONTENT["w"])
     assert torch.equal(result["n"], CONTENT["n"])
     assert result["plain"] == CONTENT["plain"]
@@ -53,7 +53,7 @@ def test_written_tensors_are_read_back(path):
 def test_a_file_may_have_the_name_of_its_content(tmp_path):
     path = tmp_path / "data.pkl.pth"
     torch.save(CONTENT, path)  # which names the members after the file
-    assert torch.equal(read_tensors(path, what="snapshot")["w"], CONTENT["w"])
+    assert torch.equal(read_tensors(path, kind="snapshot")["w"], CONTENT["w"])
 
 
 def test_every_flipped_bit_of_a_number_is_noticed(path):
@@ -125,7 +125,7 @@ def test_a_pickle_with_huge_memo_indices_is_refused(path):
 
 def test_the_legacy_format_is_read_only_if_allowed(path):
     torch.save(CONTENT, path, _use_new_zipfile_serialization=False)
-    check_archive(path, what="snapshot", legacy=True)
+    check_archive(path, kind="snapshot", legacy=True)
     _refused(path, "older than PyTorch 1.6")
 
 
@@ -134,10 +134,10 @@ def test_code_in_the_legacy_format_is_refused(path):
     torch.save({"w": print}, file, _use_new_zipfile_serialization=False)
     path.write_bytes(file.getvalue())
     with pytest.raises(UserError, match=r"a\.pt: .*more than plain tensors"):
-        check_archive(path, what="weights", legacy=True)
+        check_archive(path, kind="weights", legacy=True)
 
 
 def test_parameters_and_state_dicts_of_others_pass(path):
     network = torch.nn.Linear(3, 2)
     torch.save({"weights": network.state_dict(), "p": network.weight, "half": torch.ones(3).half()}, path)
-    check_archive(path, what="weights")
+    check_archive(path, kind="weights")

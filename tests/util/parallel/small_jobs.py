@@ -149,7 +149,7 @@ def stop_ranks() -> None:
 
     stop_group()
     if find_ranks().is_distributed:
-        get_rank_store().leave(wait_s=LEAVE_TIMEOUT_S)
+        get_rank_store().close(wait_s=LEAVE_TIMEOUT_S)
 
 
 def _run_rank(

@@ -95,7 +95,7 @@ def test_rank_0_leaves_last(stores, on_all):
         if not store.ranks.is_main:
             time.sleep(0.1)
             left.append(store.ranks.rank)
-        store.leave(wait_s=10)
+        store.close(wait_s=10)
         if store.ranks.is_main:
             left.append(0)
 
@@ -106,14 +106,14 @@ def test_rank_0_leaves_last(stores, on_all):
 
 def test_a_rank_that_leaves_twice_counts_once(stores):
     for _ in range(N_RANKS):
-        stores[1].leave(wait_s=0)
+        stores[1].close(wait_s=0)
     began = time.monotonic()
-    stores[0].leave(wait_s=0.2)
+    stores[0].close(wait_s=0.2)
     assert time.monotonic() - began >= 0.2  # rank 2 is still there
 
 
 def test_rank_0_does_not_wait_for_ever(stores):
-    stores[0].leave(wait_s=0.05)
+    stores[0].close(wait_s=0.05)
 
 
 def test_waiting_ends_in_time():
