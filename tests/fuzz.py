@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
             verdict = session.attempt(number)
             verdicts.append(verdict)
             if verdict.outcome == OTHER or options.only is not None:
-                print(f"{verdict.kind}, {verdict.damage}: {verdict.outcome}, {verdict.told}")
+                print(f"{verdict.kind}, {verdict.damage}: {verdict.outcome}, {verdict.message}")
                 print(f"  again with --seed {options.seed} --only {number}", flush=True)
     print(table(verdicts))
     return int(any(verdict.outcome == OTHER for verdict in verdicts))

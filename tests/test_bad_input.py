@@ -87,14 +87,14 @@ def test_supervoxels_that_cannot_be_used(workspace, capsys, damage, output):
     assert all(words in line for words in output), line
 
 
-def test_our_own_supervoxels_of_another_least_size(workspace, capsys):
+def test_our_own_supervoxels_of_another_minimum_size(workspace, capsys):
     rename_supervoxels(workspace, 20)
     line = refusal(lambda: train(*workspace.words, "n_sv=20"), capsys, workspace.root)
     assert "supervoxels_20/superpix-MIDDLE_0.nii.gz: supervoxels must have at least 20 voxels" in line
     assert "its record says 60; move it to a folder supervoxels_60 for n_sv=60, or delete it" in line
 
 
-def test_supervoxels_of_others_of_a_third_of_the_least_size(workspace, capsys):
+def test_supervoxels_of_others_of_a_third_of_the_minimum_size(workspace, capsys):
     workspace.forget_records()
     rename_supervoxels(workspace, 180)
     line = refusal(lambda: train(*workspace.words, "n_sv=180"), capsys, workspace.root)
@@ -104,7 +104,7 @@ def test_supervoxels_of_others_of_a_third_of_the_least_size(workspace, capsys):
     assert "or delete it and run `python -m data.supervoxels --dataset PHANTOM`" in line
 
 
-def test_supervoxels_of_others_of_the_right_least_size_train(workspace):
+def test_supervoxels_of_others_of_the_right_minimum_size_train(workspace):
     workspace.forget_records()
     assert train(*workspace.words, "n_steps=1") == 0
 

@@ -81,7 +81,7 @@ def test_an_explicit_exclusion_wins_over_the_setting():
     assert config.test_label == (1, 4)
 
 
-def test_supervoxel_size_follows_the_dataset_unless_given():
+def test_supervoxel_size_follows_the_dataset_unless_set():
     assert parse_config(with_changes("CMR")).layout.supervoxels_dir.name == "supervoxels_1000"
     assert parse_config(with_changes("CMR", n_sv=77)).layout.supervoxels_dir.name == "supervoxels_77"
 
@@ -138,13 +138,13 @@ def test_the_plain_form_parses_to_the_same_configuration():
         ({"optim__warmup": 1.5}, r"^optim.warmup=1.5: must be a number of at least 0 and at most 1$"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(changes, message):
+def test_a_mistake_is_reported_in_one_line(changes, message):
     with pytest.raises(UserError, match=message) as caught:
         parse_config(with_changes(**changes))
     assert "\n" not in str(caught.value)
 
 
-def test_the_published_recipe_changes_nothing_and_the_strong_one_what_it_says():
+def test_the_published_recipe_changes_nothing_and_the_strong_one_what_it_declares():
     published, strong = (dataset_defaults("CHAOST2", recipe) for recipe in ("published", "strong"))
     assert published == dataset_defaults("CHAOST2") | {"recipe": "published"}
     changed = {name for name in published if strong[name] != published[name]}

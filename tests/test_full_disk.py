@@ -61,7 +61,7 @@ def _final(log_dir, number):
     return final_weights(log_dir / "PHANTOM" / "fold_0" / "training" / str(number), 5)
 
 
-def test_a_disk_too_small_keeps_the_checkpoints_before_and_the_training_goes_on_later(
+def test_a_disk_too_small_keeps_earlier_checkpoints_and_the_training_resumes_later(
     overrides_for, small_disk, tmp_path, capsys
 ):
     assert _run(overrides_for, small_disk) == 2
@@ -76,7 +76,7 @@ def test_a_disk_too_small_keeps_the_checkpoints_before_and_the_training_goes_on_
     assert_equal_weights(_final(small_disk, 2), _final(tmp_path, 1))
 
 
-def test_a_disk_without_a_byte_left_costs_one_line(overrides_for, small_disk, monkeypatch, capsys):
+def test_a_disk_without_a_byte_left_is_reported_in_one_line(overrides_for, small_disk, monkeypatch, capsys):
     real = training.take_step
 
     def take_step(config, model, state, batch, **kwargs):

@@ -1,4 +1,4 @@
-"""A short, seeded slice of the fuzzing: no damaged file does harm, and a harm would be told."""
+"""A short, seeded slice of the fuzzing: no damaged file does harm, and harm would be reported."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.fuzzing.judging import CORRECT, OTHER, REFUSAL, judge
+from tests.fuzzing.judging import CORRECT, OTHER, REFUSAL, classify
 from tests.fuzzing.tries import Ending, run_apart
 
 # Made within a second each; whole trainings are left to `python -m tests.fuzz`.
@@ -29,23 +29,23 @@ def _session(tmp_path_factory):
 @pytest.mark.parametrize("number", range(TRIES_OF_EACH * len(QUICK)))
 def test_a_damaged_file_is_refused_in_one_line_or_does_no_harm(session, number):
     verdict = session.attempt(number)
-    assert verdict.outcome in (REFUSAL, CORRECT), f"{verdict.kind}, {verdict.damage}: {verdict.told}"
+    assert verdict.outcome in (REFUSAL, CORRECT), f"{verdict.kind}, {verdict.damage}: {verdict.message}"
 
 
-def _told(code=2, errors="error: a.pt: is damaged\n", result="", **more):
-    asked = {"names": {"a.pt"}, "right": {"good"}, "faults": [], "several_lines": False}
-    return judge(Ending(code, errors, result), **{**asked, **more})
+def _classify(code=2, errors="error: a.pt: is damaged\n", result="", **more):
+    options = {"names": {"a.pt"}, "right": {"good"}, "faults": [], "several_lines": False}
+    return classify(Ending(code, errors, result), **{**options, **more})
 
 
-def test_refusals_and_right_results_are_told_apart():
-    assert _told() == (REFUSAL, "error: a.pt: is damaged")
-    assert _told(errors="bar 10%\rerror: a.pt: no\n")[0] == REFUSAL
-    assert _told(0, "", "good") == (CORRECT, "")
-    assert _told(errors="error: a.pt: 1\nerror: a.pt: 2\n", several_lines=True)[0] == REFUSAL
+def test_refusals_and_right_results_are_distinguished():
+    assert _classify() == (REFUSAL, "error: a.pt: is damaged")
+    assert _classify(errors="bar 10%\rerror: a.pt: no\n")[0] == REFUSAL
+    assert _classify(0, "", "good") == (CORRECT, "")
+    assert _classify(errors="error: a.pt: 1\nerror: a.pt: 2\n", several_lines=True)[0] == REFUSAL
 
 
 @pytest.mark.parametrize(
-    ("ending", "told"),
+    ("ending", "message"),
     [
         ({"code": 0, "errors": "", "result": "bad"}, "another result, in silence"),
         ({"code": 1, "errors": "Traceback ...\nKeyError: 'a'\n"}, "exit code 1: KeyError: 'a'"),
@@ -57,10 +57,10 @@ def test_refusals_and_right_results_are_told_apart():
         ({"faults": ["code was run"]}, "code was run"),
     ],
 )
-def test_anything_else_is_told_of(ending, told):
-    outcome, found = _told(**ending)
+def test_anything_else_is_reported(ending, message):
+    outcome, reported = _classify(**ending)
     assert outcome == OTHER
-    assert told in found
+    assert message in reported
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_two_ranks_write_the_table_and_the_files_of_one(evaluated):
     assert files[0] == files[1] != set()
 
 
-def test_two_ranks_of_the_script_that_are_stopped_go_on_to_the_same_weights(
+def test_two_ranks_of_the_script_that_are_stopped_resume_to_the_same_weights(
     words_for, unbroken, clone, tmp_path
 ):
     words, folder = words_for
@@ -183,7 +183,7 @@ def train_elastic_rank(words):
     sys.exit(train_rank(words))
 
 
-def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on(words_for, unbroken, tmp_path):
+def test_torchrun_restarts_a_job_that_lost_a_rank_and_it_resumes(words_for, unbroken, tmp_path):
     words, folder = words_for
     job = start_elastic_job(train_elastic_rank, tmp_path, words("killed"), max_restarts=1)
     agent = job.processes[0].pid

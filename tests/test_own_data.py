@@ -102,7 +102,7 @@ def _check_original_predictions(run, raw):
     assert len(list((run / "predictions_original" / "chunks").iterdir())) == len(paths)
 
 
-def test_the_evaluation_says_that_the_volumes_are_others(hips, tmp_path, capsys):
+def test_the_evaluation_warns_of_other_volumes(hips, tmp_path, capsys):
     words = _words(hips, tmp_path)
     assert run_command_line(training.experiment, words) == 0
     volumes = hips / VOLUMES_FOLDER

@@ -368,7 +368,7 @@ def test_a_dicom_seg_holds_the_voxels_of_the_nifti_result_at_their_positions(wor
     assert_same_points(lps_mm, ras_mm * (-1, -1, 1))
 
 
-def test_a_series_that_cannot_be_referenced_costs_one_line_and_no_time(workspace, bright, series, capsys):
+def test_a_series_that_cannot_be_referenced_is_reported_early_in_one_line(workspace, bright, series, capsys):
     pytest.importorskip("highdicom", reason=f"see {REQUIREMENTS}")
     write_series(workspace / "other", series.voxels, series.geometry, tags=[("0020|0052", "")])
     assert main(_set(query="series,other", guide="none", format="dicom_seg")) == 3
@@ -394,7 +394,7 @@ def test_what_dicom_seg_cannot_do_is_refused_before_any_work(workspace, series, 
     assert sorted(workspace.rglob("*")) == before
 
 
-def test_each_unusable_query_costs_one_line(workspace, bright, capsys):
+def test_each_unusable_query_is_reported_in_one_line(workspace, bright, capsys):
     scan, queries = l_scan("LPS"), workspace / "scans"
     affine = np.diag([1.0, 1.0, 3.0, 1.0])
     nibabel.Nifti1Image(np.ones((4, 5, 6, 2), np.int16), affine).to_filename(queries / "1_series.nii")
@@ -575,7 +575,7 @@ def _probabilities(**options):
     return segmenter.segment("scans/c.nrrd", confidence=True).probabilities
 
 
-def test_the_network_learns_from_all_supports_and_is_kept_for_a_second_call(workspace, capsys):
+def test_the_network_learns_from_all_supports_and_is_cached_for_a_second_call(workspace, capsys):
     trained, adapted = (_probabilities(adaptation=n, cache_dir="kept") for n in (0, 2))
     assert "adapting to support image 1, support image 2: 2 steps" not in capsys.readouterr().err
     assert set(trained) == set(adapted) == {3, 7}
@@ -593,7 +593,7 @@ def test_without_a_gpu_nothing_is_adapted_unless_requested(workspace):
     assert all(np.array_equal(trained[label], default[label]) for label in (3, 7))
 
 
-def test_the_command_adapts_once_and_says_how_long_it_took(workspace, capsys):
+def test_the_command_adapts_once_and_prints_the_duration(workspace, capsys):
     words = _set(guide="none", query="scans/c.nrrd", adaptation="2")
     assert main(words) == 0
     assert "adapting to a.nii.gz: 2 steps in" in capsys.readouterr().out

@@ -58,7 +58,7 @@ def _config(datasets, name, **changes):
 
 
 @pytest.mark.parametrize("name", ["raw", "mapped"])
-def test_the_file_holds_what_its_name_says(datasets, name):
+def test_the_file_holds_what_its_name_promises(datasets, name):
     label_map, _ = read_volume(datasets / name / "cmr_MR_normalized/label_1.nii.gz")
     assert set(np.unique(label_map)) == ({0, 200, 500, 600} if name == "raw" else {0, 1, 2, 3})
 
@@ -157,7 +157,7 @@ def test_setting_2_does_not_start_where_nothing_is_excluded(datasets, tmp_path, 
     )
 
 
-def test_supervoxels_are_made_without_a_look_at_labels(datasets, tmp_path):
+def test_supervoxels_are_made_without_labels(datasets, tmp_path):
     shutil.copytree(datasets / "raw", tmp_path / "unlabelled")
     shutil.rmtree(tmp_path / "unlabelled/supervoxels_60")
     for path in (tmp_path / "unlabelled/cmr_MR_normalized").glob("label_*"):

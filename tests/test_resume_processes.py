@@ -42,7 +42,7 @@ def start_until_checkpoint(words, folder, tmp_path):
     return job
 
 
-def test_a_killed_training_goes_on_with_a_new_process(tiny_overrides, folder, tmp_path):
+def test_a_killed_training_resumes_in_a_new_process(tiny_overrides, folder, tmp_path):
     words = [*tiny_overrides, f"n_steps={N_STEPS}", *WORDS]
     job = start_until_checkpoint(words, folder, tmp_path)
     os.kill(job.processes[0].pid, signal.SIGKILL)

@@ -56,7 +56,7 @@ def test_a_training_does_not_depend_on_it(tiny_overrides, tmp_path):
         ({"GIT_DIR": "/nonexistent"}, False),  # of another repository
     ],
 )
-def test_an_experiment_is_made_and_says_so_if_git_cannot_read_the_clone(environment, is_unknown):
+def test_an_experiment_is_made_and_a_remark_printed_if_git_cannot_read_the_clone(environment, is_unknown):
     program = (  # the part that needs git, without the seconds that PyTorch takes
         "from pathlib import Path; from util.config import command_line as c; from util.remarks import *; "
         "e = c.new_experiment('x', Path('.'))\nwith printed_remarks(): c.remark_on_unknown_commit(e)"

@@ -167,7 +167,7 @@ def _weights(network, n_axes):
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_convolutions_keep_channels_innermost_through_a_step_where_asked(channels_last):
+def test_convolutions_keep_channels_innermost_through_a_step_if_requested(channels_last):
     config = _config(channels_last=channels_last)
     network = training.make_network(config).train()
     placed = training.place_network(config, network, device=CPU, ranks=Ranks())

@@ -56,7 +56,7 @@ def test_six_labelled_scans_make_the_folds_and_four_others_train(template, tmp_p
     assert {(row["support_id"], row["query_id"]) for row in rows} == {("2", "0")}
 
 
-def test_a_training_that_saw_scans_of_the_present_fold_is_told(template, tmp_path, capsys):
+def test_a_training_that_saw_scans_of_the_present_fold_is_reported(template, tmp_path, capsys):
     words = _without(template, tmp_path, ())
     assert run_command_line(training.experiment, words) == 0  # holds out 0, 1 and 2
     for scan_id in (0, 1):

@@ -21,7 +21,7 @@ def test_the_saving_compares_medians_of_all_runs_with_the_default():
     assert (table.rows[1][3], table.rows[1][5]) == ("25", "+22.5%")
 
 
-def test_a_remark_says_whether_the_best_setting_is_worthwhile():
+def test_a_remark_states_whether_the_best_setting_is_worthwhile():
     worthwhile = allocators.make_remark("Step", MEASURED)
     assert worthwhile.endswith("of glibc's processor time; jemalloc saves 22.5%, worthwhile.")
     assert worthwhile.startswith("Step: the kernel works for 10.0% of")

@@ -46,7 +46,7 @@ def run(clone, *arguments, script="run.sh"):
     return process.returncode, process.stdout.splitlines(), process.stderr.splitlines()
 
 
-def test_named_benchmarks_run_in_the_given_order_before_the_report(clone):
+def test_named_benchmarks_run_in_the_requested_order_before_the_report(clone):
     code, out, _ = run(clone, "step", "supervoxels", "--quick")
     assert (code, out) == (0, ["step --quick", "supervoxels --quick", "report --quick"])
 

@@ -89,7 +89,7 @@ def test_gdcm_finds_the_same_pixels(written, series, label_map, pydicom):
 def test_dcmqi_places_the_same_voxels(written, series, label_map, tmp_path):
     reader = shutil.which("segimage2itkimage")
     if reader is None:
-        pytest.skip("no dcmqi on the PATH; pip install dcmqi in an environment of its own")
+        pytest.skip("no dcmqi on the PATH; pip install dcmqi in a separate environment")
     words = ["--inputDICOM", str(written), "--outputDirectory", str(tmp_path), "-t", "nrrd"]
     subprocess.run([reader, *words], capture_output=True, check=True)
     result = json.loads((tmp_path / "meta.json").read_text(encoding="utf-8"))["segmentAttributes"]

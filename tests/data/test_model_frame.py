@@ -43,7 +43,7 @@ def test_turning_and_cropping_are_undone_exactly_in_all_48_orientations(preparat
 
 
 @pytest.mark.parametrize("is_oblique", [False, True])
-def test_resampled_probabilities_return_to_their_place(is_oblique):
+def test_resampled_probabilities_return_to_their_position(is_oblique):
     for letters in ORIENTATIONS:
         scan = l_scan(letters, is_oblique=is_oblique)
         _, restored = _round_trip(scan, RESAMPLED)

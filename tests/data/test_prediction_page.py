@@ -51,7 +51,7 @@ def test_doubtful_scans_come_first_and_three_are_named_and_open(page):
     assert "agreement unknown" in text
 
 
-def test_volumes_failures_and_the_notice_are_told(page):
+def test_volumes_failures_and_the_notice_are_reported(page):
     volume_ml = f"{int(is_bright(l_scan()).sum()) * 5.0 * 1.5 * 1.5 / 1000:.1f}"
     assert page.tables[0][0] == ["scan", "liver", ODD, "agreement"]
     assert page.tables[0][1][1:] == ["0.0", volume_ml, "0.20"]
@@ -77,7 +77,7 @@ def test_nothing_is_fetched_or_run_and_every_picture_has_a_text(written, page):
     assert strokes == {COLOURS[1]}
 
 
-def test_many_labels_are_told_apart_by_dashes(tmp_path):
+def test_many_labels_are_distinguished_by_dashes(tmp_path):
     n_labels = 2 * len(COLOURS) + 1
     many = Page(_make_page(tmp_path, {n: f"organ {n}" for n in range(1, n_labels + 1)}).read_text())
     keys = [

@@ -1,4 +1,4 @@
-"""Prepared volumes are there before they are used: PHANTOM's are made, real ones are asked for."""
+"""Prepared volumes are there before they are used: PHANTOM's are made, real ones are requested."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def _write_image(layout, scan_id, *, direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
     write_volume(layout.image_path(scan_id), np.arange(24, dtype=np.int16).reshape(2, 3, 4), geometry)
 
 
-def test_the_phantoms_missing_scans_are_made_with_the_given_settings(tmp_path):
+def test_the_phantoms_missing_scans_are_made_with_the_requested_settings(tmp_path):
     layout = _layout(tmp_path, "PHANTOM")
     assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [0, 1]
     assert read_geometry(layout.image_path(1)).shape == (18, 32, 32)

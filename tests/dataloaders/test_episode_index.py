@@ -218,7 +218,7 @@ def test_sets_then_targets_then_gaps_are_drawn_uniformly():
     assert abs(share_reversed - 0.5) < 5 * 0.5 / np.sqrt(4000)
 
 
-def test_one_set_and_one_gap_draw_no_number_of_their_own():
+def test_one_set_and_one_gap_consume_no_random_number():
     second = column(4, 4, 4)
     second[:, 3, :] = 2
     index = build_index(

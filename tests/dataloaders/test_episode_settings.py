@@ -54,7 +54,7 @@ def test_setting_two_never_uses_slices_with_excluded_organs(
     assert used_slices(EpisodeDataset([one_piece], config)) == expected
 
 
-def test_manual_labels_take_the_supervoxels_place(labelled):
+def test_manual_labels_replace_the_supervoxels(labelled):
     config = replace(CONFIG, use_gt=True, train_labels=(1, 2), augmentation=AugmentationRanges.disabled())
     scan = replace(labelled, supervoxels=None)
     dataset = EpisodeDataset([scan], config)
@@ -73,7 +73,7 @@ def test_manual_labels_and_setting_two_go_together(labelled):
     assert used_slices(EpisodeDataset([labelled], config)) == [7, 8, 9]
 
 
-def test_the_configuration_says_what_scans_need():
+def test_the_configuration_determines_what_scans_need():
     assert (CONFIG.needs_labels, CONFIG.needs_supervoxels) == (False, True)
     excluding = replace(CONFIG, exclude_labels=(1,))
     assert (excluding.needs_labels, excluding.needs_supervoxels) == (True, True)
@@ -121,12 +121,12 @@ def test_no_scans_are_refused():
         ({"n_shots": 7, "max_gap": 3}, "in 8 slices in equal steps of 1 to 3, .*, or lower n_shot"),
     ],
 )
-def test_when_nothing_can_be_played_the_way_out_is_named(scans, setting, message):
+def test_when_nothing_can_be_sampled_a_hint_is_printed(scans, setting, message):
     with pytest.raises(UserError, match=message):
         EpisodeDataset(scans, replace(CONFIG, **setting))
 
 
-def test_when_everything_is_excluded_the_way_out_is_named(labelled):
+def test_when_everything_is_excluded_a_hint_is_printed(labelled):
     with pytest.raises(UserError, match=r"exclude fewer slices \(exclude_label=\[1, 2, 4\]\)"):
         EpisodeDataset([labelled], replace(CONFIG, exclude_labels=(1, 2, 4)))
 

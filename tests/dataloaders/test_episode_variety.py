@@ -63,7 +63,7 @@ def test_excluded_slices_are_never_used_with_gaps_but_may_lie_between(make_scan)
     assert used == {(0, 1), (3, 4), (1, 3), (4, 6), (0, 3), (1, 4), (3, 6)}
 
 
-def test_every_set_is_played_equally_often_and_its_own_volume_gives_the_masks(multi_scan):
+def test_every_set_is_sampled_equally_often_and_its_own_volume_gives_the_masks(multi_scan):
     dataset = EpisodeDataset([multi_scan], CONFIG)
     volumes = (multi_scan.supervoxels, *multi_scan.more_supervoxels)
     counts = Counter()

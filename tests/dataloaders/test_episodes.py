@@ -61,7 +61,7 @@ def test_without_augmentation_an_episode_is_what_the_volumes_hold(scans, n_shots
     assert min(steps.values()) > 15
 
 
-def test_every_scan_and_many_targets_are_played(scans):
+def test_every_scan_and_many_targets_are_sampled(scans):
     dataset = EpisodeDataset(scans, replace(CONFIG, n_episodes=100, augmentation=PLAIN))
     drawn = Counter((int(e["scan_id"]), int(e["supervoxel_id"])) for e in (dataset[i] for i in range(100)))
     assert {scan_id for scan_id, _ in drawn} == {2, 4, 9}

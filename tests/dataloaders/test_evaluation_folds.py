@@ -167,7 +167,7 @@ def test_a_query_without_an_organ_has_no_chunks_of_it_but_all_its_slices():
             assert sorted(result) == sorted(expected)
 
 
-def test_an_organ_predicted_where_there_is_none_is_false_and_changes_no_mean():
+def test_an_organ_predicted_where_it_is_absent_is_false_and_changes_no_mean():
     scans = [_scan(0, label_1=range(3)), _scan(1, label_1=[3]), _scan(2)]
     scores = []
     for job in _plan(scans, {1: "liver"}, all_slices=True):

@@ -22,7 +22,7 @@ def test_the_published_protocol_is_the_default_in_all_its_parts():
     assert (protocol.chunks, protocol.all_slices, protocol.every_support) == (True, True, False)
 
 
-def test_the_published_protocol_says_what_papers_do():
+def test_the_published_protocol_describes_what_papers_do():
     assert protocol_of("published", evaluation={"all_slices": False}).describe() == [
         "protocol: published, changed to evaluation.all_slices=False; 5 overlapping folds (neighbours share "
         "a scan, so some scans are queries twice)",
@@ -33,7 +33,7 @@ def test_the_published_protocol_says_what_papers_do():
     ]
 
 
-def test_whole_volumes_are_segmented_without_a_look_at_the_truth_and_once():
+def test_whole_volumes_are_segmented_without_using_the_truth_and_once():
     assert protocol_of("whole_volume").describe() == [
         "protocol: whole_volume; 5 disjoint folds (no scan is in two of them)",
         "slices scored: all_slices (every slice of the query, without a look at its truth); queries without "

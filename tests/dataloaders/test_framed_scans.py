@@ -84,7 +84,7 @@ def test_a_range_of_raw_slices_needs_the_prepared_slices_around_it():
     assert _query(frame=finer).slices_covering(2, 4).tolist() == [5, 6, 7, 8]  # 10 to 15 mm in steps of 2
 
 
-def test_support_slices_are_those_at_the_position_that_registration_says():
+def test_support_slices_are_those_at_the_position_that_registration_finds():
     support, query = _query(), frame_query(FRAME, l_scan(), image_size_px=None)
     selected, slices = np.array([2, 8, 10]), np.array([1, 4, 5, 6, 9, 11])
     identity = assign_support_slices(selected, support, query, slices=slices, transform=IDENTITY)

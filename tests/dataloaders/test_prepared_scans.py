@@ -72,7 +72,7 @@ def finer_layouts(layout):
     return layouts
 
 
-def test_further_sets_of_supervoxels_come_in_the_given_order(layout, finer_layouts):
+def test_further_sets_of_supervoxels_come_in_the_requested_order(layout, finer_layouts):
     first = load(layout)
     assert first.more_supervoxels == ()
     for scan in (
@@ -96,7 +96,7 @@ def test_further_sets_are_read_only_with_supervoxels(layout, finer_layouts):
     assert load(layout, with_supervoxels=False, more_supervoxels=finer_layouts).more_supervoxels == ()
 
 
-def test_scans_come_in_the_given_order(layout):
+def test_scans_come_in_the_requested_order(layout):
     scans = load_scans(layout, [7, 3], with_labels=False, with_supervoxels=True, progress=False)
     assert [scan.scan_id for scan in scans] == [7, 3]
 

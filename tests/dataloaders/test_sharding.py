@@ -97,7 +97,7 @@ def test_equally_large_queries_go_by_their_ids_and_to_the_lower_rank():
     assert _job_shares(jobs, 2) == [[(9, 1), (4, 1)], [(7, 1)]]
 
 
-def test_one_rank_does_all_in_the_given_order():
+def test_one_rank_does_all_in_order():
     jobs = _random_jobs(0)
     assert jobs_of_rank(jobs, rank=0, n_ranks=1) == jobs
 

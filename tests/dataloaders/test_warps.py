@@ -44,7 +44,7 @@ def test_no_movement_gives_the_identity_map():
         ({"shear_deg": 45.0, "rotation_deg": 90.0, "shift_px": (1.0, 2.0)}, (4, 6), (5, 5)),
     ],
 )
-def test_each_movement_takes_the_hand_computed_place(movement, output_xy, input_xy):
+def test_each_movement_maps_to_the_hand_computed_position(movement, output_xy, input_xy):
     matrix = affine_source((9, 9), **{**STILL, **movement})
     np.testing.assert_allclose(matrix @ (*output_xy, 1), input_xy, atol=1e-12)
 
@@ -75,7 +75,7 @@ def test_the_displacement_is_scipys_smoothing_of_the_same_noise(shape, sigma_px)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (65, 48)])
-def test_warping_is_linear_interpolation_at_the_maps_places(shape):
+def test_warping_is_linear_interpolation_at_the_maps_positions(shape):
     ranges = AugmentationRanges(rotation_deg=20, shift_px=40, elastic_amplitude=400)
     source_map = sample_warp(np.random.default_rng(3), shape, ranges)
     image, mask = smooth_image(shape), np.zeros(shape, np.float32)

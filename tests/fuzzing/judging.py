@@ -1,4 +1,4 @@
-"""Judge how a program ended that was given a damaged file."""
+"""Classify how a program ended that read a damaged file."""
 
 from dataclasses import dataclass
 
@@ -14,29 +14,29 @@ class Verdict:
     Attributes:
         kind, damage: what was damaged, and how.
         outcome: a clean refusal, a correct result, or another.
-        told: the line of a refusal; what is wrong with another.
+        message: the line of a refusal; what is wrong with another.
     """
 
     kind: str
     damage: str
     outcome: str
-    told: str
+    message: str
 
 
-def judge(
+def classify(
     ending: Ending, *, names: set[str], right: set[str], faults: list[str], several_lines: bool
 ) -> tuple[str, str]:
-    """Say what an ending amounts to.
+    """Classify an ending.
 
     Args:
         ending: of the process.
-        names: of files, of which a refusal must tell one.
+        names: of files, of which a refusal must name one.
         right: findings that are correct.
         faults: what else is wrong, such as files that were left behind.
         several_lines: whether a refusal may have a line for each problem.
 
     Returns:
-        The outcome, and the line that was told or what is wrong.
+        The outcome, and the line of the refusal or what is wrong.
     """
     lines = [line for line in ending.errors.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     wrong = list(faults)

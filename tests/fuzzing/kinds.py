@@ -35,7 +35,7 @@ class Kind:
         remade: patterns of files that the program makes anew by itself.
         accepted: further findings that are right, such as what an older file gives.
         as_written: for files that people write: what the damaged file's words say.
-        several_lines: whether each problem has a line of its own.
+        several_lines: whether each problem has a separate line.
     """
 
     name: str

@@ -56,7 +56,7 @@ def spoil_spacing(content, rng):
     return _changed(content, offset, "f", float(rng.choice(_UNUSABLE[:-1])))
 
 
-def spoil_place(content, rng):
+def spoil_position(content, rng):
     """Write rows and quaternions of which no turned grid can come."""
     value = float(rng.choice(_UNUSABLE[2:]))
     for offset in (_ROWS + 4 * int(rng.integers(12)), _QUATERNION + 4 * int(rng.integers(3))):
@@ -143,7 +143,7 @@ HEADERS = {
     "largest size": claim_everything,
     "another type": claim_another_type,
     "spacing": spoil_spacing,
-    "place": spoil_place,
+    "position": spoil_position,
     "sheared": shear,
     "storing": spoil_storing,
     "gzip bomb": pack_a_bomb,

@@ -1,4 +1,4 @@
-"""Make inputs, damage a copy of them, try it, judge it."""
+"""Make inputs, damage a copy of them, try it, classify the outcome."""
 
 import fnmatch
 import itertools
@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from tests.fuzzing.judging import Verdict, judge
+from tests.fuzzing.judging import Verdict, classify
 from tests.fuzzing.kinds import ROUND, Kind
 from tests.fuzzing.tensor_damages import CANARY
 from tests.fuzzing.tries import Ending, run_apart
@@ -61,7 +61,7 @@ class Session:
         target.write_bytes(damaged)
         before = _states(try_folder / "inputs")
         ending = run_apart(lambda: consume(try_folder / "inputs"), try_folder, seconds=kind.seconds)
-        outcome, output = judge(
+        outcome, output = classify(
             ending,
             names=_names(target),
             right={right, *kind.accepted} if kind.as_written is None else {kind.as_written(damaged)},

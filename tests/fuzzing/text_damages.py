@@ -26,13 +26,13 @@ _CONFUSING = (
 )
 
 
-def _places(value, key_path=()):
+def _key_paths(value, key_path=()):
     yield key_path
     entries = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     )
     for key, inner in entries:
-        yield from _places(inner, (*key_path, key))
+        yield from _key_paths(inner, (*key_path, key))
 
 
 def _holder(value, key_path):
@@ -44,7 +44,7 @@ def _holder(value, key_path):
 def confuse_types(content, rng):
     """Put a value of another kind in the place of any one, the whole among them."""
     value = json.loads(content)
-    key_paths = list(_places(value))
+    key_paths = list(_key_paths(value))
     key_path = key_paths[int(rng.integers(len(key_paths)))]
     other = _CONFUSING[int(rng.integers(len(_CONFUSING)))]
     if not key_path:
@@ -56,7 +56,7 @@ def confuse_types(content, rng):
 def leave_out(content, rng):
     """Leave a key or an entry out."""
     value = json.loads(content)
-    key_paths = [key_path for key_path in _places(value) if key_path]
+    key_paths = [key_path for key_path in _key_paths(value) if key_path]
     key_path = key_paths[int(rng.integers(len(key_paths)))]
     del _holder(value, key_path)[key_path[-1]]
     return json.dumps(value).encode()

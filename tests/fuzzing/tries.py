@@ -1,4 +1,4 @@
-"""Try one damaged input in a process of its own, with little memory and time.
+"""Try one damaged input in a separate process, with little memory and time.
 
 The process is a fork of one that has imported everything: importing PyTorch anew would take seconds.
 """

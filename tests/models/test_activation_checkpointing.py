@@ -130,7 +130,7 @@ def test_losses_of_the_whole_network_are_exactly_those_without():
         _assert_all_equal(mine, foreign)
 
 
-def _kept_bytes(encoder):
+def _stored_bytes(encoder):
     """Count the bytes kept for the backward pass, parameters aside."""
     own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
     remaining = []
@@ -151,9 +151,9 @@ def _kept_bytes(encoder):
 @NARROW
 @pytest.mark.parametrize(("name", "least", "less"), [("resnet18", 1 / 2, 0.9), ("resnet50", 1 / 3, 0.9)])
 def test_little_is_kept_for_the_backward_pass(name, least, less, plainly):
-    everything = plainly(lambda: _kept_bytes(_encoder(checkpointing=False, name=name)))
+    everything = plainly(lambda: _stored_bytes(_encoder(checkpointing=False, name=name)))
     by_default, little = (
-        _kept_bytes(_encoder(checkpointing=checkpointing, name=name)) for checkpointing in (False, True)
+        _stored_bytes(_encoder(checkpointing=checkpointing, name=name)) for checkpointing in (False, True)
     )
     assert 0 < little < least * everything
     assert little < by_default < less * everything

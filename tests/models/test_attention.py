@@ -109,7 +109,7 @@ def test_single_precision_keeps_its_digits():
         torch.testing.assert_close(mine.double(), foreign, rtol=0, atol=3e-6 * foreign.abs().max().item())
 
 
-def test_only_gradients_that_are_asked_for_are_given():
+def test_only_requested_gradients_are_returned():
     queries, keys, values, masks, mu = _case()
     queries.requires_grad_()
     out = attend(queries, keys, values, masks=masks, mu=mu)

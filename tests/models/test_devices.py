@@ -53,5 +53,5 @@ def test_no_module_names_a_device(path):
             )
 
 
-def test_there_are_sources_to_look_at():
+def test_there_are_sources_to_check():
     assert {"few_shot_seg.py", "prototypes.py"} <= {path.name for path in SOURCES}

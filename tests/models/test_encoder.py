@@ -96,7 +96,7 @@ def test_one_channel_means_the_same_channel_three_times(encoder):
         assert torch.equal(one, three)
 
 
-def test_encode_keeps_episodes_and_images_in_their_places(encoder):
+def test_encode_keeps_the_order_of_episodes_and_images(encoder):
     images = _images(2, 3, 1, 33, 41)
     encoded = encoder.encode(images)
     assert encoded.features.shape == (2, 3, 8, 9, 11)

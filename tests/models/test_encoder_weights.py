@@ -178,7 +178,7 @@ def test_another_encoders_weights_are_an_error(tmp_path):
         load_encoder_weights(encoder, _saved(tmp_path, state))
 
 
-def test_a_missing_path_says_what_may_stand_there(encoder, tmp_path):
+def test_a_missing_path_lists_the_valid_values(encoder, tmp_path):
     path = tmp_path / "nowhere.pth"
     with pytest.raises(
         WeightsError, match=r"nowhere\.pth: must be deeplabv3_coco, imagenet, None or an existing"
@@ -274,7 +274,7 @@ def test_the_combinations_above_are_all_there_are(encoder):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_without_a_network_the_error_names_file_place_and_way_out(monkeypatch, tmp_path, encoder, error):
+def test_without_a_network_the_error_names_file_folder_and_hint(monkeypatch, tmp_path, encoder, error):
     def no_network(*_, **__):
         raise error
 

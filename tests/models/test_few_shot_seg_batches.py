@@ -34,7 +34,7 @@ def test_training_draws_make_an_episode_depend_on_its_own_seed_alone(model):
     assert not torch.equal(again.query, other.query)
 
 
-def test_training_draws_in_both_directions_and_for_both_classes_with_seeds_of_their_own(model, monkeypatch):
+def test_training_draws_in_both_directions_and_for_both_classes_with_separate_seeds(model, monkeypatch):
     used = []
 
     def extract(features, masks, *, area_limit, seeds):
@@ -87,7 +87,7 @@ def test_every_shot_counts(model):
             assert (model.predict(support[:, others], masks[:, others], query) - there).abs().max() > 1e-4
 
 
-def test_a_shot_given_twice_counts_as_once_but_in_the_plain_sum():
+def test_a_repeated_shot_counts_as_once_but_in_the_plain_sum():
     # Not so with a prior: its pooling sees every region twice beside one global prototype.
     model = make_network(prior=False)
     support, masks, query, _ = make_batch()

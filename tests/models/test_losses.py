@@ -96,6 +96,6 @@ def test_gradients_equal_the_literal_ones():
         (0.5, None),
     ],
 )
-def test_a_training_that_ends_without_predictions_is_told_so(share, words):
+def test_a_training_that_ends_without_predictions_gets_a_warning(share, words):
     failure = describe_failure({"empty_predictions": share})
     assert failure is None if words is None else words in failure

@@ -87,7 +87,7 @@ def test_sums_over_no_region_prototype_are_zero():
     assert without[:, GLOBAL].ne(0).all()
 
 
-def test_region_prototypes_given_twice_double_the_plain_sum_and_nothing_else():
+def test_repeated_region_prototypes_double_the_plain_sum_and_nothing_else():
     similarity, once, mined, tau_query = _case()
     twice = one_shot(once.global_, *(torch.cat([x] * 2, dim=1) for x in (once.region, once.valid)))
     expected = _match(similarity, once, mined, tau_query)
@@ -213,7 +213,7 @@ def test_decoder_has_the_published_layers():
     assert dropouts == [0.2, 0.1]
 
 
-def test_the_classes_have_decoders_of_their_own():
+def test_the_classes_have_separate_decoders():
     module = _matching()
     shared = {id(p) for p in module.decoder_bg.parameters()} & {id(p) for p in module.decoder_fg.parameters()}
     assert not shared

@@ -169,7 +169,7 @@ def test_the_order_of_the_source_does_not_matter(mining):
     torch.testing.assert_close(_mine(mining, features, priors, source[..., order], mask[:, order]), there)
 
 
-def test_a_source_given_twice_counts_as_once(mining):
+def test_a_repeated_source_counts_as_once(mining):
     features, priors, source, mask = _case()
     twice = _mine(mining, features, priors, torch.cat([source] * 2, dim=2), torch.cat([mask] * 2, dim=1))
     torch.testing.assert_close(twice, _mine(mining, features, priors, source, mask))

@@ -45,7 +45,7 @@ def test_prototypes_equal_the_literal_ones(name, class_index):
     )
 
 
-def test_every_case_of_the_list_above_is_what_its_name_says():
+def test_every_case_of_the_list_above_matches_its_name():
     n_windows = {
         name: len(literal.counting_windows(mask, literal.FOREGROUND)) for name, (_, mask) in MASKS.items()
     }

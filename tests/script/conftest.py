@@ -59,7 +59,7 @@ class Clone:
         )
 
     def start(self, script, *arguments, **variables):
-        """Start a script in a process group of its own."""
+        """Start a script in a separate process group."""
         return subprocess.Popen(
             ["bash", str(self.root / script), *arguments],
             cwd=self.root,

@@ -117,11 +117,11 @@ def test_a_package_that_went_missing_is_installed_again(venv_clone):
 
 
 @pytest.mark.parametrize("damage", ["python is gone", "pip is gone"])
-def test_a_broken_venv_is_created_anew(venv_clone, tmp_path, damage):
+def test_a_broken_venv_is_created_again(venv_clone, tmp_path, damage):
     if damage == "python is gone":
         (venv_clone.root / ".venv/bin/python").unlink()
         (venv_clone.root / ".venv/bin/python").symlink_to("/nowhere/python3")
-    else:  # as when the interpreter moved on to another version, which has a site-packages of its own
+    else:  # as when the interpreter moved on to another version, which has a separate site-packages
         for path in venv_clone.root.glob(".venv/lib/*/site-packages"):
             path.rename(path.with_name("elsewhere"))
     stub = write_stub_python(tmp_path / "python3.11", version="3.11", has_ensurepip=True)

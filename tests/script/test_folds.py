@@ -46,7 +46,7 @@ def test_without_arguments_prepared_chaost2_is_trained(clone):
     assert clone.calls() == [["training.py", "with", "dataset=CHAOST2", f"eval_fold={k}"] for k in range(5)]
 
 
-def test_without_chaost2_the_phantom_takes_its_place_on_fold_0_and_says_so(clone):
+def test_without_chaost2_the_phantom_replaces_it_on_fold_0_with_a_notice(clone):
     result = clone.run("script/train.sh", "n_steps=3")
     assert "CHAOST2 is not prepared (data/CHAOST2/chaos_MR_T2_normalized" in result.stdout
     assert "Using PHANTOM" in result.stdout

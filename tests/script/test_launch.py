@@ -108,7 +108,7 @@ def test_processes_that_cannot_be_started_are_refused_in_one_line(ranked, variab
     assert ranks_of(ranked) == []
 
 
-def test_machines_number_their_ranks_on_and_each_fold_has_a_port_of_its_own(ranked):
+def test_machines_number_their_ranks_on_and_each_fold_has_a_separate_port(ranked):
     machine = {"NPROC": "2", "NNODES": "3", "NODE_RANK": "1", "MASTER_ADDR": "first", "MASTER_PORT": "4000"}
     result = ranked.run("script/evaluate.sh", "dataset=SABS", **machine)
     assert result.returncode == 0

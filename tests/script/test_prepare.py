@@ -35,7 +35,7 @@ def _clone(clone):
     return clone
 
 
-def test_it_is_executable_and_says_how_to_use_it_without_an_environment(clone):
+def test_it_is_executable_and_prints_its_usage_without_an_environment(clone):
     assert (REPO_ROOT / "script/prepare.sh").stat().st_mode & stat.S_IXUSR
     for words in (["--help"], ["dataset=CMR", "-h"]):
         result = clone.run("script/prepare.sh", *words, PATH="/usr/bin:/bin", VIRTUAL_ENV="/nowhere")

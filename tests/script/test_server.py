@@ -173,7 +173,7 @@ def test_one_call_computes_at_a_time(files, monkeypatch):
     assert send_query(client, files).status_code == 200
 
 
-def test_defects_and_lack_of_memory_are_told_as_json(files, monkeypatch):
+def test_defects_and_lack_of_memory_are_reported_as_json(files, monkeypatch):
     client = connect(raise_server_exceptions=False)
     send_support(client, files)
     for error, status, line in (
@@ -279,7 +279,7 @@ def test_mistakes_in_the_call_cost_a_line_each(runs, capsys, monkeypatch):
     assert runs == []
 
 
-def test_the_script_explains_every_key_and_hands_over(clone):
+def test_the_script_explains_every_key_and_passes_its_words_on(clone):
     script = Path(command.__file__).parents[1] / "serve.sh"
     assert script.stat().st_mode & stat.S_IXUSR
     result = clone.run("script/serve.sh", "--help", PATH="/usr/bin:/bin", VIRTUAL_ENV="/nowhere")

@@ -98,7 +98,7 @@ def test_ci_runs_the_same_from_any_folder(tested_clone, programs, tmp_path):
     assert "no Chromium" not in result.stderr
 
 
-def test_ci_goes_on_without_a_browser_and_says_so(tested_clone, programs):
+def test_ci_continues_without_a_browser_and_reports_it(tested_clone, programs):
     for name in ("bash", "sh", "timeout", "dirname", "grep", "flock"):
         (programs / name).symlink_to(shutil.which(name))
     tested_clone.variables |= {"PATH": str(programs)}  # no browser

@@ -14,7 +14,7 @@ def test_a_text_is_printed_once(capsys):
     assert capsys.readouterr().out == "remark: one\nremark: two\n"
 
 
-def test_each_block_prints_anew(capsys):
+def test_each_block_prints_again(capsys):
     for _ in range(2):
         with printed_remarks():
             remark("one")

@@ -81,7 +81,7 @@ def test_a_new_generator_version_rebuilds_all_scans(tmp_path, monkeypatch):
     assert _state(tmp_path)["image_0.nii.gz"] != before["image_0.nii.gz"]
 
 
-def test_an_interrupted_call_can_go_on(tmp_path, monkeypatch):
+def test_an_interrupted_call_can_resume(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -158,7 +158,7 @@ def test_no_scans_at_all_are_refused(tmp_path):
         make_phantom(tmp_path, TINY, n_scans=0)
 
 
-def test_the_command_writes_scans_and_says_where(tmp_path, capsys):
+def test_the_command_writes_scans_and_prints_the_folder(tmp_path, capsys):
     sizes = ["--image-size-px", "32", "--min-slices", "18", "--max-slices", "18"]
     assert main(["--data-dir", str(tmp_path), "--n-scans", "1", *sizes]) == 0
     assert (tmp_path / VOLUMES / "image_0.nii.gz").is_file()

@@ -43,7 +43,7 @@ def test_all_outputs_and_nothing_else_exist_at_the_end(prepared_cmr):
     assert set(files_of(prepared_cmr)) == expected
 
 
-def test_cases_say_which_scan_is_which(prepared_cmr):
+def test_cases_map_ids_to_scans(prepared_cmr):
     assert json.loads((prepared_cmr / "cases.json").read_text()) == {
         "dataset": "CMR",
         "scans": {"2": "patient2", "3": "patient3", "10": "patient10"},

@@ -149,7 +149,7 @@ def _prepare(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_gives_the_defined_voxels_in_their_places(name, prepare, capsys):
+def test_a_form_has_the_defined_voxels_at_their_positions(name, prepare, capsys):
     form, dataset = FORMS[name], name.split()[0]
     written, workspace = prepare(name)
     assert capsys.readouterr().err == ""
@@ -166,7 +166,7 @@ def test_a_form_gives_the_defined_voxels_in_their_places(name, prepare, capsys):
         compare_grid(name, scan, geometry, form=form)
 
 
-def test_own_data_of_another_orientation_are_turned_and_stay_in_their_places(tmp_path):
+def test_own_data_of_another_orientation_are_reoriented_and_keep_their_positions(tmp_path):
     # Rows run to the head, columns to the front, slices to the right; a little oblique.
     tilt = np.array([[1, 0, 0], [0, np.cos(0.1), -np.sin(0.1)], [0, np.sin(0.1), np.cos(0.1)]])
     direction = tilt @ np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]])

@@ -1,4 +1,4 @@
-"""An interrupted preparation leaves nothing half written, and the next call goes on."""
+"""An interrupted preparation leaves nothing half written, and the next call resumes."""
 
 import os
 import random

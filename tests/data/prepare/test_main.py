@@ -100,7 +100,7 @@ BAD_WORDS = {
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_WORDS.values(), ids=BAD_WORDS)
-def test_a_mistake_costs_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, words, message):
+def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     write_own_numbered(tmp_path / "scans", n_scans=2)
     (tmp_path / "note.txt").write_text("no archive")

@@ -77,7 +77,7 @@ def test_predictions_return_exactly_in_all_48_orientations_upright_and_oblique(t
             ), field
 
 
-def test_resampled_predictions_return_to_their_place(tmp_path):
+def test_resampled_predictions_return_to_their_position(tmp_path):
     letters = ORIENTATIONS[::7]
     _write_turned(tmp_path / "raw", RESAMPLED, letters)
     layout = prepare_volumes("Turned", tmp_path / "raw", tmp_path / "Turned")
@@ -178,7 +178,7 @@ def test_an_earlier_record_is_completed_without_rebuilding(chaos, tmp_path):
     assert read_record(path) == read_record(record_path(layout, 5))
 
 
-def test_changed_raw_files_are_refused_and_missing_ones_are_told(workspace, capsys):
+def test_changed_raw_files_are_refused_and_missing_ones_reported(workspace, capsys):
     layout = layout_of(workspace)
     _copy_labels(layout, workspace / "masks")
     words = ["dataset=CMR", "--back", f"{workspace}/masks", f"data_dir={workspace}/CMR"]
@@ -228,7 +228,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_costs_one_line_and_writes_nothing(workspace, monkeypatch, capsys, words, message):
+def test_a_mistake_is_reported_in_one_line_and_writes_nothing(workspace, monkeypatch, capsys, words, message):
     monkeypatch.chdir(workspace)
     layout = layout_of(workspace)
     _copy_labels(layout, workspace / "masks")

@@ -1,6 +1,6 @@
-"""Raw sets that are damaged in one way each, with what must be told of them in one line.
+"""Raw sets that are damaged in one way each, with what must be reported about them in one line.
 
-`python -m tests.data.raw.damages` prints them as a table, each with the line that is told.
+`python -m tests.data.raw.damages` prints them as a table, each with its error message.
 """
 
 import sys
@@ -50,7 +50,7 @@ DAMAGES = tuple(Damage(*row) for row in (*DICOM, *PNG, *NIFTI, *JSON, *ARCHIVES)
 
 
 def told_lines(dataset: str, raw: Path) -> list[str]:
-    """List all lines that are told of a raw set, whichever step finds them."""
+    """List all lines that are reported about a raw set, whichever step finds them."""
     try:
         if raw.is_file():
             raw = unpack(raw, raw.parent / "unpacked", **LIMITS)
@@ -61,8 +61,8 @@ def told_lines(dataset: str, raw: Path) -> list[str]:
 
 
 def table() -> str:
-    """Write every damage and the line told of it as a Markdown table; paths without the temporary folder."""
-    rows = ["| # | set | damage | told |", "|---|---|---|---|"]
+    """Write every damage and its error message as a Markdown table; paths without the temporary folder."""
+    rows = ["| # | set | damage | message |", "|---|---|---|---|"]
     for number, damage in enumerate(DAMAGES, start=1):
         with tempfile.TemporaryDirectory() as folder:
             lines = told_lines(*damage.make(Path(folder) / "raw"))

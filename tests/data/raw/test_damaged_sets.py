@@ -1,4 +1,4 @@
-"""Whatever is wrong with a raw set is told in one line, by the checks and by reading alike."""
+"""Every fault of a raw set is reported in one line, by the checks and by reading alike."""
 
 import re
 
@@ -23,7 +23,7 @@ def test_one_damage_is_reported_in_one_line_and_leaves_nothing_behind(tmp_path, 
     capfd.readouterr()
     (line,) = told_lines(dataset, raw)
     assert re.search(damage.words, line)
-    assert "; " in line, "no way out is told"
+    assert "; " in line, "no hint is printed"
     assert capfd.readouterr() == ("", "")
     if damage.name != "zip: other data inside":  # unpacked, then found to be something else
         assert _everything_below(tmp_path) == before
@@ -86,7 +86,7 @@ def test_both_files_of_one_scan_are_reported(tmp_path):
 def test_the_table_has_a_row_for_each_damage(monkeypatch):
     monkeypatch.setattr("tests.data.raw.damages.DAMAGES", DAMAGES[:2])
     head, _, first, second = table().splitlines()
-    assert head == "| # | set | damage | told |"
+    assert head == "| # | set | damage | message |"
     assert first.startswith("| 1 | CHAOST2 | DICOM cut off | raw/Train_Sets/MR/1/T2SPIR/DICOM_anon/IMG-0004-")
     assert second.startswith("| 2 |")
 

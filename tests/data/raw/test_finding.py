@@ -129,7 +129,7 @@ def test_own_ids_are_those_in_numbered_names_wherever_these_lie(tmp_path):
     assert (result.read(result.scans[1]).label_map == written[1].label_map).all()
 
 
-def test_plain_nifti_is_read_where_dataset_json_says_so(tmp_path):
+def test_plain_nifti_is_read_if_dataset_json_names_it(tmp_path):
     written = write_own_numbered(tmp_path, n_scans=1, file_ending=".nii")
     for path in (*written[0].image_files, *written[0].label_files):
         path.rename(path.with_suffix(""))

@@ -114,7 +114,7 @@ def moved(scan):
         ((SUPPORT, QUERY), replace(QUICK, n_bspline=3)),
     ],
 )
-def test_changed_input_is_registered_anew(folder, calls, pair, settings):
+def test_changed_input_is_registered_again(folder, calls, pair, settings):
     run(folder, [pair], settings)
     assert len(calls) == 1
     assert len(list(folder.iterdir())) == 2

@@ -21,7 +21,7 @@ def test_building_from_any_folder_is_quiet_and_leaves_nothing_there(tmp_path):
     assert not list((ROOT / "data" / "supervoxels").glob("*.c"))
 
 
-def test_building_without_a_c_compiler_says_what_to_install(tmp_path):
+def test_building_without_a_c_compiler_names_what_to_install(tmp_path):
     done = build(tmp_path, CC="no-such-compiler")
     assert done.returncode != 0
     assert done.stderr.startswith("error: no C compiler: 'no-such-compiler' is not on the PATH; install one")

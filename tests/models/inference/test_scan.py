@@ -79,7 +79,7 @@ def test_results_stand_in_the_order_of_the_requests_and_of_their_slices():
     assert first.dtype == torch.float32
 
 
-def test_a_slice_may_be_asked_for_twice():
+def test_a_slice_may_be_requested_twice():
     (actual,) = _run(_Recorder(), [_request([5, 5, 0], [0, 1, 0])])
     assert actual[:, 0, 0].tolist() == [5, 105, 0]
 
@@ -127,7 +127,7 @@ def test_requests_whose_results_exceed_the_memory_are_segmented_one_after_the_ot
     assert [actual[:, 0, 0].tolist() for actual in results] == [[0, 1], [2, 3], [0, 1, 2, 3, 4], [1]]
 
 
-def test_progress_is_told_before_each_batch_and_after_each_call(monkeypatch):
+def test_progress_is_reported_before_each_batch_and_after_each_call(monkeypatch):
     monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
     output, done = [], []
     requests = [_request([0, 1, 2, 3, 4], [0, 0, 0, 0, 1])]
@@ -164,7 +164,7 @@ def test_the_network_gives_for_each_slice_what_it_gives_alone(per_call):
     assert (actual[0] - actual[2]).abs().max() > 1e-3
 
 
-def test_slices_of_the_asked_size_are_returned_as_they_are():
+def test_slices_of_the_requested_size_are_returned_as_they_are():
     images = torch.rand(2, 4, 6)
     assert resize_slices(images, (4, 6)) is images
 

@@ -135,7 +135,7 @@ def test_cosine_matching_separates_two_clusters_of_features():
     torch.testing.assert_close(probabilities, expected)
 
 
-def test_cosine_matching_takes_slices_and_sizes_as_asked():
+def test_cosine_matching_returns_the_requested_slices_and_sizes():
     segmenter = CosineSegmenter(_SignEncoder())
     support = segmenter.prepare(segmenter.encode([_half_bright("left")]), torch.ones(8, 12))
     encoding = segmenter.encode([_half_bright("right"), _half_bright("left")])
@@ -167,7 +167,7 @@ def test_copying_returns_the_mask_for_every_slice():
     assert len(_segment(CopySegmenter(), [_images(5)], positions=[4, 1])) == 2
 
 
-def test_a_copied_mask_fits_the_asked_size():
+def test_a_copied_mask_fits_the_requested_size():
     segmenter = CopySegmenter()
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     support = segmenter.prepare(segmenter.encode([_images(1)]), mask)
@@ -224,7 +224,7 @@ def test_copying_several_shots_returns_their_mean_mask():
     assert joined.n_slices == 2
 
 
-def test_a_single_shot_is_the_same_with_and_without_an_axis_of_its_own(model):
+def test_a_single_shot_is_the_same_with_and_without_its_axis(model):
     for segmenter in (NetworkSegmenter(model), CosineSegmenter(_SignEncoder()), CopySegmenter()):
         encoding = segmenter.encode([_images(1)])
         assert segmenter.join([encoding]) is encoding or isinstance(segmenter, CopySegmenter)

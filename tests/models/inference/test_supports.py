@@ -124,7 +124,7 @@ def test_each_slice_is_encoded_once_and_each_support_prepared_once(join):
     assert len(segmenter.prepared) == {"probabilities": 6 + 2, "shots": 3 + 1}[join]
 
 
-def test_scans_are_prepared_when_asked_for_and_kept_apart():
+def test_scans_are_prepared_when_requested_and_separately():
     segmenter = _Adder()
     bank = _bank(segmenter, plans=[(0, 1, (2,)), (7, 1, (3,)), (7, 1, (3,))])
     first = bank.supports(0, 1, 0)

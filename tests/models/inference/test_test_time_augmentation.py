@@ -100,7 +100,7 @@ def test_a_single_copy_is_the_segmentation_itself():
     assert all(one is other for one, other in zip(averaged, result, strict=True))
 
 
-def test_a_single_copy_is_segmented_no_sooner_than_it_is_asked_for():
+def test_a_single_copy_is_segmented_only_when_requested():
     requested = []
 
     def segment(images):

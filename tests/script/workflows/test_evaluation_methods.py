@@ -48,7 +48,7 @@ def _jobs():
 
 @pytest.fixture(name="few_jobs", scope="module")
 def _few_jobs(jobs):
-    """Jobs of either protocol and organ, with two supports; one query has a grid of its own."""
+    """Jobs of either protocol and organ, with two supports; one query has another grid."""
     selected = jobs[2:6] + jobs[-2:]
     assert {job.protocol for job in selected} == {"chunks", "all_slices"}
     assert {job.label for job in selected} == set(ORGANS)

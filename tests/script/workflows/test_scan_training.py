@@ -117,7 +117,7 @@ def test_an_interrupted_training_resumes_with_its_number_of_steps(interrupted, t
     assert snapshot.name == f"snapshot_{planned:06d}.pt"
 
 
-def test_an_interrupted_training_on_other_scans_is_planned_anew(interrupted, tmp_path):
+def test_an_interrupted_training_on_other_scans_is_planned_again(interrupted, tmp_path):
     request, done = interrupted
     train_on_scans(tmp_path, replace(request, sources=[*request.sources, tmp_path / "b.nii"]))
     timing, _ = done[2:]

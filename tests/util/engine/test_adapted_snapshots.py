@@ -59,7 +59,7 @@ def adapt(folder, adaptation, *, snapshot=None, identity=IDENTITY, seed=1):
     )
 
 
-def test_the_adapted_snapshot_can_be_loaded_and_says_what_it_is(tmp_path):
+def test_the_adapted_snapshot_can_be_loaded_and_describes_itself(tmp_path):
     adapted = adapt(tmp_path, Counting())
     assert adapted.weights["weight"].item() == sum(range(6))
     loaded = load_snapshot(adapted.source)
@@ -85,7 +85,7 @@ def test_a_second_call_takes_the_snapshot_from_the_cache(tmp_path):
 @pytest.mark.parametrize(
     "other", [{"snapshot": make_snapshot(2.0)}, {"identity": {**IDENTITY, "scan_id": 4}}, {"seed": 2}]
 )
-def test_other_weights_supports_or_seeds_are_adapted_anew(other, tmp_path):
+def test_other_weights_supports_or_seeds_are_adapted_again(other, tmp_path):
     adapt(tmp_path, Counting())
     again = Counting()
     adapt(tmp_path, again, **other)

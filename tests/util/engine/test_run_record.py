@@ -1,4 +1,4 @@
-"""A run's record is written whole, or the training goes on without."""
+"""A run's record is written whole, or the training continues without it."""
 
 import json
 import os

@@ -82,7 +82,7 @@ def test_a_named_path_without_a_snapshot_is_refused(tmp_path, name):
         find_snapshot(tmp_path, str(tmp_path / name))
 
 
-def test_no_trained_run_says_how_to_get_one(tmp_path):
+def test_without_a_trained_run_the_error_explains_how_to_train(tmp_path):
     _add_run(tmp_path, 1)
     for folder in (tmp_path, tmp_path / "gone"):
         message = rf"{re.escape(str(folder))}: holds no trained run; train first .* or set reload_model_path"

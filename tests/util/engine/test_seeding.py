@@ -1,4 +1,4 @@
-"""Each purpose and position has a stream of its own, the same on every machine."""
+"""Each purpose and position has a separate stream, the same on every machine."""
 
 import pytest
 

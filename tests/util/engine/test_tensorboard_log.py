@@ -34,7 +34,7 @@ def test_metrics_and_pictures_are_read_back(tmp_path):
     assert others == [("loss", 0.5, 10), ("loss", 0.25, 20), ("loss", 0.1, 30)]
 
 
-def test_a_full_disk_costs_one_warning_and_no_training(tmp_path):
+def test_a_full_disk_causes_one_warning_and_the_training_continues(tmp_path):
     pytest.importorskip("tensorboard", reason="the optional package tensorboard is not installed")
     warnings, others = [], []
     log = TensorBoardLog(tmp_path, lambda *entry: others.append(entry), warn=warnings.append)

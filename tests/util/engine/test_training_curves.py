@@ -86,7 +86,7 @@ def test_the_end_is_plotted_at_once(tmp_path, clock):
 
 
 @pytest.mark.parametrize("error", [UserError("c.png: cannot be written (disk full)"), ImportError("no kiwi")])
-def test_a_plot_that_fails_costs_one_warning(tmp_path, clock, monkeypatch, error):
+def test_a_plot_that_fails_causes_one_warning(tmp_path, clock, monkeypatch, error):
     def fail(*_args, **_options):
         raise error
 

@@ -136,7 +136,7 @@ def test_cases_are_worst_median_and_best_of_each_organ(report):
     ]
 
 
-def test_captions_say_how_large_a_prior_mask_is(scores, summary, tmp_path):
+def test_captions_state_the_size_of_a_prior_mask(scores, summary, tmp_path):
     cases = make_cases([make_score(query, 1, dice) for query, dice in ((5, 0.5), (6, 0.9), (7, 0.7))])
     mask = np.zeros(GEOMETRY.shape[1:], bool)
     some = mask.copy()
@@ -168,7 +168,7 @@ def test_queries_without_the_organ_are_thumbnails_only(scores, summary, tmp_path
     assert cases[:3] == [("worst", "5"), ("median", "7"), ("best", "6")]
 
 
-def test_organ_groups_of_setting_2_are_told_apart(summary, tmp_path):
+def test_organ_groups_of_setting_2_are_distinguished(summary, tmp_path):
     scores = [make_score(query, label, 0.5) for query in (5, 6) for label in (1, 2)]
     folds = [{**summary, "folds": [0], "organ_group": group} for group in (0, 1)]
     config = {"dataset": "MINE", "setting": 2, "organ_group": 0}
@@ -230,7 +230,7 @@ def test_a_cross_validation_names_folds_and_those_without_pictures(summary, tmp_
     assert re.fullmatch(rf"report, written in [\d.]+ s: {re.escape(str(tmp_path / 'report.html'))}", last)
 
 
-def test_a_missing_package_costs_a_warning_only(scores, summary, tmp_path, capsys, monkeypatch):
+def test_a_missing_package_causes_a_warning_only(scores, summary, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     report_evaluation(tmp_path, scores, summary, Cases())
     assert "warning: no report was written" in capsys.readouterr().out

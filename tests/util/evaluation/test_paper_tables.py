@@ -118,7 +118,7 @@ def test_a_run_gets_its_methods_and_the_metrics_of_the_best_one(tmp_path):
     assert (tmp_path / "table.tex").read_text().count(r"\begin{tabular}") == 2
 
 
-def test_a_long_name_has_a_line_of_its_own():
+def test_a_long_name_has_a_separate_line():
     name = "adapted + registration + intensities"
     lines = format_latex(tabulate_metric({name: NAMED["b"], "b": NAMED["c"]}, "dice", "chunks")).splitlines()
     position = lines.index(rf"\multicolumn{{4}}{{@{{}}l@{{}}}}{{{name}}} \\*")

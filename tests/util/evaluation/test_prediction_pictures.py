@@ -22,7 +22,7 @@ def test_each_label_is_shown_in_its_largest_section():
     assert result.slices[1].outlines[7].count("M") == 1
 
 
-def test_the_largest_labels_are_shown_and_the_middle_slice_if_there_is_none():
+def test_the_largest_labels_are_shown_and_the_middle_slice_if_none_is_present():
     label_map = np.zeros((12, 8, 8), np.uint8)
     for label in range(1, MAX_PICTURES + 3):
         label_map[label, :label, 0] = label

@@ -58,7 +58,7 @@ def test_differences_and_tests_are_those_of_plain_code(runs, tmp_path, capsys):
     assert "warning" not in out
 
 
-def test_all_files_are_written_where_out_says(runs, tmp_path):
+def test_all_files_are_written_to_the_out_folder(runs, tmp_path):
     compare_main([*runs, f"out={tmp_path}/out"])
     assert not (tmp_path / "a/compare.csv").exists()
     content = json.loads((tmp_path / "out/compare.json").read_text())

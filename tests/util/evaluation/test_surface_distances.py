@@ -53,7 +53,7 @@ def test_equal_masks_have_no_distance():
 
 
 @pytest.mark.parametrize(("axis", "expected_mm"), [(0, 15.4), (1, 2.5), (2, 2.5)])
-def test_single_voxels_two_steps_apart_are_as_far_as_the_spacing_says(axis, expected_mm):
+def test_single_voxels_two_steps_apart_are_as_far_apart_as_the_spacing(axis, expected_mm):
     # Every corner of a voxel is on its surface; half of them are one step from the other's nearest corner.
     voxel = box((7, 7, 7), (2, 3), (2, 3), (2, 3))
     result = measure_surfaces(voxel, np.roll(voxel, 2, axis), THICK_SLICES)

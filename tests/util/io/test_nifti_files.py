@@ -51,7 +51,7 @@ def _affine(path):
     return nibabel.load(path).affine
 
 
-def test_a_header_says_how_voxels_are_stored(path):
+def test_a_header_describes_how_voxels_are_stored(path):
     header = read_header(path)
     assert (header.shape, header.dtype, header.offset) == ((8, 6, 4), np.int16, 352)
     assert (header.slope, header.intercept) == (1, 0)

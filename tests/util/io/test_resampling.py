@@ -72,7 +72,7 @@ def test_linear_samples_are_simpleitks_on_an_oblique_grid():
         ([1, 1, 2, 0], [1, 1, 1, 1, 2, 2, 0]),
         ([2, 2, 1, 0], [2, 2, 2, 1, 1, 1, 0]),
         ([7, 0, 7, 0], [7, 7, 0, 7, 7, 7, 0]),
-        # 3 is not asked for; a rest of it lies where it was.
+        # 3 is not requested; a rest of it lies where it was.
         ([3, 3, 1, 0], [0, 0, 0, 1, 1, 1, 0]),
     ],
 )
@@ -129,7 +129,7 @@ def test_the_outline_between_two_slices_lies_half_way_by_hand():
 
 
 def test_the_original_s_last_slices_take_the_nearest_sample():
-    # Samples at 0 and 2 mm: the last slice, at 3 mm, lies a step of its own behind them.
+    # Samples at 0 and 2 mm: the last slice, at 3 mm, lies one step behind them.
     mask = np.array([0, 1], bool).reshape(2, 1, 1)
     assert restore_on_grid(mask, column(2, 2.0), column(4, 1.0)).ravel().tolist() == [False, True, True, True]
 
