@@ -133,7 +133,7 @@ def read_fingerprint(layout: DatasetLayout) -> Fingerprint | None:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version, dataset = fields["fingerprint_version"], fields["dataset"]
         if type(version) is not int or not isinstance(dataset, str):
-            raise TypeError("fingerprint_version must be a number, dataset a text")
+            raise TypeError("fingerprint_version must be a number, dataset a string")
         if version != FINGERPRINT_VERSION or dataset != layout.spec.name:
             return None
         fingerprint = Fingerprint(dataset, fields["hash"], tuple(_scan_of(scan) for scan in fields["scans"]))

@@ -70,7 +70,7 @@ CONFIGS = {
         '{"image_size_px": [-48, 48]}',
         "image_size_px=[-48, 48]: must be a list of 2 values",
     ),
-    "a path with a zero": ("c.json", '{"reload_model_path": "a\\u0000"}', "must be a text that is not empty"),
+    "a path with a zero": ("c.json", '{"reload_model_path": "a\\u0000"}', "must be a non-empty text"),
 }
 
 

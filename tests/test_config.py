@@ -130,7 +130,7 @@ def test_the_plain_form_parses_to_the_same_configuration():
         ({"image_size_px": [8, 8]}, r"^image_size_px=\[8, 8\]"),
         ({"task__gamma": [2, 1]}, r"^task.gamma=\[2, 1\]: must be \[low, high\]"),
         ({"model__encoder": "vgg"}, r"^model.encoder='vgg': must be one of resnet101"),
-        ({"path__log_dir": ""}, r"^path.log_dir='': must be a text that is not empty$"),
+        ({"path__log_dir": ""}, r"^path.log_dir='': must be a non-empty text$"),
         ({"path__MR": {}}, r"^path.MR: unknown configuration key"),
         ({"seed": -1}, r"^seed=-1: "),
         ({"recipe": "best"}, r"^recipe='best': must be one of published, strong$"),

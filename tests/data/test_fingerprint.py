@@ -213,7 +213,7 @@ def _drop(fields, name):
         (lambda text: "[]", ""),
         (lambda text: "[" * 100_000, "recursion"),
         (lambda text: json.dumps({**json.loads(text), "fingerprint_version": "1"}), "must be a number"),
-        (lambda text: json.dumps({**json.loads(text), "dataset": None}), "dataset a text"),
+        (lambda text: json.dumps({**json.loads(text), "dataset": None}), "dataset a string"),
         (lambda text: json.dumps(_drop(json.loads(text), "scans")), "'scans' is missing"),
         (lambda text: json.dumps({**json.loads(text), "scans": [1]}), ""),
         (lambda text: json.dumps({**json.loads(text), "scans": None}), ""),

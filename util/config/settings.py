@@ -111,7 +111,7 @@ Count = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 # Without NUL, which no path may contain.
-Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$"), MustBe("a text that is not empty")]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\x00\s][^\x00]*$"), MustBe("a non-empty text")]
 ListAsTuple = BeforeValidator(_tuple_of_list)
 Counts = Annotated[tuple[Count, ...], ListAsTuple]
 Range = Annotated[

@@ -119,7 +119,7 @@ def _check_origin(path: Path, origin: Any) -> None:
     check(path, is_mapping, field="origin.environment", rule="be names and values", value=environment)
     for name, value in environment.items():
         is_plain = isinstance(name, str) and type(value) in (str, int)
-        check(path, is_plain, field="origin.environment", rule="be texts and whole numbers", value=value)
+        check(path, is_plain, field="origin.environment", rule="be strings and whole numbers", value=value)
 
 
 def _check_weights(path: Path, named: Any, *, like: Mapping[str, Any], field: str) -> None:
@@ -198,7 +198,7 @@ def _check_history(path: Path, history: Any) -> None:
         steps, values = metric["steps"], metric["values"]
         are_lists = isinstance(steps, list) and isinstance(values, list) and len(steps) == len(values)
         check(path, are_lists, field=field, rule="be steps and as many values", value=metric)
-        check(path, isinstance(name, str), field="history", rule="have texts as names", value=name)
+        check(path, isinstance(name, str), field="history", rule="have strings as names", value=name)
         for step in steps:
             check_whole(path, step, field=f"{field}.steps")
         for value in values:

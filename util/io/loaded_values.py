@@ -27,7 +27,7 @@ def check_tensors(path: Path, named: Any, *, field: str) -> None:
     """
     check(path, isinstance(named, Mapping), field=field, rule="be names and tensors", value=named)
     for name, tensor in named.items():
-        check(path, isinstance(name, str), field=field, rule="have texts as names", value=name)
+        check(path, isinstance(name, str), field=field, rule="have strings as names", value=name)
         check_tensor(path, tensor, field=f"{field}.{name}")
 
 
@@ -62,8 +62,8 @@ def check_plain(path: Path, value: Any, *, field: str) -> None:
         if depth > _MAX_DEPTH or n_values > _MAX_VALUES:
             raise UserError(f"{path}: {field} holds too many or too deep values; use another file")
         if isinstance(item, Mapping):
-            names_are_texts = all(isinstance(name, str) for name in item)
-            check(path, names_are_texts, field=field, rule="have texts as names", value=list(item))
+            names_are_strings = all(isinstance(name, str) for name in item)
+            check(path, names_are_strings, field=field, rule="have strings as names", value=list(item))
             pending += [(inner, depth + 1) for inner in item.values()]
         elif isinstance(item, list | tuple):
             pending += [(inner, depth + 1) for inner in item]

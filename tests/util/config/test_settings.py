@@ -150,8 +150,8 @@ def test_an_invalid_value_is_refused_by_its_key(kind, value):
         (Literal["any", "all"], {}, "one of any, all"),
         (Literal["any"], {}, "one of any"),
         (str, {"must_be": "the letter a"}, "the letter a"),
-        (Text, {"old_name": "word"}, "a text that is not empty"),
-        (Text | None, {}, "a text that is not empty, or None"),
+        (Text, {"old_name": "word"}, "a non-empty text"),
+        (Text | None, {}, "a non-empty text, or None"),
         (Pair, {}, "a list of 2 values, each a whole number of at least 1"),
         (Range, {}, "[low, high] with low at most high, each a number above 0"),
     ],
@@ -269,7 +269,7 @@ def test_an_unknown_key_or_invalid_value_is_named(values, message):
 def test_keys_are_described_in_order_with_dotted_names():
     assert list(describe_keys(Outer)) == [
         ("n_steps", 10, "a whole number of at least 1", "steps"),
-        ("name", None, "a text that is not empty, or None", "name"),
+        ("name", None, "a non-empty text, or None", "name"),
         ("optim.lr", 0.5, "a number above 0", "rate"),
         (
             "optim.sizes",
@@ -320,7 +320,7 @@ def test_changes_of_unknown_groups_are_refused():
     [
         ({"n_steps": 10**20}, f"n_steps={10**20}: is too large; must be a whole number of at least 1"),
         ({"optim": {"lr": 10**400, "sizes": None}}, "000: is too large; must be a number above 0"),
-        ({"name": "a\0"}, "name='a\\x00': must be a text that is not empty, or None"),
+        ({"name": "a\0"}, "name='a\\x00': must be a non-empty text, or None"),
         ({"name": ["x" * 5000]}, "...xxxxx"),
     ],
 )
