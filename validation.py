@@ -226,31 +226,31 @@ def _score_and_record(
     return scores, failures, cases
 
 
-def _default_values_of(values: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the keys would be if only those that decide defaults were set."""
     names = ("recipe", "protocol", "setting", "organ_group", "path")
     general = default_values(Config)
     deciding = {name: values.get(name, general[name]) for name in names}
     defaults = dataset_defaults(values["dataset"], deciding["recipe"], deciding["protocol"])
-    values_by_default = plain_values(parse_config({**defaults, **deciding}))
-    values_by_default |= {name: general[name] for name in names}
+    baseline = plain_values(parse_config({**defaults, **deciding}))
+    baseline |= {name: general[name] for name in names}
     if values["dataset"] in DATASETS:
-        values_by_default["recipe"] = DATASETS[values["dataset"]].recipe
-    return values_by_default
+        baseline["recipe"] = DATASETS[values["dataset"]].recipe
+    return baseline
 
 
 def _describe_snapshot(config: Config, snapshot: Snapshot | None) -> dict[str, Any]:
     """Return which snapshot was evaluated, how, and with which commands, for `scores.json`."""
     settings = plain_values(config)
     if snapshot is None:
-        return {"config": settings, "commands": list_commands(None, settings, defaults_of=_default_values_of)}
+        return {"config": settings, "commands": list_commands(None, settings, defaults_of=_defaults_of)}
     return {
         "snapshot": str(snapshot.source),
         "snapshot_step": snapshot.step,
         "training_config": snapshot.config,
         "config": settings,
         "commands": list_commands(
-            snapshot.config, settings, snapshot=snapshot.source, defaults_of=_default_values_of
+            snapshot.config, settings, snapshot=snapshot.source, defaults_of=_defaults_of
         ),
     }
 
@@ -300,11 +300,9 @@ def score_methods(
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in (writer for protocol_writers in writers.values() for writer in protocol_writers):
         writer.write_label_maps()
-    all_results = gather_values((scores, warped.describe() if warped else []))
-    all_scores = sorted(
-        (entry for entries, _ in all_results for entry in entries), key=lambda entry: entry[0]
-    )
-    return [entry for _, entry in all_scores], [line for _, lines in all_results for line in lines]
+    gathered = gather_values((scores, warped.describe() if warped else []))
+    all_scores = sorted((entry for entries, _ in gathered for entry in entries), key=lambda entry: entry[0])
+    return [entry for _, entry in all_scores], [line for _, lines in gathered for line in lines]
 
 
 def _finish(

@@ -58,12 +58,9 @@ def check_dicom_queries(queries: Sequence[Path], out: Path, *, patterns: Sequenc
             "format=dicom_seg for these"
         )
     named = set(map(Path, patterns))
-    query_paths = {query.resolve() for query in queries}
-    query_paths |= {query.resolve().parent for query in queries if query not in named}
-    if query_paths & {
-        out.resolve(),
-        out.resolve().parent,
-    }:  # a later call would take the results for a series
+    folders = {query.resolve() for query in queries}
+    folders |= {query.resolve().parent for query in queries if query not in named}
+    if folders & {out.resolve(), out.resolve().parent}:  # a later call would take the results for a series
         raise UserError(f"out={out}: DICOM results must not lie among the scans; choose another folder")
 
 

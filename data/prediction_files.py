@@ -90,16 +90,12 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
     _write_table(out / VOLUMES_CSV, ("scan", "label", "name", "volume_ml"), volumes)
     agreements = [
         (
-            *(name, summaries[name].agreement, agreement.label, labels[agreement.label], agreement.support),
-            *(
-                agreement.with_registration,
-                agreement.with_joint,
-                summaries[name].similarities.get(agreement.support),
-            ),
-            summaries[name].failures.get(agreement.support),
+            *(name, summaries[name].agreement, row.label, labels[row.label], row.support),
+            *(row.with_registration, row.with_joint, summaries[name].similarities.get(row.support)),
+            summaries[name].failures.get(row.support),
         )
         for name in sort_by_doubt(summaries)
-        for agreement in summaries[name].agreements
+        for row in summaries[name].agreements
     ]
     header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
     header += ("dice_support_joint", "registration_similarity", "registration_failure")

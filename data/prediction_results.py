@@ -37,19 +37,19 @@ class Agreement:
         *,
         network: np.ndarray | None,
         warped: np.ndarray | None,
-        support_result: np.ndarray | None,
+        result: np.ndarray | None,
         joint: np.ndarray,
     ) -> "Agreement":
         """Compare probabilities of one shape.
 
         They are the network's, the warped mask's, the support's result and the joint one; with a single
-        support `support_result is joint`. None: that source is missing.
+        support `result is joint`. None: that source is missing.
         """
         return cls(
             label,
             support,
             None if network is None or warped is None else _overlap(network, warped),
-            None if support_result is None or support_result is joint else _overlap(support_result, joint),
+            None if result is None or result is joint else _overlap(result, joint),
         )
 
 

@@ -150,10 +150,8 @@ def draw_query(config: Config, scan_id: int, label: int) -> np.ndarray:
     truth = query.support_labels[query_slice] == label
     names = [f"support: scan {support.scan_id}, slice {support_slice + 1}"]
     names.append(f"query: scan {scan_id}, slice {query_slice + 1}")
-    slices = [image[0].numpy() for image in images]
-    return draw_inspection(
-        slices[0], mask.numpy(), slices[1], truth=truth, inspection=inspection, names=names
-    )
+    support, query = (image[0].numpy() for image in images)
+    return draw_inspection(support, mask.numpy(), query, truth=truth, inspection=inspection, names=names)
 
 
 def choose_slices(

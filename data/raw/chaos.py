@@ -79,9 +79,7 @@ def inspect_chaos_scan(scan: RawScan, spec: DatasetSpec) -> Inspection:
     levels, label_faults = _read_each(read_grey_levels, scan.label_files)
     problems = [*image_faults, *label_faults, *_find_unpaired(scan, folder)]
     if not problems:  # a missing file would make slices uneven, too
-        problems += series_problems(list(headers.values()), folder) or _find_mismatched_images(
-            headers, levels
-        )
+        problems += series_problems(list(headers.values()), folder) or _mismatched_images(headers, levels)
     problems += _unknown_levels(levels)
     if problems:
         return None, problems
@@ -159,9 +157,7 @@ def _find_unpaired(scan: RawScan, folder: Path) -> list[str]:
     ]
 
 
-def _find_mismatched_images(
-    headers: Mapping[Path, SliceHeader], levels: Mapping[Path, np.ndarray]
-) -> list[str]:
+def _mismatched_images(headers: Mapping[Path, SliceHeader], levels: Mapping[Path, np.ndarray]) -> list[str]:
     sizes = {path.stem: header.size_px for path, header in headers.items()}  # each PNG has its DICOM here
     return [
         f"{path}: must have its DICOM file's rows and columns {sizes[path.stem]}, got {grey.shape}; "

@@ -93,10 +93,10 @@ def series_problems(headers: Sequence[SliceHeader], folder: Path) -> list[str]:
         return [f"{folder}: must hold at least 2 DICOM slices, got {len(headers)}; restore the series"]
     # Only the first fault is reported; later checks would repeat that slices do not belong together.
     return (
-        _find_deviating(headers, "series", lambda header: header.series)
-        or _find_deviating(headers, "size", lambda header: header.size_px)
-        or _find_deviating(headers, "pixel spacing (mm)", lambda header: _rounded(header.spacing_mm))
-        or _find_deviating(headers, "orientation", lambda header: _rounded(header.orientation))
+        _deviating(headers, "series", lambda header: header.series)
+        or _deviating(headers, "size", lambda header: header.size_px)
+        or _deviating(headers, "pixel spacing (mm)", lambda header: _rounded(header.spacing_mm))
+        or _deviating(headers, "orientation", lambda header: _rounded(header.orientation))
         or _skew_axes(headers[0])
         or _uneven_distances(sort_slices(headers))
         or _impossible_spacing(sort_slices(headers))
@@ -139,7 +139,7 @@ def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(number, _DECIMALS) + 0.0 for number in numbers)  # + 0.0 turns -0.0 into 0.0
 
 
-def _find_deviating(
+def _deviating(
     headers: Sequence[SliceHeader], what: str, value: Callable[[SliceHeader], object]
 ) -> list[str]:
     """Report slices whose attribute differs from that of most."""

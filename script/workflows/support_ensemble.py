@@ -103,10 +103,10 @@ class SupportEnsemble:
                     self.supports[n].scan.name,
                     network=network,
                     warped=mask,
-                    support_result=guided_mask,
+                    result=result,
                     joint=joint,
                 )
-                for n, network, mask, guided_mask in zip(numbers, networks, masks, guided, strict=True)
+                for n, network, mask, result in zip(numbers, networks, masks, guided, strict=True)
             ]
             joint = refine_by_slices(
                 joint,
@@ -114,11 +114,8 @@ class SupportEnsemble:
                 spacing_mm=query.geometry.spacing_mm,
                 options=self._options.guiding,
             )
-            yield (
-                label,
-                keep_largest_component(joint) if self._options.largest_component else joint,
-                agreements,
-            )
+            joint = keep_largest_component(joint) if self._options.largest_component else joint
+            yield label, joint, agreements
 
     def _segment_slices(
         self,
