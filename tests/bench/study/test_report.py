@@ -89,7 +89,7 @@ def test_the_page_has_mean_range_and_difference_to_the_reference_of_each_arm(res
     assert row.endswith("| 0% | 2.0 min |")
     assert "+0.200 (1)" in _row(page, "| `prior_calibrated` | `prior_form")
     assert "| copied support mask | 0.250" in page
-    assert "| `start` | largest component | 0.450 (0.450-0.450), +0.000" in page
+    assert "| `start` | largest component | 0.450, +0.000" in page
     areas = "0.50 → 1.00 | 0.25 → 0.50 | 0.10 → 0.20 | 0.20 → 0.40 | 0.30 → 0.60 | 0.05 → 0.10"
     assert f"| `prior_calibrated` | {areas} | 1 of 1 |" in page
     assert "1 to 2 seeds per arm" in page
