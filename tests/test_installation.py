@@ -1,5 +1,6 @@
 """A wheel holds everything, and its console commands run in any folder."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -7,11 +8,12 @@ import sys
 import sysconfig
 import time
 import zipfile
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
 
@@ -44,6 +46,36 @@ def test_dependencies_are_the_requirements_without_the_tools():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     needed = [line for line in lines if line and Requirement(line).name not in TOOLS]
     assert _project()["dependencies"] == needed
+
+
+def _imports(path):
+    """Yield the top-level names that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_every_imported_library_is_declared():
+    lists = [ROOT / "requirements.txt", *(ROOT / "script/requirements").glob("*.txt")]
+    lines = [line.split("#")[0] for path in lists for line in path.read_text(encoding="utf-8").splitlines()]
+    declared = {
+        canonicalize_name(Requirement(line).name)
+        for line in lines
+        if line.strip() and not line.startswith("-r")
+    }
+    paths = [*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))]
+    imported = {name for path in paths for name in _imports(path)}
+    libraries = {
+        canonicalize_name(distribution)
+        for name, distributions in packages_distributions().items()
+        if name in imported
+        for distribution in distributions
+    }
+    # packaging and pip come with sacred and every environment; DICOM-SEG and server bring their own parts.
+    assert libraries - declared <= {"packaging", "pip", "pydicom", "starlette", "hcpmnet"}
+    assert {"docopt-ng", "torch", "scikit-image"} <= libraries
 
 
 @pytest.fixture(scope="module")
