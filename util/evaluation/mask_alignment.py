@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from scipy import ndimage, signal
+from scipy import fft, ndimage
 
 # Shifts are searched up to so many times their scale, in steps of a slice and of a pixel of this size.
 MAX_SCALES, PIXEL_MM = 1.25, 3.0
@@ -36,7 +36,7 @@ def find_shift(
     padded = np.pad(values, [(n, n) for n in reach], constant_values=values.min())
     window = padded[tuple(slice(a, b + 2 * n) for a, b, n in zip(low, high, reach, strict=True))]
     kernel = coarse[tuple(map(slice, low, high))]
-    agreement = signal.fftconvolve(window, kernel[::-1, ::-1, ::-1], mode="valid") / kernel.sum()
+    agreement = _correlate(window, kernel) / kernel.sum()
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     cost = ((steps * step_mm / scale_mm) ** 2).sum(axis=-1)
     best = np.unravel_index(np.argmax(agreement - cost), cost.shape)
@@ -46,6 +46,14 @@ def find_shift(
 def shift_mask(mask: np.ndarray, shift: tuple[float, float, float]) -> np.ndarray:
     """Shift a mask `(n, H, W)` by `(z, y, x)` voxels, interpolated; 0 enters."""
     return ndimage.shift(mask, shift, order=1) if any(shift) else mask
+
+
+def _correlate(window: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Correlate at all shifts that keep the kernel in the window; `scipy.signal` is slow to import."""
+    size = [fft.next_fast_len(n, real=True) for n in window.shape]
+    spectrum = fft.rfftn(window, size) * fft.rfftn(kernel, size).conj()
+    n_shifts = np.subtract(window.shape, kernel.shape) + 1
+    return fft.irfftn(spectrum, size)[tuple(map(slice, n_shifts))]
 
 
 def _shrink(volume: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
