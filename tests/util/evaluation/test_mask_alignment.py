@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import signal
 
-from util.evaluation.mask_alignment import find_shift, shift_mask
+from util.evaluation.mask_alignment import _correlate, find_shift, shift_mask
 
 SPACING_MM = (6.0, 3.0, 3.0)
 
@@ -51,3 +52,12 @@ def test_an_empty_mask_stays():
     empty = np.zeros((3, 8, 8), np.float32)
     assert find_shift(empty, empty, spacing_mm=SPACING_MM, scale_mm=30.0) == (0.0, 0.0, 0.0)
     assert shift_mask(empty, (0.0, 0.0, 0.0)) is empty
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlation_equals_scipys(seed):
+    random = np.random.default_rng(seed)
+    kernel = random.random(random.integers(1, 6, 3)).astype(np.float32)
+    window = random.normal(size=kernel.shape + random.integers(0, 9, 3)).astype(np.float32)
+    expected = signal.correlate(window, kernel, mode="valid")
+    np.testing.assert_allclose(_correlate(window, kernel), expected, atol=1e-4)
