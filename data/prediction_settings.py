@@ -13,6 +13,8 @@ from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 # They raise Dice over all slices from 0.764 to 0.781 on CHAOST2 (fold 2, four organs, with registration). A
 # step takes 1.6 s on a CPU core at 128 px, and a fraction of that on a GPU.
 GPU_ADAPTATION_STEPS = 150
+# Of the steps that `minutes` allows, adaptation to the supports takes half, but no more than these.
+MAX_ADAPTATION_STEPS = 600
 # How a trained network serves, in prediction and on a server.
 SEGMENTER_KEYS = (
     *("guide", "adaptation", "largest_component", "intensity_weight", "prepared"),
@@ -100,7 +102,7 @@ class PredictConfig(Settings):
     adaptation: Whole | Literal["auto"] = key(
         "auto",
         f"training steps on the supports before they serve; auto: {GPU_ADAPTATION_STEPS} on a GPU, else 0; "
-        "without reload_model_path, half of the steps that `minutes` allows, at most 600",
+        f"without reload_model_path, half of the steps that `minutes` allows, at most {MAX_ADAPTATION_STEPS}",
         must_be="a whole number of steps, or auto",
     )
     work: Text | None = key(None, "folder of what a second call reuses; None: `<out>/work`")

@@ -27,16 +27,14 @@ def guide_job(
     """
     if not warped.covers(job):
         return probabilities
-    # On the whole scan, as a mask may lie in other slices than those of the job before it is aligned.
-    whole = np.zeros(job.query.label_map.shape, probabilities.dtype)
-    whole[job.assignment.slices] = probabilities
     guided = guide_by_mask(
-        whole,
+        probabilities,
         warped.mask_of_query(job),
         job.query.images,
+        slices=job.assignment.slices,
         spacing_mm=job.query.geometry.spacing_mm,
         options=options,
-    )[job.assignment.slices]
+    )
     return keep_largest_component(guided) if options.largest_component else guided
 
 
@@ -45,6 +43,7 @@ def guide_by_mask(
     mask: np.ndarray,
     images: torch.Tensor,
     *,
+    slices: np.ndarray,
     spacing_mm: tuple[float, float, float],
     options: EvaluationConfig,
 ) -> np.ndarray:
@@ -54,16 +53,20 @@ def guide_by_mask(
     on; that result then follows from the shifted mask, and so on until the shift stays.
 
     Args:
-        probabilities: of the network, `(n, H, W)` in slices of a scan.
-        mask: the warped mask in these slices, of 0 to 1.
-        images: the same slices, `(n, 1, h, w)`.
+        probabilities: of the network, `(n, H, W)` in slices of a scan; elsewhere 0 is assumed.
+        mask: the warped mask in the whole scan, `(Z, H, W)`, of 0 to 1: before it is aligned, it may lie in
+            other slices.
+        images: the whole scan, `(Z, 1, h, w)`.
+        slices: positions of the n slices.
         spacing_mm: `(z, y, x)` of the scan.
         options: weight and offset of the mask, how it is smoothed within slices, and the scale of shifts.
     """
-    shift = NO_SHIFT
-    guided = _guide_by_aligned(probabilities, mask, spacing_mm=spacing_mm, options=options)
+    network = np.zeros(mask.shape, probabilities.dtype)
+    network[slices] = probabilities
+    guided = _guide_by_aligned(network, mask, spacing_mm=spacing_mm, options=options)
     if options.guide_shift_mm == 0 or not (probabilities > THRESHOLD).any():
-        return guided
+        return guided[slices]
+    shift = NO_SHIFT
     for _ in range(MAX_ALIGNMENTS):
         joint = refine_by_slices(guided, images, spacing_mm=spacing_mm, options=options)
         log_odds = np.clip(special.logit(joint), -MAX_LOG_ODDS, MAX_LOG_ODDS)
@@ -72,8 +75,8 @@ def guide_by_mask(
         if shift == previous:
             break
         aligned = shift_mask(mask, shift)
-        guided = _guide_by_aligned(probabilities, aligned, spacing_mm=spacing_mm, options=options)
-    return guided
+        guided = _guide_by_aligned(network, aligned, spacing_mm=spacing_mm, options=options)
+    return guided[slices]
 
 
 def _guide_by_aligned(

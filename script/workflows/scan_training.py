@@ -16,6 +16,7 @@ import numpy as np
 from config_ssl_upload import REPOSITORY
 from data.data_settings import PrepareConfig
 from data.own_spec import VOLUMES_FOLDER
+from data.prediction_settings import MAX_ADAPTATION_STEPS
 from data.prepare.dataset import prepare_dataset
 from data.prepare.training_scans import DATASET_NAME, write_training_scans
 from util.engine.runs import list_runs, snapshot_path
@@ -28,8 +29,6 @@ from util.remarks import remark
 MIN_STEPS = 50
 # A cautious bound: a network of 166 steps found nothing in synthetic scans; see docs/prediction.md.
 FEW_STEPS = 500
-# Of the steps that fit, adaptation to the supports takes half, but no more than these.
-MAX_ADAPTATION_STEPS = 600
 # Steps that are timed first. On a GPU the first ones are slow, as kernels are loaded and chosen.
 TIMED_STEPS = {"cpu": 10, "mps": 10, "cuda": 100}
 MAX_SIDE_PX = {"cpu": 128, "mps": 128, "cuda": 256}

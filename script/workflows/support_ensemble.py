@@ -92,17 +92,15 @@ class SupportEnsemble:
         for position, label in enumerate(self._labels, start=1):
             numbers = [number for number, label_position in pairs if label_position == position]
             masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
-            masks = [None if mask is None else mask[slices] for mask in masks]
             networks = [next(results) for _ in numbers]
-            images = query.images[slices]
-            guided = [self._guide(*pair, images, query) for pair in zip(networks, masks, strict=True)]
+            guided = [self._guide(*pair, query, slices) for pair in zip(networks, masks, strict=True)]
             joint = self._join(guided, shape=(len(slices), *query.geometry.shape[1:]))
             agreements = [
                 Agreement.measure(
                     label,
                     self.supports[n].scan.name,
                     network=network,
-                    warped=mask,
+                    warped=None if mask is None else mask[slices],
                     result=result,
                     joint=joint,
                 )
@@ -110,7 +108,7 @@ class SupportEnsemble:
             ]
             joint = refine_by_slices(
                 joint,
-                images,
+                query.images[slices],
                 spacing_mm=query.geometry.spacing_mm,
                 options=self._options.guiding,
             )
@@ -163,9 +161,17 @@ class SupportEnsemble:
         )
 
     def _guide(
-        self, network: np.ndarray | None, mask: np.ndarray | None, images: torch.Tensor, query: FramedScan
+        self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan, slices: np.ndarray
     ) -> np.ndarray | None:
-        if network is None or mask is None:
-            return mask if network is None else network
-        spacing_mm = query.geometry.spacing_mm
-        return guide_by_mask(network, mask, images, spacing_mm=spacing_mm, options=self._options.guiding)
+        if mask is None:
+            return network
+        if network is None:
+            return mask[slices]
+        return guide_by_mask(
+            network,
+            mask,
+            query.images,
+            slices=slices,
+            spacing_mm=query.geometry.spacing_mm,
+            options=self._options.guiding,
+        )

@@ -91,9 +91,9 @@ def test_what_nnunet_writes_needs_no_name(tmp_path):
     assert (own.spec.name, own.spec.labels) == ("Hips", {1: "femur"})
 
 
-@pytest.mark.parametrize(("orientation", "keeps"), [("LPS", False), ("RAI", False), (None, True)])
-def test_only_data_without_an_orientation_keep_slice_axes(read, orientation, keeps):
-    assert read(FULL | {"orientation": orientation}).spec.keeps_slice_axes is keeps
+@pytest.mark.parametrize(("orientation", "is_kept"), [("LPS", False), ("RAI", False), (None, True)])
+def test_only_data_without_an_orientation_keep_slice_axes(read, orientation, is_kept):
+    assert read(FULL | {"orientation": orientation}).spec.keeps_slice_axes is is_kept
 
 
 def test_null_means_none(read):

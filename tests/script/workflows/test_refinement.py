@@ -50,7 +50,9 @@ def _box(first, size=(3, 10, 10)):
 
 
 def _guide(network, mask, **settings):
-    return guide_by_mask(network, mask, IMAGES, spacing_mm=SPACING_MM, options=EvaluationConfig(**settings))
+    options = EvaluationConfig(**settings)
+    slices = np.arange(len(network))
+    return guide_by_mask(network, mask, IMAGES, slices=slices, spacing_mm=SPACING_MM, options=options)
 
 
 def test_a_misplaced_mask_is_aligned_before_it_guides():
