@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,24 +131,31 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
     return TrainedOnScans(_find_trained(folder, plan), plan.adaptation_steps)
 
 
-def run_training(words: Sequence[str]) -> None:
+def run_training(words: Sequence[str], *, shows_output: bool = True) -> None:
     """Run `training.py` in a separate process; raises `UserError` if it fails.
 
     Args:
         words: settings, as on its command line.
+        shows_output: False shows what it prints only if it fails.
     """
-    # In a separate session, Ctrl-C reaches this process alone, which then lets the training checkpoint.
-    process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "training.py"), "with", *words],
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-    try:
-        code = process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+    with tempfile.TemporaryFile() if not shows_output else nullcontext() as output:
+        # In a separate session, Ctrl-C reaches this process alone, which then lets the training checkpoint.
+        process = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "training.py"), "with", *words],
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        if code and output is not None:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace"))
     if code:
         raise UserError(f"the training on your scans failed with exit code {code}, for the reason above")
 
@@ -184,7 +193,8 @@ def _plan_steps(
     """
     timing, started = folder / "timing", time.monotonic()
     shutil.rmtree(timing, ignore_errors=True)
-    run_training([*words, f"n_steps={n_timed}", f"path.log_dir={timing}"])
+    print(f"timing {n_timed} steps of training, and the segmentation of a scan", flush=True)
+    run_training([*words, f"n_steps={n_timed}", f"path.log_dir={timing}"], shows_output=False)
     [run_dir] = list_runs(timing / DATASET_NAME / "fold_0" / "training")
     info = json.loads((run_dir / "info.json").read_text(encoding="utf-8"))
     step_s = info["training_seconds"] / n_timed

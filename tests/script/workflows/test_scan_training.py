@@ -38,7 +38,7 @@ def _trainings(tmp_path, monkeypatch, narrow_encoder, switches_restored):
     (tmp_path / "scans/a.nii.gz").rename(tmp_path / "a.nii.gz")
     done = []
 
-    def run(words):
+    def run(words, **_):
         done.append(words)
         assert run_command_line(training.experiment, [*words, "model.feature_width=8"]) == 0
 
@@ -85,7 +85,7 @@ def _interrupted(tmp_path, monkeypatch):
     """A training, of which only the files count here, that was interrupted; settings of all that follow."""
     done = []
 
-    def run(words):
+    def run(words, **_):
         done.append(words)
         if len(done) == 2:  # the first one is the timing
             raise Stopped(signal.SIGINT)
@@ -133,7 +133,7 @@ def test_the_steps_fill_the_time_that_is_left(tmp_path, monkeypatch, capsys, wit
     clock = iter([100.0, 118.0, 120.0])  # seconds: timing starts, it ends, a scan was segmented
     run_dir = tmp_path / "timing/OwnScans/fold_0/training/1"
 
-    def run(words):
+    def run(words, **_):
         run_dir.mkdir(parents=True)
         (run_dir / "info.json").write_text('{"training_seconds": 10.0}')
 
@@ -166,6 +166,15 @@ def test_a_failed_training_ends_the_command(program):
     run_training(["n_steps=1"])
     with pytest.raises(UserError, match="failed with exit code 3"):
         run_training(["n_steps=2"])
+
+
+def test_the_output_of_a_timed_training_is_shown_only_if_it_fails(program, capfd):
+    program("import sys; print('10 of 10'); print('bad', file=sys.stderr); sys.exit(int(sys.argv[2]))")
+    run_training(["0"], shows_output=False)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(UserError, match="exit code 2"):
+        run_training(["2"], shows_output=False)
+    assert {"10 of 10", "bad"} <= set(capfd.readouterr().err.splitlines())
 
 
 def test_a_signal_lets_the_training_save_a_checkpoint(program, tmp_path):
