@@ -52,8 +52,19 @@ from util.config.settings import (
 from util.config.training_settings import OptimConfig
 from util.errors import UserError
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
+from util.evaluation.method_names import GUIDES, METHODS, REGISTRATION
+from util.parallel.hardware import AUTO, PRECISIONS
 
 REPOSITORY = Path(__file__).resolve().parent
+# What a recipe changes of the defaults, the dataset's among them; see bench/study/RESULTS.md.
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {},
+    "strong": {
+        "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
+        "adaptation": {"steps": 150},
+        "evaluation": {"guide": REGISTRATION, "intensity_weight": RECOMMENDED_WEIGHT},
+    },
+}
 
 
 class ModelConfig(Settings):
@@ -91,7 +102,7 @@ class EvaluationConfig(Settings):
     unet_steps: Whole = key(
         0, "above 0: also score a U-Net, trained in so many steps on the support scan alone; needs MONAI"
     )
-    guide: Literal["none", "registration"] = key(
+    guide: Literal[GUIDES] = key(
         "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
     )
     guide_weight: Amount = key(0.75, "weight of the warped mask's log-odds")
@@ -167,10 +178,10 @@ class Config(Settings):
         pattern=f"^{DATASET_NAME}$",
         must_be=f"{', '.join(DATASETS)}, or a name of letters, digits and _",
     )
-    recipe: Literal["published", "strong"] = key(
+    recipe: Literal[tuple(RECIPES)] = key(
         "published", "set of defaults: the published ones, or the study's choice"
     )
-    protocol: Literal["published", "whole_volume"] = key(
+    protocol: Literal[tuple(PROTOCOLS)] = key(
         "published", "set of defaults of the evaluation: as papers do, or every slice of every scan"
     )
     tag: Tag | None = key(None, "name of a variant, whose runs and summaries are kept apart")
@@ -242,7 +253,7 @@ class Config(Settings):
         2, "worker processes that make episodes; 0: the main process makes them", ge=0, le=256
     )
     device: Text = key("auto", "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
-    precision: Literal["fp32", "tf32", "bf16", "auto"] = key(
+    precision: Literal[(*PRECISIONS, AUTO)] = key(
         "fp32", "number format; auto: the fastest that the device computes in hardware"
     )
     channels_last: bool = key(True, "channels-last memory format in training; faster nearly everywhere")
@@ -254,7 +265,7 @@ class Config(Settings):
     )
     sync_batchnorm: bool = key(False, "BatchNorm over all ranks' images; CUDA with several ranks only")
     deterministic: bool = key(False, "reproducible weights on CUDA; slower")
-    method: Literal["network", "registration"] = key(
+    method: Literal[METHODS] = key(
         "network", "what evaluation scores; registration: without any network or snapshot"
     )
     reload_model_path: Text | None = key(
@@ -309,7 +320,7 @@ class Config(Settings):
     def needs_registration(self) -> bool:
         """Whether an evaluation registers the support to its queries."""
         options = self.evaluation
-        return options.baselines or "registration" in (options.guide, self.method)
+        return options.baselines or REGISTRATION in (options.guide, self.method)
 
     @property
     def n_validation_scans(self) -> int:
@@ -372,17 +383,6 @@ class Config(Settings):
     def fold_dir(self) -> Path:
         """The folder of all runs of this fold."""
         return self.runs_dir / f"fold_{self.eval_fold}"
-
-
-# What a recipe changes of the defaults, the dataset's among them; see bench/study/RESULTS.md.
-RECIPES: dict[str, dict[str, Any]] = {
-    "published": {},
-    "strong": {
-        "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
-        "adaptation": {"steps": 150},
-        "evaluation": {"guide": "registration", "intensity_weight": RECOMMENDED_WEIGHT},
-    },
-}
 
 
 def parse_config(values: Mapping[str, Any]) -> Config:

@@ -49,22 +49,22 @@ from util.errors import UserError
 from util.evaluation.case_files import write_cases
 from util.evaluation.fold_merging import merge_groups
 from util.evaluation.html_report import report_evaluation
+from util.evaluation.method_names import (
+    ADAPTED,
+    NETWORK,
+    NETWORK_METHODS,
+    NO_GUIDE,
+    REGISTRATION,
+    TRAINED,
+    UNET,
+    guided,
+    refined,
+)
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.paper_tables import write_tables
 from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
-from util.evaluation.report import (
-    ADAPTED,
-    NETWORK_METHODS,
-    REGISTRATION,
-    TRAINED,
-    UNET,
-    describe_dead_network,
-    describe_scores,
-    guided,
-    refined,
-    summarise_scores,
-)
+from util.evaluation.report import describe_dead_network, describe_scores, summarise_scores
 from util.evaluation.report_cases import Cases
 from util.evaluation.report_sources import read_cases_of_folds
 from util.evaluation.run_comparison import compare_main
@@ -80,7 +80,7 @@ from util.parallel.wait_policy import AdaptiveWaitPolicy
 def check_request(config: Config) -> None:
     """Check that device, snapshot and support scan exist, before a run."""
     choose_device(config.device, find_ranks())
-    if config.method == "network":
+    if config.method == NETWORK:
         _choose_training(config)
     if config.evaluation.unet_steps:
         check_monai()
@@ -136,7 +136,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         UserError: no snapshot, one that does not fit, or unusable volumes.
     """
     started = time.perf_counter()
-    choice = _choose_training(config) if config.method == "network" else None
+    choice = _choose_training(config) if config.method == NETWORK else None
     snapshot = None if choice is None else load_snapshot(choice.snapshot)
     if snapshot is not None:
         config = adopt_network(config, snapshot)
@@ -316,7 +316,7 @@ def _finish(
     yield name, probabilities
     if method not in (REGISTRATION, UNET, *NETWORK_METHODS) or not job.main_support:
         return
-    if options.guide != "none" and method != REGISTRATION:
+    if options.guide != NO_GUIDE and method != REGISTRATION:
         name, probabilities = guided(method), guide_job(probabilities, job, warped, options)
         yield name, probabilities
     if options.intensity_weight:

@@ -15,7 +15,8 @@ from bench.sections import Section, Table, benchmark_parser, write_section
 from config_ssl_upload import dataset_defaults, parse_config
 from util.engine.runs import list_runs
 from util.errors import UserError
-from util.evaluation.report import TRAINED, organ_means, overall_mean, select
+from util.evaluation.method_names import TRAINED
+from util.evaluation.report import organ_means, overall_mean, select
 from util.evaluation.score_files import read_scores
 
 PROBE_STEPS = 40

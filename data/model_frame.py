@@ -23,10 +23,10 @@ from util.io.grids import (
 from util.io.image_io import Geometry, read_geometry
 from util.io.resampling import resample_linear
 
-# How intensities of scans without a dataset are clipped: as CHAOST2's, and as SABS's, for soft tissue.
-CLIPPING: dict[str, dict[str, object]] = {
-    "MR": {"clip_percentile": 99.5},
-    "CT": {"window": (-125.0, 275.0)},
+# How intensities of scans without a dataset are clipped, by modality: as a dataset's.
+CLIPPING = {
+    modality: {name: getattr(DATASETS[dataset].preparation, name) for name in ("window", "clip_percentile")}
+    for modality, dataset in (("MR", "CHAOST2"), ("CT", "SABS"))  # SABS: the window of soft tissue
 }
 MAX_REGISTERED_PX = 256  # of slices, as in the published data: larger ones cost memory, and gain nothing
 _RAW_SIZE_PX = 512  # of the CT slices for which a preparation gives its border and factor

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from data.model_frame import CLIPPING
 from data.own_rules import Orientation
 from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
+from util.evaluation.method_names import GUIDES, METHODS
+from util.parallel.hardware import AUTO, PRECISIONS
 
 # They raise Dice over all slices from 0.764 to 0.781 on CHAOST2 (fold 2, four organs, with registration). A
 # step takes 1.6 s on a CPU core at 128 px, and a fraction of that on a GPU.
@@ -20,6 +23,7 @@ SEGMENTER_KEYS = (
     *("guide", "adaptation", "largest_component", "intensity_weight", "prepared"),
     *("orientation", "data_dir", "device", "precision"),
 )
+_MODALITIES = " or ".join(f"modality={modality}" for modality in CLIPPING)
 # What describes a network or its training, and is meaningless without one.
 _NETWORK_KEYS = ("reload_model_path", "minutes", "adaptation", "precision", "orientation", "data_dir")
 
@@ -76,10 +80,10 @@ class PredictConfig(Settings):
         "trained network: a snapshot, run folder, best or `<run folder>/best`; None: trains one on the scans",
         examples=["runs/CHAOST2/fold_0/training/1"],
     )
-    method: Literal["network", "registration"] = key(
+    method: Literal[METHODS] = key(
         "network", "registration: the supports' masks, warped to each scan, without any network"
     )
-    modality: Literal["MR", "CT"] | None = key(None, "of the scans, without reload_model_path")
+    modality: Literal[tuple(CLIPPING)] | None = key(None, "of the scans, without reload_model_path")
     minutes: Amount = key(20.0, "for preparing, training and adapting together, without reload_model_path")
     support_image: Paths = key(..., "annotated scan, or several", examples=["a.nii.gz"])
     support_label: Paths = key(
@@ -96,7 +100,7 @@ class PredictConfig(Settings):
         BeforeValidator(_split),
         MustBe("ids, names or id:name, separated by commas, or None"),
     ] = key(None, "labels to segment, as 1,4 or 1:liver or liver; None: all of the supports")
-    guide: Literal["none", "registration"] = key(
+    guide: Literal[GUIDES] = key(
         "registration", "registration: each support's mask, warped to the query, joins the network; none: not"
     )
     adaptation: Whole | Literal["auto"] = key(
@@ -124,7 +128,7 @@ class PredictConfig(Settings):
     )
     data_dir: Text | None = key(None, "folder of the training data; None: as in the training")
     device: Text = key("auto", "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
-    precision: Literal["fp32", "tf32", "bf16", "auto"] = key(
+    precision: Literal[(*PRECISIONS, AUTO)] = key(
         "fp32", "number format; auto: the fastest that the device computes in hardware"
     )
 
@@ -144,7 +148,7 @@ class PredictConfig(Settings):
         if self.modality is None:
             problems.append(
                 "modality: missing key; without reload_model_path a network is trained on the scans, as "
-                "modality=MR or modality=CT"
+                f"{_MODALITIES}"
             )
         described = {"orientation": self.orientation, "prepared": self.prepared, "data_dir": self.data_dir}
         return problems + [
@@ -163,7 +167,7 @@ class PredictConfig(Settings):
             problems.append("guide=none: leaves nothing of method=registration; leave guide out")
         if self.modality is None and not self.prepared:
             problems.append(
-                "modality: missing key; method=registration clips intensities as modality=MR or modality=CT, "
-                "or not again with prepared=True"
+                f"modality: missing key; method=registration clips intensities as {_MODALITIES}, or not "
+                "again with prepared=True"
             )
         return problems

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Which slices with test organs training must not see: those with any, or only those with all of them.
+EXCLUDE_RULES = {"any": np.any, "all": np.all}
 # Up to this id, counting by id directly is cheaper than making the ids dense first.
 _MAX_DIRECT_ID = 1 << 16
 
@@ -186,7 +188,7 @@ def find_excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str
     Args:
         label_map: `(Z, H, W)` integers.
         labels: the test organs' labels; if empty, nothing is excluded.
-        rule: "any": a slice with at least one of them is excluded; "all": only a slice with every one.
+        rule: one of `EXCLUDE_RULES`.
 
     Returns:
         `(Z,)` bool.
@@ -194,7 +196,7 @@ def find_excluded_slices(label_map: np.ndarray, labels: Sequence[int], rule: str
     if not labels:
         return np.zeros(len(label_map), dtype=bool)
     contains = np.stack([(label_map == label).any(axis=(1, 2)) for label in labels])
-    return contains.any(axis=0) if rule == "any" else contains.all(axis=0)
+    return EXCLUDE_RULES[rule](contains, axis=0)
 
 
 def _index_windows(windows: np.ndarray, window_length: int) -> EpisodeIndex:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dataloaders.episode_index import EXCLUDE_RULES
 from util.config.settings import Amount, Count, Counts, Positive, Range, Settings, key
 from util.errors import UserError
 
@@ -53,7 +54,7 @@ class EpisodeConfig:
         use_gt: train on manual labels instead of supervoxels.
         train_labels: with `use_gt`, the labels to train on: the dataset's labels outside the test labels.
         exclude_labels: setting II's test organs, whose slices are never used; empty for setting I.
-        exclude_rule: "any": slices with at least one of them are excluded; "all": only those with every one.
+        exclude_rule: which of their slices, one of `EXCLUDE_RULES`.
 
     Raises:
         UserError: a value is out of range, or `use_gt` has no labels or excluded ones, on construction.
@@ -75,8 +76,8 @@ class EpisodeConfig:
         for name, bound in minima.items():
             if not getattr(self, name) >= bound:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {bound}")
-        if self.exclude_rule not in ("any", "all"):
-            raise UserError(f"exclude_rule={self.exclude_rule}: must be any or all")
+        if self.exclude_rule not in EXCLUDE_RULES:
+            raise UserError(f"exclude_rule={self.exclude_rule}: must be {' or '.join(EXCLUDE_RULES)}")
         if self.use_gt and not self.train_labels:
             raise UserError("use_gt=True: no label is left to train on; remove some from test_label")
         if any(label < 1 for label in (*self.train_labels, *self.exclude_labels)):
@@ -98,7 +99,7 @@ class EpisodeConfig:
 class TaskConfig(AugmentationRanges):
     """Keys of training episodes, the ranges of their augmentation among them."""
 
-    exclude_rule: Literal["any", "all"] = key(
+    exclude_rule: Literal[tuple(EXCLUDE_RULES)] = key(
         "any", "setting 2 drops slices that contain any, or all, of the excluded organs"
     )
     max_gap: Count = key(

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from util.evaluation.method_names import COPIED_MASK, UNTRAINED
 from util.io.figures import plain_matplotlib
 
-CURVES = {"start": "start", "published": "published", "strong": "strong", "no_prior": "no prior"}
+CURVES = ("start", "published", "strong", "no_prior")
 
 
 @plain_matplotlib()
@@ -17,7 +18,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
 
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for arm, label in CURVES.items():
+    for arm in CURVES:
         arm_records = [record for record in records if record["arm"] == arm]
         if not arm_records:
             continue
@@ -25,17 +26,18 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: Path, *, title: str)
         points = list(
             zip(*([p["mean"] for p in record["curve"].values()] for record in arm_records), strict=True)
         )
-        axes.plot(episodes, [statistics.fmean(values) for values in points], "o-", label=label)
+        means = [statistics.fmean(values) for values in points]
+        axes.plot(episodes, means, "o-", label=arm.replace("_", " "))
         if len(arm_records) > 1:
             axes.fill_between(episodes, list(map(min, points)), list(map(max, points)), alpha=0.15)
     baselines = [record["baselines"] for record in records if "baselines" in record]
     if baselines:
         untrained, copied = (
             statistics.fmean(methods[name]["mean"] for methods in baselines)
-            for name in ("untrained", "copied support mask")
+            for name in (UNTRAINED, COPIED_MASK)
         )
-        axes.plot(0, untrained, "x", color="grey", label="untrained")
-        axes.axhline(copied, color="grey", linestyle=":", label="copied support mask")
+        axes.plot(0, untrained, "x", color="grey", label=UNTRAINED)
+        axes.axhline(copied, color="grey", linestyle=":", label=COPIED_MASK)
     axes.set(title=title, xlabel="episodes", ylabel="mean Dice", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()

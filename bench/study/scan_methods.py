@@ -12,27 +12,29 @@ from config_ssl_upload import Config
 from script.workflows.evaluation_methods import make_untrained
 from util.engine.snapshots import current_versions, load_snapshot, save_snapshot
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
-from util.evaluation.metrics import VolumeScore
-from util.evaluation.report import (
+from util.evaluation.method_names import (
     ADAPTED,
+    COPIED_MASK,
+    COSINE,
     REGISTRATION,
+    SLICE_MEANINGS,
     TRAINED,
     UNET,
+    UNTRAINED,
     guided,
-    organ_means,
-    overall_mean,
     refined,
-    select,
 )
+from util.evaluation.metrics import VolumeScore
+from util.evaluation.report import organ_means, overall_mean, select
 
-PROTOCOLS = ("chunks", "all_slices")
+PROTOCOLS = tuple(SLICE_MEANINGS)
 SHOTS = {"support_slices": 3, "join_support": "shots"}
 # Rows of the page: name in the records -> label. The first is what the others are compared with.
 NETWORK, ALL = "network", "adapted, registration, 3 shots"
 LABELS = {
-    "untrained": "untrained network",
-    "untrained cosine": "untrained encoder, cosine matching",
-    "copied support mask": "copied support mask",
+    UNTRAINED: "untrained network",
+    COSINE: "untrained encoder, cosine matching",
+    COPIED_MASK: "copied support mask",
     UNET: "U-Net, trained on the support scan alone",
     f"{UNET}, registration": "U-Net + registration",
     f"{UNET}, registration, intensities": "U-Net + registration + intensities",
@@ -100,7 +102,7 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     ):
         scores, method = rows[name]
         rows[f"{name}, intensities"] = (scores, refined(method))
-    for name in ("untrained", "untrained cosine", "copied support mask"):
+    for name in (UNTRAINED, COSINE, COPIED_MASK):
         rows[name] = ([*both, *baselines], name)
     seconds = {
         NETWORK: s_trained,

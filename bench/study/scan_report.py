@@ -10,12 +10,12 @@ from bench import formatting
 from bench.study.arms import PROFILES
 from bench.study.measures import Record, read_records
 from bench.study.scan_methods import LABELS, NETWORK, PROTOCOLS
-from util.evaluation.report import REGISTRATION, UNET
+from util.evaluation.method_names import COPIED_MASK, REGISTRATION, UNET
 
 SUMMARISED = ("phantom_scan", "chaost2_scan")
 # Of the methods, what a reader of the README must know; the page has all.
 SUMMARISED_METHODS = (
-    "copied support mask",
+    COPIED_MASK,
     UNET,
     REGISTRATION,
     NETWORK,

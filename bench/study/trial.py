@@ -23,8 +23,9 @@ from util.config.command_line import run_guarded
 from util.config.settings import plain_values
 from util.engine.runs import list_checkpoints, list_runs
 from util.errors import NothingToDo
+from util.evaluation.method_names import SLICE_MEANINGS, TRAINED
 from util.evaluation.metrics import VolumeScore
-from util.evaluation.report import TRAINED, organ_means, overall_mean, select
+from util.evaluation.report import organ_means, overall_mean, select
 from util.io.files import write_text
 
 FORMAT = 1  # of the records; a change invalidates all of them
@@ -259,7 +260,7 @@ def _tabulate(scores: Sequence[VolumeScore], *, method: str = TRAINED, protocol:
 
 
 def _tabulate_protocols(scores: Sequence[VolumeScore]) -> dict[str, DiceTable]:
-    return {protocol: _tabulate(scores, protocol=protocol) for protocol in ("chunks", "all_slices")}
+    return {protocol: _tabulate(scores, protocol=protocol) for protocol in SLICE_MEANINGS}
 
 
 if __name__ == "__main__":

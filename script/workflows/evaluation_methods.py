@@ -21,8 +21,16 @@ from models.inference.supports import SupportBank
 from script.workflows.networks import load_trained, make_network
 from script.workflows.unet_baseline import segment_by_unets
 from util.engine.snapshots import Snapshot
+from util.evaluation.method_names import (
+    ADAPTED,
+    COPIED_MASK,
+    COSINE,
+    REGISTRATION,
+    TRAINED,
+    UNET,
+    UNTRAINED,
+)
 from util.evaluation.postprocess import keep_largest_component
-from util.evaluation.report import ADAPTED, REGISTRATION, TRAINED, UNET
 from util.parallel.ranks import find_ranks
 from util.progress import note_on_bar, progress_bar
 
@@ -57,9 +65,9 @@ def make_segmenters(
     if config.evaluation.baselines:
         seed = snapshot.config.get("seed", config.seed)
         untrained = make_untrained(config.model_copy(update={"seed": seed}), device=device)
-        yield "copied support mask", CopySegmenter()
-        yield "untrained cosine", CosineSegmenter(untrained.encoder)
-        yield "untrained", NetworkSegmenter(untrained, precision=config.precision)
+        yield COPIED_MASK, CopySegmenter()
+        yield COSINE, CosineSegmenter(untrained.encoder)
+        yield UNTRAINED, NetworkSegmenter(untrained, precision=config.precision)
     yield TRAINED, NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from util.evaluation.method_names import SLICE_MEANINGS
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.page_rendering import render_page
 from util.evaluation.paper_tables import tabulate_metric, tabulate_organs
@@ -15,7 +16,6 @@ from util.evaluation.report_cases import Cases, group_by_organ
 from util.evaluation.report_contents import add_counts, show_cases, show_table
 from util.evaluation.report_figures import draw_distribution, draw_training_curves, figure_svg, save_figure
 from util.evaluation.report_sources import (
-    SLICE_MEANINGS,
     describe_protocol,
     list_commands,
     list_configuration,

@@ -6,28 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from util.evaluation.method_names import (
+    NETWORK_METHODS,
+    REGISTRATION,
+    SLICE_MEANINGS,
+    TRAINED,
+    refined,
+)
 from util.evaluation.metrics import METRICS, VolumeScore, metric_label, metric_value
 from util.evaluation.statistics import Estimate, estimate
 
-TRAINED, ADAPTED, REGISTRATION, UNET = "trained", "adapted", "registration", "one-scan U-Net"
-
-
-def guided(method: str) -> str:
-    """Return the name of a method that registration guides."""
-    return f"{method} + {REGISTRATION}"
-
-
-def refined(method: str) -> str:
-    """Return the name of a method that the scan's intensities refine."""
-    return f"{method} + intensities"
-
-
-# A network's methods, from the least to the most that is done for a result.
-NETWORK_METHODS = tuple(
-    variant
-    for base in (TRAINED, ADAPTED)
-    for variant in (base, refined(base), guided(base), refined(guided(base)))
-)
 _FINAL_METHODS = (REGISTRATION, refined(REGISTRATION), *NETWORK_METHODS)
 NOT_SCORED = "-"
 
@@ -69,7 +57,7 @@ def describe_scores(scores: Sequence[VolumeScore]) -> str:
     trained = select(main_scores, method=method)
     dead = describe_dead_network(scores)
     lines = [] if dead is None else [dead]
-    for protocol, meaning in (("chunks", "slices that hold the organ"), ("all_slices", "all slices")):
+    for protocol, meaning in SLICE_MEANINGS.items():
         selected = select(trained, protocol=protocol)
         if selected and dead is None:
             title = f"Dice / IoU per query volume, {method}, {protocol} ({meaning})"

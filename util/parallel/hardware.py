@@ -10,11 +10,14 @@ import torch
 from util.parallel.processor import has_bfloat16
 from util.remarks import remark
 
+PRECISIONS = ("fp32", "tf32", "bf16")  # number formats, the fastest last
+AUTO = "auto"  # requests the fastest native one
+
 
 def native_precisions(device: torch.device) -> tuple[str, ...]:
     """Return the number formats that a device computes in hardware, the fastest last."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return "fp32", "tf32", "bf16"
+        return PRECISIONS
     if device.type == "cpu" and has_bfloat16():
         return "fp32", "bf16"
     return ("fp32",)
@@ -24,12 +27,12 @@ def choose_precision(requested: str, device: torch.device) -> str:
     """Return the number format to compute in.
 
     Args:
-        requested: `auto` for the fastest native one. One that the device lacks is remarked on, with its speed
+        requested: one of `PRECISIONS`, or `AUTO`. One that the device lacks is remarked on, with its speed
             measured in a small convolution.
         device: where the network will run.
     """
     native = native_precisions(device)
-    if requested == "auto":
+    if requested == AUTO:
         return native[-1]
     if requested == "tf32" not in native:
         remark(f"precision=tf32: {device} has no TF32 and computes in fp32")
