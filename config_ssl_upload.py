@@ -22,7 +22,7 @@ from data.layout import DatasetLayout
 from data.specs import DatasetSpec
 from dataloaders.episode_settings import TaskConfig
 from dataloaders.evaluation_protocol import PROTOCOLS, Protocol
-from dataloaders.splits import FOLDS, N_FOLDS, Split, find_split
+from dataloaders.splits import FOLDS, Split, find_split
 from dataloaders.support_choice import DEFAULT_SUPPORT, SUPPORT_SCANS
 from dataloaders.support_episodes import SupportAugmentation
 from models.encoder import BACKBONES, NORMS
@@ -51,6 +51,7 @@ from util.config.settings import (
 )
 from util.config.training_settings import OptimConfig
 from util.errors import UserError
+from util.evaluation import N_FOLDS
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS, REGISTRATION
 from util.parallel.hardware import AUTO, PRECISIONS

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from config_ssl_upload import N_FOLDS, Config, dataset_defaults, parse_config
+from config_ssl_upload import Config, dataset_defaults, parse_config
 from data.datasets import DATASETS
 from data.preparation import describe_change, hash_volumes
 from data.prepare.original_grids import ORIGINAL_FOLDER, OriginalGrid, find_original_grids
@@ -46,6 +46,7 @@ from util.engine.provenance import describe_environment
 from util.engine.snapshots import Snapshot, load_snapshot
 from util.engine.training_choice import TrainingChoice, choose_training
 from util.errors import UserError
+from util.evaluation import N_FOLDS
 from util.evaluation.case_files import write_cases
 from util.evaluation.fold_merging import merge_groups
 from util.evaluation.html_report import report_evaluation
@@ -118,7 +119,7 @@ def summarise(_config: dict[str, Any]) -> None:
     is_joint = config.setting == 2 and _config["organ_group"] is None
     groups = range(len(config.spec.organ_groups)) if is_joint else [config.organ_group]
     runs_dirs = [config.model_copy(update={"organ_group": group}).runs_dir for group in groups]
-    scores, summary, lines = merge_groups(runs_dirs, N_FOLDS)
+    scores, summary, lines = merge_groups(runs_dirs)
     print("\n".join([*lines, describe_scores(scores)]))
     folder = (config.joint_runs_dir if is_joint else config.runs_dir) / SUMMARY_FOLDER
     write_scores(folder, scores, summary)

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from data.specs import DatasetSpec
-from util.errors import UserError
+from util.errors import UserError, shorten_list
 from util.remarks import remark
 
-_MAX_LISTED = 5
 _MAX_TABLE = 1 << 20
 
 
@@ -40,7 +39,7 @@ def to_label_ids(stored: np.ndarray, spec: DatasetSpec, *, path: Path, is_raw: b
     raw_ids = [value for value in values if value in spec.raw_labels]
     label_ids = [value for value in values if value in spec.labels and value not in spec.raw_labels]
     if raw_ids and label_ids:
-        text = shorten_list(list(map(format_value, values)))
+        text = shorten_list(map(format_value, values))
         raise UserError(f"{path}: must hold either label ids or raw ids, got both ({text}); restore the file")
     if not is_raw and raw_ids:
         pairs = ", ".join(f"{raw} as {label} {spec.labels[label]}" for raw, label in spec.raw_labels.items())
@@ -58,13 +57,6 @@ def describe_unknown_values(path: Path, unknown: Sequence[str], known: Collectio
         f"{path}: label values must be among {', '.join(map(str, known))}, got {shorten_list(unknown)}; "
         "correct these voxels, or list their labels in dataset.json if the data are your own"
     )
-
-
-def shorten_list(names: Sequence[str], *, n_max: int = _MAX_LISTED) -> str:
-    """Join names for a message, and count those beyond `n_max`."""
-    if len(names) <= n_max:
-        return ", ".join(names)
-    return f"{', '.join(names[:n_max])} and {len(names) - n_max} more"
 
 
 def format_value(value: float | np.number) -> str:

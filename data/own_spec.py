@@ -29,6 +29,7 @@ from util.config.settings import Count, ListAsTuple, Positive, Settings, Setting
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.json_files import read_json_object
+from util.io.nifti_files import NIFTI_ENDINGS
 from util.remarks import remark
 
 DATASET_JSON = "dataset.json"
@@ -82,7 +83,7 @@ class _DatasetJson(Settings):
     model_config = ConfigDict(extra="ignore")
 
     name: OwnName = key(..., "name of the dataset")
-    file_ending: Literal[".nii.gz", ".nii"] = key(".nii.gz", "ending of image and label files")
+    file_ending: Literal[NIFTI_ENDINGS] = key(NIFTI_ENDINGS[0], "ending of image and label files")
     channel_names: dict[Literal["0"], Any] = key(
         {"0": "image"},
         "name of the only channel",

@@ -12,12 +12,13 @@ import numpy as np
 
 from data.dicom_seg import DICOM_SEG_ENDING
 from data.prediction_results import ScanSummary, sort_by_doubt
-from data.raw.input_scans import NIFTI_ENDINGS, InputScan, scan_ending
+from data.raw.input_scans import InputScan, scan_ending
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.folders import check_folder
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
+from util.io.nifti_files import NIFTI_ENDINGS
 from util.io.nifti_masks import write_volume_like
 
 VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = "volumes.csv", "agreement.csv", "prediction.json"

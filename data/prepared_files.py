@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from data.label_maps import format_value, shorten_list, to_label_ids
+from data.label_maps import format_value, to_label_ids
 from data.layout import DatasetLayout
 from data.processes import usable_cores
-from util.errors import UserError
+from util.errors import UserError, shorten_list
 from util.io.grids import orient_like_majority, orientation, slice_axis
 from util.io.image_io import Geometry, read_geometry, read_volume
 
@@ -135,7 +135,7 @@ def check_axes(layout: DatasetLayout, scan_ids: Iterable[int]) -> None:
     deviating = sorted(scan_id for scan_id, letters in orientations.items() if expected[scan_id] != letters)
     if deviating:
         first, *further = deviating
-        suffix = f" (also scans {shorten_list(list(map(str, further)))})" if further else ""
+        suffix = f" (also scans {shorten_list(further)})" if further else ""
         raise UserError(
             f"{layout.image_path(first)}: orientation must be {expected[first]} as of most scans, got "
             f"{orientations[first]}{suffix}; prepare the dataset again, or flip image and labels with their "

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dataloaders.splits import N_FOLDS
+from util.evaluation import N_FOLDS
 
 # What a protocol changes of the configuration's defaults.
 PROTOCOLS: dict[str, dict[str, Any]] = {

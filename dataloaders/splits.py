@@ -3,29 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.label_maps import shorten_list
 from data.layout import DatasetLayout
-from util.errors import NothingToDo, UserError
+from util.errors import NothingToDo, UserError, shorten_list
+from util.evaluation import N_FOLDS
 
-N_FOLDS = 5
 FOLDS = ("overlapping", "disjoint")
 _MAX_NAMED = 10
 
 
-def fold_scan_ids(
-    scan_ids: Sequence[int], fold: int, n_folds: int = N_FOLDS, *, folds: str = FOLDS[0]
-) -> list[int]:
+def fold_scan_ids(scan_ids: Sequence[int], fold: int, *, folds: str = FOLDS[0]) -> list[int]:
     """List the scans that fold `fold` evaluates, in id order.
 
-    With `step = n // n_folds`, the fold holds positions `fold * step` to `(fold + 1) * step` inclusive; the
+    With `step = n // N_FOLDS`, the fold holds positions `fold * step` to `(fold + 1) * step` inclusive; the
     last one holds the rest and the first scan. Source: the protocol that this family of methods shares
     (CHAOST2 0-4, 4-8, 8-12, 12-16, 16-19+0). Disjoint folds are the same without the scan that is also the
     first of the next fold, so a disjoint fold is part of the overlapping one of the same number.
 
     Args:
         scan_ids: all scans of the dataset, in any order, each once.
-        fold: 0 to `n_folds - 1`.
-        n_folds: at least 2.
+        fold: 0 to `N_FOLDS - 1`.
         folds: one of `FOLDS`.
 
     Returns:
@@ -34,33 +30,13 @@ def fold_scan_ids(
     Raises:
         UserError: a number is out of range, an id occurs twice, or there are fewer scans than folds.
     """
-    _check(scan_ids, fold, n_folds)
+    _check(scan_ids, fold)
     ordered = sorted(scan_ids)
-    step = len(ordered) // n_folds
+    step = len(ordered) // N_FOLDS
     start, n_shared = fold * step, int(folds == "overlapping")
-    if fold == n_folds - 1:
+    if fold == N_FOLDS - 1:
         return [*ordered[:n_shared], *ordered[start:]]
     return ordered[start : start + step + n_shared]
-
-
-def training_scan_ids(
-    scan_ids: Sequence[int], fold: int, n_folds: int = N_FOLDS, *, folds: str = FOLDS[0]
-) -> list[int]:
-    """List the scans outside fold `fold`, in id order.
-
-    See `fold_scan_ids` for the arguments.
-
-    Raises:
-        UserError: as `fold_scan_ids` does, or the fold leaves no scan to train on.
-    """
-    held_out = set(fold_scan_ids(scan_ids, fold, n_folds, folds=folds))
-    remaining = [scan_id for scan_id in sorted(scan_ids) if scan_id not in held_out]
-    if not remaining:
-        raise UserError(
-            f"eval_fold={fold}: leaves none of {len(scan_ids)} scans to train on; "
-            "neighbour folds share a scan, so add scans or use more folds"
-        )
-    return remaining
 
 
 @dataclass(frozen=True)
@@ -99,16 +75,14 @@ def split_scans(
         source: of the scans, for messages.
 
     Raises:
-        UserError: as `fold_scan_ids` and `training_scan_ids` do.
+        UserError: as `fold_scan_ids` does.
         NothingToDo: there are no folds, and `fold` is not 0.
     """
     labelled = set(labelled_ids)
     unlabelled = tuple(sorted(set(scan_ids) - labelled))
     if len(labelled) >= N_FOLDS:
         held_out = fold_scan_ids(sorted(labelled), fold, folds=folds)
-        training = set(unlabelled).union(sorted(labelled)).difference(held_out)
-        if not training:
-            training = training_scan_ids(sorted(labelled), fold, folds=folds)
+        training = labelled.union(unlabelled).difference(held_out)
         return Split(tuple(held_out), tuple(sorted(training)), unlabelled)
     if not unlabelled:
         raise UserError(
@@ -156,18 +130,16 @@ def describe_split(split: Split) -> list[str]:
         n_scans = len(split.training)
         return [f"all {n_scans} scans train: fewer than {N_FOLDS} have labels, which only evaluation needs"]
     if split.unlabelled:
-        names = shorten_list(list(map(str, split.unlabelled)), n_max=_MAX_NAMED)
+        names = shorten_list(split.unlabelled, n_max=_MAX_NAMED)
         return [f"{len(split.unlabelled)} scan(s) without labels, which no fold evaluates: {names}"]
     return []
 
 
-def _check(scan_ids: Sequence[int], fold: int, n_folds: int) -> None:
-    if n_folds < 2:
-        raise UserError(f"n_folds={n_folds}: must be at least 2")
-    if not 0 <= fold < n_folds:
-        raise UserError(f"eval_fold={fold}: must be 0 to {n_folds - 1}")
+def _check(scan_ids: Sequence[int], fold: int) -> None:
+    if not 0 <= fold < N_FOLDS:
+        raise UserError(f"eval_fold={fold}: must be 0 to {N_FOLDS - 1}")
     if len(set(scan_ids)) != len(scan_ids):
         duplicate = next(scan_id for scan_id in sorted(scan_ids) if list(scan_ids).count(scan_id) > 1)
         raise UserError(f"scan ids must be unique, got {duplicate} more than once; keep one")
-    if len(scan_ids) < n_folds:
-        raise UserError(f"{n_folds} folds need at least {n_folds} scans, got {len(scan_ids)}; add scans")
+    if len(scan_ids) < N_FOLDS:
+        raise UserError(f"{N_FOLDS} folds need at least {N_FOLDS} scans, got {len(scan_ids)}; add scans")

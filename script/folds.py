@@ -16,9 +16,9 @@ from pathlib import Path
 # Found beside this file, whose folder comes first in sys.path.
 from launch import EXIT_USER_ERROR, JobRunner, UsageError, read_launch_config
 
-ALL_FOLDS = ("0", "1", "2", "3", "4")
+ALL_FOLDS = tuple(map(str, range(5)))  # as `util.evaluation.N_FOLDS`
 ROOT = Path(__file__).resolve().parents[1]
-PREPARED_CHAOST2 = Path("data/CHAOST2/chaos_MR_T2_normalized")
+CHAOST2_DIR = Path("data/CHAOST2")
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ def check_config_files(command_line: CommandLine) -> None:
 def select_dataset_and_folds(command_line: CommandLine) -> tuple[str, tuple[str, ...]]:
     """Select what to run: PHANTOM if no dataset is set and CHAOST2 is not prepared."""
     dataset, folds = command_line.dataset, ALL_FOLDS
-    if dataset is None and any(PREPARED_CHAOST2.glob("image_*.nii.gz")):
+    if dataset is None and any(CHAOST2_DIR.glob("*/image_*.nii.gz")):
         dataset = "CHAOST2"
     elif dataset is None:
         dataset, folds = "PHANTOM", ALL_FOLDS[:1]
         print(
-            f"CHAOST2 is not prepared ({PREPARED_CHAOST2} contains no image_<id>.nii.gz).\n"
+            f"CHAOST2 is not prepared ({CHAOST2_DIR} contains no volumes image_<id>.nii.gz).\n"
             "Using PHANTOM (synthetic scans, generated now), fold 0 unless eval_fold is set.\n"
             "For other data: dataset=<NAME> path.<NAME>.data_dir=<folder>.",
             flush=True,

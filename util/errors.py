@@ -1,13 +1,14 @@
 """Exceptions for expected failures, and exit codes."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 Value = TypeVar("Value")
 
 # EXIT_PARTIAL: some of the requested results were made, the others could not be.
 EXIT_DEFECT, EXIT_USER_ERROR, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
+_MAX_LISTED = 5
 _EXIT_SIGNALLED = 128  # plus the signal's number, as in shells
 
 
@@ -63,3 +64,10 @@ class ProblemList:
         """Raise a `UserError` of one line per problem, if there are any."""
         if self.lines:
             raise UserError("\n".join(self.lines))
+
+
+def shorten_list(values: Iterable[object], *, n_max: int = _MAX_LISTED, separator: str = ", ") -> str:
+    """Join values for a message, and count those beyond `n_max`."""
+    texts = list(map(str, values))
+    n_more = len(texts) - n_max
+    return separator.join(texts[:n_max]) + (f" and {n_more} more" if n_more > 0 else "")

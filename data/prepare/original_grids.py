@@ -12,12 +12,12 @@ from data.file_states import confirm_state
 from data.layout import DatasetLayout
 from data.model_frame import restore_probabilities
 from data.prepare.archive_records import read_archive_state
-from data.raw.input_scans import NIFTI_ENDINGS
 from data.raw_grids import RawGrid
 from data.transforms import Preparation, prepared_grid, restore_mask
 from data.volume_records import ScanRecord, list_recorded_ids, read_record, record_path
 from util.errors import ProblemList, UserError
 from util.io.image_io import Geometry, read_geometry, write_volume
+from util.io.nifti_files import nifti_stem
 from util.io.nifti_masks import write_with_header_geometry
 from util.remarks import remark
 
@@ -156,7 +156,7 @@ def _make_grid(layout: DatasetLayout, scan_id: int, record: ScanRecord) -> Origi
     prepared, path = prepared_grid(record.grid.geometry, preparation), layout.image_path(scan_id)
     if not read_geometry(path).same_grid(prepared):
         raise UserError(f"{path}: is not on the grid that it was prepared to; run script/prepare.sh again")
-    name = Path(record.name).name if len(files) > 1 else _stem(files[0].name)
+    name = Path(record.name).name if len(files) > 1 else nifti_stem(Path(files[0].name))
     return OriginalGrid(name, record.grid, prepared, preparation, files)
 
 
@@ -165,8 +165,3 @@ def restore_preparation(values: Mapping[str, Any]) -> Preparation:
     return Preparation(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )
-
-
-def _stem(name: str) -> str:
-    ending = next((candidate for candidate in NIFTI_ENDINGS if name.lower().endswith(candidate)), "")
-    return name[: len(name) - len(ending)]

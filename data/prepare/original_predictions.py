@@ -10,19 +10,19 @@ import numpy as np
 
 from data.data_settings import RestoreConfig
 from data.dataset_lookup import find_dataset
-from data.label_maps import distinct_values, format_value, shorten_list
+from data.label_maps import distinct_values, format_value
 from data.layout import DatasetLayout
 from data.prediction_files import PROBABILITY_SUFFIX
 from data.prepare.original_grids import OriginalGrid, find_original_grids
 from data.specs import DatasetSpec
-from util.errors import ProblemList, UserError
+from util.errors import ProblemList, UserError, shorten_list
 from util.io.folders import check_folder
 from util.io.image_io import read_volume
+from util.io.nifti_files import NIFTI_ENDINGS
 from util.remarks import printed_remarks, remark
 
 _PREDICTIONS = "predictions"  # folder of an evaluation
 _NAME = re.compile(r"(?:scan|image)_(\d+)((?:_.+)?)\.nii(?:\.gz)?")
-_ENDINGS = (".nii.gz", ".nii")
 _MAX_LABEL = 65535
 
 
@@ -79,7 +79,7 @@ def _find_source(folder: Path) -> Path:
 def _list_predictions(source: Path) -> list[_Prediction]:
     """List the predictions directly in a folder, or else those of its subfolders."""
     folders = [source]
-    if not any(path.name.endswith(_ENDINGS) for path in source.iterdir()):
+    if not any(path.name.endswith(NIFTI_ENDINGS) for path in source.iterdir()):
         folders = sorted(path for path in source.iterdir() if path.is_dir())
     predictions, unmatched = [], []
     for path in (path for folder in folders for path in sorted(folder.iterdir())):
@@ -87,7 +87,7 @@ def _list_predictions(source: Path) -> list[_Prediction]:
         if match and path.is_file():
             folder = path.parent.relative_to(source)
             predictions.append(_Prediction(path, int(match[1]), match[2], folder))
-        elif path.name.endswith(_ENDINGS):
+        elif path.name.endswith(NIFTI_ENDINGS):
             unmatched.append(path.name)
     if not predictions:
         raise UserError(
@@ -142,7 +142,7 @@ def _is_label_map(prediction: _Prediction, grid: OriginalGrid, *, spec: DatasetS
         return True
     if kind == "auto" and _are_probabilities(values):
         return False
-    text = shorten_list(list(map(format_value, values)))
+    text = shorten_list(map(format_value, values))
     if kind == "labels":
         raise UserError(
             f"{prediction.path}: must hold label ids (whole numbers of 0 to {_MAX_LABEL}), got {text}"

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from data.label_maps import describe_unknown_values, shorten_list
+from data.label_maps import describe_unknown_values
 from data.raw.dicom import SliceHeader, read_header, read_series, series_problems, sort_slices
 from data.raw.listing import list_files, natural_sort_key
 from data.raw.png import read_grey_levels
@@ -14,7 +14,7 @@ from data.raw.raw_scans import Inspection, RawDataset, RawScan, RawVolume
 from data.raw.scan_checks import fold_remarks, image_problems, organ_problems
 from data.specs import DatasetSpec
 from data.transforms import Preparation
-from util.errors import UserError
+from util.errors import UserError, shorten_list
 
 _SEQUENCE, _IMAGES, _GROUND_TRUTH = "t2spir", "dicom_anon", "ground"  # folders, in lower case
 # Grey levels from-to of each organ. Ranges and not ranks: a scan without one organ shifts no other.

@@ -8,16 +8,15 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from data.label_maps import distinct_values, format_value, shorten_list
+from data.label_maps import distinct_values, format_value
 from data.raw.dicom import read_header, read_series, series_problems
 from data.raw.listing import natural_sort_key
 from data.raw.scan_checks import image_problems
-from util.errors import UserError
+from util.errors import UserError, shorten_list
 from util.io.image_io import AXIS_DIRECTIONS, PREPARED_ORIENTATION, Geometry, read_raw_volume
 from util.io.itk_files import ITK_ENDINGS, image_arrays, read_itk_volume
-from util.io.nifti_files import spacing_fault
+from util.io.nifti_files import NIFTI_ENDINGS, spacing_fault
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 _DICOM_MARK, _DICOM_MARK_OFFSET = b"DICM", 128
 _MAX_LABEL = 65535
@@ -129,7 +128,7 @@ def to_label_map(scan: InputScan) -> np.ndarray:
     values = distinct_values(scan.voxels)
     unusable = [value for value in values if not (0 <= value <= _MAX_LABEL and float(value).is_integer())]
     if unusable:
-        text = shorten_list(list(map(format_value, unusable)))
+        text = shorten_list(map(format_value, unusable))
         raise UserError(
             f"{scan.name}: must hold label ids, whole numbers of 0 to {_MAX_LABEL}, got {text}; give the "
             "mask, not the image"

@@ -5,12 +5,12 @@ Images are named `patient<N>_C0.nii.gz`, their labels `patient<N>_C0_manual.nii.
 
 from pathlib import Path
 
-from data.label_maps import shorten_list
 from data.raw.pairs import find_pairs, inspect_pair, make_scan, orient_scans
 from data.raw.raw_scans import RawDataset
 from data.raw.scan_checks import fold_remarks
 from data.specs import DatasetSpec
 from data.transforms import Preparation
+from util.errors import shorten_list
 from util.io.grids import orient_like_majority
 
 _EXPECTED = "MS-CMRSeg's patient1_C0.nii.gz, ... and patient1_C0_manual.nii.gz, ..."

@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data.label_maps import shorten_list
 from data.own_spec import DATASET_JSON, read_dataset_json
 from data.raw.listing import list_files, natural_sort_key
 from data.raw.pairs import group_files, inspect_pair, labels_without_image, make_scan, orient_scans
 from data.raw.raw_scans import RawDataset, RawScan
 from data.raw.scan_checks import fold_remarks
 from data.specs import OwnDataset
-from util.errors import UserError
+from util.errors import UserError, shorten_list
 from util.io.grids import orient_slices
+from util.io.nifti_files import NIFTI_ENDINGS, nifti_ending, nifti_stem
 
-_ENDINGS = (".nii.gz", ".nii")
 # Formats that may hold scans but are not read, which is remarked on.
 _OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".dcm", ".mgz", ".npy", ".npz")
 _OTHER_ENDINGS += (".nii.bz2", ".nii.zst")
@@ -135,7 +134,7 @@ def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]
         names = shorten_list(unlabelled, n_max=_N_NAMED)
         remarks.append(f"{len(unlabelled)} scan(s) without labels, for training alone: {names}")
     if files.unused:
-        names = shorten_list([str(path.relative_to(folder)) for path in files.unused], n_max=_N_NAMED)
+        names = shorten_list((path.relative_to(folder) for path in files.unused), n_max=_N_NAMED)
         remarks.append(f"{folder}: not used, although it may be a scan: {names}")
     return remarks
 
@@ -158,7 +157,7 @@ def _nnunet_files(folder: Path, dataset: OwnDataset) -> _Files:
     for position, images_name in enumerate(("imagesTr", "imagesTs")):
         valid = {}
         for path in _scans_in(folder / images_name, files, dataset):
-            match = _CHANNEL.fullmatch(_stem(path))
+            match = _CHANNEL.fullmatch(nifti_stem(path))
             if match is None:
                 hint = f"images must be named <case>_0000{dataset.file_ending}; rename it"
                 files.problems.append(f"{path}: {hint}")
@@ -171,7 +170,7 @@ def _nnunet_files(folder: Path, dataset: OwnDataset) -> _Files:
         files.images |= grouped
         files.problems += faults
     labels = _scans_in(folder / "labelsTr", files, dataset)
-    files.labels, faults = group_files(labels, lambda path: _Case(0, _stem(path)))
+    files.labels, faults = group_files(labels, lambda path: _Case(0, nifti_stem(path)))
     files.problems += faults + labels_without_image(files.images, files.labels)
     if (folder / "labelsTs").is_dir():
         files.unused += filter(_looks_like_scan, sorted((folder / "labelsTs").iterdir()))
@@ -186,15 +185,15 @@ def _nnunet_files(folder: Path, dataset: OwnDataset) -> _Files:
 def _numbered_files(paths: Iterable[Path], dataset: OwnDataset) -> _Files:
     files, scans = _Files(), {"image": [], "label": []}
     for path in filter(_looks_like_scan, paths):
-        match = re.fullmatch(r"(image|label)_(\d+)", _stem(path))
-        if match and _ending(path):
+        match = re.fullmatch(r"(image|label)_(\d+)", nifti_stem(path))
+        if match and nifti_ending(path):
             scans[match[1]].append(path)
         else:
             files.unused.append(path)
     for kind, kind_paths in scans.items():
         files.problems += _wrong_endings(kind_paths, dataset)
-        right = [path for path in kind_paths if _ending(path) == dataset.file_ending]
-        grouped, faults = group_files(right, lambda path: int(_stem(path).partition("_")[2]))
+        right = [path for path in kind_paths if nifti_ending(path) == dataset.file_ending]
+        grouped, faults = group_files(right, lambda path: int(nifti_stem(path).partition("_")[2]))
         setattr(files, f"{kind}s", grouped)
         files.problems += faults
     files.problems += labels_without_image(files.images, files.labels)
@@ -207,10 +206,10 @@ def _scans_in(folder: Path, files: _Files, dataset: OwnDataset) -> list[Path]:
         sorted(folder.iterdir(), key=lambda path: natural_sort_key(path.name)) if folder.is_dir() else []
     )
     scans = [path for path in entries if _looks_like_scan(path)]
-    files.unused += [path for path in scans if _ending(path) is None]
-    with_ending = [path for path in scans if _ending(path)]
+    files.unused += [path for path in scans if not nifti_ending(path)]
+    with_ending = [path for path in scans if nifti_ending(path)]
     files.problems += _wrong_endings(with_ending, dataset)
-    return [path for path in with_ending if _ending(path) == dataset.file_ending]
+    return [path for path in with_ending if nifti_ending(path) == dataset.file_ending]
 
 
 def _wrong_endings(files: list[Path], dataset: OwnDataset) -> list[str]:
@@ -218,20 +217,10 @@ def _wrong_endings(files: list[Path], dataset: OwnDataset) -> list[str]:
         f"{path}: must end with {dataset.file_ending}, which file_ending of {DATASET_JSON} says; "
         "rename it or change file_ending"
         for path in files
-        if _ending(path) != dataset.file_ending
+        if nifti_ending(path) != dataset.file_ending
     ]
 
 
 def _looks_like_scan(path: Path) -> bool:
-    is_hidden = path.name.startswith(".")
-    return not is_hidden and path.name.lower().endswith((*_ENDINGS, *_OTHER_ENDINGS)) and not path.is_dir()
-
-
-def _ending(path: Path) -> str | None:
-    """Return a NIfTI file's ending in its own case, such as `.NII.GZ`."""
-    known = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), None)
-    return path.name[-len(known) :] if known else None
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(_ending(path) or "")
+    name, endings = path.name.lower(), (*NIFTI_ENDINGS, *_OTHER_ENDINGS)
+    return not name.startswith(".") and name.endswith(endings) and not path.is_dir()

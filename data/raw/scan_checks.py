@@ -10,19 +10,18 @@ import numpy as np
 
 from data.label_maps import distinct_values
 from data.specs import DatasetSpec
+from util.evaluation import N_FOLDS
 from util.io.image_io import Geometry
-
-_MIN_FOR_FOLDS = 5
 
 
 def fold_remarks(n_labelled: int, *, n_unlabelled: int = 0) -> list[str]:
     """Remark on too few labelled scans for the protocol's folds."""
-    if n_labelled >= _MIN_FOR_FOLDS:
+    if n_labelled >= N_FOLDS:
         return []
     hint = "training and prediction do not" if n_unlabelled else "add scans before training"
     return [
-        f"{n_labelled} scan(s) with labels can be prepared, but evaluation's {_MIN_FOR_FOLDS} folds need at "
-        f"least {_MIN_FOR_FOLDS}; {hint}"
+        f"{n_labelled} scan(s) with labels can be prepared, but evaluation's {N_FOLDS} folds need at "
+        f"least {N_FOLDS}; {hint}"
     ]
 
 

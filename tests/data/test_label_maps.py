@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.datasets import find_spec
-from data.label_maps import format_value, shorten_list, to_label_ids
+from data.label_maps import format_value, to_label_ids
 from util.errors import UserError
 from util.remarks import Remark
 
@@ -60,12 +60,6 @@ def test_values_of_neither_numbering_are_refused_as_they_are_in_the_file(values,
 )
 def test_a_value_is_written_so_that_it_differs_from_its_neighbours(value, text):
     assert format_value(value) == text
-
-
-def test_many_names_make_no_long_message():
-    assert shorten_list(["a"]) == "a"
-    assert shorten_list(list("abcde")) == "a, b, c, d, e"
-    assert shorten_list(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 def test_label_ids_and_raw_ids_in_one_file_are_refused():

@@ -16,7 +16,7 @@ from util.engine.runs import (
     require_best_snapshot,
 )
 from util.engine.snapshots import load_snapshot
-from util.errors import UserError
+from util.errors import UserError, shorten_list
 
 DEFAULT_FOLDS = "overlapping"  # of trainings that recorded none
 _MAX_CHANGES = 5
@@ -84,8 +84,8 @@ def _describe_newer(run_dir: Path, selected: Path, *, has_snapshot: bool) -> str
     changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, free=FREE_ON_RESUME)
     if not changes:
         return f"{note}, with the same settings"
-    hidden = f" and {len(changes) - _MAX_CHANGES} more" if len(changes) > _MAX_CHANGES else ""
-    return f"{note}. The newer one has other settings ({'; '.join(changes[:_MAX_CHANGES])}{hidden})"
+    listed = shorten_list(changes, n_max=_MAX_CHANGES, separator="; ")
+    return f"{note}. The newer one has other settings ({listed})"
 
 
 def _read_config(run_dir: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from util.config.overrides import flatten
 from util.config.training_settings import FREE_ON_RESUME
-from util.errors import UserError
+from util.errors import UserError, shorten_list
+from util.evaluation import N_FOLDS
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import summarise_scores
 from util.evaluation.score_files import Evaluation, find_newest_of_folds, read_evaluation
@@ -30,19 +31,11 @@ GROUP_KEYS = ("organ_group", "test_label", "exclude_label")  # in which organ gr
 _MAX_LISTED = 6
 
 
-def merge_folds(runs_dir: Path, n_folds: int) -> tuple[list[VolumeScore], dict[str, Any], list[str]]:
-    """Join the newest evaluation of each fold; see `merge_groups`."""
-    return merge_groups([runs_dir], n_folds)
-
-
-def merge_groups(
-    runs_dirs: Sequence[Path], n_folds: int
-) -> tuple[list[VolumeScore], dict[str, Any], list[str]]:
+def merge_groups(runs_dirs: Sequence[Path]) -> tuple[list[VolumeScore], dict[str, Any], list[str]]:
     """Join the newest evaluation of each fold, of one or several organ groups.
 
     Args:
         runs_dirs: of each group, holding `fold_<k>/evaluation/<number>/`.
-        n_folds: of the cross-validation.
 
     Returns:
         All scores; a summary with their means and settings; and lines that name the files.
@@ -56,7 +49,7 @@ def merge_groups(
         evaluation_of = {fold: read_evaluation(path) for fold, path in find_newest_of_folds(runs_dir).items()}
         evaluations += evaluation_of.values()
         lines += [f"{group_text}fold {fold}: {_describe_file(e)}" for fold, e in evaluation_of.items()]
-        missing = [str(fold) for fold in range(n_folds) if fold not in evaluation_of]
+        missing = [str(fold) for fold in range(N_FOLDS) if fold not in evaluation_of]
         if missing:
             lines.append(f"{group_text}not evaluated yet: folds {', '.join(missing)}")
     if not evaluations:
@@ -116,10 +109,8 @@ def describe_differences(first: Mapping[str, Any], second: Mapping[str, Any]) ->
     """List the settings that differ, with both values; empty if none does."""
     names = dict.fromkeys([*first, *second])
     differing = [name for name in names if first.get(name) != second.get(name)]
-    texts = [f"{name}={second.get(name)}, not {first.get(name)}" for name in differing[:_MAX_LISTED]]
-    if len(differing) > _MAX_LISTED:
-        texts.append(f"and {len(differing) - _MAX_LISTED} more")
-    return "; ".join(texts)
+    texts = [f"{name}={second.get(name)}, not {first.get(name)}" for name in differing]
+    return shorten_list(texts, n_max=_MAX_LISTED, separator="; ")
 
 
 def _describe_file(evaluation: Evaluation) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from util.config.overrides import flatten
-from util.errors import UserError
-from util.evaluation.fold_merging import describe_differences, merge_folds
+from util.errors import UserError, shorten_list
+from util.evaluation.fold_merging import describe_differences, merge_groups
 from util.evaluation.metrics import METRICS, VolumeScore, metric_label
 from util.evaluation.paper_tables import tabulate_metric, write_estimate_tables
 from util.evaluation.report import final_method, format_table, select
@@ -22,7 +22,6 @@ USAGE = "python validation.py compare <run> <run> [...] [out=<folder>] [common=T
 PRINTED_METRICS = ("dice", "nsd", "hd95_mm")
 # Keys of the configuration that must agree: data, organs and protocol. Networks and options may differ.
 PROTOCOL_KEYS = ("dataset", "setting", "organ_group", "n_part", "supp_idx", "test_label", "protocol", "folds")
-_N_FOLDS = 5
 _MAX_LISTED = 4
 
 
@@ -231,7 +230,7 @@ def _read_run(name: str) -> Evaluation:
     if scores_path is not None:
         run = read_evaluation(scores_path)
     elif any(path.glob("fold_*/evaluation")):
-        scores, summary, _ = merge_folds(path, _N_FOLDS)
+        scores, summary, _ = merge_groups([path])
         run = Evaluation(path, tuple(scores), summary)
     else:
         raise UserError(
@@ -275,8 +274,7 @@ def _score_keys(scores: Sequence[VolumeScore]) -> set[tuple[str, int, int, int, 
 
 def _describe_keys(keys: set[tuple]) -> str:
     texts = [f"fold {fold} support {s} query {q} {organ}" for fold, s, q, organ in sorted(keys)]
-    n_unlisted = len(texts) - _MAX_LISTED
-    return ", ".join(texts[:_MAX_LISTED]) + (f" and {n_unlisted} more" if n_unlisted > 0 else "")
+    return shorten_list(texts, n_max=_MAX_LISTED)
 
 
 def _keep_common(runs: dict[str, Evaluation]) -> dict[str, Evaluation]:

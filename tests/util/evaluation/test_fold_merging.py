@@ -4,7 +4,7 @@ import pytest
 
 from tests.util.evaluation.example_scores import make_score
 from util.errors import UserError
-from util.evaluation.fold_merging import merge_folds
+from util.evaluation.fold_merging import merge_groups
 from util.evaluation.report import overall_mean
 from util.evaluation.score_files import find_newest_of_folds, write_scores
 
@@ -45,7 +45,7 @@ def test_the_newest_evaluation_of_each_fold_is_joined(tmp_path):
     write_fold(tmp_path, 0, number=10, dice=0.2, protocol={"description": ["protocol: own", "chunks"]})
     write_fold(tmp_path, 3, dice=0.4)
     assert [path.parent.name for path in find_newest_of_folds(tmp_path).values()] == ["10", "1"]
-    scores, summary, lines = merge_folds(tmp_path, 5)
+    scores, summary, lines = merge_groups([tmp_path])
     assert overall_mean(scores) == pytest.approx(0.3)
     path = tmp_path / "fold_0/evaluation/10/scores.json"
     assert lines[0] == f"fold 0: {path}, of fold_0/snapshot.pt"
@@ -56,7 +56,7 @@ def test_the_newest_evaluation_of_each_fold_is_joined(tmp_path):
 def test_the_summary_holds_settings_and_sources(tmp_path):
     write_fold(tmp_path, 0)
     write_fold(tmp_path, 1, remarks=["note"])
-    _, summary, _ = merge_folds(tmp_path, 2)
+    _, summary, _ = merge_groups([tmp_path])
     assert summary["config"]["n_part"] == 3
     assert summary["training_config"]["optim"] == {"lr": 0.1}
     assert summary["data_fingerprint"] == "abc"
@@ -84,7 +84,7 @@ def test_the_summary_holds_settings_and_sources(tmp_path):
         ({"data_fingerprint": "xyz"}, "data_fingerprint=xyz, not abc"),
         ({"tolerance_mm": 2.0}, r"nsd_tolerance_mm=\[2.0\], not \[3.0\]"),
         ({"config": {"n_part": 2, "supp_idx": 0}}, "n_part=2, not 3; supp_idx=0, not 2"),
-        ({"config": {f"key_{i}": i for i in range(8)}}, "key_5=5, not None; and 2 more"),
+        ({"config": {f"key_{i}": i for i in range(8)}}, "key_5=5, not None and 2 more"),
     ],
 )
 def test_folds_with_other_settings_are_refused_in_one_line(tmp_path, changes, named):
@@ -92,7 +92,7 @@ def test_folds_with_other_settings_are_refused_in_one_line(tmp_path, changes, na
     write_fold(tmp_path, 1)
     write_fold(tmp_path, 2, **changes)
     with pytest.raises(UserError, match=rf"fold_2/.*was not evaluated as .*fold_0/.*{named}") as caught:
-        merge_folds(tmp_path, 5)
+        merge_groups([tmp_path])
     assert "\n" not in str(caught.value)
 
 
@@ -108,9 +108,9 @@ def test_folds_with_other_settings_are_refused_in_one_line(tmp_path, changes, na
 def test_what_affects_no_result_may_differ(tmp_path, changes):
     write_fold(tmp_path, 0)
     write_fold(tmp_path, 1, **changes)
-    assert len(merge_folds(tmp_path, 5)[0]) == 12
+    assert len(merge_groups([tmp_path])[0]) == 12
 
 
 def test_nothing_to_join_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no evaluation; run bash script/evaluate.sh first"):
-        merge_folds(tmp_path, 5)
+        merge_groups([tmp_path])
