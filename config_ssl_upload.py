@@ -1,7 +1,7 @@
 """The sacred experiments' configuration.
 
 Every key has its default, its meaning and what it must be, here, in `settings.py` of `data` and
-`dataloaders`, or in `util/config/training_settings.py`. Any key can be set on the command line,
+`dataloaders`, or in `util/engine/optimisation.py`. Any key can be set on the command line,
 nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
 print_config with dataset=PHANTOM` shows what would be used.
 """
@@ -49,7 +49,7 @@ from util.config.settings import (
     merge_values,
     parse_values,
 )
-from util.config.training_settings import OptimConfig
+from util.engine.optimisation import OptimConfig
 from util.errors import UserError
 from util.evaluation import N_FOLDS
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT

@@ -13,7 +13,7 @@ from dataloaders.episode_settings import AugmentationRanges
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from util.config.settings import Whole, describe_keys, group, key
-from util.config.training_settings import OptimConfig
+from util.engine.optimisation import OptimConfig
 
 ROOT = Path(config_ssl_upload.__file__).parent
 # What a whole group of keys is handed to as keyword arguments.

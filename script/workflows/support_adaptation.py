@@ -21,9 +21,8 @@ from models.inference.segmenters import NetworkSegmenter, Segmenter
 from models.losses import CRITERIA
 from script.workflows.networks import load_trained
 from util.config.settings import plain_values
-from util.config.training_settings import OptimConfig
 from util.engine.adapted_snapshots import find_or_adapt
-from util.engine.optimisation import learning_rate, make_optimizer
+from util.engine.optimisation import OptimConfig, learning_rate, make_optimizer
 from util.engine.snapshots import Snapshot
 from util.errors import UserError
 from util.io.volume_hash import hash_volume

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from util.config.resume_keys import FREE_ON_RESUME, NEW_ON_RESUME
 from util.config.settings import merge_values
-from util.config.training_settings import FREE_ON_RESUME, NEW_ON_RESUME
 from util.engine.run_record import JOB_ID, read_job_id
 from util.engine.runs import list_resumable
 from util.errors import NothingToDo, UserError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from util.config.training_settings import FREE_ON_RESUME
+from util.config.resume_keys import FREE_ON_RESUME
 from util.engine.resume import find_changes, read_run_config
 from util.engine.runs import (
     BEST,

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.config.training_settings import FREE_ON_RESUME, OptimConfig
+from util.config.resume_keys import FREE_ON_RESUME
 from util.engine.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint
 from util.engine.metric_averager import MetricAverager
 from util.engine.non_finite import NonFiniteGuard, max_skipped_steps
-from util.engine.optimisation import ExponentialMovingAverage, make_optimizer
+from util.engine.optimisation import ExponentialMovingAverage, OptimConfig, make_optimizer
 from util.engine.provenance import Provenance, check_provenance
 from util.engine.resume import find_changes
 from util.engine.runs import checkpoint_path

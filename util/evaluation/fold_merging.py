@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util.config.overrides import flatten
-from util.config.training_settings import FREE_ON_RESUME
+from util.config.resume_keys import FREE_ON_RESUME
 from util.errors import UserError, shorten_list
 from util.evaluation import N_FOLDS
 from util.evaluation.metrics import VolumeScore

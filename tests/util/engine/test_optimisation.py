@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from util.config.training_settings import OptimConfig
-from util.engine.optimisation import ExponentialMovingAverage, learning_rate
+from util.engine.optimisation import ExponentialMovingAverage, OptimConfig, learning_rate
 
 
 def _rate(step, schedule, warmup=0.0):
