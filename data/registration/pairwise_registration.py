@@ -8,7 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from data.registration.registration_stages import Level, RegistrationSettings, evaluate, optimise
+from data.registration.registration_stages import (
+    MARGIN_MM,
+    SPACING_MM,
+    ScanPair,
+    evaluate,
+    optimise,
+)
 from data.registration.spatial_transform import SpatialTransform, min_jacobian
 from data.supervoxels.body import check_volume, find_body, scale_intensities
 from util.errors import UserError
@@ -23,8 +29,7 @@ METRIC_TOLERANCE = 1e-3  # scans that are aligned already gain nothing
 MIN_JACOBIAN = 0.0  # below, the B-spline folds; the pairs had at least 0.2
 MIN_LENGTH_VOX = 4  # along each axis, also after shrinking: ITK's recursive Gaussian needs as many
 _CLIP_PERCENT = 0.5  # of the body's voxels, at either end of the intensities
-_SMOOTHING = 0.25  # sigma per voxel spacing of a level; averaging blocks smooths, too
-_DEFAULTS = RegistrationSettings()
+_SMOOTHING_MM = 0.25 * SPACING_MM  # sigma; averaging blocks smooths, too
 
 
 class ScanVolume(NamedTuple):
@@ -47,10 +52,9 @@ class Quality:
 
     Attributes:
         body_overlap: Dice of the warped support's body and the query's, 0..1.
-        metric_before: the negated squared correlation or mutual information, lower is better, with aligned
-            body centres.
+        metric_before: the negated squared correlation, lower is better, with aligned body centres.
         metric_after: the same after registration.
-        min_jacobian: smallest Jacobian determinant of the B-spline around the query's body; 1 without one.
+        min_jacobian: smallest Jacobian determinant of the B-spline around the query's body.
     """
 
     body_overlap: float
@@ -60,7 +64,7 @@ class Quality:
 
     @property
     def similarity(self) -> float:
-        """Similarity of both scans, 0..1: with `correlation`, its square."""
+        """Similarity of both scans, 0..1: the squared correlation."""
         return max(0.0, -self.metric_after)
 
     @property
@@ -91,9 +95,7 @@ class Registration:
     quality: Quality
 
 
-def register(
-    support: ScanVolume, query: ScanVolume, settings: RegistrationSettings = _DEFAULTS
-) -> Registration:
+def register(support: ScanVolume, query: ScanVolume) -> Registration:
     """Register a support scan to a query scan.
 
     The rigid stage starts at the bodies' centres, with several offsets along the slice normal; the best
@@ -103,7 +105,6 @@ def register(
 
     Args:
         support, query: the scans; their grids may differ in shape, spacing and direction.
-        settings: stages, metric and resolution.
 
     Raises:
         UserError: as `check_scan` does.
@@ -111,7 +112,7 @@ def register(
     for scan in (support, query):
         check_scan(scan)
     with _one_silent_thread():
-        return _register(support, query, settings)
+        return _register(support, query)
 
 
 def check_scan(scan: ScanVolume) -> None:
@@ -136,58 +137,51 @@ def check_scan(scan: ScanVolume) -> None:
         raise UserError(f"{scan.name}: {error}") from error
 
 
-def _register(support: ScanVolume, query: ScanVolume, settings: RegistrationSettings) -> Registration:
+def _register(support: ScanVolume, query: ScanVolume) -> Registration:
     support_body, query_body = (find_body(scale_intensities(scan.voxels)) for scan in (support, query))
-    levels = [
-        Level(
-            _smooth_and_shrink(support, support_body, spacing_mm),
-            _smooth_and_shrink(query, query_body, spacing_mm),
-            _dilate(_body_share(query, query_body, spacing_mm) >= 0.5, settings.margin_mm),
-        )
-        for spacing_mm in settings.level_spacings_mm
-    ]
-    initial = _align_centres(_centre_mm(support, support_body), _centre_mm(query, query_body))
-    normal = query.geometry.axes[:, 0]
-    transform = SpatialTransform.from_sitk(*optimise(initial, levels, normal, settings))
-    to_support, finest = transform.to_sitk(), levels[-1]
-    support_share, query_share = (
-        _body_share(scan, body, settings.level_spacings_mm[-1])
-        for scan, body in ((support, support_body), (query, query_body))
+    support_share, query_share = _body_share(support, support_body), _body_share(query, query_body)
+    pair = ScanPair(
+        _smooth_and_shrink(support, support_body),
+        _smooth_and_shrink(query, query_body),
+        _dilate(query_share >= 0.5, MARGIN_MM),
     )
+    initial = _align_centres(_centre_mm(support, support_body), _centre_mm(query, query_body))
+    transform = SpatialTransform.from_sitk(*optimise(initial, pair, query.geometry.axes[:, 0]))
+    to_support = transform.to_sitk()
     quality = Quality(
         body_overlap=_overlap(sitk.Resample(support_share, query_share, to_support), query_share),
-        metric_before=evaluate(initial, finest, settings),
-        metric_after=evaluate(to_support, finest, settings),
-        min_jacobian=min_jacobian(transform, finest.query, sitk.GetArrayFromImage(finest.region) > 0),
+        metric_before=evaluate(initial, pair),
+        metric_after=evaluate(to_support, pair),
+        min_jacobian=min_jacobian(transform, pair.query, sitk.GetArrayFromImage(pair.region) > 0),
     )
     return Registration(transform, quality)
 
 
-def _smooth_and_shrink(scan: ScanVolume, body: np.ndarray, spacing_mm: float) -> sitk.Image:
-    """Clip outliers, and resample the axes finer than `spacing_mm` to about that spacing."""
+def _smooth_and_shrink(scan: ScanVolume, body: np.ndarray) -> sitk.Image:
+    """Clip outliers, and resample the axes finer than `SPACING_MM` to about that spacing."""
     # In float64, so that equal values in another dtype give equal bits, as the cache expects.
     voxels = scan.voxels[body].astype(np.float64)
     low, high = np.percentile(voxels, [_CLIP_PERCENT, 100 - _CLIP_PERCENT])
     image = to_sitk(np.clip(scan.voxels, low, high).astype(np.float32), scan.geometry)
-    for axis, factor in enumerate(_shrink_factors(image, spacing_mm)):
+    for axis, factor in enumerate(_shrink_factors(image)):
         if factor > 1:
-            image = sitk.RecursiveGaussian(image, _SMOOTHING * spacing_mm, direction=axis)
-    return _shrink(image, spacing_mm)
+            image = sitk.RecursiveGaussian(image, _SMOOTHING_MM, direction=axis)
+    return _shrink(image)
 
 
-def _body_share(scan: ScanVolume, body: np.ndarray, spacing_mm: float) -> sitk.Image:
-    """Return the body's share, 0..1, of each voxel of a level."""
-    return _shrink(to_sitk(body.astype(np.uint8), scan.geometry), spacing_mm)
+def _body_share(scan: ScanVolume, body: np.ndarray) -> sitk.Image:
+    """Return the body's share, 0..1, of each shrunk voxel."""
+    return _shrink(to_sitk(body.astype(np.uint8), scan.geometry))
 
 
-def _shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+def _shrink(image: sitk.Image) -> sitk.Image:
     """Average blocks of voxels; ITK's Shrink would shift the image by half a voxel for even factors."""
-    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), _shrink_factors(image, spacing_mm))
+    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), _shrink_factors(image))
 
 
-def _shrink_factors(image: sitk.Image, spacing_mm: float) -> list[int]:
+def _shrink_factors(image: sitk.Image) -> list[int]:
     return [
-        int(np.clip(round(spacing_mm / step), 1, length // MIN_LENGTH_VOX))
+        int(np.clip(round(SPACING_MM / step), 1, length // MIN_LENGTH_VOX))
         for step, length in zip(image.GetSpacing(), image.GetSize(), strict=True)
     ]
 

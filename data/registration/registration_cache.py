@@ -12,7 +12,6 @@ import SimpleITK as sitk
 from data.processes import run_in_processes
 from data.registration import ALGORITHM_VERSION
 from data.registration.pairwise_registration import Quality, Registration, ScanVolume, check_scan, register
-from data.registration.registration_stages import RegistrationSettings
 from data.registration.spatial_transform import SpatialTransform
 from util.errors import UserError
 from util.io.files import remove_leftovers, write_text
@@ -21,7 +20,6 @@ from util.io.volume_hash import hash_volume
 from util.remarks import remark
 
 _DIGEST_BYTES = 16
-_DEFAULTS = RegistrationSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +28,11 @@ class _Task:
 
     support: ScanVolume
     query: ScanVolume
-    settings: RegistrationSettings
     path: Path | None
 
 
 def register_pairs(
     pairs: Sequence[tuple[ScanVolume, ScanVolume]],
-    settings: RegistrationSettings = _DEFAULTS,
     *,
     cache_dir: Path | None = None,
     n_workers: int | None = None,
@@ -46,9 +42,8 @@ def register_pairs(
 
     Args:
         pairs: support and query of each.
-        settings: of all registrations.
-        cache_dir: folder with one file per pair, named by a hash of both volumes, their geometry and the
-            settings; created if missing. A damaged file is replaced. None: no cache.
+        cache_dir: folder with one file per pair, named by a hash of both volumes and their geometry; created
+            if missing. A damaged file is replaced. None: no cache.
         n_workers, progress: see `run_in_processes`.
 
     Returns:
@@ -61,10 +56,7 @@ def register_pairs(
         check_scan(scan)
     if cache_dir is not None:
         remove_leftovers(cache_dir)
-    tasks = [
-        _Task(*pair, settings, None if cache_dir is None else cache_path(cache_dir, *pair, settings=settings))
-        for pair in pairs
-    ]
+    tasks = [_Task(*pair, None if cache_dir is None else cache_path(cache_dir, *pair)) for pair in pairs]
     cached = [None if task.path is None else _read(task.path) for task in tasks]
     missing = [task for task, registration in zip(tasks, cached, strict=True) if registration is None]
     computed = iter(
@@ -75,20 +67,17 @@ def register_pairs(
     return [next(computed) if registration is None else registration for registration in cached]
 
 
-def cache_path(
-    cache_dir: Path, support: ScanVolume, query: ScanVolume, *, settings: RegistrationSettings
-) -> Path:
+def cache_path(cache_dir: Path, support: ScanVolume, query: ScanVolume) -> Path:
     """Return a pair's cache file, named by all that affects its registration."""
     key = {
         "scans": [[hash_volume(scan.voxels), asdict(scan.geometry)] for scan in (support, query)],
-        "settings": asdict(settings),
         "versions": [ALGORITHM_VERSION, sitk.Version.VersionString()],
     }
     return Path(cache_dir) / f"{_digest(key)}.json"
 
 
 def _register_and_store(task: _Task) -> Registration:
-    registration = register(task.support, task.query, task.settings)
+    registration = register(task.support, task.query)
     if task.path is not None:
         content = asdict(registration)
         # Python writes the shortest decimals that give the same float again.

@@ -1,66 +1,27 @@
 """Stages of a registration: rigid, scaling, affine and B-spline."""
 
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
-from util.errors import UserError
-
-STAGES = ("rigid", "affine", "bspline")
-METRICS = ("correlation", "mutual_information")
+# Tuned on abdominal T2 MRI.
+SPACING_MM = 10.0  # of both scans' voxels; axes with larger spacing are not resampled
+# Starts of the rigid stage along the slice normal, since scans show different parts of the body.
+START_OFFSETS_MM = (-30.0, 0.0, 30.0)
+MARGIN_MM = 20.0  # of the rim around the query's body that also counts: it holds the skin's edge
+CONTROL_SPACING_MM = 80.0  # about, of the B-spline's control points
+SAMPLED_SHARE = 0.3  # of the voxels, which the B-spline stage uses, on a regular, jittered lattice
+N_BSPLINE = 4  # iterations of the B-spline stage; few, as nothing else keeps it from folding
 _SEED = 1  # of the samples' jitter
-_N_BINS = 32  # of the joint histogram
 _FIRST_STEP_MM, _MIN_STEP_MM, _RELAXATION = 4.0, 0.05, 0.6  # of rigid starts
 _N_START, _N_REFINE = 60, 20  # iterations of a rigid start, and of each line search
 _SPLINE_ORDER = 3
 
 
-@dataclass(frozen=True)
-class RegistrationSettings:
-    """Settings of a registration; the defaults were tuned on abdominal T2 MRI.
-
-    Attributes:
-        stage: the last stage: rigid, affine or bspline.
-        metric: `correlation` for scans of one sequence, `mutual_information` for different contrasts.
-        level_spacings_mm: voxel spacings of the resolution levels, coarse to fine; axes with larger spacing
-            are not resampled. The rigid stage uses the coarsest, the B-spline the finest.
-        start_offsets_mm: offsets from the body's centre, along the slice normal, at which the rigid stage
-            starts, since scans show different parts of the body.
-        margin_mm: width of the rim around the query's body that also counts: it holds the skin's edge.
-        control_spacing_mm: approximate spacing of the B-spline's control points.
-        sampled_share: share of the voxels that the B-spline stage uses, on a regular, jittered lattice.
-        n_bspline: iterations of the B-spline stage; few, as nothing else keeps it from folding.
-
-    Raises:
-        UserError: the stage or the metric is unknown, or a number is out of range.
-    """
-
-    stage: str = "bspline"
-    metric: str = "correlation"
-    level_spacings_mm: tuple[float, ...] = (10.0,)
-    start_offsets_mm: tuple[float, ...] = (-30.0, 0.0, 30.0)
-    margin_mm: float = 20.0
-    control_spacing_mm: float = 80.0
-    sampled_share: float = 0.3
-    n_bspline: int = 4
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("stage", self.stage, STAGES), ("metric", self.metric, METRICS)):
-            if value not in allowed:
-                raise UserError(f"{name}={value}: must be one of {', '.join(allowed)}")
-        if not (self.level_spacings_mm and self.start_offsets_mm):
-            raise UserError("level_spacings_mm, start_offsets_mm: must not be empty")
-        positive = (*self.level_spacings_mm, self.control_spacing_mm, self.sampled_share, self.n_bspline)
-        if min(positive) <= 0 or self.sampled_share > 1 or self.margin_mm < 0:
-            raise UserError(f"{self}: spacings, share (at most 1) and iterations must be positive")
-
-
-class Level(NamedTuple):
-    """Both scans at one resolution.
+class ScanPair(NamedTuple):
+    """Both scans at the resolution of the registration.
 
     Attributes:
         support, query: the images.
@@ -73,63 +34,53 @@ class Level(NamedTuple):
 
 
 def optimise(
-    initial: sitk.Euler3DTransform,
-    levels: Sequence[Level],
-    normal: np.ndarray,
-    settings: RegistrationSettings,
-) -> tuple[sitk.AffineTransform, sitk.BSplineTransform | None]:
-    """Run the stages up to `settings.stage`.
+    initial: sitk.Euler3DTransform, pair: ScanPair, normal: np.ndarray
+) -> tuple[sitk.AffineTransform, sitk.BSplineTransform]:
+    """Run all stages.
 
     Args:
         initial: where to start; not changed.
-        levels: coarse to fine.
+        pair: the scans.
         normal: unit vector of the query's slice normal, patient (x, y, z).
-        settings: see there.
 
     Returns:
-        The affine transform, which includes the rigid one, and the B-spline, which is applied before it; None
-        if not requested. A stage that ITK gives up, as the scans come apart, changes nothing.
+        The affine transform, which includes the rigid one, and the B-spline, which is applied before it. A
+        stage that ITK gives up, as the scans come apart, changes nothing.
     """
-    starts = [
-        _start_rigid(initial, offset_mm * normal, levels[0], settings)
-        for offset_mm in settings.start_offsets_mm
-    ]
-    rigid = min(starts, key=lambda start: evaluate(start, levels[0], settings))
-    _refine(rigid, levels[0], settings)
-    if settings.stage == "rigid":
-        return _copy_linear(rigid, sitk.AffineTransform(3)), None
+    starts = [_start_rigid(initial, offset_mm * normal, pair) for offset_mm in START_OFFSETS_MM]
+    rigid = min(starts, key=lambda start: evaluate(start, pair))
+    _refine(rigid, pair)
     # Nine parameters before twelve: shear is hardly determined by thick slices.
     scaled = _copy_linear(rigid, sitk.ScaleVersor3DTransform())
-    _refine(scaled, levels[0], settings)
+    _refine(scaled, pair)
     affine = _copy_linear(scaled, sitk.AffineTransform(3))
-    for level in levels:
-        _refine(affine, level, settings)
-    return affine, _optimise_bspline(affine, levels[-1], settings) if settings.stage == "bspline" else None
+    _refine(affine, pair)
+    return affine, _optimise_bspline(affine, pair)
 
 
-def evaluate(transform: sitk.Transform, level: Level, settings: RegistrationSettings) -> float:
+def evaluate(transform: sitk.Transform, pair: ScanPair) -> float:
     """Return a transform's metric, lower is better; 0 without overlap."""
-    method = _method(level, settings)
+    method = _method(pair)
     method.SetInitialTransform(transform)
     with suppress(RuntimeError):
-        return float(method.MetricEvaluate(level.query, level.support))
+        return float(method.MetricEvaluate(pair.query, pair.support))
     return 0.0
 
 
 def _start_rigid(
-    initial: sitk.Euler3DTransform, offset_mm: np.ndarray, level: Level, settings: RegistrationSettings
+    initial: sitk.Euler3DTransform, offset_mm: np.ndarray, pair: ScanPair
 ) -> sitk.Euler3DTransform:
     transform = sitk.Euler3DTransform(initial)
     transform.SetTranslation((np.array(initial.GetTranslation()) + offset_mm).tolist())
-    method = _method(level, settings)
+    method = _method(pair)
     method.SetOptimizerAsRegularStepGradientDescent(_FIRST_STEP_MM, _MIN_STEP_MM, _N_START, _RELAXATION)
     method.SetOptimizerScalesFromPhysicalShift()
-    _execute(method, transform, level)
+    _execute(method, transform, pair)
     return transform
 
 
-def _refine(transform: sitk.Transform, level: Level, settings: RegistrationSettings) -> None:
-    method = _method(level, settings)
+def _refine(transform: sitk.Transform, pair: ScanPair) -> None:
+    method = _method(pair)
     # Steps limited in mm: once translations have converged, a step of fixed length in parameter space would
     # turn scales negative.
     method.SetOptimizerAsConjugateGradientLineSearch(
@@ -141,44 +92,39 @@ def _refine(transform: sitk.Transform, level: Level, settings: RegistrationSetti
         lineSearchEpsilon=0.05,
         lineSearchMaximumIterations=12,
         estimateLearningRate=method.EachIteration,
-        maximumStepSizeInPhysicalUnits=min(level.query.GetSpacing()) / 2,
+        maximumStepSizeInPhysicalUnits=min(pair.query.GetSpacing()) / 2,
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    _execute(method, transform, level)
+    _execute(method, transform, pair)
 
 
-def _optimise_bspline(
-    affine: sitk.AffineTransform, level: Level, settings: RegistrationSettings
-) -> sitk.BSplineTransform:
-    extents_mm = np.multiply(level.query.GetSize(), level.query.GetSpacing())
-    mesh = [max(1, round(extent_mm / settings.control_spacing_mm)) for extent_mm in extents_mm]
-    bspline = sitk.BSplineTransformInitializer(level.query, mesh, _SPLINE_ORDER)
-    method = _method(level, settings)
+def _optimise_bspline(affine: sitk.AffineTransform, pair: ScanPair) -> sitk.BSplineTransform:
+    extents_mm = np.multiply(pair.query.GetSize(), pair.query.GetSpacing())
+    mesh = [max(1, round(extent_mm / CONTROL_SPACING_MM)) for extent_mm in extents_mm]
+    bspline = sitk.BSplineTransformInitializer(pair.query, mesh, _SPLINE_ORDER)
+    method = _method(pair)
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(settings.sampled_share, _SEED)
+    method.SetMetricSamplingPercentage(SAMPLED_SHARE, _SEED)
     method.SetMovingInitialTransform(affine)
-    method.SetOptimizerAsLBFGSB(1e-5, settings.n_bspline, 5, 2 * settings.n_bspline)
-    _execute(method, bspline, level)
+    method.SetOptimizerAsLBFGSB(1e-5, N_BSPLINE, 5, 2 * N_BSPLINE)
+    _execute(method, bspline, pair)
     return bspline
 
 
-def _method(level: Level, settings: RegistrationSettings) -> sitk.ImageRegistrationMethod:
+def _method(pair: ScanPair) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
-    if settings.metric == "correlation":
-        method.SetMetricAsCorrelation()
-    else:
-        method.SetMetricAsMattesMutualInformation(_N_BINS)
-    method.SetMetricFixedMask(level.region)
+    method.SetMetricAsCorrelation()
+    method.SetMetricFixedMask(pair.region)
     method.SetInterpolator(sitk.sitkLinear)
     return method
 
 
-def _execute(method: sitk.ImageRegistrationMethod, transform: sitk.Transform, level: Level) -> None:
+def _execute(method: sitk.ImageRegistrationMethod, transform: sitk.Transform, pair: ScanPair) -> None:
     """Optimise a transform in place; restore it if the scans come apart."""
     parameters = transform.GetParameters()
     method.SetInitialTransform(transform, True)
     with suppress(RuntimeError):
-        method.Execute(level.query, level.support)
+        method.Execute(pair.query, pair.support)
         if np.isfinite(transform.GetParameters()).all():
             return
     transform.SetParameters(parameters)

@@ -9,8 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from data.registration.pairwise_registration import Quality, ScanVolume, register
-from data.registration.registration_stages import RegistrationSettings
-from data.registration.spatial_transform import warp_label_map
+from data.registration.spatial_transform import SpatialTransform, warp_label_map
 from tests.data.registration.synthetic_bodies import (
     ORGANS,
     body_scan,
@@ -21,7 +20,6 @@ from tests.data.registration.synthetic_bodies import (
 )
 from util.errors import UserError
 
-AFFINE = RegistrationSettings(stage="affine")
 OBLIQUE = rotation(0, 12) @ rotation(2, -9)
 
 
@@ -46,27 +44,27 @@ def dice(mask, other):
 
 
 @pytest.mark.parametrize(
-    ("stage", "matrix", "translation_mm", "direction"),
+    ("matrix", "translation_mm", "direction"),
     [
-        ("rigid", np.eye(3), (12.0, -9.0, 21.0), np.eye(3)),
-        ("rigid", rotation(2, 8) @ rotation(0, -5), (5.0, 4.0, -12.0), OBLIQUE),
-        ("rigid", rotation(1, 6), (0.0, 8.0, 0.0), np.diag([1, -1, 1]) @ OBLIQUE),  # left-handed
-        ("affine", np.diag([1.15, 0.9, 1.1]), (6.0, 0.0, 10.0), np.eye(3)),
-        ("affine", rotation(2, 6) @ np.diag([0.9, 1.1, 1.05]), (-6.0, 3.0, 14.0), OBLIQUE),
+        (np.eye(3), (12.0, -9.0, 21.0), np.eye(3)),
+        (rotation(2, 8) @ rotation(0, -5), (5.0, 4.0, -12.0), OBLIQUE),
+        (rotation(1, 6), (0.0, 8.0, 0.0), np.diag([1, -1, 1]) @ OBLIQUE),  # left-handed
+        (np.diag([1.15, 0.9, 1.1]), (6.0, 0.0, 10.0), np.eye(3)),
+        (rotation(2, 6) @ np.diag([0.9, 1.1, 1.05]), (-6.0, 3.0, 14.0), OBLIQUE),
     ],
 )
-def test_a_known_transform_between_different_grids_is_recovered(stage, matrix, translation_mm, direction):
+def test_a_known_transform_between_different_grids_is_recovered(matrix, translation_mm, direction):
     to_support, to_query = linear_map(matrix, np.array(translation_mm))
     query_grid = grid()
     support_grid = grid(
         (32, 60, 64), (6.5, 3.0, 3.2), direction @ rotation(1, 4), centre_mm=to_support(np.zeros(3))
     )
     support = body_scan(support_grid, to_query, seed=1)
-    result = register(support, body_scan(query_grid), replace(AFFINE, stage=stage))
+    result = register(support, body_scan(query_grid))
     assert mean_error_mm(result.transform, to_support, query_grid) < 0.8
     assert result.quality.failure is None
     assert result.quality.body_overlap > 0.93
-    assert result.quality.min_jacobian == 1
+    assert result.quality.min_jacobian > 0.8
 
 
 def test_a_bspline_brings_organs_closer_than_an_affine_transform():
@@ -74,43 +72,33 @@ def test_a_bspline_brings_organs_closer_than_an_affine_transform():
 
     def bend(points_mm):  # a smooth bend that no affine transform describes
         x, y, z = np.moveaxis(points_mm, -1, 0)
-        return np.stack([x + 16 * np.cos(z / 30), y + 12 * np.cos(x / 28), z], axis=-1)
+        return np.stack([x + z**2 / 250, y + x**2 / 250, z], axis=-1)
 
     query, support = body_scan(query_grid, bend), body_scan(grid((28, 60, 64)))
     label_map = organ_labels(support.geometry)
-    means = {}
-    for stage in ("affine", "bspline"):
-        result = register(support, query, RegistrationSettings(stage=stage, control_spacing_mm=50))
-        warped = warp_label_map(label_map, support.geometry, result.transform, query_grid, labels=ORGANS)
-        truth = organ_labels(query_grid, bend)
-        means[stage] = np.mean([dice(warped[label] > 0.5, truth == label) for label in ORGANS])
-        assert result.quality.failure is None
-    assert means["bspline"] > means["affine"] + 0.03
-    assert means["bspline"] > 0.85
+    result = register(support, query)
+    affine = SpatialTransform(result.transform.affine, result.transform.center_mm)
+    truth = organ_labels(query_grid, bend)
+
+    def mean_dice(transform):
+        warped = warp_label_map(label_map, support.geometry, transform, query_grid, labels=ORGANS)
+        return np.mean([dice(warped[label] > 0.5, truth == label) for label in ORGANS])
+
+    assert mean_dice(result.transform) > mean_dice(affine) + 0.03
+    assert mean_dice(result.transform) > 0.85
+    assert result.quality.failure is None
     assert result.quality.min_jacobian < 1
 
 
-def test_mutual_information_aligns_inverted_contrast():
-    to_support, to_query = linear_map(np.eye(3), np.array([8.0, -6.0, 12.0]))
-    support = body_scan(grid(centre_mm=(8, -6, 12)), to_query)
-    body = support.voxels > 0.2
-    inverted = ScanVolume(np.where(body, 4 - support.voxels, support.voxels), support.geometry)
-    settings = replace(AFFINE, stage="rigid", metric="mutual_information")
-    result = register(inverted, body_scan(grid()), settings)
-    assert mean_error_mm(result.transform, to_support, grid()) < 2
-
-
-@pytest.mark.parametrize("metric", ["correlation", "mutual_information"])
-def test_threads_and_repeats_change_no_bit(metric):
+def test_threads_and_repeats_change_no_bit():
     support = body_scan(grid((20, 40, 44), (7.0, 4.0, 4.0), rotation(0, 5)), seed=1)
     query = body_scan(grid((20, 40, 40), (7.0, 4.0, 4.0)))
-    settings = RegistrationSettings(metric=metric, n_bspline=4, start_offsets_mm=(0.0,))
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     result = []
     try:
         for n_threads in (1, 2, 2):
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n_threads)
-            result.append(register(support, query, settings))
+            result.append(register(support, query))
             assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == n_threads
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
@@ -121,26 +109,24 @@ def test_threads_and_repeats_change_no_bit(metric):
 def test_the_scans_are_unchanged_and_their_dtype_does_not_matter():
     scans = [body_scan(grid((12, 30, 30), (12.0, 6.0, 6.0)), seed=seed) for seed in (0, 1)]
     doubles = [scan._replace(voxels=scan.voxels.astype(np.float64)) for scan in scans]
-    settings = replace(AFFINE, stage="rigid")
-    assert register(*scans, settings) == register(*doubles, settings)
+    assert register(*scans) == register(*doubles)
     for scan, double in zip(scans, doubles, strict=True):
         assert np.array_equal(scan.voxels, double.voxels)
 
 
 def test_a_scan_registered_to_itself_stays_where_it_is():
     scan = body_scan(grid())
-    result = register(scan, scan, RegistrationSettings(start_offsets_mm=(0.0,)))
+    result = register(scan, scan)
     assert mean_error_mm(result.transform, lambda points_mm: points_mm, scan.geometry) < 0.2
     assert result.quality.failure is None
 
 
-@pytest.mark.parametrize("stage", ["rigid", "affine"])
 @pytest.mark.parametrize("filled", [np.s_[8:11, 5:35, 5:9], np.s_[:]])
-def test_an_unrelated_volume_fails(filled, stage, capfd):
+def test_an_unrelated_volume_fails(filled, capfd):
     noise = np.zeros((20, 40, 40), np.float32)
     noise[filled] = np.random.default_rng(0).random(noise[filled].shape) + 1
     unrelated = ScanVolume(noise, grid(noise.shape, (8.0, 4.0, 4.0)))
-    assert register(unrelated, body_scan(grid()), replace(AFFINE, stage=stage)).quality.failure is not None
+    assert register(unrelated, body_scan(grid())).quality.failure is not None
     assert capfd.readouterr().err == ""
 
 
@@ -179,22 +165,6 @@ def test_a_bad_volume_is_refused_by_name_in_one_line(voxels, changes, message):
     for pair in ((bad, good), (good, bad)):
         with pytest.raises(UserError, match=f"^image_3.nii.gz: [^\n]*{message}[^\n]*$"):
             register(*pair)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"stage": "demons"},
-        {"metric": "mse"},
-        {"level_spacings_mm": ()},
-        {"level_spacings_mm": (0.0,)},
-        {"sampled_share": 1.5},
-        {"margin_mm": -1.0},
-    ],
-)
-def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong))):
-        RegistrationSettings(**wrong)
 
 
 def test_torch_is_not_imported():
