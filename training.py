@@ -53,7 +53,7 @@ from util.parallel.collectives import (
     wrap_ddp,
 )
 from util.parallel.devices import choose_device
-from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
+from util.parallel.hardware import peak_memory_gb, set_up_device
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import ThreadChoice, set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
@@ -124,10 +124,11 @@ def train(
     """
     with SignalHandler() as signals:
         ranks = start_ranks(config.device)
-        device = choose_device(config.device, ranks)
         former_run = broadcast_value(find_former_run(config) if ranks.is_main else None)
-        config = config.model_copy(update={"precision": choose_precision(config.precision, device)})
-        choose_kernels(deterministic=config.deterministic, precision=config.precision)
+        device, precision = set_up_device(
+            config.device, config.precision, deterministic=config.deterministic, ranks=ranks
+        )
+        config = config.model_copy(update={"precision": precision})
         # The network first, as pretrained weights may turn out to be missing.
         network = local_main_first(lambda: make_network(config)).train()
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))

@@ -72,7 +72,7 @@ from util.evaluation.run_comparison import compare_main
 from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
-from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb
+from util.parallel.hardware import peak_memory_gb, set_up_device
 from util.parallel.ranks import Ranks, find_ranks
 from util.parallel.threads import set_threads
 from util.parallel.wait_policy import AdaptiveWaitPolicy
@@ -142,9 +142,8 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     if snapshot is not None:
         config = adopt_network(config, snapshot)
     ranks = start_ranks(config.device)
-    device = choose_device(config.device, ranks)
-    config = config.model_copy(update={"precision": choose_precision(config.precision, device)})
-    choose_kernels(deterministic=True, precision=config.precision)
+    device, precision = set_up_device(config.device, config.precision, deterministic=True, ranks=ranks)
+    config = config.model_copy(update={"precision": precision})
     _announce(config, snapshot, device=device)
     split = local_main_first(lambda: make_split(config))
     fold = load_fold(config.layout, split, config.test_organs, **config.support_options)

@@ -24,6 +24,7 @@ from dataloaders.sharding import jobs_of_rank
 from dataloaders.splits import Split
 from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
+from util.evaluation.postprocess import THRESHOLD
 from util.parallel.collectives import gather_values
 from util.parallel.ranks import Ranks
 
@@ -122,7 +123,7 @@ def validation_dice(
     scores = []
     for job, probabilities in zip(rank_jobs, segment([job_tensors(job) for job in rank_jobs]), strict=True):
         truth = job.query.label_map[job.assignment.slices] == job.label
-        scores.append((job.label, dice_and_iou(probabilities.numpy() > 0.5, truth)[0]))
+        scores.append((job.label, dice_and_iou(probabilities.numpy() > THRESHOLD, truth)[0]))
     dice_of_organs: dict[int, list[float]] = {}
     for label, dice in (score for rank_scores in gather_values(scores) for score in rank_scores):
         dice_of_organs.setdefault(label, []).append(dice)

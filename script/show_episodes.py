@@ -38,6 +38,7 @@ from util.config.command_line import run_command_line
 from util.engine.snapshots import load_snapshot
 from util.engine.training_choice import choose_training
 from util.errors import UserError
+from util.evaluation.postprocess import THRESHOLD
 from util.io.figures import write_png
 from util.parallel.devices import choose_device
 from util.parallel.ranks import find_ranks
@@ -198,7 +199,7 @@ def draw_inspection(
         "query's attention to itself": inspection.query_attention,
     }
     probabilities, regions = inspection.probabilities.cpu().numpy(), inspection.regions.cpu().numpy()
-    outlines = [(truth, TRUTH_COLOUR), (probabilities > 0.5, PREDICTION_COLOUR)]
+    outlines = [(truth, TRUTH_COLOUR), (probabilities > THRESHOLD, PREDICTION_COLOUR)]
     panels = [
         (names[0], draw_slice(support, [(mask, TRUTH_COLOUR)], side_px=PANEL_PX)),
         (f"{len(regions)} foreground prototypes", draw_regions(support, mask, regions, side_px=PANEL_PX)),

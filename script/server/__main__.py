@@ -17,7 +17,7 @@ from data.prediction_settings import SEGMENTER_KEYS, Paths, PredictConfig
 from prediction import NOTICE
 from script.workflows.scan_segmenter import Segmenter
 from util.config.key_value_words import parse_words
-from util.config.settings import Count, Settings, SettingsError, Text, key
+from util.config.settings import Count, Settings, SettingsError, Text, copy_key, key
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import UserError
 
@@ -43,18 +43,12 @@ class _ServerKeys(Settings):
     max_upload_mb: Count = key(512, "limit of one upload")
 
 
-def _describe(name: str) -> tuple[object, object]:
-    field = PredictConfig.model_fields[name]
-    kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    extra = field.json_schema_extra
-    return kind, Field(field.default, description=field.description, json_schema_extra=extra)
-
-
+_SEGMENTER_FIELDS = {name: PredictConfig.model_fields[name] for name in SEGMENTER_KEYS}
 ServerConfig = create_model(
     "ServerConfig",
     __base__=_ServerKeys,
     __doc__="Keys of `script/serve.sh`.",
-    **{name: _describe(name) for name in SEGMENTER_KEYS},
+    **{name: copy_key(field, field.default) for name, field in _SEGMENTER_FIELDS.items()},
 )
 
 

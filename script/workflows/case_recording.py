@@ -10,7 +10,7 @@ from config_ssl_upload import Config
 from dataloaders.evaluation_sets import Job
 from models.inference.segmenters import NetworkSegmenter
 from models.inference.supports import SupportBank
-from script.workflows.networks import load_trained
+from script.workflows.networks import load_segmenter
 from util.engine.snapshots import Snapshot
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.postprocess import THRESHOLD
@@ -72,8 +72,7 @@ def record_prior_masks(
     completed: dict[int, Case] = {}
     for pairs in by_network.values():
         job = pairs[0][1]
-        network = load_trained(config, snapshots[job.support.scan_id, job.label]).to(device)
-        segmenter = NetworkSegmenter(network, precision=config.precision)
+        segmenter = load_segmenter(config, snapshots[job.support.scan_id, job.label], device=device)
         completed |= _complete_cases(segmenter, pairs, device=device)
     cases.cases[:] = [completed.get(id(case), case) for case in cases.cases]
     n_masks = sum(len(case.pairs) for case in completed.values())

@@ -18,7 +18,7 @@ from models.few_shot_seg import FewShotSeg
 from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
 from models.inference.supports import SupportBank
-from script.workflows.networks import load_trained, make_network
+from script.workflows.networks import load_segmenter, make_network
 from script.workflows.unet_baseline import segment_by_unets
 from util.engine.snapshots import Snapshot
 from util.evaluation.method_names import (
@@ -68,7 +68,7 @@ def make_segmenters(
         yield COPIED_MASK, CopySegmenter()
         yield COSINE, CosineSegmenter(untrained.encoder)
         yield UNTRAINED, NetworkSegmenter(untrained, precision=config.precision)
-    yield TRAINED, NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
+    yield TRAINED, load_segmenter(config, snapshot, device=device)
 
 
 def make_untrained(config: Config, *, device: torch.device) -> FewShotSeg:
@@ -112,7 +112,7 @@ def segment_adapted(
         jobs_of.setdefault(id(adapted[job.support.scan_id, job.label]), []).append(job)
     for jobs_of_network in jobs_of.values():
         snapshot = adapted[jobs_of_network[0].support.scan_id, jobs_of_network[0].label]
-        segmenter = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
+        segmenter = load_segmenter(config, snapshot, device=device)
         yield from segment_jobs(segmenter, jobs_of_network, config=config, device=device, name=ADAPTED)
 
 

@@ -2,22 +2,28 @@
 
 from pathlib import Path
 
+import torch
+
 from config_ssl_upload import Config, ModelConfig, dataset_defaults, parse_config
 from models.encoder_weights import WeightsError
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
+from models.inference.segmenters import NetworkSegmenter
 from util.config.settings import default_values, parse_values, plain_values
 from util.engine.seeding import derive_seed
 from util.engine.snapshots import Snapshot, load_weights
 from util.errors import UserError
 
 
-def make_network(config: Config) -> FewShotSeg:
+def make_network(config: Config, *, pretrained: bool = True) -> FewShotSeg:
     """Build the network with its initial weights.
 
-    Raises `UserError` if the encoder's pretrained weights cannot be loaded.
+    Without `pretrained`, the encoder's are random, too. Raises `UserError` if the pretrained weights cannot
+    be loaded.
     """
     options = {**plain_values(config.model), "activation_checkpointing": config.activation_checkpointing}
+    if not pretrained:
+        options["encoder_weights"] = None
     try:
         return build_network(seed=derive_seed(config.seed, "weights"), **options)
     except WeightsError as error:
@@ -26,9 +32,12 @@ def make_network(config: Config) -> FewShotSeg:
 
 def load_trained(config: Config, snapshot: Snapshot) -> FewShotSeg:
     """Build the network with a snapshot's weights; `UserError` if they do not fit."""
-    model = config.model.model_copy(update={"encoder_weights": None})
-    start = config.model_copy(update={"model": model})
-    return load_weights(make_network(start), snapshot)
+    return load_weights(make_network(config, pretrained=False), snapshot)
+
+
+def load_segmenter(config: Config, snapshot: Snapshot, *, device: torch.device) -> NetworkSegmenter:
+    """Build what segments slices by a snapshot's network."""
+    return NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
 
 
 def adopt_network(config: Config, snapshot: Snapshot) -> Config:

@@ -107,7 +107,7 @@ def guide(probabilities: Tensor, warped: Tensor, *, smoothed: Tensor, weight: fl
     """
     if weight == 0:
         return probabilities
-    if not (probabilities > 0.5).any():
+    if not (probabilities > THRESHOLD).any():
         return warped
     network, registration = (
         values.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit() for values in (probabilities, smoothed)

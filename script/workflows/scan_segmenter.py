@@ -15,9 +15,8 @@ from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_results import Segmentation
 from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, take_supports
-from models.inference.segmenters import NetworkSegmenter
 from models.inference.segmenters import Segmenter as SupportSegmenter
-from script.workflows.networks import load_trained
+from script.workflows.networks import load_segmenter
 from script.workflows.support_adaptation import SupportAdaptation
 from script.workflows.support_ensemble import Options, SupportEnsemble
 from util.config.settings import merge_values, with_present_names
@@ -26,8 +25,8 @@ from util.engine.snapshots import Snapshot, load_snapshot
 from util.errors import ProblemList, UserError
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.postprocess import THRESHOLD
-from util.parallel.devices import choose_device
-from util.parallel.hardware import choose_kernels, choose_precision
+from util.io.resampling import assign_label
+from util.parallel.hardware import set_up_device
 from util.parallel.ranks import find_ranks
 from util.parallel.threads import set_threads
 
@@ -98,11 +97,9 @@ class Segmenter:
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
-        device = choose_device(device)
-        precision = choose_precision(precision, device)
-        choose_kernels(deterministic=True, precision=precision)
+        device, precision = set_up_device(device, precision, deterministic=True)
         config = config.model_copy(update={"precision": precision})
-        slices = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=precision)
+        slices = load_segmenter(config, snapshot, device=device)
         size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
         width = config.model.feature_width
         set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
@@ -236,9 +233,7 @@ class Segmenter:
             full[indices] = joint
             restored = query.restore(full)
             restored[:first] = restored[end:] = 0
-            wins = restored > best
-            label_map[wins] = label
-            best[wins] = restored[wins]
+            assign_label(label_map, label, restored, best)
             if confidence:
                 probabilities[label] = restored
         alike = {name: w.similarity for name, w in zip(names, warped, strict=True) if w}

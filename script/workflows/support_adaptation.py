@@ -17,9 +17,9 @@ from dataloaders.prepared_scans import PreparedScan
 from dataloaders.support_episodes import make_support_episodes
 from models.few_shot_seg import FewShotSeg
 from models.inference.adaptation import Adaptation
-from models.inference.segmenters import NetworkSegmenter, Segmenter
+from models.inference.segmenters import Segmenter
 from models.losses import CRITERIA
-from script.workflows.networks import load_trained
+from script.workflows.networks import load_segmenter, load_trained
 from util.config.settings import plain_values
 from util.engine.adapted_snapshots import find_or_adapt
 from util.engine.optimisation import OptimConfig, learning_rate, make_optimizer
@@ -139,8 +139,7 @@ class SupportAdaptation:
                 raise UserError(f"adaptation={steps}: {error}; or set adaptation=0") from error
             remark(f"not adapted to the supports: {error}")
             return self.trained
-        network = load_trained(config, adapted).to(self.device)
-        return NetworkSegmenter(network, precision=config.precision)
+        return load_segmenter(config, adapted, device=self.device)
 
 
 def adapt_to_supports(

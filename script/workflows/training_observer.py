@@ -27,6 +27,7 @@ from util.engine.metric_averager import mean_over_ranks
 from util.engine.time_budget import TimeBudget
 from util.engine.training_reporter import TrainingReporter
 from util.engine.training_state import TrainingState
+from util.evaluation.postprocess import THRESHOLD
 from util.parallel.collectives import average_buffers
 from util.parallel.ranks import Ranks
 
@@ -68,8 +69,7 @@ class TrainingObserver:
     @property
     def reports(self) -> bool:
         """Whether the present step is reported."""
-        config = self._config
-        return self._is_due(config.print_interval)
+        return self._is_due(self._config.print_interval)
 
     @property
     def validates(self) -> bool:
@@ -135,7 +135,7 @@ def draw_batch(
     network = copy_network(config, state, device=device, averages=False).eval()
     with torch.no_grad(), mixed_precision(device, config.precision):
         probabilities = network.predict(*(episode[name].to(device) for name in names))
-    prediction = (probabilities[0, 0, 1] > 0.5).cpu().numpy()
+    prediction = (probabilities[0, 0, 1] > THRESHOLD).cpu().numpy()
     return draw_episode({name: values[0].cpu() for name, values in episode.items()}, prediction=prediction)
 
 
@@ -146,8 +146,7 @@ def copy_network(
 
     Its buffers are averaged over the ranks if requested; then all of them must call it.
     """
-    model = config.model.model_copy(update={"encoder_weights": None})
-    network = make_network(config.model_copy(update={"model": model})).to(device)
+    network = make_network(config, pretrained=False).to(device)
     network.load_state_dict(state.snapshot_model.state_dict())
     if averages:
         average_buffers(network)

@@ -60,7 +60,8 @@ def test_an_imported_module_is_used_as_it_is(slow):
 def test_commands_start_without_pytorchs_compiler_and_scipys_statistics():
     program = (
         "import sys, torch, validation\n"
-        "validation.choose_kernels(deterministic=True, precision='fp32')\n"
+        "from util.parallel.hardware import choose_kernels\n"
+        "choose_kernels(deterministic=True, precision='fp32')\n"
         "assert torch.are_deterministic_algorithms_enabled()\n"
         "assert torch.is_deterministic_algorithms_warn_only_enabled()\n"
         "print({'torch._dynamo', 'torch._inductor', 'scipy.stats'} & set(sys.modules))"

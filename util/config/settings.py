@@ -76,13 +76,14 @@ def with_defaults(model: type[Model], **defaults: Any) -> type[Model]:
     Raises:
         KeyError: the group has no such key.
     """
-    changed = {}
-    for name, default in defaults.items():
-        field = model.model_fields[name]
-        kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-        info = Field(default, description=field.description, json_schema_extra=field.json_schema_extra)
-        changed[name] = (kind, info)
+    changed = {name: copy_key(model.model_fields[name], default) for name, default in defaults.items()}
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **changed)
+
+
+def copy_key(field: FieldInfo, default: Any) -> tuple[Any, Any]:
+    """Return type and declaration of a key, with another default, as `create_model` takes them."""
+    kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return kind, Field(default, description=field.description, json_schema_extra=field.json_schema_extra)
 
 
 @dataclass(frozen=True)

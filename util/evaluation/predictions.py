@@ -9,6 +9,7 @@ import numpy as np
 
 from util.evaluation.postprocess import THRESHOLD
 from util.io.image_io import Geometry, write_volume
+from util.io.resampling import assign_label
 
 
 class TargetGrid(Protocol):
@@ -86,11 +87,9 @@ class PredictionWriter:
         full = grid.restore(full)
         predicted = full > THRESHOLD
         grid.write(self._folder / f"{grid.name}_{organ.replace(' ', '_')}.nii.gz", predicted.astype(np.uint8))
-        empty = (grid, np.zeros(full.shape, np.uint8), np.zeros(full.shape, np.float32))
+        empty = (grid, np.zeros(full.shape, np.uint8), np.full(full.shape, THRESHOLD, np.float32))
         _, label_map, best = self._label_maps.setdefault(scan_id, empty)
-        wins = predicted & (full > best)
-        label_map[wins] = label
-        best[wins] = full[wins]
+        assign_label(label_map, label, full, best)
 
     def write_label_maps(self) -> None:
         """Write the label maps of all scans; raises `UserError` if one cannot be."""

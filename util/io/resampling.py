@@ -64,14 +64,19 @@ def resample_label_map(
         The label map, uint8 of the target's shape.
     """
     resampled = np.zeros(target.shape, np.uint8)
-    largest = np.zeros(target.shape, np.float32)
+    largest = np.full(target.shape, np.nextafter(np.float32(0.5), np.float32(0)))
     present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=1))
     for label in sorted(set(labels) & set(present.tolist())):
         share = resample_linear((label_map == label).astype(np.uint8), geometry, target, fill=0.0)
-        wins = (share >= 0.5) & (share > largest)
-        resampled[wins] = label
-        largest[wins] = share[wins]
+        assign_label(resampled, label, share, largest)
     return resampled
+
+
+def assign_label(label_map: np.ndarray, label: int, values: np.ndarray, largest: np.ndarray) -> None:
+    """Give a label the voxels where its values exceed the largest before, which are updated."""
+    wins = values > largest
+    label_map[wins] = label
+    largest[wins] = values[wins]
 
 
 def restore_on_grid(mask: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:

@@ -7,11 +7,32 @@ import time
 
 import torch
 
+from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.processor import has_bfloat16
+from util.parallel.ranks import Ranks
 from util.remarks import remark
 
 PRECISIONS = ("fp32", "tf32", "bf16")  # number formats, the fastest last
 AUTO = "auto"  # requests the fastest native one
+
+
+def set_up_device(
+    name: str, precision: str, *, deterministic: bool, ranks: Ranks = SINGLE_RANK
+) -> tuple[torch.device, str]:
+    """Choose device and number format, and configure the process's kernels for them.
+
+    Args:
+        name, ranks: see `choose_device`.
+        precision: see `choose_precision`.
+        deterministic: see `choose_kernels`.
+
+    Returns:
+        The device and the number format.
+    """
+    device = choose_device(name, ranks)
+    precision = choose_precision(precision, device)
+    choose_kernels(deterministic=deterministic, precision=precision)
+    return device, precision
 
 
 def native_precisions(device: torch.device) -> tuple[str, ...]:
