@@ -25,7 +25,7 @@ from dataloaders.prepared_scans import normalise_slices
 from dataloaders.warped_masks import WarpedSupport, warp_supports
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import main
-from script.workflows import scan_segmenter, support_ensemble
+from script.workflows import networks, support_ensemble
 from script.workflows.evaluation_methods import segment_jobs
 from script.workflows.networks import make_network
 from script.workflows.refinement import refine_job
@@ -298,7 +298,7 @@ def _set(**changes):
 
 @pytest.fixture(name="bright")
 def _bright(monkeypatch):
-    monkeypatch.setattr(scan_segmenter, "NetworkSegmenter", lambda network, precision: BrightSegmenter())
+    monkeypatch.setattr(networks, "NetworkSegmenter", lambda network, precision: BrightSegmenter())
 
 
 def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys):

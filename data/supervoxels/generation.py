@@ -5,7 +5,6 @@ foreign files (made by other tools, hence without a record).
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +61,6 @@ class _Task:
 def generate_supervoxels(
     layout: DatasetLayout,
     *,
-    scan_ids: Iterable[int] | None = None,
     scale: float = 1.0,
     n_workers: int | None = None,
     progress: bool = True,
@@ -75,13 +73,12 @@ def generate_supervoxels(
 
     Args:
         layout: paths of images and supervoxels; its `supervoxel_min_vox` is the minimum size.
-        scan_ids: scans to update; default all scans of the dataset.
         scale: see `segmentation.segment_supervoxels`.
         n_workers, progress: see `run_in_processes`.
         force: rebuild up-to-date files; foreign files are kept nevertheless.
 
     Raises:
-        UserError: an image is missing, damaged or cannot be segmented; a foreign file's grid differs from the
+        UserError: an image is damaged or cannot be segmented; a foreign file's grid differs from the
             image's; a recorded file has another minimum size; a file cannot be written; the extension is
             needed but not built; a worker died. The message names the file.
     """
@@ -91,7 +88,7 @@ def generate_supervoxels(
     remove_leftovers(layout.supervoxels_dir)
     recipe = Recipe(ALGORITHM_VERSION, layout.supervoxel_min_vox, float(scale))
     tasks, foreign, counts = [], [], {}
-    for scan_id in sorted(set(layout.scan_ids() if scan_ids is None else scan_ids)):
+    for scan_id in layout.scan_ids():
         task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
         _check_existing(task)
         if _is_foreign(task):
