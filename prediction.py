@@ -35,7 +35,7 @@ from dataloaders.framed_scans import take_supports
 from script.workflows.scan_segmenter import Segmenter
 from script.workflows.scan_training import TrainedOnScans, TrainingRequest, train_on_scans
 from util.config.key_value_words import parse_words
-from util.config.settings import SettingsError, plain_values
+from util.config.settings import plain_values
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
 from util.io.files import remove_file
@@ -258,11 +258,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
 
     def run(words: list[str]) -> int:
-        try:
-            config = parse_words(PredictConfig, words, texts=_TEXTS)
-        except SettingsError as error:
-            raise UserError("\n".join(error.problems)) from error
-        return predict(config, progress=sys.stderr.isatty())
+        return predict(parse_words(PredictConfig, words, texts=_TEXTS), progress=sys.stderr.isatty())
 
     usage = describe_usage(
         PredictConfig,

@@ -2,43 +2,36 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from data.dataset_lookup import find_dataset
 from data.datasets import DATASETS, default_data_dir
 from data.layout import DatasetLayout
 from data.supervoxels.generation import GenerationSummary, generate_supervoxels
-from util.errors import UserError
+from util.config.command_line import run_guarded
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 0, 2 (invalid input) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
-    try:
-        data_dir = options.data_dir or Path(default_data_dir(options.dataset))
-        spec = find_dataset(options.dataset, data_dir)
-        layout = DatasetLayout(
-            spec=spec,
-            data_dir=data_dir,
-            supervoxel_dir=options.supervoxel_dir or data_dir,
-            supervoxel_min_vox=spec.supervoxel_min_vox if options.min_size is None else options.min_size,
-        )
-        print(f"{spec.name}: {layout.volumes_dir} -> {layout.supervoxels_dir}")
-        summary = generate_supervoxels(
-            layout, scale=options.scale, n_workers=options.workers, force=options.force
-        )
-    except UserError as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        if options.debug:
-            raise
-        print("interrupted; finished scans are kept", file=sys.stderr)
-        return 130
+    return run_guarded(partial(_generate, options), debug=options.debug)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    data_dir = options.data_dir or Path(default_data_dir(options.dataset))
+    spec = find_dataset(options.dataset, data_dir)
+    layout = DatasetLayout(
+        spec=spec,
+        data_dir=data_dir,
+        supervoxel_dir=options.supervoxel_dir or data_dir,
+        supervoxel_min_vox=spec.supervoxel_min_vox if options.min_size is None else options.min_size,
+    )
+    print(f"{spec.name}: {layout.volumes_dir} -> {layout.supervoxels_dir}")
+    summary = generate_supervoxels(
+        layout, scale=options.scale, n_workers=options.workers, force=options.force
+    )
     print(describe(summary))
-    return 0
 
 
 def describe(summary: GenerationSummary) -> str:

@@ -17,7 +17,7 @@ from data.prediction_settings import SEGMENTER_KEYS, Paths, PredictConfig
 from prediction import NOTICE
 from script.workflows.scan_segmenter import Segmenter
 from util.config.key_value_words import parse_words
-from util.config.settings import Count, Settings, SettingsError, Text, copy_key, key
+from util.config.settings import Count, Settings, Text, copy_key, key
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import UserError
 
@@ -103,20 +103,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code, as `prediction.main`."""
-
-    def run(words: list[str]) -> int:
-        try:
-            config = parse_words(ServerConfig, words, texts=_TEXTS)
-        except SettingsError as error:
-            raise UserError("\n".join(error.problems)) from error
-        return serve(config)
-
     usage = describe_usage(
         ServerConfig,
         "python -m script.server reload_model_path=<snapshot or run> [key=value ...]",
         footer=f"{NOTICE.capitalize()}. `bash script/serve.sh --help` says more.",
     )
-    return run_word_command(run, words, usage=usage)
+    return run_word_command(
+        lambda words: serve(parse_words(ServerConfig, words, texts=_TEXTS)), words, usage=usage
+    )
 
 
 if __name__ == "__main__":

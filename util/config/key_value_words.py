@@ -4,7 +4,7 @@ import ast
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from util.config.settings import Model, parse_values
+from util.config.settings import Model, SettingsError, parse_values
 from util.errors import UserError
 
 
@@ -22,7 +22,8 @@ def parse_words(
         texts: keys whose values are texts even if they are literals: a folder may be named 2019.
 
     Raises:
-        UserError: a word cannot be parsed, a key is unknown or missing, or a value breaks its rule.
+        UserError: a word cannot be parsed; or keys are unknown or missing, or values break their rules, in a
+            line each.
     """
     values: dict[str, Any] = {}
     for word in words[1:] if words[:1] == ["with"] else words:
@@ -33,7 +34,10 @@ def parse_words(
             raise UserError(f"cannot understand {word!r}; write key=value, or --help for the keys")
         else:
             values[name] = _value(text, is_text=name in texts)
-    return parse_values(model, values)
+    try:
+        return parse_values(model, values)
+    except SettingsError as error:
+        raise UserError("\n".join(error.problems)) from error
 
 
 def _value(text: str, *, is_text: bool) -> Any:
