@@ -4,6 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from util.errors import UserError
+from util.evaluation.postprocess import largest_component
 
 BODY_THRESHOLD = 10.0  # on intensities scaled to 0..255
 # The published minimum size of 5000 voxels, relative to the median CHAOST2 body of 1.32 million voxels. The
@@ -49,12 +50,8 @@ def find_body(scaled_volume: np.ndarray) -> np.ndarray:
         order), with its holes filled (4-connected). All False in slices without intensities above 10.
     """
     body = np.zeros(scaled_volume.shape, dtype=bool)
-    eight_connected = np.ones((3, 3), dtype=bool)
     for target, source in zip(body, scaled_volume, strict=True):
-        regions, n_regions = ndimage.label(source > BODY_THRESHOLD, structure=eight_connected)
-        if n_regions:
-            largest = np.bincount(regions.ravel())[1:].argmax() + 1
-            target[...] = ndimage.binary_fill_holes(regions == largest)
+        target[...] = ndimage.binary_fill_holes(largest_component(source > BODY_THRESHOLD))
     return body
 
 

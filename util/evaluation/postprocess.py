@@ -4,7 +4,6 @@ import numpy as np
 from scipy import ndimage
 
 THRESHOLD = 0.5  # probabilities above it are predicted, as in scores and written masks
-_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
 
 
 def keep_largest_component(probabilities: np.ndarray) -> np.ndarray:
@@ -33,14 +32,11 @@ def keep_largest_component(probabilities: np.ndarray) -> np.ndarray:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Return the largest 26-connected component of a mask `(n, H, W)`.
+    """Return the largest component of a mask of any dimension, whose diagonal neighbours are connected.
 
     In a tie it is the first in raster order; of an empty mask it is empty.
     """
-    components, n_components = ndimage.label(mask, structure=_CONNECTIVITY_26)
+    components, n_components = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
     if n_components == 0:
         return np.zeros(mask.shape, dtype=bool)
-    n_voxels = np.bincount(components.ravel())
-    n_voxels[0] = 0  # the background
-    is_largest = (n_voxels == n_voxels.max())[components]
-    return components == components.flat[is_largest.argmax()]
+    return components == np.bincount(components.ravel())[1:].argmax() + 1
