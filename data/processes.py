@@ -1,7 +1,4 @@
-"""Process many scans at a time, in worker processes.
-
-joblib's loky would shorten this little: its workers keep starting queued tasks after the parent is killed.
-"""
+"""Process many scans at a time, in worker processes."""
 
 import multiprocessing
 import os
