@@ -1,6 +1,7 @@
 """Configurations, archives and words that cannot be meant cost one line, and no code in them is run."""
 
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -103,8 +104,8 @@ ARCHIVES = {
         "whole zip file",
     ),
     "text": (lambda path: path.write_text("<html>"), "must be a whole zip file"),
-    "path out of it": (lambda path: zip_of(path, "../../ran"), "../../ran"),
-    "absolute path": (lambda path: zip_of(path, "/tmp/hcpmnet_ran"), "/tmp/hcpmnet_ran"),
+    "path out of it": (lambda path: zip_of(path, "../../ran"), "must hold MS-CMRSeg's"),
+    "absolute path": (lambda path: zip_of(path, "/tmp/hcpmnet_ran"), "must hold MS-CMRSeg's"),
 }
 
 
@@ -117,6 +118,8 @@ def test_an_archive_that_cannot_be_prepared(tmp_path, capsys, make, output):
     line = refusal(lambda: prepare(words), capsys, tmp_path)
     assert line.startswith(str(path))
     assert output in line
+    assert not Path("/tmp/hcpmnet_ran").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize("word", ["=5", "$x=3", "optim..lr=3", ".lr=3", "optim.=3", "a b=3"])

@@ -1,13 +1,11 @@
 """Every damaged download costs the command's user one line, code 2, and leaves nothing behind."""
 
 import re
-from functools import partial
 
 import pytest
 
 from data.prepare.__main__ import main
-from data.raw.unpacking import unpack
-from tests.data.raw.damages import DAMAGES, LIMITS
+from tests.data.raw.damages import DAMAGES
 
 
 def everything_below(folder):
@@ -16,8 +14,7 @@ def everything_below(folder):
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: f"{damage.dataset}: {damage.name}")
 @pytest.mark.parametrize("words", [[], ["--check"]], ids=["prepare", "check"])
-def test_a_damaged_download_is_reported_in_one_line(damage, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("data.prepare.sources.unpack", partial(unpack, **LIMITS))
+def test_a_damaged_download_is_reported_in_one_line(damage, words, tmp_path, capsys):
     dataset, raw = damage.make(tmp_path / "raw")
     before = everything_below(tmp_path)
     folders = [f"raw={raw}", f"data_dir={tmp_path}/prepared/{dataset}", "num_workers=1"]
