@@ -187,7 +187,7 @@ class Config(Settings):
     )
     tag: Tag | None = key(None, "name of a variant, whose runs and summaries are kept apart")
     eval_fold: int = key(0, "fold held out of training and evaluated", ge=0, le=N_FOLDS - 1)
-    folds: Literal[FOLDS] = key(
+    folds: Literal[tuple(FOLDS)] = key(
         "overlapping", "overlapping: neighbour folds share a scan, as published; disjoint: they do not"
     )
     setting: int = key(

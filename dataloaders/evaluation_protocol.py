@@ -3,16 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dataloaders.splits import FOLDS
 from util.evaluation import N_FOLDS
 
 # What a protocol changes of the configuration's defaults.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "published": {},
     "whole_volume": {"folds": "disjoint", "support_scans": "outside", "evaluation": {"chunks": False}},
-}
-_FOLDS = {
-    "overlapping": "neighbours share a scan, so some scans are queries twice",
-    "disjoint": "no scan is in two of them",
 }
 
 
@@ -48,7 +45,7 @@ class Protocol:
     def describe(self) -> list[str]:
         """Describe the protocol in three lines."""
         return [
-            f"protocol: {self.title}; {N_FOLDS} {self.folds} folds ({_FOLDS[self.folds]})",
+            f"protocol: {self.title}; {N_FOLDS} {self.folds} folds ({FOLDS[self.folds]})",
             f"slices scored: {self._describe_slices()}; queries without an organ are left out of its mean",
             f"support: {self._describe_support()}",
         ]

@@ -7,11 +7,16 @@ from data.layout import DatasetLayout
 from util.errors import NothingToDo, UserError, shorten_list
 from util.evaluation import N_FOLDS
 
-FOLDS = ("overlapping", "disjoint")
+# Forms of the folds, and what they mean for the queries.
+FOLDS = {
+    "overlapping": "neighbours share a scan, so some scans are queries twice",
+    "disjoint": "no scan is in two of them",
+}
+_DEFAULT_FOLDS = "overlapping"
 _MAX_NAMED = 10
 
 
-def fold_scan_ids(scan_ids: Sequence[int], fold: int, *, folds: str = FOLDS[0]) -> list[int]:
+def fold_scan_ids(scan_ids: Sequence[int], fold: int, *, folds: str = _DEFAULT_FOLDS) -> list[int]:
     """List the scans that fold `fold` evaluates, in id order.
 
     With `step = n // N_FOLDS`, the fold holds positions `fold * step` to `(fold + 1) * step` inclusive; the
@@ -59,7 +64,7 @@ def split_scans(
     labelled_ids: Sequence[int],
     fold: int,
     *,
-    folds: str = FOLDS[0],
+    folds: str = _DEFAULT_FOLDS,
     source: object = "data",
 ) -> Split:
     """Split a dataset's scans for one fold.
@@ -100,7 +105,7 @@ def find_split(
     fold: int,
     *,
     n_phantom_scans: int,
-    folds: str = FOLDS[0],
+    folds: str = _DEFAULT_FOLDS,
     scan_ids: Sequence[int] = (),
 ) -> Split:
     """Split a prepared dataset for one fold.
