@@ -41,9 +41,7 @@ def test_a_size_that_the_file_cannot_hold_is_refused(tmp_path, size):
     struct.pack_into(">II", content, 16, *size)
     struct.pack_into(">I", content, 29, zlib.crc32(bytes(content[12:29])))
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(
-        UserError, match=rf"a\.png: must be a whole PNG file, it claims {size[0]} x {size[1]}"
-    ):
+    with pytest.raises(UserError, match=r"a\.png: must be a whole PNG file"):
         read_grey_levels(tmp_path / "a.png")
 
 
