@@ -28,7 +28,7 @@ def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> 
     remove_summaries(layout)
     write_fingerprint(layout, n_workers=n_workers)
     try:
-        draw_contact_sheet(layout, layout.data_dir / CONTACT_SHEET_NAME)
+        draw_contact_sheet(layout, layout.data_dir / CONTACT_SHEET_NAME, n_workers=n_workers)
     except ImportError as error:
         remark(f"{layout.data_dir}: no {CONTACT_SHEET_NAME}, as matplotlib cannot be used ({error})")
     record = {"described": inputs, "written": _summary_outputs(layout)}
