@@ -17,7 +17,7 @@ from util.engine.training_choice import choose_training, read_training_config
 from util.errors import UserError
 from util.io.files import make_folder
 from util.io.folders import check_folder
-from util.io.tensor_files import check_archive
+from util.io.tensor_files import read_tensors
 from util.parallel.ranks import find_ranks
 from util.remarks import remark
 
@@ -70,7 +70,7 @@ def check_paths(config: Config) -> None:
         raise UserError(
             f"model.encoder_weights={weights}: must be {', '.join(PUBLISHED)}, None or an existing file"
         )
-    check_archive(Path(weights), kind="file of weights", legacy=True)
+    read_tensors(Path(weights), kind="file of weights", allow_legacy=True)
 
 
 def _evaluate_defaults(
