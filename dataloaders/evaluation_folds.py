@@ -105,36 +105,32 @@ def plan_jobs(
     Raises:
         UserError: no query has any of the organs.
     """
-    further = fold.queries if every_support else ()
     pairs = [(fold.supports[label], label) for label in organs if label in fold.supports]
-    pairs += [
-        (scan, label)
-        for scan in further
-        for label in organs
-        if label in fold.supports and scan is not fold.supports[label]
-    ]
+    if every_support:
+        pairs += [
+            (scan, label)
+            for scan in fold.queries
+            for label in organs
+            if label in fold.supports and scan is not fold.supports[label]
+        ]
     jobs = []
     for support, label in pairs:
-        in_support, is_main = (
-            find_organ_slices(support.support_labels, label),
-            fold.supports[label] is support,
-        )
+        in_support = find_organ_slices(support.support_labels, label)
         if len(in_support) < n_part:
             continue
+        is_main = fold.supports[label] is support
         support_slices = choose_support_slices(in_support, n_part)
         for query in fold.queries:
-            in_query = find_organ_slices(query.label_map, label)
             if query is support:
                 continue
             plans = {}
+            in_query = find_organ_slices(query.label_map, label)
             if chunks and len(in_query):
                 plans["chunks"] = assign_chunks(in_query, n_part)
             if all_slices and is_main:
                 plans["all_slices"] = assign_by_height(len(query.images), support_slices, len(support.images))
-            jobs += [
-                Job(name, support, query, label, support_slices, plan, is_main)
-                for name, plan in plans.items()
-            ]
+            for protocol, plan in plans.items():
+                jobs.append(Job(protocol, support, query, label, support_slices, plan, is_main))
     _check_plan(fold, organs, jobs)
     return jobs
 
