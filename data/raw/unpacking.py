@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 
 from util.errors import UserError
 
@@ -140,8 +141,15 @@ def _write(
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry) as packed, target.open("xb") as file:
-            while block := packed.read(_BLOCK_BYTES):
-                n_left -= len(block)
-                if n_left < 0:
-                    raise zipfile.BadZipFile("it holds more than its directory claims")
-                file.write(block)
+            n_left -= _copy(packed, file, max_bytes=n_left)
+
+
+def _copy(packed: IO[bytes], file: IO[bytes], *, max_bytes: int) -> int:
+    """Copy a file block by block; returns the number of its bytes."""
+    n_bytes = 0
+    while block := packed.read(_BLOCK_BYTES):
+        n_bytes += len(block)
+        if n_bytes > max_bytes:
+            raise zipfile.BadZipFile("it holds more than its directory claims")
+        file.write(block)
+    return n_bytes

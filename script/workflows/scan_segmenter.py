@@ -98,27 +98,20 @@ class Segmenter:
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
-        device = choose_device(device)
-        precision = choose_precision(precision, device)
-        choose_kernels(deterministic=True, precision=precision)
-        config = config.model_copy(update={"precision": precision})
-        slices = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=precision)
-        size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
-        width = config.model.feature_width
-        set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-        adapt = SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps)
+        config, device = _start_computing(config, frame, device=device, precision=precision)
+        slices = NetworkSegmenter(load_trained(config, snapshot).to(device), precision=config.precision)
+        guiding = EvaluationConfig(intensity_weight=intensity_weight)
+        options = Options(
+            guided=guide == "registration", largest_component=largest_component, guiding=guiding
+        )
         segmenter = cls(
             slices,
             frame,
             device=device,
             image_size_px=config.image_size_px,
-            options=Options(
-                guided=guide == "registration",
-                largest_component=largest_component,
-                guiding=EvaluationConfig(intensity_weight=intensity_weight),
-            ),
+            options=options,
             training_names=config.spec.labels,
-            adapt=adapt,
+            adapt=SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps),
         )
         segmenter.source = snapshot.source
         return segmenter
@@ -257,6 +250,19 @@ class Segmenter:
     @property
     def _assumed(self) -> str | None:
         return self.frame.preparation.assume_orientation
+
+
+def _start_computing(
+    config: Config, frame: ModelFrame, *, device: str, precision: str
+) -> tuple[Config, torch.device]:
+    """Choose device, number format, kernels and threads; returns the configuration with the format."""
+    device = choose_device(device)
+    precision = choose_precision(precision, device)
+    choose_kernels(deterministic=True, precision=precision)
+    size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
+    width = config.model.feature_width
+    set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
+    return config.model_copy(update={"precision": precision}), device
 
 
 def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:

@@ -96,9 +96,7 @@ def check_archive(path: Path, *, kind: str, legacy: bool = False) -> None:
     try:
         with path.open("rb") as file:
             if legacy and file.read(len(_LEGACY_START)) == _LEGACY_START:
-                file.seek(0)
-                for _ in range(_LEGACY_PICKLES):
-                    _check_pickle(file)
+                _check_legacy(file)
             else:
                 _check_zip(file, size=path.stat().st_size)
     except zipfile.BadZipFile as error:
@@ -119,6 +117,12 @@ def first_line(error: Exception) -> str:
 
 def _damaged(path: Path, kind: str, reason: str) -> UserError:
     return UserError(f"{path}: is damaged or not a {kind} ({reason}); use another {kind}")
+
+
+def _check_legacy(file: BinaryIO) -> None:
+    file.seek(0)
+    for _ in range(_LEGACY_PICKLES):
+        _check_pickle(file)
 
 
 def _check_zip(file: BinaryIO, *, size: int) -> None:
