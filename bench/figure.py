@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,11 +124,7 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
         rows = ((support, [(support_mask, TRUTH)]), (query, []))
         rows += ((query, [(truth, TRUTH), (prediction, PREDICTION)]),)
         for axes, (image, outlines) in zip(grid[:, i], rows, strict=True):
-            low, high = find_grey_range(image)
-            axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **UNIT_SQUARE)
-            for mask, style in outlines:
-                if mask.any():
-                    axes.contour(mask, levels=[0.5], linewidths=2, **style, **UNIT_SQUARE)
+            _draw_slice(axes, image, outlines)
             axes.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
     for axes, label in zip(grid[:, 0], ROW_LABELS, strict=True):
         axes.set_ylabel(label)
@@ -139,6 +136,14 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
     figure.supxlabel(caption, fontsize="medium")
     with atomic_write(path, suffix=".png") as temporary:
         figure.savefig(temporary, pil_kwargs={"optimize": True})
+
+
+def _draw_slice(axes: Any, image: np.ndarray, outlines: Sequence[tuple[np.ndarray, dict]]) -> None:
+    low, high = find_grey_range(image)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **UNIT_SQUARE)
+    for mask, style in outlines:
+        if mask.any():
+            axes.contour(mask, levels=[0.5], linewidths=2, **style, **UNIT_SQUARE)
 
 
 def _find_body(images: Sequence[np.ndarray]) -> list[tuple[float, float]]:

@@ -53,6 +53,17 @@ LABELS = {
     "only adapted, registration, intensities": "adapted without training + registration + intensities",
 }
 
+# Rows that have a second one, refined by intensities, and methods without training.
+REFINED = (
+    "registration guides",
+    "adapted, registration",
+    f"{UNET}, registration",
+    REGISTRATION,
+    ALL,
+    "only adapted, registration",
+)
+UNTRAINED = ("untrained", "untrained cosine", "copied support mask")
+
 
 def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     """Score a network alone, guided and adapted, and an untrained one adapted.
@@ -90,17 +101,10 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         "only adapted": (only, ADAPTED),
         "only adapted, registration": (only, guided(ADAPTED)),
     }
-    for name in (
-        "registration guides",
-        "adapted, registration",
-        f"{UNET}, registration",
-        REGISTRATION,
-        ALL,
-        "only adapted, registration",
-    ):
+    for name in REFINED:
         scores, method = rows[name]
         rows[f"{name}, intensities"] = (scores, refined(method))
-    for name in ("untrained", "untrained cosine", "copied support mask"):
+    for name in UNTRAINED:
         rows[name] = ([*both, *baselines], name)
     seconds = {
         NETWORK: s_trained,
