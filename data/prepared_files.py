@@ -3,11 +3,10 @@
 The only reader of prepared volumes; `dataloaders.prepared_scans` converts what it returns to network input.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from data.processes import usable_cores
 from util.errors import UserError
 from util.io.grids import orient_like_majority, orientation, slice_axis
 from util.io.image_io import Geometry, read_geometry, read_volume
+from util.io.json_files import read_json
 
 CASES_NAME = "cases.json"
 _MAX_THREADS = 8
@@ -172,12 +172,12 @@ def map_scans(
 
 def read_case_names(layout: DatasetLayout) -> dict[int, str]:
     """Read scan id -> name in the download; empty if unknown."""
-    try:
-        cases = json.loads((layout.data_dir / CASES_NAME).read_text(encoding="utf-8"))
+
+    def restore(cases: dict[str, Any]) -> dict[int, str]:
         names = cases["scans"] if cases["dataset"] == layout.spec.name else {}
         return {int(scan_id): str(name) for scan_id, name in names.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
+
+    return read_json(layout.data_dir / CASES_NAME, restore) or {}
 
 
 def _describe_grid(geometry: Geometry) -> str:

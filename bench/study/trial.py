@@ -26,6 +26,7 @@ from util.errors import NothingToDo
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import TRAINED, organ_means, overall_mean, select
 from util.io.files import write_text
+from util.io.json_files import write_json
 
 FORMAT = 1  # of the records; a change invalidates all of them
 BUILD_DIR = REPOSITORY / "build" / "study"
@@ -158,7 +159,7 @@ def run_trial(trial: Trial, options: argparse.Namespace) -> Path:
         "versions": describe_versions(),
     }
     path = trial.record_path(options.results)
-    write_text(path, json.dumps(record) + "\n")
+    write_json(path, record, indent=None)
     shutil.rmtree(config.path.log_dir)
     return path
 

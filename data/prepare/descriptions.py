@@ -13,6 +13,7 @@ from data.raw.raw_scans import RawDataset
 from data.specs import OwnDataset
 from util.errors import UserError
 from util.io.files import write_text
+from util.io.json_files import read_json
 
 
 def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
@@ -87,10 +88,7 @@ def with_min_size(dataset: RawDataset, min_vox: int) -> RawDataset:
 
 
 def _read_dataset_name(cases: Path) -> str | None:
-    try:
-        name = json.loads(cases.read_text(encoding="utf-8"))["dataset"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    name = read_json(cases, lambda values: values["dataset"])
     return name if isinstance(name, str) else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report_cases import Case, Cases, PriorMask, SliceDice, SlicePair, View
-from util.io.files import write_text
+from util.io.json_files import write_json
 
 CASES_NAME = "report_cases.json"
 _FORMAT = 2  # increased when cases hold other values
@@ -17,7 +17,7 @@ _READABLE_FORMATS = (1, _FORMAT)  # the first had no prior masks
 
 def write_cases(folder: Path, cases: Cases) -> None:
     """Write cases as JSON."""
-    write_text(folder / CASES_NAME, json.dumps({"format": _FORMAT, **asdict(cases)}) + "\n")
+    write_json(folder / CASES_NAME, {"format": _FORMAT, **asdict(cases)}, indent=None)
 
 
 def read_cases(folder: Path) -> Cases | None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from util.evaluation.report import final_method, format_table, select
 from util.evaluation.score_files import SUMMARY_FOLDER, Evaluation, find_evaluation, read_evaluation
 from util.evaluation.statistics import MIN_PAIRS, PairedComparison, compare_scans, scan_means, tabulate_scans
 from util.io.files import write_text
+from util.io.json_files import write_json
 
 USAGE = "python validation.py compare <run> <run> [...] [out=<folder>] [common=True]"
 PRINTED_METRICS = ("dice", "nsd", "hd95_mm")
@@ -191,7 +191,7 @@ def write_comparison(
         for name, run in runs.items()
     }
     content = {"runs": sources, "comparisons": entries, "warnings": list(warnings)}
-    write_text(folder / "compare.json", json.dumps(content, indent=1) + "\n")
+    write_json(folder / "compare.json", content)
     tables = [
         tabulate_metric(
             {name: select(run.scores, protocol=protocol) for name, run in runs.items()}, metric, protocol

@@ -11,6 +11,7 @@ from typing import Any
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
 from util.io.files import write_text
+from util.io.json_files import write_json
 
 SCORES_NAME, SUMMARY_FOLDER = "scores.json", "summary"
 # Increased when scores hold other columns.
@@ -41,7 +42,7 @@ def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str,
     writer.writerows(asdict(score) for score in scores)
     write_text(folder / "scores.csv", text.getvalue())
     content = {"format": FORMAT, "summary": summary, "scores": [asdict(score) for score in scores]}
-    write_text(folder / SCORES_NAME, json.dumps(content, indent=1) + "\n")
+    write_json(folder / SCORES_NAME, content)
 
 
 def read_evaluation(path: Path) -> Evaluation:

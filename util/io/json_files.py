@@ -1,10 +1,33 @@
-"""Read JSON files from users and external sources."""
+"""Read JSON files from users and external sources, and our own ones."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from util.errors import UserError
+from util.io.files import write_text
+
+T = TypeVar("T")
+
+
+def write_json(path: Path, values: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
+    """Write plain values as JSON atomically; options as in `json.dumps`, errors as in `atomic_write`."""
+    write_text(path, json.dumps(values, indent=indent, ensure_ascii=ensure_ascii) + "\n")
+
+
+def read_json(path: Path, restore: Callable[[Any], T]) -> T | None:
+    """Read a file of `write_json`; None if it is missing, damaged or of another format.
+
+    Args:
+        path: the file.
+        restore: makes the result of the plain values; may raise Python's own errors, which mean another
+            format.
+    """
+    try:
+        return restore(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def read_json_object(path: Path, *, kind: str) -> dict[str, Any]:
