@@ -6,7 +6,7 @@ The only reader of prepared volumes; `dataloaders.prepared_scans` converts what 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +23,19 @@ _MAX_THREADS = 8
 _MAX_ID = np.iinfo(np.int32).max
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class CaseNames:
+    """The scans of a download, by `CASES_NAME`.
+
+    Attributes:
+        dataset: its name.
+        scans: id -> name.
+    """
+
+    dataset: str
+    scans: dict[int, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +185,8 @@ def map_scans(
 
 def read_case_names(layout: DatasetLayout) -> dict[int, str]:
     """Read scan id -> name in the download; empty if unknown."""
-
-    def restore(cases: dict[str, Any]) -> dict[int, str]:
-        names = cases["scans"] if cases["dataset"] == layout.spec.name else {}
-        return {int(scan_id): str(name) for scan_id, name in names.items()}
-
-    return read_json(layout.data_dir / CASES_NAME, restore) or {}
+    cases = read_json(layout.data_dir / CASES_NAME, CaseNames)
+    return cases.scans if cases is not None and cases.dataset == layout.spec.name else {}
 
 
 def _describe_grid(geometry: Geometry) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from data.file_states import FileState, confirm_state, file_state
 from data.layout import DatasetLayout
@@ -85,7 +84,7 @@ def write_record(path: Path, record: ScanRecord) -> None:
 
 def read_record(path: Path) -> ScanRecord | None:
     """Read a record; None if it is missing, damaged or not one of ours."""
-    return read_json(path, _restore_record)
+    return read_json(path, ScanRecord)
 
 
 def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawScan | None) -> bool:
@@ -133,18 +132,6 @@ def update_grid(layout: DatasetLayout, scan: RawScan, *, read_geometry: Callable
         else:
             grid = replace(record.grid, folder=str(scan.folder))
         write_record(path, replace(record, grid=grid))
-
-
-def _restore_record(fields: dict[str, Any]) -> ScanRecord:
-    label_map, grid = fields["label_map"], fields.get("grid")
-    return ScanRecord(
-        recipe=dict(fields["recipe"]),
-        name=str(fields["name"]),
-        raw=tuple((str(role), str(name), FileState(**state)) for role, name, state in fields["raw"]),
-        image=FileState(**fields["image"]),
-        label_map=None if label_map is None else FileState(**label_map),
-        grid=None if grid is None else RawGrid.from_json(grid),
-    )
 
 
 def _confirm_label(known: FileState | None, path: Path) -> tuple[bool, FileState | None]:

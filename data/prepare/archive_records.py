@@ -1,6 +1,6 @@
 """Record the archive of a finished preparation, to skip unpacking it again."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data.data_settings import PrepareConfig
@@ -24,6 +24,12 @@ from util.io.grids import is_orientation
 from util.io.json_files import read_json, write_json
 
 _RECORD_NAME = "archive.record.json"
+
+
+@dataclass(frozen=True)
+class _ArchiveRecord:
+    archive: FileState
+    scan_ids: list[int]
 
 
 def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
@@ -57,8 +63,8 @@ def _make_present_recipe(spec: DatasetSpec, record: ScanRecord | None, preparati
 
 def record_archive(layout: DatasetLayout, state: FileState) -> None:
     """Record the archive of all volumes; raises `UserError` if that fails."""
-    record = {"archive": asdict(state), "scan_ids": list_recorded_ids(layout)}
-    write_json(layout.volumes_dir / _RECORD_NAME, record)
+    record = _ArchiveRecord(state, list_recorded_ids(layout))
+    write_json(layout.volumes_dir / _RECORD_NAME, asdict(record))
 
 
 def remove_archive_record(layout: DatasetLayout) -> None:
@@ -79,7 +85,5 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
 
 def read_archive_state(layout: DatasetLayout, scan_ids: list[int]) -> FileState | None:
     """Read the archive's state; None if missing, damaged or of other scans."""
-    return read_json(
-        layout.volumes_dir / _RECORD_NAME,
-        lambda record: FileState(**record["archive"]) if record["scan_ids"] == scan_ids else None,
-    )
+    record = read_json(layout.volumes_dir / _RECORD_NAME, _ArchiveRecord)
+    return record.archive if record is not None and record.scan_ids == scan_ids else None

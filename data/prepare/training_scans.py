@@ -119,7 +119,7 @@ def _finish(
 
 def _read_record(folder: Path) -> dict[str, str]:
     """Read the hash of each volume that was written; empty if unknown."""
-    return read_json(folder / _SCANS_JSON, dict) or {}
+    return read_json(folder / _SCANS_JSON, dict[str, str]) or {}
 
 
 def _short(voxels: np.ndarray) -> np.ndarray:

@@ -7,6 +7,9 @@ without a record is foreign, that is made by another tool.
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from data.file_states import FileState, confirm_state
 from util.errors import UserError
@@ -27,7 +30,7 @@ class Record:
     """Inputs and state of one supervoxel file."""
 
     recipe: Recipe
-    n_supervoxels: int
+    n_supervoxels: Annotated[int, Field(ge=0)]
     image: FileState
     supervoxels: FileState
 
@@ -44,17 +47,7 @@ def write_record(path: Path, record: Record) -> None:
 
 def read_record(path: Path) -> Record | None:
     """Read a record; None if it is missing, damaged or in another format."""
-    record = read_json(
-        path,
-        lambda fields: Record(
-            recipe=Recipe(**fields["recipe"]),
-            n_supervoxels=fields["n_supervoxels"],
-            image=FileState(**fields["image"]),
-            supervoxels=FileState(**fields["supervoxels"]),
-        ),
-    )
-    is_valid = record is not None and type(record.n_supervoxels) is int and record.n_supervoxels >= 0
-    return record if is_valid else None
+    return read_json(path, Record)
 
 
 def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:

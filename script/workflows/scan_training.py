@@ -248,4 +248,4 @@ def _stamp(path: Path) -> list[Any]:
 
 def _read_plan(folder: Path) -> _Plan | None:
     """Read what an earlier call trains; None if it did not get as far."""
-    return read_json(folder / _PLAN_JSON, lambda values: _Plan(**values))
+    return read_json(folder / _PLAN_JSON, _Plan)

@@ -26,7 +26,8 @@ UNKNOWN_COMMIT = {"url": "unknown", "commit": "unknown", "dirty": None}
 
 def read_job_id(run_dir: Path) -> str | None:
     """Read torchrun's id of the job that made a run; None if unknown."""
-    return read_json(run_dir / "run.json", lambda values: values["meta"].get("job"))
+    meta = (read_json(run_dir / "run.json", dict) or {}).get("meta")
+    return meta.get("job") if isinstance(meta, dict) else None
 
 
 class RunRecord(FileStorageObserver):

@@ -1,9 +1,11 @@
 """Read JSON files from users and external sources, and our own ones."""
 
 import json
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from util.errors import UserError
 from util.io.files import write_text
@@ -12,22 +14,26 @@ T = TypeVar("T")
 
 
 def write_json(path: Path, values: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
-    """Write plain values as JSON atomically; options as in `json.dumps`, errors as in `atomic_write`."""
+    """Write plain values as JSON, as `json.dumps` does; raises as `atomic_write`."""
     write_text(path, json.dumps(values, indent=indent, ensure_ascii=ensure_ascii) + "\n")
 
 
-def read_json(path: Path, restore: Callable[[Any], T]) -> T | None:
-    """Read a file of `write_json`; None if it is missing, damaged or of another format.
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """Read a file of `write_json`; None if missing, damaged or of another format.
 
     Args:
         path: the file.
-        restore: makes the result of the plain values; may raise Python's own errors, which mean another
-            format.
+        kind: type of the result, such as `dict` or a dataclass, of which nested ones are restored, too.
     """
     try:
-        return restore(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return _adapter(kind).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValueError):
         return None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def read_json_object(path: Path, *, kind: str) -> dict[str, Any]:
