@@ -1,24 +1,18 @@
 """Plot the metrics of a running training as curves, at a bounded cost."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from util.engine.time_budget import TimeBudget
 from util.errors import UserError
-from util.io.figures import plain_matplotlib
+from util.io.figures import History, draw_curves, plain_matplotlib
 from util.io.files import atomic_write
 
 # Plotting takes at most this share of a training's time, but for the plot at the end.
 MAX_TIME_SHARE = 0.01
 FIRST_PLOT_S = 1.5  # assumed for the first plot, which also imports matplotlib
-# Black, blue, vermilion and green of the Okabe-Ito palette, which is safe for colour-blind readers.
-_COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73")
-_STYLES = ("-", "-", "--", ":")
-_N_COLUMNS, _PANEL_INCHES, _DPI = 3, (3.6, 2.5), 90
-
-# Metric -> its steps and values, as `MetricHistory.metrics` holds them.
-History = Mapping[str, Mapping[str, Sequence]]
+_DPI = 90
 
 
 class TrainingCurves:
@@ -68,7 +62,7 @@ def plot_curves(history: History, panels: Mapping[str, Mapping[str, str]], path:
     """Plot metrics against training steps as PNG, written atomically.
 
     Args:
-        history: metric -> its steps and values; a value that is not a number leaves a gap.
+        history: metric -> its steps and values.
         panels: title -> metric -> label; metrics without history are left out, and panels without metrics.
         path: of the PNG.
         title: of the figure.
@@ -77,30 +71,12 @@ def plot_curves(history: History, panels: Mapping[str, Mapping[str, str]], path:
         UserError: the PNG cannot be written.
         ImportError: matplotlib cannot be used.
     """
-    from matplotlib.figure import Figure  # late: its import takes a second, and no display is needed
-
-    panels = {
-        name: {metric: label for metric, label in labels.items() if history.get(metric, {}).get("steps")}
+    curves = {
+        name: {
+            label: history[metric] for metric, label in labels.items() if history.get(metric, {}).get("steps")
+        }
         for name, labels in panels.items()
     }
-    panels = {name: labels for name, labels in panels.items() if labels}
-    n_rows = max(1, -(-len(panels) // _N_COLUMNS))
-    figure = Figure((_N_COLUMNS * _PANEL_INCHES[0], n_rows * _PANEL_INCHES[1] + 0.4), dpi=_DPI)
-    for position, (name, labels) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(n_rows, _N_COLUMNS, position)
-        for i, (metric, label) in enumerate(labels.items()):
-            style = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]}
-            steps, values = history[metric]["steps"], history[metric]["values"]
-            marker = "o" if len(steps) < 10 else None
-            axes.plot(steps, values, label=label, linewidth=1.2, marker=marker, markersize=3, **style)
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel("training step", fontsize=8)
-        axes.set_ylim(bottom=0)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
-        if len(labels) > 1:
-            axes.legend(fontsize=7, loc="best" if len(steps) < 1000 else "upper right")
-    figure.suptitle(title, fontsize=11)
-    figure.subplots_adjust(left=0.05, right=0.98, bottom=0.1, top=0.86, wspace=0.2, hspace=0.55)
+    figure = draw_curves({name: panel for name, panel in curves.items() if panel}, title=title)
     with atomic_write(path, suffix=".png") as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, dpi=_DPI)
