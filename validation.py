@@ -41,12 +41,10 @@ from script.workflows.unet_baseline import check_monai
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
-from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
 from util.engine.snapshots import Snapshot, load_snapshot
-from util.engine.training_choice import TrainingChoice, choose_training
+from util.engine.training_choice import TrainingChoice, choose_training, find_mismatches
 from util.errors import UserError
-from util.evaluation.case_files import write_cases
 from util.evaluation.fold_merging import merge_groups
 from util.evaluation.html_report import report_evaluation
 from util.evaluation.metrics import VolumeScore
@@ -68,7 +66,7 @@ from util.evaluation.report import (
 from util.evaluation.report_cases import Cases
 from util.evaluation.report_sources import read_cases_of_folds
 from util.evaluation.run_comparison import compare_main
-from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
+from util.evaluation.score_files import SUMMARY_FOLDER, write_cases, write_scores
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import choose_kernels, choose_precision, peak_memory_gb

@@ -21,11 +21,9 @@ from models.losses import METRIC_PLOTS, describe_failure, describe_metrics
 from models.precision import mixed_precision
 from script.workflows.networks import make_network
 from util.config.settings import plain_values
-from util.engine.best_snapshot import BestSnapshot
-from util.engine.checkpoint_manager import CheckpointManager
+from util.engine.checkpoint_manager import BestSnapshot, CheckpointManager
 from util.engine.metric_averager import mean_over_ranks
-from util.engine.time_budget import TimeBudget
-from util.engine.training_reporter import TrainingReporter
+from util.engine.training_reporter import TimeBudget, TrainingReporter
 from util.engine.training_state import TrainingState
 from util.parallel.collectives import average_buffers
 from util.parallel.ranks import Ranks

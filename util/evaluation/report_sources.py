@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from util.config.overrides import flatten
-from util.evaluation.case_files import read_cases
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report_cases import Cases
 from util.evaluation.report_figures import read_history
+from util.evaluation.score_files import read_cases
 
 SLICE_MEANINGS = {"chunks": "slices that hold the organ", "all_slices": "all slices"}
 

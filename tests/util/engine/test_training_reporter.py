@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL_PLOT_CURVES
-from util.engine import training_curves
-from util.engine.training_curves import FIRST_PLOT_S, MAX_TIME_SHARE, TrainingCurves
+from util.engine import training_reporter
+from util.engine.training_reporter import FIRST_PLOT_S, MAX_TIME_SHARE, TrainingCurves
 from util.errors import UserError
 
 HISTORY = {
@@ -36,7 +36,7 @@ def clock(monkeypatch):
         clock.now += 2.0
         clock.n_plots += 1
 
-    monkeypatch.setattr(training_curves, "plot_curves", draw)
+    monkeypatch.setattr(training_reporter, "plot_curves", draw)
     return clock
 
 
@@ -88,7 +88,7 @@ def test_a_plot_that_fails_causes_one_warning(tmp_path, clock, monkeypatch, erro
     def fail(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(training_curves, "plot_curves", fail)
+    monkeypatch.setattr(training_reporter, "plot_curves", fail)
     plot, warnings = curves(tmp_path / "c.png", clock), []
     for _ in range(2):
         plot.refresh(HISTORY, is_last=True, warn=warnings.append)
