@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
     `scores` has one entry per organ of the query. Raises `UserError` for missing or damaged files.
     """
     ids = {score.support_id for score in scores} | {scores[0].query_id}
-    options = {"image_size_px": config.image_size_px}
-    scans = {scan_id: load_evaluation_scan(config.layout, scan_id, **options) for scan_id in ids}
+    load = partial(load_evaluation_scan, config.layout, image_size_px=config.image_size_px)
+    scans = {scan_id: load(scan_id) for scan_id in ids}
     query = scans[scores[0].query_id]
     organs = {score.label: score.organ for score in scores}
     fold = EvaluationFold([query], {score.label: scans[score.support_id] for score in scores})

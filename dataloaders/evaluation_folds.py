@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from data.layout import DatasetLayout
@@ -61,14 +62,15 @@ def load_fold(
     """
     candidates = list_candidates(split, support_scans)
     position = choose_support_position(supp_idx, len(candidates), support_scans=support_scans)
-    options = {"image_size_px": image_size_px, "with_image": with_images}
-    queries = {scan_id: load_evaluation_scan(layout, scan_id, **options) for scan_id in split.held_out}
-
-    def load(scan_id: int) -> EvaluationScan:
-        return queries.get(scan_id) or load_evaluation_scan(layout, scan_id, **options)
-
+    load = partial(load_evaluation_scan, layout, image_size_px=image_size_px, with_image=with_images)
+    queries = {scan_id: load(scan_id) for scan_id in split.held_out}
     supports, remarks = choose_supports(
-        candidates, organs, position=position, n_slices=n_part, load=load, count_slices=_count_organ_slices
+        candidates,
+        organs,
+        position=position,
+        n_slices=n_part,
+        load=lambda scan_id: queries.get(scan_id) or load(scan_id),
+        count_slices=_count_organ_slices,
     )
     if not supports:
         raise UserError(

@@ -82,8 +82,10 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     trained, s_trained = _evaluate(config, snapshot)
     by_registration, s_registration = _evaluate(config, snapshot, guide="registration")
     adapted, s_adapted = _evaluate(config, snapshot, adapted=True)
-    more = {"baselines": True, "unet_steps": config.adaptation.steps}
-    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **more)
+    steps = config.adaptation.steps
+    both, _ = _evaluate(
+        config, snapshot, guide="registration", adapted=True, baselines=True, unet_steps=steps
+    )
     baselines, _ = _evaluate(config, snapshot, baselines=True, chunks=False)
     shots, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **SHOTS)
     only, _ = _evaluate(config, untrained, guide="registration", adapted=True)
@@ -101,11 +103,8 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         "only adapted": (only, ADAPTED),
         "only adapted, registration": (only, guided(ADAPTED)),
     }
-    for name in REFINED:
-        scores, method = rows[name]
-        rows[f"{name}, intensities"] = (scores, refined(method))
-    for name in UNTRAINED:
-        rows[name] = ([*both, *baselines], name)
+    rows |= {f"{name}, intensities": (rows[name][0], refined(rows[name][1])) for name in REFINED}
+    rows |= {name: ([*both, *baselines], name) for name in UNTRAINED}
     seconds = {
         NETWORK: s_trained,
         "registration guides": s_registration,

@@ -148,8 +148,9 @@ def _check(
 ) -> RawDataset:
     """Raise all problems at once; sets the minimum size of supervoxels."""
     measure = dataset.spec.supervoxel_min_vox is None
-    options = {"n_workers": config.num_workers, "progress": progress}
-    reports = check_scans(dataset, scans=scans, measure_bodies=measure, **options)
+    reports = check_scans(
+        dataset, scans=scans, measure_bodies=measure, n_workers=config.num_workers, progress=progress
+    )
     problems = find_problems(dataset, reports, prepared=_prepared_grids(config, dataset, reports))
     if scans or problems:  # up-to-date volumes were checked when they were made
         print(f"{_count(len(scans), 'scan')} checked, {_count(len(problems), 'problem')}", flush=True)

@@ -172,8 +172,9 @@ def _is_foreign(task: _Task) -> bool:
 def _current_count(task: _Task) -> int | None:
     """Return the number of supervoxels in an up-to-date file; None if it is outdated."""
     record = read_record(record_path(task.supervoxel_path))
-    paths = {"image_path": task.image_path, "supervoxel_path": task.supervoxel_path}
-    if record is None or not is_current(record, task.recipe, **paths):
+    if record is None or not is_current(
+        record, task.recipe, image_path=task.image_path, supervoxel_path=task.supervoxel_path
+    ):
         return None
     return record.n_supervoxels
 

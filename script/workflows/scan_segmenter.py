@@ -162,16 +162,16 @@ class Segmenter:
         scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
         selected = choose_labels(labels, present, names=names, training_names=self._training_names)
-        options = {
-            "labels": range(1, len(selected) + 1),
-            "n_part": self._options.n_part,
-            "image_size_px": self._image_size_px,
-        }
+        to_support = partial(
+            frame_support,
+            self.frame,
+            labels=range(1, len(selected) + 1),
+            n_part=self._options.n_part,
+            image_size_px=self._image_size_px,
+        )
         problems = ProblemList()
         supports = [
-            problems.attempt(
-                partial(frame_support, self.frame, scan, renumber_labels(ids, selected), **options)
-            )
+            problems.attempt(partial(to_support, scan, renumber_labels(ids, selected)))
             for scan, ids in zip(scans, maps, strict=True)
         ]
         problems.raise_all()

@@ -97,9 +97,14 @@ class TrainingObserver:
 def plan_jobs_of_validation(config: Config, *, with_image: bool = True) -> list[Job]:
     """Plan the validation, as `plan_validation` does; no jobs without one."""
     _, scan_ids = hold_back_scans(config.find_split(), config.n_validation_scans)
-    size_px, organs = config.image_size_px, config.test_organs
-    options = {"n_part": config.n_part, "image_size_px": size_px, "with_image": with_image}
-    return plan_validation(config.layout, scan_ids, organs, **options)
+    return plan_validation(
+        config.layout,
+        scan_ids,
+        config.test_organs,
+        n_part=config.n_part,
+        image_size_px=config.image_size_px,
+        with_image=with_image,
+    )
 
 
 def validate(
