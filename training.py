@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from config_ssl_upload import Config, parse_config
 from data.preparation import ensure_volumes, hash_volumes
@@ -129,122 +130,155 @@ def train(
             config.device, config.precision, deterministic=config.deterministic, ranks=ranks
         )
         config = config.model_copy(update={"precision": precision})
-        # The network first, as pretrained weights may turn out to be missing.
-        network = local_main_first(lambda: make_network(config)).train()
-        dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
-        sizes = {"slice_size_px": dataset.slice_size_px, "feature_width": config.model.feature_width}
-        threads = set_threads(ranks, n_workers=config.num_workers, **sizes)
-        model = place_network(config, network, device=device, ranks=ranks)
-        provenance = Provenance(
-            dataset.content_hash() if ranks.is_main else None, describe_environment(device)
-        )
-        state = make_state(config, network, device=device, provenance=provenance, log=log)
-        _announce(config, network, dataset, run_dir=run_dir, device=device, threads=threads, ranks=ranks)
+        model, state, dataset = _make_parts(config, run_dir, log=log, device=device, ranks=ranks)
         if former_run is not None:
             state.resume(former_run, plain_values(config), ranks=ranks)
         data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
-        info.update(data_fingerprint=data, environment=provenance.environment)
+        info.update(data_fingerprint=data, environment=state.provenance.environment)
         signals.defer()
-        contents = {"former_run": former_run, "data": data, "training_ids": dataset.scan_ids}
-        checkpoints = CheckpointManager(run_dir, config.checkpoint_minutes, **contents)
-        place = {"device": device, "ranks": ranks}
-        observer = TrainingObserver(config, state, checkpoints, add_picture=add_picture, **place)
+        checkpoints = CheckpointManager(
+            run_dir,
+            config.checkpoint_minutes,
+            former_run=former_run,
+            data=data,
+            training_ids=dataset.scan_ids,
+        )
+        observer = TrainingObserver(
+            config, state, checkpoints, add_picture=add_picture, device=device, ranks=ranks
+        )
         if former_run is not None:
             observer.best.resume(former_run)
-        parts = {"checkpoints": checkpoints, "observer": observer, "signals": signals}
-        info["training_seconds"] = _run_steps(config, model, state, dataset, **parts, **place)
+        loop = _TrainingLoop(
+            config, model, state, dataset, checkpoints, observer, signals, device=device, ranks=ranks
+        )
+        info["training_seconds"] = loop.run()
     return snapshot_path(run_dir, config.n_steps)
 
 
-def _run_steps(
-    config: Config,
-    model: nn.Module,
-    state: TrainingState,
-    dataset: EpisodeDataset,
-    *,
-    checkpoints: CheckpointManager,
-    observer: "TrainingObserver",
-    signals: SignalHandler,
-    device: torch.device,
-    ranks: Ranks,
-) -> float:
-    """Run the remaining steps; save snapshots and checkpoints. Returns their seconds."""
-    loader = _make_loader(config, dataset, first_step=state.step, device=device, ranks=ranks)
-    first_step, started = state.step, time.perf_counter()
-    take_checkpoint = partial(state.make_checkpoint, plain_values(config), is_main=ranks.is_main)
+def _make_parts(
+    config: Config, run_dir: Path, *, log: Log, device: torch.device, ranks: Ranks
+) -> tuple[nn.Module, TrainingState, EpisodeDataset]:
+    """Make the network, the state of its training and the episodes, and print what will be trained."""
+    # The network first, as pretrained weights may turn out to be missing.
+    network = local_main_first(lambda: make_network(config)).train()
+    dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
+    threads = set_threads(
+        ranks,
+        n_workers=config.num_workers,
+        slice_size_px=dataset.slice_size_px,
+        feature_width=config.model.feature_width,
+    )
+    model = place_network(config, network, device=device, ranks=ranks)
+    provenance = Provenance(dataset.content_hash() if ranks.is_main else None, describe_environment(device))
+    state = make_state(config, network, device=device, provenance=provenance, log=log)
+    _announce(config, network, dataset, run_dir=run_dir, device=device, threads=threads, ranks=ranks)
+    return model, state, dataset
 
-    def stop(signal_number: int) -> NoReturn:
-        if state.step == first_step:
+
+@dataclass(frozen=True)
+class _TrainingLoop:
+    """The remaining steps of a training, with snapshots and checkpoints."""
+
+    config: Config
+    model: nn.Module
+    state: TrainingState
+    dataset: EpisodeDataset
+    checkpoints: CheckpointManager
+    observer: TrainingObserver
+    signals: SignalHandler
+    device: torch.device
+    ranks: Ranks
+
+    def run(self) -> float:
+        """Run the steps; returns their seconds."""
+        loader = self._make_loader()
+        first_step, started = self.state.step, time.perf_counter()
+        monitor = self._make_monitor()
+        bar = progress_bar(
+            total=self.config.n_steps,
+            initial=first_step,
+            desc="training",
+            unit="step",
+            disable=not self.ranks.is_main,
+        )
+        with bar, AdaptiveWaitPolicy():
+            # With several ranks none may leave alone: the others would wait for it.
+            for batch in loader if self.ranks.is_distributed else self.signals.interruptible(loader):
+                if batch is None:
+                    self._stop(self.signals.pending_signal, has_progress=self.state.step > first_step)
+                take_step(
+                    self.config, self.model, self.state, batch, device=self.device, rank=self.ranks.rank
+                )
+                bar.update()
+                self._finish_step(batch, monitor, bar)
+        self.checkpoints.finish()
+        seconds, n_steps = time.perf_counter() - started, self.config.n_steps - first_step
+        print(
+            f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak "
+            f"memory {peak_memory_gb(self.device):.1f} GB; snapshot "
+            f"{snapshot_path(self.checkpoints.run_dir, self.config.n_steps)}"
+        )
+        return seconds
+
+    def _finish_step(self, batch: dict[str, Tensor], monitor: NonFiniteMonitor, bar: tqdm) -> None:
+        """Check, report and save what is due after a step; stop if a signal arrived."""
+        step, observer = self.state.step, self.observer
+        is_last = step == self.config.n_steps
+        is_snapshot_due = step % self.config.save_snapshot_every == 0 or is_last
+        pending = [int(self.signals.pending_signal or 0), int(self.checkpoints.is_due())]
+        signal_number, is_due = max_over_ranks(pending)
+        should_checkpoint = is_snapshot_due or signal_number or is_due or observer.validates
+        should_check = self.device.type != "cuda" or step % CHECK_EVERY == 0 or observer.reports
+        if should_check or should_checkpoint:
+            monitor.check(bar.write)
+        observer.observe(batch, bar)
+        if is_snapshot_due:
+            self._save_snapshot()
+        if signal_number and not is_last:
+            self._stop(signal_number)
+        if should_checkpoint and not is_last:
+            self._save_checkpoint()
+        if observer.validates:
+            observer.best.update()
+
+    def _stop(self, signal_number: int, *, has_progress: bool = True) -> NoReturn:
+        if not has_progress:
             raise Stopped(signal_number)
-        checkpoints.save(take_checkpoint)
-        resume = f"{config.fold_overrides} resume={checkpoints.run_dir.name}"
+        self._save_checkpoint()
+        resume = f"{self.config.fold_overrides} resume={self.checkpoints.run_dir.name}"
         raise Stopped(signal_number, f"resume with bash script/train.sh {resume}")
 
-    monitor = _make_monitor(config, state, dataset, folder=checkpoints.run_dir, ranks=ranks)
-    bar = progress_bar(
-        total=config.n_steps, initial=first_step, desc="training", unit="step", disable=not ranks.is_main
-    )
-    with bar, AdaptiveWaitPolicy():
-        # With several ranks none may leave alone: the others would wait for it.
-        for batch in loader if ranks.is_distributed else signals.interruptible(loader):
-            if batch is None:
-                stop(signals.pending_signal)
-            take_step(config, model, state, batch, device=device, rank=ranks.rank)
-            bar.update()
-            step, is_last = state.step, state.step == config.n_steps
-            snapshots = step % config.save_snapshot_every == 0 or is_last
-            pending = [int(signals.pending_signal or 0), int(checkpoints.is_due())]
-            signal_number, is_due = max_over_ranks(pending)
-            should_checkpoint = snapshots or signal_number or is_due or observer.validates
-            if device.type != "cuda" or step % CHECK_EVERY == 0 or observer.reports or should_checkpoint:
-                monitor.check(bar.write)
-            observer.observe(batch, bar)
-            if snapshots:
-                _save_snapshot(config, state, checkpoints)
-            if signal_number and not is_last:
-                stop(signal_number)
-            if should_checkpoint and not is_last:
-                checkpoints.save(take_checkpoint)
-            if observer.validates:
-                observer.best.update()
-    checkpoints.finish()
-    seconds, n_steps = time.perf_counter() - started, config.n_steps - first_step
-    print(
-        f"trained {n_steps} steps in {seconds:.0f} s ({seconds / max(n_steps, 1):.3f} s a step), peak memory "
-        f"{peak_memory_gb(device):.1f} GB; snapshot {snapshot_path(checkpoints.run_dir, config.n_steps)}"
-    )
-    return seconds
+    def _save_checkpoint(self) -> None:
+        settings = plain_values(self.config)
+        self.checkpoints.save(lambda: self.state.make_checkpoint(settings, is_main=self.ranks.is_main))
 
+    def _save_snapshot(self) -> None:
+        model = self.state.snapshot_model
+        average_buffers(model)
+        settings = plain_values(self.config)
+        run_on_all_ranks(lambda: self.checkpoints.save_snapshot(model, settings, step=self.state.step))
 
-def _make_monitor(
-    config: Config, state: TrainingState, dataset: EpisodeDataset, *, folder: Path, ranks: Ranks
-) -> NonFiniteMonitor:
-    def episodes_of(step: int) -> list[dict[str, Tensor]]:
-        indices = episodes_of_step(step, config.batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
-        return [dataset[index] for index in indices]
+    def _make_loader(self) -> BatchLoader:
+        """Return the loader of this rank's batches after the steps that were done before."""
+        config, ranks = self.config, self.ranks
+        return make_episode_loader(
+            self.dataset,
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+            start_episode=self.state.step * config.batch_size * ranks.n_ranks,
+            pin_memory=self.device.type == "cuda",
+            rank=ranks.rank,
+            n_ranks=ranks.n_ranks,
+        )
 
-    return NonFiniteMonitor(state.guard, episodes_of, folder=folder)
+    def _make_monitor(self) -> NonFiniteMonitor:
+        ranks, batch_size = self.ranks, self.config.batch_size
 
+        def episodes_of(step: int) -> list[dict[str, Tensor]]:
+            indices = episodes_of_step(step, batch_size, rank=ranks.rank, n_ranks=ranks.n_ranks)
+            return [self.dataset[index] for index in indices]
 
-def _save_snapshot(config: Config, state: TrainingState, checkpoints: CheckpointManager) -> None:
-    model = state.snapshot_model
-    average_buffers(model)
-    run_on_all_ranks(partial(checkpoints.save_snapshot, model, plain_values(config), step=state.step))
-
-
-def _make_loader(
-    config: Config, dataset: EpisodeDataset, *, first_step: int, device: torch.device, ranks: Ranks
-) -> BatchLoader:
-    """Return the loader of this rank's batches after `first_step` steps."""
-    return make_episode_loader(
-        dataset,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        start_episode=first_step * config.batch_size * ranks.n_ranks,
-        pin_memory=device.type == "cuda",
-        rank=ranks.rank,
-        n_ranks=ranks.n_ranks,
-    )
+        return NonFiniteMonitor(self.state.guard, episodes_of, folder=self.checkpoints.run_dir)
 
 
 def make_state(

@@ -41,13 +41,11 @@ from script.workflows.unet_baseline import check_monai
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
-from util.engine.mismatches import find_mismatches
 from util.engine.provenance import describe_environment
 from util.engine.snapshots import Snapshot, load_snapshot
-from util.engine.training_choice import TrainingChoice, choose_training
+from util.engine.training_choice import TrainingChoice, choose_training, find_mismatches
 from util.errors import UserError
 from util.evaluation import N_FOLDS
-from util.evaluation.case_files import write_cases
 from util.evaluation.fold_merging import merge_groups
 from util.evaluation.html_report import report_evaluation
 from util.evaluation.method_names import (
@@ -69,7 +67,7 @@ from util.evaluation.report import describe_dead_network, describe_scores, summa
 from util.evaluation.report_cases import Cases
 from util.evaluation.report_sources import read_cases_of_folds
 from util.evaluation.run_comparison import compare_main
-from util.evaluation.score_files import SUMMARY_FOLDER, write_scores
+from util.evaluation.score_files import SUMMARY_FOLDER, write_cases, write_scores
 from util.parallel.collectives import gather_values, local_main_first, run_on_all_ranks, start_ranks
 from util.parallel.devices import SINGLE_RANK, choose_device
 from util.parallel.hardware import peak_memory_gb, set_up_device
@@ -137,10 +135,7 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         UserError: no snapshot, one that does not fit, or unusable volumes.
     """
     started = time.perf_counter()
-    choice = _choose_training(config) if config.method == NETWORK else None
-    snapshot = None if choice is None else load_snapshot(choice.snapshot)
-    if snapshot is not None:
-        config = adopt_network(config, snapshot)
+    config, choice, snapshot = _load_snapshot(config)
     ranks = start_ranks(config.device)
     device, precision = set_up_device(config.device, config.precision, deterministic=True, ranks=ranks)
     config = config.model_copy(update={"precision": precision})
@@ -149,24 +144,21 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
     fold = load_fold(config.layout, split, config.test_organs, **config.support_options)
     size_px, width = fold.queries[0].images.shape[-2:], config.model.feature_width
     print(f"threads: {set_threads(ranks, n_workers=0, slice_size_px=size_px, feature_width=width)}")
-    supports = _name_supports(config, fold)
-    protocol = config.evaluation_protocol
     data = run_on_all_ranks(lambda: hash_volumes(config.layout) if ranks.is_main else None)
     remarks = _collect_remarks(config, choice, snapshot, split=split, fold=fold, data=data)
-    print("\n".join([*protocol.describe(), describe_supports(supports), *remarks]), flush=True)
-    slices = {name: getattr(config.evaluation, name) for name in ("chunks", "all_slices", "every_support")}
-    jobs = plan_jobs(fold, config.test_organs, n_part=config.n_part, **slices)
+    supports = describe_supports(_name_supports(config, fold))
+    print("\n".join([*config.evaluation_protocol.describe(), supports, *remarks]), flush=True)
+    jobs = _plan_jobs(config, fold)
     with AdaptiveWaitPolicy():
-        options = {"run_dir": run_dir, "device": device, "ranks": ranks}
-        scores, failures, cases = _score_and_record(config, snapshot, jobs, **options)
+        scores, failures, cases = _score_and_record(
+            config, snapshot, jobs, run_dir=run_dir, device=device, ranks=ranks
+        )
     if not ranks.is_main:
         return scores
     print("\n".join([describe_scores(scores), *failures]))
     dead = describe_dead_network(scores)
     remarks += [*failures, *([] if dead is None else [dead])]
-    source = {"protocol": protocol.as_record(), "supports": supports, "data_fingerprint": data}
-    source |= {"remarks": remarks, "environment": describe_environment(device)}
-    summary = {**summarise_scores(scores), **_describe_snapshot(config, snapshot), **source}
+    summary = _make_summary(config, snapshot, scores, fold=fold, data=data, remarks=remarks, device=device)
     write_tables(run_dir, scores)
     write_scores(run_dir, scores, summary)
     print(
@@ -177,6 +169,48 @@ def evaluate(config: Config, run_dir: Path) -> list[VolumeScore]:
         write_cases(run_dir, cases)
         report_evaluation(run_dir, scores, summary, cases)
     return scores
+
+
+def _load_snapshot(config: Config) -> tuple[Config, TrainingChoice | None, Snapshot | None]:
+    """Load the snapshot, unless registration alone is evaluated, and adopt its network's settings."""
+    if config.method != NETWORK:
+        return config, None, None
+    choice = _choose_training(config)
+    snapshot = load_snapshot(choice.snapshot)
+    return adopt_network(config, snapshot), choice, snapshot
+
+
+def _plan_jobs(config: Config, fold: EvaluationFold) -> list[Job]:
+    return plan_jobs(
+        fold,
+        config.test_organs,
+        n_part=config.n_part,
+        chunks=config.evaluation.chunks,
+        all_slices=config.evaluation.all_slices,
+        every_support=config.evaluation.every_support,
+    )
+
+
+def _make_summary(
+    config: Config,
+    snapshot: Snapshot | None,
+    scores: Sequence[VolumeScore],
+    *,
+    fold: EvaluationFold,
+    data: str,
+    remarks: Sequence[str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what `scores.json` holds beside the scores."""
+    return {
+        **summarise_scores(scores),
+        **_describe_snapshot(config, snapshot),
+        "protocol": config.evaluation_protocol.as_record(),
+        "supports": _name_supports(config, fold),
+        "data_fingerprint": data,
+        "remarks": remarks,
+        "environment": describe_environment(device),
+    }
 
 
 def _name_supports(config: Config, fold: EvaluationFold) -> dict[str, int]:
@@ -217,8 +251,16 @@ def _score_and_record(
     cases = Cases()
     record = partial(record_case, cases) if config.evaluation.report else None
     adapted = {} if snapshot is None else adapt_to_supports(config, snapshot, jobs, device=device)
-    options = {"run_dir": run_dir, "device": device, "ranks": ranks, "on_prediction": record}
-    scores, failures = score_methods(config, snapshot, jobs, adapted=adapted, **options)
+    scores, failures = score_methods(
+        config,
+        snapshot,
+        jobs,
+        adapted=adapted,
+        run_dir=run_dir,
+        device=device,
+        ranks=ranks,
+        on_prediction=record,
+    )
     cases = Cases.join(gather_values(cases))
     if ranks.is_main and config.evaluation.report and snapshot is not None:
         networks = {(job.support.scan_id, job.label): snapshot for job in jobs} | adapted
@@ -325,8 +367,9 @@ def _finish(
 
 def _score(config: Config, job: Job, probabilities: np.ndarray, *, method: str) -> VolumeScore:
     organ, tolerance_mm = config.spec.labels[job.label], config.spec.nsd_tolerance_mm
-    options = {"fold": config.eval_fold, "nsd_tolerance_mm": tolerance_mm}
-    return score_job(job, probabilities, method=method, organ=organ, **options)
+    return score_job(
+        job, probabilities, method=method, organ=organ, fold=config.eval_fold, nsd_tolerance_mm=tolerance_mm
+    )
 
 
 def _make_writers(config: Config, jobs: Sequence[Job], run_dir: Path) -> dict[str, list[PredictionWriter]]:

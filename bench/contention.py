@@ -43,9 +43,7 @@ TARGETS = {"nothing": 1.05, "1 busy process": 1.6, "2 busy processes": 2.6, "2 O
 
 def main() -> None:
     """Measure every load and policy, and write the section."""
-    parser = benchmark_parser(__doc__)
-    options = parser.parse_args()
-    step = "bench.contention:time_policy"
+    options = benchmark_parser(__doc__).parse_args()
     tables, headline, remarks = [], [], []
     repeats = 3 if options.quick else 10
     cases: dict[str, dict[str, Any]] = {"training step, ResNet-18, 64 x 64": {**SMALL, "repeats": repeats}}
@@ -53,29 +51,12 @@ def main() -> None:
         cases["evaluated slice, ResNet-18, 64 x 64"] = {**SMALL, "is_training": False, "repeats": 2}
         cases[LARGE] = {"repeats": 1}
     for name, arguments in cases.items():
-        measured: dict[str, dict[str, Measurement]] = {}
         # A step of the large network takes many seconds.
         n_loads, n_policies = (2, 2) if name == LARGE else (len(LOADS), len(POLICIES))
-        for load, programs in list(LOADS.items())[:n_loads]:
-            with running(programs):
-                measured[load] = {
-                    policy: measure_in_process(step, environment=environment, **arguments)
-                    for policy, environment in list(POLICIES.items())[:n_policies]
-                }
+        measured = _measure(arguments, n_loads=n_loads, n_policies=n_policies)
         tables.append(_table(name, measured))
+        headline += _headline(name, measured)
         remarks += explain_bound(name, measured)
-        quiet = measured["nothing"][SPINNING]
-        headline += [
-            Headline(
-                f"{name}, beside {load}",
-                formatting.times(by_policy[ADAPTIVE]),
-                formatting.times(by_policy[SPINNING]),
-                formatting.time_ratio(by_policy[SPINNING], by_policy[ADAPTIVE]),
-                target=f"time <= {TARGETS[load]} x spinning beside nothing: "
-                f"{formatting.time_ratio(by_policy[ADAPTIVE], quiet)}",
-            )
-            for load, by_policy in measured.items()
-        ]
     section = Section(
         title="Contention",
         intro=(
@@ -89,6 +70,37 @@ def main() -> None:
         headline=headline,
     )
     write_section("contention", section, quick=options.quick)
+
+
+def _measure(
+    arguments: dict[str, Any], *, n_loads: int, n_policies: int
+) -> dict[str, dict[str, Measurement]]:
+    """Measure a case by load and policy, of each the first ones."""
+    measured = {}
+    for load, programs in list(LOADS.items())[:n_loads]:
+        with running(programs):
+            measured[load] = {
+                policy: measure_in_process(
+                    "bench.contention:time_policy", environment=environment, **arguments
+                )
+                for policy, environment in list(POLICIES.items())[:n_policies]
+            }
+    return measured
+
+
+def _headline(name: str, measured: dict[str, dict[str, Measurement]]) -> list[Headline]:
+    quiet = measured["nothing"][SPINNING]
+    return [
+        Headline(
+            f"{name}, beside {load}",
+            formatting.times(by_policy[ADAPTIVE]),
+            formatting.times(by_policy[SPINNING]),
+            formatting.time_ratio(by_policy[SPINNING], by_policy[ADAPTIVE]),
+            target=f"time <= {TARGETS[load]} x spinning beside nothing: "
+            f"{formatting.time_ratio(by_policy[ADAPTIVE], quiet)}",
+        )
+        for load, by_policy in measured.items()
+    ]
 
 
 def time_policy(is_training: bool = True, **options: Any) -> dict[str, Any]:

@@ -27,36 +27,22 @@ SLICES_PER_CALL = (1, 2, 4, 8)
 def main() -> None:
     """Measure all variants and write the section."""
     options = benchmark_parser(__doc__).parse_args()
-    on_cuda = options.device.startswith("cuda")
     precisions = list_precisions(options.device)
     shared = network_arguments(options)
-    variants: dict[str, tuple[str, dict[str, Any]]] = {}
-    for precision in precisions:
-        fast = {**shared, "precision": precision, "repeats": 3 if on_cuda else 1}
-        slices = {"n_slices": 64, "per_call": 16} if on_cuda else {"n_slices": 4}
-        variants[f"{precision} fast"] = (SLICE, {**fast, **slices})
-        if precision != "tf32":
-            naive = {**fast, "variant": "naive", "n_slices": 8 if on_cuda else 1}
-            variants[f"{precision} naive"] = (SLICE, naive)
+    variants = _variants(shared, precisions, on_cuda=options.device.startswith("cuda"))
     measured = measure_alternately(variants, rounds=1 if options.quick else 2)
     counted = {
         precision: measure_in_process(SLICE, **shared, precision=precision, count_flop=True)
         for precision in precisions
     }
-    per_call = {
-        n: measure_in_process(SLICE, **shared, per_call=n, n_slices=8, precision=precisions[-1])
-        for n in SLICES_PER_CALL
-    }
-    slices_per_organ = 3 if options.quick else SLICES_PER_ORGAN
-    volumes = {
-        precision: measure_in_process(
-            VOLUME, **shared, precision=precision, n_organs=N_ORGANS, slices_per_organ=slices_per_organ
-        )
-        for precision in precisions
-        if precision in TARGETS
-    }
-    rates = measure_rates(precisions, options.device)
-    support_time = {"support, once": _support_time}
+    tables = [
+        comparison_table(
+            "Time and memory of a slice", "slice", measured, details={"support, once": _support_time}
+        ),
+        _volumes_table(shared, measured, slices_per_organ=3 if options.quick else SLICES_PER_ORGAN),
+        roofline_table(measured, counted, measure_rates(precisions, options.device), unit="slice"),
+        _calls_table(shared, precisions[-1]),
+    ]
     section = Section(
         title="Evaluation",
         intro=(
@@ -64,19 +50,24 @@ def main() -> None:
             "prepares the support once and takes one slice per call, which is fastest on a CPU (16 on a "
             "GPU); the naive network encodes the support again for each slice."
         ),
-        tables=[
-            comparison_table("Time and memory of a slice", "slice", measured, details=support_time),
-            _volumes_table(volumes, measured, slices_per_organ),
-            roofline_table(measured, counted, rates, unit="slice"),
-            Table(
-                f"Slices per call ({precisions[-1]})",
-                ["slices per call", "slice", "peak memory"],
-                [[str(n), formatting.times(m), formatting.memory(m)] for n, m in per_call.items()],
-            ),
-        ],
+        tables=tables,
         headline=headline_rows("evaluated slice", measured, TARGETS),
     )
     write_section("evaluation", section, device=options.device, quick=options.quick)
+
+
+def _variants(
+    shared: dict[str, Any], precisions: tuple[str, ...], *, on_cuda: bool
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    variants = {}
+    for precision in precisions:
+        fast = {**shared, "precision": precision, "repeats": 3 if on_cuda else 1}
+        slices = {"n_slices": 64, "per_call": 16} if on_cuda else {"n_slices": 4}
+        variants[f"{precision} fast"] = (SLICE, {**fast, **slices})
+        if precision != "tf32":
+            naive = {**fast, "variant": "naive", "n_slices": 8 if on_cuda else 1}
+            variants[f"{precision} naive"] = (SLICE, naive)
+    return variants
 
 
 def _support_time(measurement: Measurement) -> str:
@@ -85,10 +76,14 @@ def _support_time(measurement: Measurement) -> str:
 
 
 def _volumes_table(
-    volumes: dict[str, Measurement], measured: dict[str, Measurement], slices_per_organ: int
+    shared: dict[str, Any], measured: dict[str, Measurement], *, slices_per_organ: int
 ) -> Table:
+    """Measure volumes in each format with a target; the naive time is that of so many slices."""
     rows = []
-    for precision, volume in volumes.items():
+    for precision in (name for name in TARGETS if f"{name} fast" in measured):
+        volume = measure_in_process(
+            VOLUME, **shared, precision=precision, n_organs=N_ORGANS, slices_per_organ=slices_per_organ
+        )
         naive = volume.extra["n_slices"] * measured[f"{precision} naive"].median
         cells = [formatting.times(volume), formatting.memory(volume), formatting.duration(naive)]
         rows.append([precision, *cells, f"{naive / volume.median:.1f}x"])
@@ -97,6 +92,15 @@ def _volumes_table(
         "encoded once for all organs; the naive time is extrapolated from one slice"
     )
     return Table(caption, ["format", "ours", "peak memory", "naive", "ratio"], rows)
+
+
+def _calls_table(shared: dict[str, Any], precision: str) -> Table:
+    """Measure different numbers of slices per call."""
+    rows = []
+    for n in SLICES_PER_CALL:
+        measurement = measure_in_process(SLICE, **shared, per_call=n, n_slices=8, precision=precision)
+        rows.append([str(n), formatting.times(measurement), formatting.memory(measurement)])
+    return Table(f"Slices per call ({precision})", ["slices per call", "slice", "peak memory"], rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,8 +82,8 @@ def read_slices(config: Config, scores: Sequence[VolumeScore], predictions_dir: 
     `scores` has one entry per organ of the query. Raises `UserError` for missing or damaged files.
     """
     ids = {score.support_id for score in scores} | {scores[0].query_id}
-    options = {"image_size_px": config.image_size_px}
-    scans = {scan_id: load_evaluation_scan(config.layout, scan_id, **options) for scan_id in ids}
+    load = partial(load_evaluation_scan, config.layout, image_size_px=config.image_size_px)
+    scans = {scan_id: load(scan_id) for scan_id in ids}
     query = scans[scores[0].query_id]
     organs = {score.label: score.organ for score in scores}
     fold = EvaluationFold([query], {score.label: scans[score.support_id] for score in scores})
@@ -123,11 +125,7 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
         rows = ((support, [(support_mask, TRUTH)]), (query, []))
         rows += ((query, [(truth, TRUTH), (prediction, PREDICTION)]),)
         for axes, (image, outlines) in zip(grid[:, i], rows, strict=True):
-            low, high = find_grey_range(image)
-            axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **UNIT_SQUARE)
-            for mask, style in outlines:
-                if mask.any():
-                    axes.contour(mask, levels=[0.5], linewidths=2, **style, **UNIT_SQUARE)
+            _draw_slice(axes, image, outlines)
             axes.set(xticks=[], yticks=[], xlim=(left, right), ylim=(bottom, top))
     for axes, label in zip(grid[:, 0], ROW_LABELS, strict=True):
         axes.set_ylabel(label)
@@ -139,6 +137,14 @@ def draw_slices(columns: Sequence[Slices], path: Path, *, titles: Sequence[str],
     figure.supxlabel(caption, fontsize="medium")
     with atomic_write(path, suffix=".png") as temporary:
         figure.savefig(temporary, pil_kwargs={"optimize": True})
+
+
+def _draw_slice(axes: Any, image: np.ndarray, outlines: Sequence[tuple[np.ndarray, dict]]) -> None:
+    low, high = find_grey_range(image)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear", **UNIT_SQUARE)
+    for mask, style in outlines:
+        if mask.any():
+            axes.contour(mask, levels=[0.5], linewidths=2, **style, **UNIT_SQUARE)
 
 
 def _find_body(images: Sequence[np.ndarray]) -> list[tuple[float, float]]:

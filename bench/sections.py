@@ -4,13 +4,12 @@
 """
 
 import argparse
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from bench.machine import describe_machine, describe_versions
 from bench.measuring import ROOT
-from util.io.files import write_text
+from util.io.json_files import write_json
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,6 @@ def write_section(name: str, section: Section, *, device: str = "cpu", quick: bo
         machine=describe_machine(device),
         versions=describe_versions(),
     )
-    write_text(path, json.dumps(asdict(section), indent=1, ensure_ascii=False) + "\n")
+    write_json(path, asdict(section), ensure_ascii=False)
     print(f"wrote {path.relative_to(ROOT)}", flush=True)
     return path

@@ -82,8 +82,12 @@ def measure_start(
         }
         measured = measure_alternately(variants, rounds=rounds)
         for n_scans in scan_counts:
-            arguments = {"data_dir": str(Path(folder, str(n_scans))), "n_scans": n_scans}
-            stages[n_scans] = measure_in_process("bench.startup:time_stages", rounds=rounds, **arguments)
+            stages[n_scans] = measure_in_process(
+                "bench.startup:time_stages",
+                rounds=rounds,
+                data_dir=str(Path(folder, str(n_scans))),
+                n_scans=n_scans,
+            )
     return measured, stages
 
 
@@ -91,8 +95,9 @@ def time_command(command: list[str]) -> dict[str, object]:
     """Time a command from start to end, or a training up to its first step."""
     lines = []
     started = time.perf_counter()
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **streams) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         for line in process.stdout:
             lines.append(line)
             if line.startswith(LAST_LINE_BEFORE_STEPS):
@@ -209,9 +214,13 @@ def episode_plot(what: str, sizes: dict[int, tuple[int, int]], *, rounds: int, q
     """
     medians = []
     for n_scans, n_slices in sizes.values():
-        arguments = {"n_episodes": 300, "n_scans": n_scans, "n_slices": n_slices}
         measured = measure_in_process(
-            "bench.episodes:time_episodes", rounds=rounds, environment=ONE_THREAD, **arguments
+            "bench.episodes:time_episodes",
+            rounds=rounds,
+            environment=ONE_THREAD,
+            n_episodes=300,
+            n_scans=n_scans,
+            n_slices=n_slices,
         )
         medians.append(measured.median)
     counts = list(sizes)

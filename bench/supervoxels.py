@@ -124,12 +124,15 @@ def time_dataset(data_dir: str | None, n_scans: int, n_workers: int) -> dict[str
 
 def dataset_table(options: argparse.Namespace) -> Table:
     """Measure the whole command with one and two workers."""
-    arguments = {"data_dir": options.data_dir, "n_scans": 2 if options.quick else 8}
-    rounds = 1 if options.quick else 3
     rows = []
     for n in (1, 2):
         m = measure_in_process(
-            "bench.supervoxels:time_dataset", rounds=rounds, environment=ONE_THREAD, n_workers=n, **arguments
+            "bench.supervoxels:time_dataset",
+            rounds=1 if options.quick else 3,
+            environment=ONE_THREAD,
+            data_dir=options.data_dir,
+            n_scans=2 if options.quick else 8,
+            n_workers=n,
         )
         rows.append([str(n), str(m.extra["n_scans"]), times(m), memory(m)])
     caption = "The whole command, `python -m data.supervoxels`, with start-up, reading, checking and writing:"
@@ -139,11 +142,18 @@ def dataset_table(options: argparse.Namespace) -> Table:
 def growth_plot(*, quick: bool) -> Plot:
     """Measure and plot our time against the number of slices."""
     counts = (6, 12, 24) if quick else (9, 18, 36, 72, 144)
-    arguments = {"variant": "ours", "min_size_vox": 5000, "extensions_dir": "", "repeats": 3}
     seconds = []
     for n_slices in counts:
         with scan_file(None, n_slices=n_slices) as scan:
-            measured = measure_in_process(TIME_VARIANT, environment=ONE_THREAD, scan=scan, **arguments)
+            measured = measure_in_process(
+                TIME_VARIANT,
+                environment=ONE_THREAD,
+                scan=scan,
+                variant="ours",
+                min_size_vox=5000,
+                extensions_dir="",
+                repeats=3,
+            )
         seconds.append(measured.median)
     per_voxel_ns = [1e9 * time / (n * 256 * 256) for time, n in zip(seconds, counts, strict=True)]
     caption = (

@@ -33,8 +33,7 @@ def make_scans(n_scans: int, shape: tuple[int, int, int] = SHAPE) -> list[Prepar
 def chaost2_layout(data_dir: Path, supervoxel_dir: Path | None = None) -> DatasetLayout:
     """Return the layout of CHAOST2, by default with all files in one folder."""
     spec = find_spec("CHAOST2")
-    folders = {"data_dir": data_dir, "supervoxel_dir": supervoxel_dir or data_dir}
-    return DatasetLayout(spec, **folders, supervoxel_min_vox=spec.supervoxel_min_vox)
+    return DatasetLayout(spec, data_dir, supervoxel_dir or data_dir, spec.supervoxel_min_vox)
 
 
 def write_dataset(folder: Path, n_scans: int, *, with_supervoxels: bool) -> None:

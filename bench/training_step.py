@@ -38,19 +38,6 @@ def main() -> None:
     }
     naive = measure_in_process(STEP, **shared, repeats=0, count_flop=True, variant="naive")
     rates = measure_rates(precisions, options.device)
-    remarks = [
-        f"The naive step takes {naive.extra['flop'] / 1e12:.2f} TFLOP in matrix products and convolutions, "
-        f"ours {profiled['fp32'].extra['flop'] / 1e12:.2f} (including the attention logits that the "
-        "backward pass recomputes).",
-        "If no foreground is predicted, the naive network skips the alignment direction; ours never does. "
-        "Its shortest runs may show this.",
-    ]
-    if on_cuda:
-        hours = {
-            name: m.median * STEPS_PER_FOLD / 3600 for name, m in measured.items() if "naive" not in name
-        }
-        projection = ", ".join(f"{name} {value:.1f} h" for name, value in hours.items())
-        remarks.append(f"Projected time for the {STEPS_PER_FOLD} steps of a fold: {projection}.")
     section = Section(
         title="Training step",
         intro=(
@@ -64,7 +51,7 @@ def main() -> None:
             roofline_table(measured, profiled, rates, unit="step"),
             _parts_table(profiled),
         ],
-        remarks=remarks,
+        remarks=_remarks(measured, profiled, naive, on_cuda=on_cuda),
         headline=headline_rows("training step", measured, TARGETS),
     )
     write_section("training_step", section, device=options.device, quick=options.quick)
@@ -83,6 +70,23 @@ def _variants(
             arguments[f"{precision} compiled"] = {"precision": precision, "compile": True}
         arguments["bf16 not channels-last"] = {"precision": "bf16", "channels_last": False}
     return {name: (STEP, {**shared, **changes}) for name, changes in arguments.items()}
+
+
+def _remarks(
+    measured: dict[str, Measurement], profiled: dict[str, Measurement], naive: Measurement, *, on_cuda: bool
+) -> list[str]:
+    remarks = [
+        f"The naive step takes {naive.extra['flop'] / 1e12:.2f} TFLOP in matrix products and convolutions, "
+        f"ours {profiled['fp32'].extra['flop'] / 1e12:.2f} (including the attention logits that the "
+        "backward pass recomputes).",
+        "If no foreground is predicted, the naive network skips the alignment direction; ours never does. "
+        "Its shortest runs may show this.",
+    ]
+    if on_cuda:
+        ours = {name: measurement for name, measurement in measured.items() if "naive" not in name}
+        hours = ", ".join(f"{name} {m.median * STEPS_PER_FOLD / 3600:.1f} h" for name, m in ours.items())
+        remarks.append(f"Projected time for the {STEPS_PER_FOLD} steps of a fold: {hours}.")
+    return remarks
 
 
 def _parts_table(profiled: dict[str, Measurement]) -> Table:

@@ -16,7 +16,7 @@ from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles, map_scans, read_case_names, read_prepared_files
 from data.volume_records import read_record, record_path
 from util.errors import UserError
-from util.io.files import write_text
+from util.io.json_files import write_json
 from util.io.volume_hash import HASH_BYTES, hash_volume
 
 FINGERPRINT_NAME = "fingerprint.json"
@@ -116,7 +116,7 @@ def write_fingerprint(layout: DatasetLayout, *, n_workers: int | None = None) ->
     fingerprint = make_fingerprint(layout, n_workers=n_workers)
     fields = {"fingerprint_version": FINGERPRINT_VERSION, **asdict(fingerprint)}
     path = layout.data_dir / FINGERPRINT_NAME
-    write_text(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, fields, ensure_ascii=False)
     return fingerprint
 
 

@@ -27,8 +27,7 @@ from data.specs import DEFAULT_NSD_TOLERANCE_MM, DatasetSpec, OwnDataset
 from data.transforms import Preparation
 from util.config.settings import Count, ListAsTuple, Positive, Settings, SettingsError, key, parse_values
 from util.errors import UserError
-from util.io.files import write_text
-from util.io.json_files import read_json_object
+from util.io.json_files import read_json_object, write_json
 from util.io.nifti_files import NIFTI_ENDINGS
 from util.remarks import remark
 
@@ -74,7 +73,7 @@ def write_dataset_json(path: Path, dataset: OwnDataset) -> None:
         "organ_groups": spec.organ_groups,
         "nsd_tolerance_mm": spec.nsd_tolerance_mm,
     }
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, values, indent=2, ensure_ascii=False)
 
 
 class _DatasetJson(Settings):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from util.io.files import write_text
 from util.io.folders import check_folder
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
+from util.io.json_files import write_json
 from util.io.nifti_files import NIFTI_ENDINGS
 from util.io.nifti_masks import write_volume_like
 
@@ -106,7 +106,7 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
 def write_prediction_record(out: Path, labels: Mapping[int, str], record: Mapping[str, Any]) -> None:
     """Write labels, in nnU-Net's form, and what a prediction was made with as JSON."""
     values = {"labels": {"background": 0} | {name: label for label, name in labels.items()}, **record}
-    write_text(out / RECORD_JSON, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_json(out / RECORD_JSON, values, indent=2, ensure_ascii=False)
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

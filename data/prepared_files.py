@@ -3,7 +3,6 @@
 The only reader of prepared volumes; `dataloaders.prepared_scans` converts what it returns to network input.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +16,26 @@ from data.processes import usable_cores
 from util.errors import UserError, shorten_list
 from util.io.grids import orient_like_majority, orientation, slice_axis
 from util.io.image_io import Geometry, read_geometry, read_volume
+from util.io.json_files import read_json
 
 CASES_NAME = "cases.json"
 _MAX_THREADS = 8
 _MAX_ID = np.iinfo(np.int32).max
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class CaseNames:
+    """The scans of a download, by `CASES_NAME`.
+
+    Attributes:
+        dataset: its name.
+        scans: id -> name.
+    """
+
+    dataset: str
+    scans: dict[int, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +185,8 @@ def map_scans(
 
 def read_case_names(layout: DatasetLayout) -> dict[int, str]:
     """Read scan id -> name in the download; empty if unknown."""
-    try:
-        cases = json.loads((layout.data_dir / CASES_NAME).read_text(encoding="utf-8"))
-        names = cases["scans"] if cases["dataset"] == layout.spec.name else {}
-        return {int(scan_id): str(name) for scan_id, name in names.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
+    cases = read_json(layout.data_dir / CASES_NAME, CaseNames)
+    return cases.scans if cases is not None and cases.dataset == layout.spec.name else {}
 
 
 def _describe_grid(geometry: Geometry) -> str:

@@ -30,13 +30,6 @@ class RawGrid:
         header = read_header_geometry(scan.image_files[0]) if len(scan.image_files) == 1 else None
         return cls(str(scan.folder), geometry, header)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "RawGrid":
-        """Restore from `dataclasses.asdict` and JSON; raises Python's own errors."""
-        geometry = {name: tuple(numbers) for name, numbers in values["geometry"].items()}
-        header = values["nifti_header"]
-        return cls(str(values["folder"]), Geometry(**geometry), None if header is None else dict(header))
-
     @property
     def path(self) -> Path:
         """The folder of the files."""

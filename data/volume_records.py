@@ -19,8 +19,8 @@ from data.raw_grids import RawGrid
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
-from util.io.files import write_text
 from util.io.image_io import Geometry
+from util.io.json_files import read_json, write_json
 
 # Increase it with every change of readers or transforms that alters a prepared voxel or its position: volumes
 # of an older version are then rebuilt.
@@ -79,24 +79,12 @@ def list_recorded_ids(layout: DatasetLayout) -> list[int]:
 
 def write_record(path: Path, record: ScanRecord) -> None:
     """Write a record as JSON atomically; raises `UserError` if that fails."""
-    write_text(path, json.dumps(asdict(record), indent=1) + "\n")
+    write_json(path, asdict(record))
 
 
 def read_record(path: Path) -> ScanRecord | None:
     """Read a record; None if it is missing, damaged or not one of ours."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        label_map, grid = fields["label_map"], fields.get("grid")
-        return ScanRecord(
-            recipe=dict(fields["recipe"]),
-            name=str(fields["name"]),
-            raw=tuple((str(role), str(name), FileState(**state)) for role, name, state in fields["raw"]),
-            image=FileState(**fields["image"]),
-            label_map=None if label_map is None else FileState(**label_map),
-            grid=None if grid is None else RawGrid.from_json(grid),
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+    return read_json(path, ScanRecord)
 
 
 def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawScan | None) -> bool:

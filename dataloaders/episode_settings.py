@@ -114,5 +114,6 @@ class TaskConfig(AugmentationRanges):
 
     def episode_config(self, **values: Any) -> EpisodeConfig:
         """Return the content of episodes; `values` are the fields without a key here."""
-        exclusion = {"max_gap": self.max_gap, "exclude_rule": self.exclude_rule}
-        return EpisodeConfig(**exclusion, augmentation=self.augmentation, **values)
+        return EpisodeConfig(
+            max_gap=self.max_gap, exclude_rule=self.exclude_rule, augmentation=self.augmentation, **values
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from data.layout import DatasetLayout
@@ -61,14 +62,15 @@ def load_fold(
     """
     candidates = list_candidates(split, support_scans)
     position = choose_support_position(supp_idx, len(candidates), support_scans=support_scans)
-    options = {"image_size_px": image_size_px, "with_image": with_images}
-    queries = {scan_id: load_evaluation_scan(layout, scan_id, **options) for scan_id in split.held_out}
-
-    def load(scan_id: int) -> EvaluationScan:
-        return queries.get(scan_id) or load_evaluation_scan(layout, scan_id, **options)
-
+    load = partial(load_evaluation_scan, layout, image_size_px=image_size_px, with_image=with_images)
+    queries = {scan_id: load(scan_id) for scan_id in split.held_out}
     supports, remarks = choose_supports(
-        candidates, organs, position=position, n_slices=n_part, load=load, count_slices=_count_organ_slices
+        candidates,
+        organs,
+        position=position,
+        n_slices=n_part,
+        load=lambda scan_id: queries.get(scan_id) or load(scan_id),
+        count_slices=_count_organ_slices,
     )
     if not supports:
         raise UserError(
@@ -105,36 +107,32 @@ def plan_jobs(
     Raises:
         UserError: no query has any of the organs.
     """
-    further = fold.queries if every_support else ()
     pairs = [(fold.supports[label], label) for label in organs if label in fold.supports]
-    pairs += [
-        (scan, label)
-        for scan in further
-        for label in organs
-        if label in fold.supports and scan is not fold.supports[label]
-    ]
+    if every_support:
+        pairs += [
+            (scan, label)
+            for scan in fold.queries
+            for label in organs
+            if label in fold.supports and scan is not fold.supports[label]
+        ]
     jobs = []
     for support, label in pairs:
-        in_support, is_main = (
-            find_organ_slices(support.support_labels, label),
-            fold.supports[label] is support,
-        )
+        in_support = find_organ_slices(support.support_labels, label)
         if len(in_support) < n_part:
             continue
+        is_main = fold.supports[label] is support
         support_slices = choose_support_slices(in_support, n_part)
         for query in fold.queries:
-            in_query = find_organ_slices(query.label_map, label)
             if query is support:
                 continue
             plans = {}
+            in_query = find_organ_slices(query.label_map, label)
             if chunks and len(in_query):
                 plans["chunks"] = assign_chunks(in_query, n_part)
             if all_slices and is_main:
                 plans["all_slices"] = assign_by_height(len(query.images), support_slices, len(support.images))
-            jobs += [
-                Job(name, support, query, label, support_slices, plan, is_main)
-                for name, plan in plans.items()
-            ]
+            for protocol, plan in plans.items():
+                jobs.append(Job(protocol, support, query, label, support_slices, plan, is_main))
     _check_plan(fold, organs, jobs)
     return jobs
 

@@ -204,8 +204,14 @@ def assign_support_slices(
     if transform is None:
         parts = assign_by_height(len(query.images), support_slices, len(support.images)).parts[slices]
         return Assignment(slices=slices, parts=parts)
-    grids = {"query_geometry": query.geometry, "support_geometry": support.geometry}
-    positions = np.array([nearest_support_slice(int(z), transform, **grids) for z in slices])
+    positions = np.array(
+        [
+            nearest_support_slice(
+                int(z), transform, query_geometry=query.geometry, support_geometry=support.geometry
+            )
+            for z in slices
+        ]
+    )
     parts = np.abs(positions[:, None] - support_slices[None]).argmin(axis=1)
     return Assignment(slices=slices, parts=parts)
 

@@ -51,9 +51,9 @@ def _augment(
     image = pair[0]
     if generator.random() < 0.5:
         x, y = sample_warp(generator, image.shape, ranges)
-        border = {"borderMode": cv2.BORDER_CONSTANT}
-        image = cv2.remap(image, x, y, cv2.INTER_LINEAR, **border, borderValue=float(image.min()))
-        labels = cv2.remap(labels.astype(np.float32), x, y, cv2.INTER_NEAREST, **border, borderValue=0.0)
+        # Outside: OpenCV's default border, a constant.
+        image = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderValue=float(image.min()))
+        labels = cv2.remap(labels.astype(np.float32), x, y, cv2.INTER_NEAREST, borderValue=0.0)
     if ranges.noise > 0 and generator.random() < 0.5:
         add_noise(image, generator.uniform(0, ranges.noise), generator)
     return image, labels

@@ -8,7 +8,8 @@ stays alive, and training hangs. NumPy arrays travel through the pipe and need n
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 
 import cv2
 import numpy as np
@@ -67,25 +68,31 @@ class BatchLoader:
             raise _worker_error(f"cannot start ({error.strerror or error})") from error
         workers = set(multiprocessing.active_children()) - existing
         try:
-            while True:
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    workers = set()  # they exit by themselves
-                    return
-                except RuntimeError as error:
-                    if not str(error).startswith("DataLoader"):  # a bug in a worker keeps its traceback
-                        raise
-                    raise _worker_error(" ".join(str(error).split())) from error
+            while (batch := _next_batch(batches)) is not None:
                 yield batch.unpack() if isinstance(batch, PackedBatch) else batch
+            workers = set()  # they exit by themselves
         finally:
             if workers:
-                # PyTorch calls this once the iterator is unreferenced, which a traceback would delay. It asks
-                # the workers to exit, waits for some seconds, and stops monitoring them.
-                batches._shutdown_workers()
-                for worker in workers:
-                    if worker.is_alive():  # stuck, and ignores other signals
-                        worker.kill()
+                _stop_workers(batches, workers)
+
+
+def _next_batch(batches: Iterator) -> PackedBatch | dict[str, torch.Tensor] | None:
+    """Return the next batch, or None after the last."""
+    try:
+        return next(batches, None)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader"):  # a bug in a worker keeps its traceback
+            raise
+        raise _worker_error(" ".join(str(error).split())) from error
+
+
+def _stop_workers(batches: Iterator, workers: Iterable[BaseProcess]) -> None:
+    # PyTorch calls this once the iterator is unreferenced, which a traceback would delay. It asks the workers
+    # to exit, waits for some seconds, and stops monitoring them.
+    batches._shutdown_workers()
+    for worker in workers:
+        if worker.is_alive():  # stuck, and ignores other signals
+            worker.kill()
 
 
 def measure_timeout_s(dataset: Sequence, batch_size: int) -> float:

@@ -23,11 +23,7 @@ from models.prior_masks import (
     make_prior_masks,
     measure_contrast,
 )
-from models.prototypes import (
-    BACKGROUND_AREA_LIMIT,
-    FOREGROUND_AREA_LIMIT,
-    extract_prototypes,
-)
+from models.prototypes import BACKGROUND_AREA_LIMIT, FOREGROUND_AREA_LIMIT, extract_prototypes
 from models.similarity import Similarity
 
 
@@ -157,11 +153,7 @@ class FewShotSeg(nn.Module):
         return self.segment(state, query, image_size=query_images.shape[-2:]).probabilities
 
     def prepare_support(
-        self,
-        support: Encoded,
-        masks: Tensor,
-        *,
-        prototype_seeds: Tensor | None = None,
+        self, support: Encoded, masks: Tensor, *, prototype_seeds: Tensor | None = None
     ) -> SupportState:
         """Prepare a support for any number of queries.
 
@@ -250,27 +242,38 @@ class FewShotSeg(nn.Module):
                 support_mask=state.mask,
             )
         tau_query = share(query.tau, n_episodes)
-        if n_decoded is None or n_decoded >= n_episodes:
-            logits = self.matching(self.similarity, state.prototypes, mined, refined, tau_query=tau_query)
-        else:
-            parts = [slice(start, start + n_decoded) for start in range(0, n_episodes, n_decoded)]
-            logits = torch.cat(
-                [
-                    self.matching(
-                        self.similarity,
-                        state.take(part).prototypes,
-                        tuple(class_results[part] for class_results in mined),
-                        tuple(class_results[part] for class_results in refined),
-                        tau_query=tau_query[part],
-                    )
-                    for part in parts
-                ]
-            )
-        logits = upcast(logits)
+        logits = upcast(self._match(state, mined, refined, tau_query=tau_query, n_decoded=n_decoded))
         upsampled = F.interpolate(
             logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True
         )
         return Segmentation(logits=upsampled.unflatten(0, logits.shape[:2]), prior_masks=prior_masks)
+
+    def _match(
+        self,
+        state: SupportState,
+        mined: tuple[Tensor, Tensor],
+        refined: tuple[Tensor, Tensor],
+        *,
+        tau_query: Tensor,
+        n_decoded: int | None,
+    ) -> Tensor:
+        """Match and decode `n_decoded` episodes at once; returns logits `(B, Q, 2, h, w)`."""
+        n_episodes = len(state.tau)
+        if n_decoded is None or n_decoded >= n_episodes:
+            return self.matching(self.similarity, state.prototypes, mined, refined, tau_query=tau_query)
+        parts = [slice(start, start + n_decoded) for start in range(0, n_episodes, n_decoded)]
+        return torch.cat(
+            [
+                self.matching(
+                    self.similarity,
+                    state.take(part).prototypes,
+                    tuple(class_results[part] for class_results in mined),
+                    tuple(class_results[part] for class_results in refined),
+                    tau_query=tau_query[part],
+                )
+                for part in parts
+            ]
+        )
 
     def _segment_support(
         self,

@@ -40,7 +40,7 @@ METRIC_PLOTS: dict[str, dict[str, str]] = {
         "raw_prior_foreground": "foreground, with overlap",
         "raw_prior_background": "background, with overlap",
     },
-    "prior masks: Dice with the true query mask": {
+    "prior masks: Dice with ground truth": {
         "prior_dice_foreground": "foreground",
         "prior_dice_background": "background",
         "prior_dice_by_chance": "foreground by chance",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from util.engine import training_curves
+from util.engine import training_reporter
 
 TINY = (
     "dataset=PHANTOM",
@@ -25,7 +25,7 @@ TINY = (
     "num_workers=0",
     "device=cpu",
 )
-REAL_PLOT_CURVES = training_curves.plot_curves
+REAL_PLOT_CURVES = training_reporter.plot_curves
 
 
 # Nothing that imports create is garbage; looking for it takes a fifth of the time of collecting the tests.
@@ -63,7 +63,7 @@ def pytest_collection_finish() -> None:
 def _no_curves() -> Iterator[None]:
     """Save the second that matplotlib needs for the curves of each training of this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_curves, "plot_curves", lambda *_args, **_options: None)
+        patch.setattr(training_reporter, "plot_curves", lambda *_args, **_options: None)
         yield
 
 

@@ -20,6 +20,11 @@ SHELL = [path for folder in ("script", "bench", ".ci") for path in sorted((ROOT 
 MAX_LINES = 300
 MAX_ENTRY_POINT_LINES = 450  # one declares every key, the others alone may join all packages
 MAX_SUMMARY_CHARACTERS = 79
+MAX_FUNCTION_LINES, MAX_NESTING = 40, 3
+# One kernel's backward pass: its parts would share a dozen tensors.
+LONG_FUNCTIONS = {"_gradients"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+BLOCKS = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 
 def _read(path):
@@ -71,6 +76,46 @@ def test_no_file_is_too_long():
     )
     lengths = {path: len(_read(path).splitlines()) for path in limits}
     assert {path: length for path, length in lengths.items() if length > limits[path]} == {}
+
+
+def nesting(node):
+    """Return how many blocks inside a node lie within each other; `elif` is not deeper than its `if`."""
+    depths = [0]
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (*FUNCTIONS, ast.ClassDef)):
+            is_elif = isinstance(child, ast.If) and isinstance(node, ast.If) and node.orelse == [child]
+            depths.append(nesting(child) + (isinstance(child, BLOCKS) and not is_elif))
+    return max(depths)
+
+
+def unwieldy_functions(source):
+    """List the functions with too many lines, docstring, comments and blank lines aside, or levels."""
+    lines = source.splitlines()
+    names = []
+    for node in (node for node in ast.walk(ast.parse(source)) if isinstance(node, FUNCTIONS)):
+        docstring = node.body[0] if ast.get_docstring(node) is not None else None
+        left_out = range(docstring.lineno, docstring.end_lineno + 1) if docstring else ()
+        code = [lines[i - 1].strip() for i in range(node.lineno, node.end_lineno + 1) if i not in left_out]
+        n_lines = sum(bool(line) and not line.startswith("#") for line in code)
+        if n_lines > MAX_FUNCTION_LINES or nesting(node) > MAX_NESTING:
+            names.append(node.name)
+    return names
+
+
+def test_functions_are_short_and_flat():
+    paths = [*MODULES, *ENTRY_POINTS, *SCRIPTS]
+    found = {name for path in paths for name in unwieldy_functions(_read(path))}
+    assert found - LONG_FUNCTIONS == set()
+
+
+def test_a_long_or_deep_function_is_found():
+    long = "def long():\n" + "    x = 1\n" * MAX_FUNCTION_LINES
+    fits = 'def fits():\n    """Text.\n\n    More.\n    """\n    # reason\n\n' + "    x = 1\n" * (
+        MAX_FUNCTION_LINES - 1
+    )
+    levels = "def {}():\n for x in y:\n  if x:\n   while x:\n    {}\n  elif y:\n   pass\n"
+    deep, flat = levels.format("deep", "if y: pass"), levels.format("flat", "def f():\n     if y: pass")
+    assert unwieldy_functions(long + fits + deep + flat) == ["long", "deep"]
 
 
 def long_summaries(source):

@@ -13,7 +13,7 @@ from config_ssl_upload import dataset_defaults, parse_config
 from models.losses import METRICS, EpisodeLosses
 from tests.conftest import REAL_PLOT_CURVES
 from util.config.command_line import run_command_line
-from util.engine import tensorboard_log, training_curves
+from util.engine import tensorboard_log, training_reporter
 from util.engine.metric_averager import MetricAverager
 from util.engine.optimisation import learning_rate
 from util.engine.snapshots import load_snapshot
@@ -123,7 +123,7 @@ def test_a_run_logs_losses_and_prior_areas_and_keeps_snapshots(tiny_overrides, t
 
 
 def test_the_curves_of_a_run_lie_in_its_folder(tiny_overrides, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_curves, "plot_curves", REAL_PLOT_CURVES)
+    monkeypatch.setattr(training_reporter, "plot_curves", REAL_PLOT_CURVES)
     train(tiny_overrides)
     run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training" / "1"
     assert (run / "training_curves.png").read_bytes().startswith(b"\x89PNG")

@@ -6,6 +6,8 @@ attention is computed separately for each class with its own projection of the m
 encoded again for each query.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,13 +40,13 @@ class NaiveFewShotSeg(nn.Module):
         """Return query and alignment loss of images `(1, 1, H, W)`, masks `(1, H, W)`."""
         features, tau = self.model.encoder(torch.cat([support_image, query_image]))
         (support, query), (tau_support, tau_query) = features.split(1), tau
-        taus = {"tau_support": tau_support, "tau_query": tau_query}
-        query_prediction = self.segment(support, support_mask, query, **taus)
+        segment = partial(self.segment, tau_support=tau_support, tau_query=tau_query)
+        query_prediction = segment(support, support_mask, query)
         query_loss = weighted_cross_entropy(query_prediction.log()[:, None], query_mask[:, None])[0, 0]
         predicted = query_prediction.argmax(dim=1)
         if not predicted.any():
             return query_loss, torch.zeros_like(query_loss)
-        support_prediction = self.segment(query, predicted.to(support_mask.dtype), support, **taus)
+        support_prediction = segment(query, predicted.to(support_mask.dtype), support)
         alignment_loss = weighted_cross_entropy(support_prediction.log()[:, None], support_mask[:, None])
         return query_loss, alignment_loss[0, 0]
 

@@ -148,8 +148,7 @@ def run_trials(trials: Sequence[Trial], options: argparse.Namespace) -> list[Tri
             for trial, succeeded in zip(trials, pool.map(run, trials), strict=True):
                 bar.update()
                 bar.set_postfix_str(str(trial))
-                if not succeeded:
-                    failed.append(trial)
+                failed += [] if succeeded else [trial]
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:

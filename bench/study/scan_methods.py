@@ -55,6 +55,17 @@ LABELS = {
     "only adapted, registration, intensities": "adapted without training + registration + intensities",
 }
 
+# Rows that have a second one, refined by intensities, and methods without training.
+REFINED = (
+    "registration guides",
+    "adapted, registration",
+    f"{UNET}, registration",
+    REGISTRATION,
+    ALL,
+    "only adapted, registration",
+)
+BASELINES = (UNTRAINED, COSINE, COPIED_MASK)
+
 
 def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     """Score a network alone, guided and adapted, and an untrained one adapted.
@@ -73,8 +84,10 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     trained, s_trained = _evaluate(config, snapshot)
     by_registration, s_registration = _evaluate(config, snapshot, guide="registration")
     adapted, s_adapted = _evaluate(config, snapshot, adapted=True)
-    more = {"baselines": True, "unet_steps": config.adaptation.steps}
-    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **more)
+    steps = config.adaptation.steps
+    both, _ = _evaluate(
+        config, snapshot, guide="registration", adapted=True, baselines=True, unet_steps=steps
+    )
     baselines, _ = _evaluate(config, snapshot, baselines=True, chunks=False)
     shots, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **SHOTS)
     only, _ = _evaluate(config, untrained, guide="registration", adapted=True)
@@ -92,18 +105,8 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         "only adapted": (only, ADAPTED),
         "only adapted, registration": (only, guided(ADAPTED)),
     }
-    for name in (
-        "registration guides",
-        "adapted, registration",
-        f"{UNET}, registration",
-        REGISTRATION,
-        ALL,
-        "only adapted, registration",
-    ):
-        scores, method = rows[name]
-        rows[f"{name}, intensities"] = (scores, refined(method))
-    for name in (UNTRAINED, COSINE, COPIED_MASK):
-        rows[name] = ([*both, *baselines], name)
+    rows |= {f"{name}, intensities": (rows[name][0], refined(rows[name][1])) for name in REFINED}
+    rows |= {name: ([*both, *baselines], name) for name in BASELINES}
     seconds = {
         NETWORK: s_trained,
         "registration guides": s_registration,

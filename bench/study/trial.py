@@ -27,6 +27,7 @@ from util.evaluation.method_names import SLICE_MEANINGS, TRAINED
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import organ_means, overall_mean, select
 from util.io.files import write_text
+from util.io.json_files import write_json
 
 FORMAT = 1  # of the records; a change invalidates all of them
 BUILD_DIR = REPOSITORY / "build" / "study"
@@ -159,7 +160,7 @@ def run_trial(trial: Trial, options: argparse.Namespace) -> Path:
         "versions": describe_versions(),
     }
     path = trial.record_path(options.results)
-    write_text(path, json.dumps(record) + "\n")
+    write_json(path, record, indent=None)
     shutil.rmtree(config.path.log_dir)
     return path
 

@@ -4,7 +4,6 @@ A scan is a function of the settings and its id. `python -m data.phantom --data-
 in the layout of prepared volumes.
 """
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from data.layout import DatasetLayout
 from data.phantom.anatomy import draw_patient
 from data.phantom.space import Axes, Space, smooth_field
 from util.errors import UserError
-from util.io.files import write_text
 from util.io.image_io import Geometry, write_volume
+from util.io.json_files import read_json, write_json
 
 # Increase it whenever the same parameters give other scans: data of another version is rebuilt.
 GENERATOR_VERSION = 2
@@ -132,7 +131,7 @@ def make_phantom(
     is_same_recipe = {**previous, "n_scans": n_scans} == record
     _remove_scans(layout, range(n_scans if is_same_recipe else 0, previous.get("n_scans", 0)))
     if previous != record:
-        write_text(data_dir / _RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        write_json(data_dir / _RECORD_NAME, record, indent=2)
     ids = list(range(n_scans))
     missing = [i for i in ids if not (layout.image_path(i).is_file() and layout.label_path(i).is_file())]
     for scan_id in tqdm(missing, desc="phantom scans", unit="scan", disable=not (progress and missing)):
@@ -194,11 +193,8 @@ def _read_record(path: Path) -> dict:
     """Read a folder's record, `{}` if missing; raises `UserError` if invalid."""
     if not path.exists():
         return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        record = None
-    if isinstance(record, dict) and record.get("made_by") == _MADE_BY and type(record.get("n_scans")) is int:
+    record = read_json(path, dict) or {}
+    if record.get("made_by") == _MADE_BY and type(record.get("n_scans")) is int:
         return record
     raise UserError(f"{path}: not a record of the phantom; choose another folder or remove this file")
 

@@ -1,7 +1,6 @@
 """Record the archive of a finished preparation, to skip unpacking it again."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from data.data_settings import PrepareConfig
@@ -20,10 +19,17 @@ from data.volume_records import (
     record_path,
 )
 from util.errors import UserError
-from util.io.files import remove_file, write_text
+from util.io.files import remove_file
 from util.io.grids import is_orientation
+from util.io.json_files import read_json, write_json
 
 _RECORD_NAME = "archive.record.json"
+
+
+@dataclass(frozen=True)
+class _ArchiveRecord:
+    archive: FileState
+    scan_ids: list[int]
 
 
 def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
@@ -57,8 +63,8 @@ def _make_present_recipe(spec: DatasetSpec, record: ScanRecord | None, preparati
 
 def record_archive(layout: DatasetLayout, state: FileState) -> None:
     """Record the archive of all volumes; raises `UserError` if that fails."""
-    record = {"archive": asdict(state), "scan_ids": list_recorded_ids(layout)}
-    write_text(layout.volumes_dir / _RECORD_NAME, json.dumps(record, indent=1) + "\n")
+    record = _ArchiveRecord(state, list_recorded_ids(layout))
+    write_json(layout.volumes_dir / _RECORD_NAME, asdict(record))
 
 
 def remove_archive_record(layout: DatasetLayout) -> None:
@@ -79,8 +85,5 @@ def _known_dataset(config: PrepareConfig) -> tuple[DatasetSpec, Preparation]:
 
 def read_archive_state(layout: DatasetLayout, scan_ids: list[int]) -> FileState | None:
     """Read the archive's state; None if missing, damaged or of other scans."""
-    try:
-        record = json.loads((layout.volumes_dir / _RECORD_NAME).read_text(encoding="utf-8"))
-        return FileState(**record["archive"]) if record["scan_ids"] == scan_ids else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    record = read_json(layout.volumes_dir / _RECORD_NAME, _ArchiveRecord)
+    return record.archive if record is not None and record.scan_ids == scan_ids else None

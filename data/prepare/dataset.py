@@ -25,7 +25,7 @@ from data.prepare.descriptions import (
     with_min_size,
     write_descriptions,
 )
-from data.prepare.sources import find_archive, open_source
+from data.prepare.sources import Source, find_archive, open_source
 from data.prepare.summary import describe_scans, remove_summaries, update_summaries
 from data.prepare.volume_preparation import (
     find_outdated_scans,
@@ -95,28 +95,34 @@ def _update_volumes(config: PrepareConfig, lock: ExitStack, *, progress: bool) -
     archive_state = None if archive is None else file_state(archive)  # first: a later change must be detected
     with open_source(Path(config.raw), beside=config.folder) as source:
         try:
-            dataset = source.with_archive_folders(find_raw(config.dataset, source.folder))
-            dataset = with_known_min_size(dataset, config)
-            print(
-                f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> "
-                f"{'checking only' if config.check else config.layout_of(dataset.spec).volumes_dir}",
-                flush=True,
-            )
-            with rewritten_remarks(source.with_archive_path):
-                for text in dataset.remarks:
-                    remark(text)
-                outdated = _find_outdated(config, dataset)
-                dataset = _check(config, dataset, outdated, progress=progress)
-                if config.check:
-                    return None
-                layout = config.layout_of(dataset.spec)
-                _lock_and_clean(layout, lock)
-                volumes = _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
+            volumes = _update_from(source, config, lock, progress=progress)
         except UserError as error:
             raise UserError(source.with_archive_path(str(error))) from error
-    if archive_state is not None:
-        record_archive(layout, archive_state)
+    if archive_state is not None and volumes is not None:
+        record_archive(volumes.layout, archive_state)
     return volumes
+
+
+def _update_from(
+    source: Source, config: PrepareConfig, lock: ExitStack, *, progress: bool
+) -> _Volumes | None:
+    dataset = source.with_archive_folders(find_raw(config.dataset, source.folder))
+    dataset = with_known_min_size(dataset, config)
+    print(
+        f"{config.dataset}: {config.raw}, {_count(len(dataset.scans), 'scan')} -> "
+        f"{'checking only' if config.check else config.layout_of(dataset.spec).volumes_dir}",
+        flush=True,
+    )
+    with rewritten_remarks(source.with_archive_path):
+        for text in dataset.remarks:
+            remark(text)
+        outdated = _find_outdated(config, dataset)
+        dataset = _check(config, dataset, outdated, progress=progress)
+        if config.check:
+            return None
+        layout = config.layout_of(dataset.spec)
+        _lock_and_clean(layout, lock)
+        return _make(dataset, layout, outdated, n_workers=config.num_workers, progress=progress)
 
 
 def _lock_and_clean(layout: DatasetLayout, lock: ExitStack) -> None:
@@ -142,8 +148,9 @@ def _check(
 ) -> RawDataset:
     """Raise all problems at once; sets the minimum size of supervoxels."""
     measure = dataset.spec.supervoxel_min_vox is None
-    options = {"n_workers": config.num_workers, "progress": progress}
-    reports = check_scans(dataset, scans=scans, measure_bodies=measure, **options)
+    reports = check_scans(
+        dataset, scans=scans, measure_bodies=measure, n_workers=config.num_workers, progress=progress
+    )
     problems = find_problems(dataset, reports, prepared=_prepared_grids(config, dataset, reports))
     if scans or problems:  # up-to-date volumes were checked when they were made
         print(f"{_count(len(scans), 'scan')} checked, {_count(len(problems), 'problem')}", flush=True)

@@ -2,17 +2,18 @@
 
 import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.data_settings import PrepareConfig
 from data.layout import DatasetLayout
 from data.own_spec import DATASET_JSON, read_dataset_json, write_dataset_json
-from data.prepared_files import CASES_NAME
+from data.prepared_files import CASES_NAME, CaseNames
 from data.raw.raw_scans import RawDataset
 from data.specs import OwnDataset
 from util.errors import UserError
 from util.io.files import write_text
+from util.io.json_files import read_json
 
 
 def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> None:
@@ -56,9 +57,9 @@ def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    cases = {"dataset": dataset.spec.name, "scans": {str(scan.scan_id): scan.name for scan in dataset.scans}}
+    cases = CaseNames(dataset.spec.name, {scan.scan_id: scan.name for scan in dataset.scans})
     path = layout.data_dir / CASES_NAME
-    text = json.dumps(cases, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(asdict(cases), indent=2, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
     if dataset.own is not None and not _describes(layout.data_dir / DATASET_JSON, dataset.own):
@@ -87,10 +88,7 @@ def with_min_size(dataset: RawDataset, min_vox: int) -> RawDataset:
 
 
 def _read_dataset_name(cases: Path) -> str | None:
-    try:
-        name = json.loads(cases.read_text(encoding="utf-8"))["dataset"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    name = (read_json(cases, dict) or {}).get("dataset")
     return name if isinstance(name, str) else None
 
 

@@ -8,7 +8,8 @@ from data.contact_sheet import draw_contact_sheet
 from data.fingerprint import FINGERPRINT_NAME, ScanFingerprint, read_fingerprint, write_fingerprint
 from data.layout import DatasetLayout
 from data.volume_records import PREPARATION_VERSION
-from util.io.files import remove_file, write_text
+from util.io.files import remove_file
+from util.io.json_files import read_json, write_json
 from util.remarks import remark
 
 CONTACT_SHEET_NAME = "contact_sheet.png"
@@ -23,7 +24,7 @@ def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> 
     """
     inputs = _summary_inputs(layout)
     record_path = layout.volumes_dir / _RECORD_NAME
-    if _read_json(record_path) == {"described": inputs, "written": _summary_outputs(layout)}:
+    if read_json(record_path, dict) == {"described": inputs, "written": _summary_outputs(layout)}:
         return False
     remove_summaries(layout)
     write_fingerprint(layout, n_workers=n_workers)
@@ -32,7 +33,7 @@ def update_summaries(layout: DatasetLayout, *, n_workers: int | None = None) -> 
     except ImportError as error:
         remark(f"{layout.data_dir}: no {CONTACT_SHEET_NAME}, as matplotlib cannot be used ({error})")
     record = {"described": inputs, "written": _summary_outputs(layout)}
-    write_text(record_path, json.dumps(record, indent=1) + "\n")
+    write_json(record_path, record)
     return True
 
 
@@ -94,10 +95,3 @@ def _summary_outputs(layout: DatasetLayout) -> dict:
 def _size_and_time(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

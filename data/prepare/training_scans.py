@@ -1,6 +1,5 @@
 """Write scans of any format as own data to train on, with a `dataset.json`."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ from data.raw.input_scans import check_image, read_scan
 from data.specs import DatasetSpec, OwnDataset
 from data.transforms import Preparation
 from util.errors import UserError
-from util.io.files import remove_file, write_text
+from util.io.files import remove_file
 from util.io.grids import find_reorientation, orient_slices, reorient_grid
 from util.io.image_io import Geometry, write_volume
+from util.io.json_files import read_json, write_json
 from util.io.volume_hash import hash_volume
 
 DATASET_NAME = "OwnScans"
@@ -114,15 +114,12 @@ def _finish(
     spec = DatasetSpec(DATASET_NAME, VOLUMES_FOLDER, {1: "label 1"}, (1,), ((1,),), None)
     dataset = OwnDataset(spec, preparation, channel=modality)
     write_dataset_json(folder / DATASET_JSON, dataset)
-    write_text(folder / _SCANS_JSON, json.dumps(record, indent=2) + "\n")
+    write_json(folder / _SCANS_JSON, record, indent=2)
 
 
 def _read_record(folder: Path) -> dict[str, str]:
     """Read the hash of each volume that was written; empty if unknown."""
-    try:
-        return dict(json.loads((folder / _SCANS_JSON).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+    return read_json(folder / _SCANS_JSON, dict[str, str]) or {}
 
 
 def _short(voxels: np.ndarray) -> np.ndarray:

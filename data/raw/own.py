@@ -71,6 +71,42 @@ def find_own(root: Path, name: str) -> RawDataset:
     """
     path = _spec_path(root)
     dataset, folder = read_dataset_json(path, name=name), path.parent
+    files, scans = _find_scans(folder, dataset)
+    assume_orientation = dataset.preparation.assume_orientation
+    if dataset.preparation.orientation is None:
+        scans = orient_scans(
+            scans,
+            lambda grids: {scan_id: orient_slices(grid) for scan_id, grid in grids.items()},
+            assume_orientation=assume_orientation,
+        )
+    return RawDataset(
+        spec=dataset.spec,
+        preparation=dataset.preparation,
+        scans=tuple(scans),
+        inspect_scan=partial(inspect_pair, needs_labels=False, assume_orientation=assume_orientation),
+        problems=tuple(files.problems),
+        remarks=tuple(_remarks(scans, files, folder)),
+        own=dataset,
+        own_folder=folder,
+    )
+
+
+def _spec_path(root: Path) -> Path:
+    """Find `dataset.json` in a folder, or the only one below it."""
+    if (root / DATASET_JSON).is_file():
+        return root / DATASET_JSON
+    candidates = [path for path in list_files(root) if path.name == DATASET_JSON]
+    if len(candidates) != 1:
+        text = f"{len(candidates)} below it" if candidates else "none"
+        raise UserError(
+            f"{root}: own data must come with a {DATASET_JSON}, got {text}; write one (see docs/data.md) or "
+            "give the folder that holds it"
+        )
+    return candidates[0]
+
+
+def _find_scans(folder: Path, dataset: OwnDataset) -> tuple[_Files, list[RawScan]]:
+    """Find the files of either form, and number their scans."""
     beside = sorted(folder.iterdir())
     is_beside = bool(_numbered_files(beside, dataset).images)
     if (folder / "imagesTr").is_dir():
@@ -96,35 +132,7 @@ def find_own(root: Path, name: str) -> RawDataset:
     if not any(scan.label_files for scan in scans):
         unlabelled = f"{folder}: must hold the labels of at least one scan, got none; annotate one"
         raise UserError("\n".join([*files.problems, unlabelled]))
-    reading = {"assume_orientation": dataset.preparation.assume_orientation}
-    if dataset.preparation.orientation is None:
-        scans = orient_scans(
-            scans, lambda grids: {scan_id: orient_slices(grid) for scan_id, grid in grids.items()}, **reading
-        )
-    return RawDataset(
-        spec=dataset.spec,
-        preparation=dataset.preparation,
-        scans=tuple(scans),
-        inspect_scan=partial(inspect_pair, needs_labels=False, **reading),
-        problems=tuple(files.problems),
-        remarks=tuple(_remarks(scans, files, folder)),
-        own=dataset,
-        own_folder=folder,
-    )
-
-
-def _spec_path(root: Path) -> Path:
-    """Find `dataset.json` in a folder, or the only one below it."""
-    if (root / DATASET_JSON).is_file():
-        return root / DATASET_JSON
-    candidates = [path for path in list_files(root) if path.name == DATASET_JSON]
-    if len(candidates) != 1:
-        text = f"{len(candidates)} below it" if candidates else "none"
-        raise UserError(
-            f"{root}: own data must come with a {DATASET_JSON}, got {text}; write one (see docs/data.md) or "
-            "give the folder that holds it"
-        )
-    return candidates[0]
+    return files, scans
 
 
 def _remarks(scans: Sequence[RawScan], files: _Files, folder: Path) -> list[str]:

@@ -87,35 +87,46 @@ def generate_supervoxels(
         raise UserError(f"supervoxel workers: must be at least 1, got {n_workers}")
     remove_leftovers(layout.supervoxels_dir)
     recipe = Recipe(ALGORITHM_VERSION, layout.supervoxel_min_vox, float(scale))
-    tasks, foreign, counts = [], [], {}
-    for scan_id in layout.scan_ids():
-        task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
-        _check_existing(task)
-        if _is_foreign(task):
-            foreign.append(scan_id)
-            continue
-        count = None if force else _current_count(task)
-        if count is None:
-            tasks.append(task)
-        else:
-            counts[scan_id] = count
+    tasks, foreign, counts = _find_tasks(layout, recipe, force=force)
     skipped = tuple(counts)
     if tasks:  # fail before segmenting rather than after
         check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
     counts |= _segment_scans(tasks, n_workers, progress=progress)
-    sparse = {scan_id: count for scan_id, count in counts.items() if count < MIN_SUPERVOXELS}
-    if sparse:
-        listed = ", ".join(f"scan {scan_id}: {count}" for scan_id, count in sorted(sparse.items()))
-        remark(
-            f"{layout.supervoxels_dir}: fewer than {MIN_SUPERVOXELS} supervoxels in {len(sparse)} scans "
-            f"({listed}); episodes will hardly vary, lower n_sv (supervoxel_min_size_vox in dataset.json)"
-        )
+    _remark_on_sparse(counts, layout)
     return GenerationSummary(
         made=tuple(task.scan_id for task in tasks),
         skipped=skipped,
         foreign=tuple(foreign),
         n_supervoxels=dict(sorted(counts.items())),
         seconds=time.perf_counter() - start,
+    )
+
+
+def _find_tasks(
+    layout: DatasetLayout, recipe: Recipe, *, force: bool
+) -> tuple[list[_Task], list[int], dict[int, int]]:
+    """Return the scans to segment, those of foreign files, and the counts of up-to-date ones."""
+    tasks, foreign, counts = [], [], {}
+    for scan_id in layout.scan_ids():
+        task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
+        _check_existing(task)
+        if _is_foreign(task):
+            foreign.append(scan_id)
+        elif force or (count := _current_count(task)) is None:
+            tasks.append(task)
+        else:
+            counts[scan_id] = count
+    return tasks, foreign, counts
+
+
+def _remark_on_sparse(counts: dict[int, int], layout: DatasetLayout) -> None:
+    sparse = {scan_id: count for scan_id, count in counts.items() if count < MIN_SUPERVOXELS}
+    if not sparse:
+        return
+    listed = ", ".join(f"scan {scan_id}: {count}" for scan_id, count in sorted(sparse.items()))
+    remark(
+        f"{layout.supervoxels_dir}: fewer than {MIN_SUPERVOXELS} supervoxels in {len(sparse)} scans "
+        f"({listed}); episodes will hardly vary, lower n_sv (supervoxel_min_size_vox in dataset.json)"
     )
 
 
@@ -158,8 +169,9 @@ def _is_foreign(task: _Task) -> bool:
 def _current_count(task: _Task) -> int | None:
     """Return the number of supervoxels in an up-to-date file; None if it is outdated."""
     record = read_record(record_path(task.supervoxel_path))
-    paths = {"image_path": task.image_path, "supervoxel_path": task.supervoxel_path}
-    if record is None or not is_current(record, task.recipe, **paths):
+    if record is None or not is_current(
+        record, task.recipe, image_path=task.image_path, supervoxel_path=task.supervoxel_path
+    ):
         return None
     return record.n_supervoxels
 

@@ -4,14 +4,16 @@ The record of `superpix-MIDDLE_7.nii.gz` is `superpix-MIDDLE_7.record.json` besi
 without a record is foreign, that is made by another tool.
 """
 
-import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from data.file_states import FileState, confirm_state
 from util.errors import UserError
-from util.io.files import write_text
+from util.io.json_files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Record:
     """Inputs and state of one supervoxel file."""
 
     recipe: Recipe
-    n_supervoxels: int
+    n_supervoxels: Annotated[int, Field(ge=0)]
     image: FileState
     supervoxels: FileState
 
@@ -40,22 +42,12 @@ def record_path(supervoxel_path: Path) -> Path:
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record as JSON, atomically; raise `UserError` if that fails."""
-    write_text(path, json.dumps(asdict(record), indent=2) + "\n")
+    write_json(path, asdict(record), indent=2)
 
 
 def read_record(path: Path) -> Record | None:
     """Read a record; None if it is missing, damaged or in another format."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        record = Record(
-            recipe=Recipe(**fields["recipe"]),
-            n_supervoxels=fields["n_supervoxels"],
-            image=FileState(**fields["image"]),
-            supervoxels=FileState(**fields["supervoxels"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return record if type(record.n_supervoxels) is int and record.n_supervoxels >= 0 else None
+    return read_json(path, Record)
 
 
 def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:

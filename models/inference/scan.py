@@ -145,9 +145,17 @@ def segment_scan(
 
     encoding = segmenter.encode(batches())
     take = partial(_take_slices, segmenter, encoding, indices.to(device))
-    options = {"size": tuple(images.shape[-2:]), "device": device, "per_call": per_call}
-    for group in split_requests(requests, n_pixels=images.shape[-2] * images.shape[-1]):
-        results = _segment_together(segmenter, take, group, on_segmented=on_segmented, **options)
+    height, width = images.shape[-2:]
+    for group in split_requests(requests, n_pixels=height * width):
+        results = _segment_together(
+            segmenter,
+            take,
+            group,
+            size=(height, width),
+            device=device,
+            per_call=per_call,
+            on_segmented=on_segmented,
+        )
         yield from (result.to(images) for result in results)
 
 

@@ -144,7 +144,7 @@ class NetworkSegmenter(Segmenter):
         What concerns the slices alone is computed once.
         """
         n_slices = encoding.features.shape[1]
-        options = {"image_size": image_size, "n_decoded": max(1, per_call // n_slices)}
+        n_decoded = max(1, per_call // n_slices)
         probabilities = encoding.features.new_empty(len(supports), n_slices, *image_size, dtype=torch.float32)
         positions_of: dict[tuple[int, ...], list[int]] = {}
         for position, support in enumerate(supports):
@@ -153,7 +153,9 @@ class NetworkSegmenter(Segmenter):
             for positions in positions_of.values():
                 for some in torch.tensor(positions).split(MAX_SUPPORTS):
                     state = stack_supports([supports[position] for position in some.tolist()])
-                    segmentation = self.model.segment(state, encoding, **options)
+                    segmentation = self.model.segment(
+                        state, encoding, image_size=image_size, n_decoded=n_decoded
+                    )
                     probabilities[some] = segmentation.probabilities[:, :, 1].float()
         return probabilities
 

@@ -144,8 +144,9 @@ def make_app(
     service = SegmentationService(models)
     # FastAPI's own pages of documentation would load scripts from elsewhere.
     app = FastAPI(title="HCPMNet", docs_url=None, redoc_url=None, openapi_url=None)
-    limits = {"token": token, "max_upload_bytes": max_upload_bytes}
-    app.add_middleware(AccessControl, public_paths=frozenset(PAGE_FILES), **limits)
+    app.add_middleware(
+        AccessControl, public_paths=frozenset(PAGE_FILES), token=token, max_upload_bytes=max_upload_bytes
+    )
     _add_calls(app, service)
     for path, name in PAGE_FILES.items():
         app.get(path, include_in_schema=False)(partial(_send_page, name))

@@ -95,8 +95,10 @@ def calibration_images(config: Config) -> torch.Tensor:
 
 def make_split(config: Config) -> Split:
     """Split the dataset's scans for the fold; PHANTOM is made where it is missing."""
-    phantom = {"phantom": config.phantom.settings, "n_phantom_scans": config.phantom.n_scans}
-    return config.find_split(ensure_volumes(config.layout, **phantom))
+    scan_ids = ensure_volumes(
+        config.layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans
+    )
+    return config.find_split(scan_ids)
 
 
 def segment_adapted(

@@ -97,25 +97,19 @@ class Segmenter:
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
-        device, precision = set_up_device(device, precision, deterministic=True)
-        config = config.model_copy(update={"precision": precision})
+        config, device = _start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
-        size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
-        width = config.model.feature_width
-        set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-        adapt = SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps)
+        guiding = EvaluationConfig(intensity_weight=intensity_weight)
+        guided = guide == "registration"
+        options = Options(guided=guided, largest_component=largest_component, guiding=guiding)
         segmenter = cls(
             slices,
             frame,
             device=device,
             image_size_px=config.image_size_px,
-            options=Options(
-                guided=guide == "registration",
-                largest_component=largest_component,
-                guiding=EvaluationConfig(intensity_weight=intensity_weight),
-            ),
+            options=options,
             training_names=config.spec.labels,
-            adapt=adapt,
+            adapt=SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps),
         )
         segmenter.source = snapshot.source
         return segmenter
@@ -166,16 +160,16 @@ class Segmenter:
         scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
         selected = choose_labels(labels, present, names=names, training_names=self._training_names)
-        options = {
-            "labels": range(1, len(selected) + 1),
-            "n_part": self._options.n_part,
-            "image_size_px": self._image_size_px,
-        }
+        to_support = partial(
+            frame_support,
+            self.frame,
+            labels=range(1, len(selected) + 1),
+            n_part=self._options.n_part,
+            image_size_px=self._image_size_px,
+        )
         problems = ProblemList()
         supports = [
-            problems.attempt(
-                partial(frame_support, self.frame, scan, renumber_labels(ids, selected), **options)
-            )
+            problems.attempt(partial(to_support, scan, renumber_labels(ids, selected)))
             for scan, ids in zip(scans, maps, strict=True)
         ]
         problems.raise_all()
@@ -252,6 +246,17 @@ class Segmenter:
     @property
     def _assumed(self) -> str | None:
         return self.frame.preparation.assume_orientation
+
+
+def _start_computing(
+    config: Config, frame: ModelFrame, *, device: str, precision: str
+) -> tuple[Config, torch.device]:
+    """Choose device, number format, kernels and threads; returns the configuration with the format."""
+    device, precision = set_up_device(device, precision, deterministic=True)
+    size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
+    width = config.model.feature_width
+    set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
+    return config.model_copy(update={"precision": precision}), device
 
 
 def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:

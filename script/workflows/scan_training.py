@@ -23,8 +23,9 @@ from data.prepare.dataset import prepare_dataset
 from data.prepare.training_scans import DATASET_NAME, write_training_scans
 from util.engine.runs import list_runs, snapshot_path
 from util.errors import Stopped, UserError
-from util.io.files import make_folder, write_text
+from util.io.files import make_folder
 from util.io.image_io import read_geometry
+from util.io.json_files import read_json, write_json
 from util.parallel.devices import choose_device
 from util.remarks import remark
 
@@ -123,7 +124,7 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
         ends = started + 60 * request.minutes
         plan = _Plan(scans, *_plan_steps(folder, words, request, n_timed=TIMED_STEPS[kind], ends=ends))
         shutil.rmtree(folder / "runs", ignore_errors=True)  # unfinished, on other scans
-        write_text(folder / _PLAN_JSON, json.dumps(asdict(plan), indent=2) + "\n")
+        write_json(folder / _PLAN_JSON, asdict(plan), indent=2)
     try:
         run_training([*words, f"n_steps={plan.n_steps}", f"path.log_dir={folder / 'runs'}", "resume=latest"])
     except Stopped as stopped:
@@ -247,7 +248,4 @@ def _stamp(path: Path) -> list[Any]:
 
 def _read_plan(folder: Path) -> _Plan | None:
     """Read what an earlier call trains; None if it did not get as far."""
-    try:
-        return _Plan(**json.loads((folder / _PLAN_JSON).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return read_json(folder / _PLAN_JSON, _Plan)

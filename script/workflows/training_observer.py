@@ -21,11 +21,9 @@ from models.losses import METRIC_PLOTS, describe_failure, describe_metrics
 from models.precision import mixed_precision
 from script.workflows.networks import make_network
 from util.config.settings import plain_values
-from util.engine.best_snapshot import BestSnapshot
-from util.engine.checkpoint_manager import CheckpointManager
+from util.engine.checkpoint_manager import BestSnapshot, CheckpointManager
 from util.engine.metric_averager import mean_over_ranks
-from util.engine.time_budget import TimeBudget
-from util.engine.training_reporter import TrainingReporter
+from util.engine.training_reporter import TimeBudget, TrainingReporter
 from util.engine.training_state import TrainingState
 from util.evaluation.postprocess import THRESHOLD
 from util.parallel.collectives import average_buffers
@@ -99,9 +97,14 @@ class TrainingObserver:
 def plan_jobs_of_validation(config: Config, *, with_image: bool = True) -> list[Job]:
     """Plan the validation, as `plan_validation` does; no jobs without one."""
     _, scan_ids = hold_back_scans(config.find_split(), config.n_validation_scans)
-    size_px, organs = config.image_size_px, config.test_organs
-    options = {"n_part": config.n_part, "image_size_px": size_px, "with_image": with_image}
-    return plan_validation(config.layout, scan_ids, organs, **options)
+    return plan_validation(
+        config.layout,
+        scan_ids,
+        config.test_organs,
+        n_part=config.n_part,
+        image_size_px=config.image_size_px,
+        with_image=with_image,
+    )
 
 
 def validate(

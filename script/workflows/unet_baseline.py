@@ -5,7 +5,7 @@ biomedical image segmentation", MICCAI 2015, in MONAI's implementation with resi
 normalisation.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -48,16 +48,23 @@ def segment_by_unets(
     Yields:
         The job and the organ's probability in its slices, `(n, H, W)`.
     """
-    for support in {job.support.scan_id: job.support for job in jobs}.values():
-        support_jobs = [job for job in jobs if job.support is support]
+    for support_jobs in _group(jobs, lambda job: job.support.scan_id):
         labels = sorted({job.label for job in support_jobs})
-        model = _train(support, labels, config=config, device=device)
-        for query in {job.query.scan_id: job.query for job in support_jobs}.values():
+        model = _train(support_jobs[0].support, labels, config=config, device=device)
+        for query_jobs in _group(support_jobs, lambda job: job.query.scan_id):
+            query = query_jobs[0].query
             probabilities = segment_slices(model, query.images[:, 0].to(device)).cpu()
-            for job in support_jobs:
-                if job.query is query:
-                    organ_probabilities = probabilities[job.assignment.slices, 1 + labels.index(job.label)]
-                    yield job, resize_slices(organ_probabilities, query.label_map.shape[1:]).numpy()
+            for job in query_jobs:
+                organ_probabilities = probabilities[job.assignment.slices, 1 + labels.index(job.label)]
+                yield job, resize_slices(organ_probabilities, query.label_map.shape[1:]).numpy()
+
+
+def _group(jobs: Sequence[Job], key: Callable[[Job], int]) -> list[list[Job]]:
+    """Group jobs by a scan, in the order of the first job of each."""
+    groups: dict[int, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(key(job), []).append(job)
+    return list(groups.values())
 
 
 def train_unet(

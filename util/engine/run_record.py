@@ -14,6 +14,7 @@ from sacred.serializer import flatten
 
 from util.errors import UserError
 from util.io.files import atomic_write, write_text
+from util.io.json_files import read_json
 
 # torchrun's id of this process's job; the same after each restart.
 JOB_ID = os.environ.get("TORCHELASTIC_RUN_ID")
@@ -25,10 +26,8 @@ UNKNOWN_COMMIT = {"url": "unknown", "commit": "unknown", "dirty": None}
 
 def read_job_id(run_dir: Path) -> str | None:
     """Read torchrun's id of the job that made a run; None if unknown."""
-    try:
-        return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["meta"].get("job")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    meta = (read_json(run_dir / "run.json", dict) or {}).get("meta")
+    return meta.get("job") if isinstance(meta, dict) else None
 
 
 class RunRecord(FileStorageObserver):

@@ -1,6 +1,6 @@
-"""Choose the training run to evaluate, and describe those passed over."""
+"""Choose the training to evaluate, and describe how it differs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from util.engine.runs import (
     list_runs,
     require_best_snapshot,
 )
-from util.engine.snapshots import load_snapshot
+from util.engine.snapshots import Snapshot, load_snapshot
 from util.errors import UserError, shorten_list
 
 DEFAULT_FOLDS = "overlapping"  # of trainings that recorded none
@@ -97,3 +97,57 @@ def _read_config(run_dir: Path) -> dict[str, Any]:
 
 def _folds_of(config: Mapping[str, Any]) -> Any:
     return config.get("folds", DEFAULT_FOLDS)
+
+
+def find_mismatches(
+    snapshot: Snapshot,
+    requested: Mapping[str, Any],
+    held_out: Sequence[int] = (),
+    *,
+    supports: Mapping[str, int] | None = None,
+) -> list[str]:
+    """Describe the differences between a snapshot's training and an evaluation.
+
+    Args:
+        snapshot: settings that its configuration lacks count as None.
+        requested: the settings to compare, among them `dataset`. Other folds are only noted if they hold out
+            all of `held_out`, too.
+        held_out: ids of the scans to evaluate, on none of which it should have been trained.
+        supports: organ -> id of its support scan.
+
+    Returns:
+        One line per difference.
+    """
+    trained = {"folds": DEFAULT_FOLDS, **snapshot.config}
+    differing = {name: value for name, value in requested.items() if trained.get(name) != value}
+    lines = [
+        f"warning: the snapshot was trained with {name}={trained.get(name)}, not {value}"
+        for name, value in differing.items()
+    ]
+    if list(differing) == ["folds"] and not set(held_out).intersection(snapshot.training_ids or ()):
+        lines[0] = lines[0].replace("warning", "note") + "; none of its training scans is a query"
+    common = sorted(set(held_out).intersection(snapshot.training_ids or ()))
+    if common and "dataset" not in differing:
+        names = ", ".join(map(str, common))
+        lines.append(
+            f"warning: the snapshot was trained on scan(s) {names} of this fold, so scores are too high"
+        )
+    elif list(differing) == ["eval_fold"] and snapshot.training_ids is None:
+        lines[0] += "; its training included these scans, so scores are too high"
+    return lines + _find_adapted_queries(snapshot, held_out, supports or {})
+
+
+def _find_adapted_queries(
+    snapshot: Snapshot, held_out: Sequence[int], supports: Mapping[str, int]
+) -> list[str]:
+    """Warn of queries on whose manual labels the network was adapted."""
+    scans = (snapshot.config.get("adapted_to") or {}).get("scans", ())
+    adapted = sorted({scan["scan_id"] for scan in scans}.intersection(held_out))
+    queries = [scan_id for scan_id in adapted if any(scan_id != support for support in supports.values())]
+    if not queries:
+        return []
+    names = ", ".join(map(str, queries))
+    return [
+        f"warning: the snapshot was adapted to scan(s) {names} with their labels, which are queries here, so "
+        "scores are too high; evaluate it with that support, or take the snapshot before adaptation"
+    ]

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from util.config.overrides import flatten
-from util.evaluation.case_files import read_cases
 from util.evaluation.method_names import SLICE_MEANINGS
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report_cases import Cases
 from util.evaluation.report_figures import read_history
+from util.evaluation.score_files import read_cases
 
 
 def make_title(summary: Mapping[str, Any], scores: Sequence[VolumeScore]) -> str:

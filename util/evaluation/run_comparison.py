@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from util.evaluation.report import final_method, format_table, select
 from util.evaluation.score_files import SUMMARY_FOLDER, Evaluation, find_evaluation, read_evaluation
 from util.evaluation.statistics import MIN_PAIRS, PairedComparison, compare_scans, scan_means, tabulate_scans
 from util.io.files import write_text
+from util.io.json_files import write_json
 
 USAGE = "python validation.py compare <run> <run> [...] [out=<folder>] [common=True]"
 PRINTED_METRICS = ("dice", "nsd", "hd95_mm")
@@ -70,22 +71,26 @@ def compare_runs(runs: dict[str, Evaluation]) -> list[Row]:
     Protocols that a run lacks are left out. The runs' scores are those of one method and the main support.
     """
     first, *others = runs
-    protocols = list(dict.fromkeys(score.protocol for score in runs[first].scores))
+    protocols = dict.fromkeys(score.protocol for score in runs[first].scores)
     rows = []
-    for other in others:
-        for protocol in protocols:
-            pair = [select(runs[name].scores, protocol=protocol) for name in (first, other)]
-            for metric in METRICS if all(pair) else ():
-                tables = [tabulate_scans(scores, metric) for scores in pair]
-                comparisons = compare_scans(*tables)
-                means = [scan_means(table) for table in tables]
-                for organ, result in comparisons.items():
-                    organ_means = (means_of_run[organ] for means_of_run in means)
-                    rows.append(Row(protocol, metric, organ, first, other, *organ_means, result))
+    for other, protocol in itertools.product(others, protocols):
+        pair = [select(runs[name].scores, protocol=protocol) for name in (first, other)]
+        for metric in METRICS if all(pair) else ():
+            rows += _compare_metric(pair, protocol, metric, names=(first, other))
     if not rows:
         shared = "no scan with the same organ and slices (chunks or all_slices) in common"
         raise UserError(f"{', '.join(runs)}: have {shared}; evaluate the same folds alike")
     return rows
+
+
+def _compare_metric(
+    pair: Sequence[Sequence[VolumeScore]], protocol: str, metric: str, *, names: tuple[str, str]
+) -> Iterator[Row]:
+    """Yield a row for each organ in the scores of two runs, and one for all organs."""
+    tables = [tabulate_scans(scores, metric) for scores in pair]
+    means = [scan_means(table) for table in tables]
+    for organ, result in compare_scans(*tables).items():
+        yield Row(protocol, metric, organ, *names, *(run_means[organ] for run_means in means), result)
 
 
 def check_comparable(runs: dict[str, Evaluation], *, allows_common: bool) -> None:
@@ -158,17 +163,8 @@ def tabulate_rows(rows: Sequence[Row], protocol: str, metric: str, *, label: str
                 str(result.n_scans),
             ]
         )
-    header = [
-        "run",
-        "organ",
-        "first",
-        "run's",
-        "difference [95 %]",
-        "p",
-        "p (Holm)",
-        "rank-biserial",
-        "scans",
-    ]
+    header = ["run", "organ", "first", "run's", "difference [95 %]"]
+    header += ["p", "p (Holm)", "rank-biserial", "scans"]
     name = next(row.first for row in rows)
     title = f"{label}, {protocol}: difference from {name}"
     return f"{title}\n{format_table(header, lines)}\n"
@@ -194,7 +190,7 @@ def write_comparison(
         for name, run in runs.items()
     }
     content = {"runs": sources, "comparisons": entries, "warnings": list(warnings)}
-    write_text(folder / "compare.json", json.dumps(content, indent=1) + "\n")
+    write_json(folder / "compare.json", content)
     tables = [
         tabulate_metric(
             {name: select(run.scores, protocol=protocol) for name, run in runs.items()}, metric, protocol

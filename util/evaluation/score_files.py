@@ -1,4 +1,4 @@
-"""Write and read the scores of an evaluation, and find evaluations in folders."""
+"""Write, read and find the scores and cases of evaluations."""
 
 import csv
 import io
@@ -10,11 +10,15 @@ from typing import Any
 
 from util.errors import UserError
 from util.evaluation.metrics import VolumeScore
+from util.evaluation.report_cases import Case, Cases, PriorMask, SliceDice, SlicePair, View
 from util.io.files import write_text
+from util.io.json_files import write_json
 
 SCORES_NAME, SUMMARY_FOLDER = "scores.json", "summary"
-# Increased when scores hold other columns.
-FORMAT = 2
+CASES_NAME = "report_cases.json"
+# Increased when scores hold other columns, and cases other values.
+FORMAT, _CASES_FORMAT = 2, 2
+_READABLE_CASES = (1, _CASES_FORMAT)  # the first had no prior masks
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def write_scores(folder: Path, scores: Sequence[VolumeScore], summary: dict[str,
     writer.writerows(asdict(score) for score in scores)
     write_text(folder / "scores.csv", text.getvalue())
     content = {"format": FORMAT, "summary": summary, "scores": [asdict(score) for score in scores]}
-    write_text(folder / SCORES_NAME, json.dumps(content, indent=1) + "\n")
+    write_json(folder / SCORES_NAME, content)
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -91,3 +95,41 @@ def find_evaluation(path: Path) -> Path | None:
         return path
     scores_path = path / SCORES_NAME
     return scores_path if scores_path.is_file() else None
+
+
+def write_cases(folder: Path, cases: Cases) -> None:
+    """Write cases as JSON."""
+    write_json(folder / CASES_NAME, {"format": _CASES_FORMAT, **asdict(cases)}, indent=None)
+
+
+def read_cases(folder: Path) -> Cases | None:
+    """Read the cases of an evaluation's folder; None if it has none of this version.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / CASES_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] not in _READABLE_CASES:
+            return None
+        return Cases([_restore_case(values) for values in content["cases"]], dict(content["images"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}); evaluate the fold again") from error
+
+
+def _restore_case(values: dict[str, Any]) -> Case:
+    slices = tuple(SliceDice(**entry) for entry in values["slices"])
+    return Case(VolumeScore(**values["score"]), tuple(map(_restore_pair, values["pairs"])), slices)
+
+
+def _restore_pair(values: dict[str, Any]) -> SlicePair:
+    prior = values.get("prior")
+    parts = {
+        "query": View(**values["query"]),
+        "support": View(**values["support"]),
+        "prior": None if prior is None else PriorMask(**prior),
+    }
+    return SlicePair(**{**values, **parts})

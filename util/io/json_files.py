@@ -1,10 +1,39 @@
-"""Read JSON files from users and external sources."""
+"""Read JSON files from users and external sources, and our own ones."""
 
 import json
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from util.errors import UserError
+from util.io.files import write_text
+
+T = TypeVar("T")
+
+
+def write_json(path: Path, values: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
+    """Write plain values as JSON, as `json.dumps` does; raises as `atomic_write`."""
+    write_text(path, json.dumps(values, indent=indent, ensure_ascii=ensure_ascii) + "\n")
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """Read a file of `write_json`; None if missing, damaged or of another format.
+
+    Args:
+        path: the file.
+        kind: type of the result, such as `dict` or a dataclass, of which nested ones are restored, too.
+    """
+    try:
+        return _adapter(kind).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def read_json_object(path: Path, *, kind: str) -> dict[str, Any]:

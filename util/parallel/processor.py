@@ -67,13 +67,19 @@ def _cgroup_quotas() -> Iterator[float]:
         # In a container the path may be the host's and missing here; the root is the container's own cgroup.
         inner = PurePosixPath(path.lstrip("/"))
         for folder in (root / parent for parent in (inner, *inner.parents)):
-            try:
-                if controllers:
-                    values = [(folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
-                else:
-                    values = (folder / "cpu.max").read_text().split()
-                quota, period = map(int, values)  # "max" and -1: no quota
-            except (OSError, ValueError):
-                continue
+            quota, period = _read_quota(folder, is_v1=bool(controllers))
             if quota > 0 and period > 0:
                 yield quota / period
+
+
+def _read_quota(folder: Path, *, is_v1: bool) -> tuple[int, int]:
+    """Read a cgroup's quota and its period in microseconds; zeros or less if it has none."""
+    try:
+        if is_v1:
+            values = [(folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
+        else:
+            values = (folder / "cpu.max").read_text().split()
+        quota, period = map(int, values)  # "max" and -1: no quota
+    except (OSError, ValueError):
+        return 0, 0
+    return quota, period

@@ -7,8 +7,8 @@ import pytest
 from tests.util.evaluation.example_cases import GEOMETRY, add_case, make_cases, make_volume, read_bars
 from tests.util.evaluation.example_scores import make_score
 from util.errors import UserError
-from util.evaluation.case_files import CASES_NAME, read_cases, write_cases
 from util.evaluation.report_cases import Cases, add_prior_masks, choose_cases
+from util.evaluation.score_files import CASES_NAME, read_cases, write_cases
 
 
 def test_a_case_holds_the_dice_of_each_slice_that_shows_something():

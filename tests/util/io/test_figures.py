@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.io.figures import plain_matplotlib, write_png
+from util.io.figures import COLOURS, draw_curves, plain_matplotlib, write_png
 
 DRAW = """
 import sys
@@ -59,3 +59,18 @@ def test_a_picture_is_written_in_its_colours(tmp_path):
         assert image.size == (3, 2)
         assert image.getpixel((1, 0)) == (255, 128, 255)
         assert image.getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_panels_of_the_same_curves_share_a_legend_and_others_have_their_own():
+    curve = {"steps": [1, 2], "values": [0.5, float("nan")]}
+    missing = {"steps": (), "values": ()}
+    shared = draw_curves(
+        {"loss": {"fold 0": curve, "fold 1": curve}, "lr": {"fold 0": missing, "fold 1": curve}}
+    )
+    assert [text.get_text() for text in shared.legends[0].get_texts()] == ["fold 0", "fold 1"]
+    assert [axes.get_legend() for axes in shared.axes] == [None, None]
+    colours = [[line.get_color() for line in axes.get_lines()] for axes in shared.axes]
+    assert colours == [list(COLOURS[:2])] * 2
+    separate = draw_curves({"loss": {"total": curve, "query": curve}, "lr": {"rate": curve}}, title="run")
+    assert separate.legends == []
+    assert [axes.get_legend() is not None for axes in separate.axes] == [True, False]

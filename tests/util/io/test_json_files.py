@@ -1,9 +1,51 @@
 """A JSON object is read, or its fault reported in one line."""
 
+from dataclasses import asdict, dataclass
+
 import pytest
 
 from util.errors import UserError
-from util.io.json_files import read_json_object
+from util.io.json_files import read_json, read_json_object, write_json
+
+
+@dataclass(frozen=True)
+class _Size:
+    shape: tuple[int, int]
+    spacing_mm: float
+
+
+@dataclass(frozen=True)
+class _Record:
+    names: dict[int, str]
+    sizes: tuple[_Size, ...]
+    note: str | None = None
+
+
+def test_a_record_with_nested_ones_is_read_back_as_it_was_written(tmp_path):
+    record = _Record({7: "Zürich"}, (_Size((2, 3), 1.5), _Size((4, 5), 1.0)))
+    write_json(tmp_path / "a.json", asdict(record), indent=2, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_text(encoding="utf-8").startswith('{\n  "names": {\n    "7": "Zürich"')
+    assert read_json(tmp_path / "a.json", _Record) == record
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{half",
+        "[" * 100_000,
+        "[]",
+        "null",
+        "{}",
+        '{"names": {"a": "b"}, "sizes": []}',
+        '{"names": {}, "sizes": [{"shape": [1], "spacing_mm": 1}]}',
+        '{"names": {}, "sizes": [], "note": 3}',
+    ],
+)
+def test_a_file_of_another_format_is_none(tmp_path, text):
+    assert read_json(tmp_path / "missing.json", _Record) is None
+    (tmp_path / "a.json").write_text(text)
+    assert read_json(tmp_path / "a.json", _Record) is None
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path):

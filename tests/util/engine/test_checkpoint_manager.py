@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from util.engine.best_snapshot import VALIDATION_METRIC, find_best_step
+from util.engine.checkpoint_manager import VALIDATION_METRIC, find_best_step
 
 
 @pytest.mark.parametrize(
