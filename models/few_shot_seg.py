@@ -175,11 +175,11 @@ class FewShotSeg(nn.Module):
         background, foreground = (
             extract_prototypes(
                 support.features,
-                class_results,
+                class_masks,
                 area_limit=limits[index],
                 seeds=None if prototype_seeds is None else prototype_seeds + index,
             )
-            for index, class_results in enumerate((1 - masks, masks))
+            for index, class_masks in enumerate((1 - masks, masks))
         )
         prototypes = (background, foreground)
         positions = support.features.flatten(-2).transpose(-1, -2).flatten(1, 2)
@@ -259,8 +259,8 @@ class FewShotSeg(nn.Module):
                     self.matching(
                         self.similarity,
                         state.take(part).prototypes,
-                        tuple(class_results[part] for class_results in mined),
-                        tuple(class_results[part] for class_results in refined),
+                        tuple(class_features[part] for class_features in mined),
+                        tuple(prior_mask[part] for prior_mask in refined),
                         tau_query=tau_query[part],
                     )
                     for part in parts
