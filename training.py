@@ -133,7 +133,7 @@ def train(
         dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
         sizes = {"slice_size_px": dataset.slice_size_px, "feature_width": config.model.feature_width}
         threads = set_threads(ranks, n_workers=config.num_workers, **sizes)
-        model = place_network(config, network, device=device, ranks=ranks)
+        model = prepare_network(config, network, device=device, ranks=ranks)
         provenance = Provenance(
             dataset.content_hash() if ranks.is_main else None, describe_environment(device)
         )
@@ -146,12 +146,12 @@ def train(
         signals.defer()
         contents = {"former_run": former_run, "data": data, "training_ids": dataset.scan_ids}
         checkpoints = CheckpointManager(run_dir, config.checkpoint_minutes, **contents)
-        place = {"device": device, "ranks": ranks}
-        observer = TrainingObserver(config, state, checkpoints, add_picture=add_picture, **place)
+        placement = {"device": device, "ranks": ranks}
+        observer = TrainingObserver(config, state, checkpoints, add_picture=add_picture, **placement)
         if former_run is not None:
             observer.best.resume(former_run)
         parts = {"checkpoints": checkpoints, "observer": observer, "signals": signals}
-        info["training_seconds"] = _run_steps(config, model, state, dataset, **parts, **place)
+        info["training_seconds"] = _run_steps(config, model, state, dataset, **parts, **placement)
     return snapshot_path(run_dir, config.n_steps)
 
 
@@ -320,7 +320,7 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     return load_episodes(layout, split, episode_config, further=further, image_size_px=size_px)
 
 
-def place_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
+def prepare_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
     """Move the network to its device, in the form in which it trains.
 
     Args:

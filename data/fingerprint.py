@@ -204,7 +204,7 @@ def _fingerprint_scan(layout: DatasetLayout, scan_id: int, name: str | None) -> 
 def _measure_organs(label_map: np.ndarray, names: dict[int, str]) -> tuple[OrganExtent, ...]:
     n_voxels, n_slices = Counter(), Counter()
     for image in label_map:
-        counts = zip(*(found.tolist() for found in np.unique(image, return_counts=True)), strict=True)
+        counts = zip(*(values.tolist() for values in np.unique(image, return_counts=True)), strict=True)
         for label, count in counts:
             n_voxels[label] += count
             n_slices[label] += 1

@@ -154,10 +154,10 @@ class PredictConfig(Settings):
         ]
 
     def _registration_problems(self) -> list[str]:
-        given = [name for name in _NETWORK_KEYS if name in self.model_fields_set]
+        network_keys = [name for name in _NETWORK_KEYS if name in self.model_fields_set]
         problems = [
             f"{name}={getattr(self, name)}: method=registration has no network; leave {name} out"
-            for name in given
+            for name in network_keys
         ]
         if self.guide == "none":
             problems.append("guide=none: leaves nothing of method=registration; leave guide out")

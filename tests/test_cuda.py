@@ -57,7 +57,7 @@ def test_deterministic_steps_give_the_same_weights_twice():
 
     def weights_after_three_steps():
         network = training.make_network(config).train()
-        model = training.place_network(config, network, device=CUDA, ranks=Ranks())
+        model = training.prepare_network(config, network, device=CUDA, ranks=Ranks())
         state = training.make_state(config, network, device=CUDA, log=lambda *output: None)
         names = ("support_images", "support_masks", "query_images", "query_masks")
         batch = {name: tensor.float() for name, tensor in zip(names, make_batch(2), strict=True)}
@@ -103,7 +103,7 @@ def test_a_step_never_waits_for_the_gpu(changes):
     config = parse_config(merge_values(merge_values(dataset_defaults("PHANTOM"), small), changes))
     choose_kernels(deterministic=False, precision=config.precision)
     network = training.make_network(config).train()
-    model = training.place_network(config, network, device=CUDA, ranks=Ranks())
+    model = training.prepare_network(config, network, device=CUDA, ranks=Ranks())
     state = training.make_state(config, network, device=CUDA, log=lambda *output: None)
     names = ("support_images", "support_masks", "query_images", "query_masks")
     batch = {name: tensor.float().pin_memory() for name, tensor in zip(names, make_batch(2), strict=True)} | {

@@ -20,7 +20,7 @@ from models.inference.scan import segment_scan
 from models.inference.segmenters import NetworkSegmenter
 from models.precision import mixed_precision
 from script.workflows.networks import make_network
-from training import place_network, training_losses
+from training import prepare_network, training_losses
 from util.config.settings import merge_values
 from util.engine.optimisation import make_optimizer
 from util.parallel.devices import SINGLE_RANK
@@ -92,7 +92,7 @@ def time_training(
     """
     case = Case(**options)
     config, network, device = case.config, case.network.train(), case.device
-    model = place_network(config, network, device=device, ranks=SINGLE_RANK)
+    model = prepare_network(config, network, device=device, ranks=SINGLE_RANK)
     optimizer = make_optimizer(config.optim, network.parameters(), device=device)
     compute_loss = _fast_loss if case.variant == "fast" else _naive_loss
 

@@ -13,7 +13,7 @@ from dataloaders.framed_scans import (
     assign_support_slices,
     frame_query,
     frame_support,
-    take_supports,
+    read_supports,
     warp_support,
 )
 from tests.oriented_scans import is_bright, l_scan
@@ -63,17 +63,17 @@ def test_a_support_that_the_frame_cuts_off_is_refused():
 def test_a_mask_on_another_grid_is_refused(change, message):
     scan = l_scan()
     with pytest.raises(UserError, match=message):
-        take_supports(scan, _mask(scan, **change), assume_orientation=None)
+        read_supports(scan, _mask(scan, **change), assume_orientation=None)
 
 
 def test_every_unusable_support_is_reported():
     scan = l_scan()
     with pytest.raises(UserError) as caught:
-        take_supports(["none.nii", scan, scan], [_mask(scan), "no.mha", l_scan()], assume_orientation=None)
+        read_supports(["none.nii", scan, scan], [_mask(scan), "no.mha", l_scan()], assume_orientation=None)
     lines = str(caught.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["none.nii", "no.mha"]
     with pytest.raises(UserError, match="one mask for each of 2 image"):
-        take_supports([scan, scan], [_mask(scan)], assume_orientation=None)
+        read_supports([scan, scan], [_mask(scan)], assume_orientation=None)
 
 
 def test_a_range_of_raw_slices_needs_the_prepared_slices_around_it():

@@ -141,8 +141,8 @@ def train(inputs: Path) -> tuple[int, str]:
     return _trained(inputs, run_command_line(training.experiment, _words(inputs, "n_steps=1")), "1")
 
 
-def go_on(inputs: Path) -> tuple[int, str]:
-    """Go on with the training."""
+def resume(inputs: Path) -> tuple[int, str]:
+    """Resume the training."""
     return _trained(inputs, run_command_line(training.experiment, _words(inputs, "resume=latest")), "3")
 
 

@@ -49,7 +49,7 @@ class Damage:
 DAMAGES = tuple(Damage(*row) for row in (*DICOM, *PNG, *NIFTI, *JSON, *ARCHIVES))
 
 
-def told_lines(dataset: str, raw: Path) -> list[str]:
+def reported_lines(dataset: str, raw: Path) -> list[str]:
     """List all lines that are reported about a raw set, whichever step finds them."""
     try:
         if raw.is_file():
@@ -65,7 +65,7 @@ def table() -> str:
     rows = ["| # | set | damage | message |", "|---|---|---|---|"]
     for number, damage in enumerate(DAMAGES, start=1):
         with tempfile.TemporaryDirectory() as folder:
-            lines = told_lines(*damage.make(Path(folder) / "raw"))
+            lines = reported_lines(*damage.make(Path(folder) / "raw"))
             output = " / ".join(lines).replace(f"{Path(folder)}/", "").replace("|", "\\|")
             rows.append(f"| {number} | {damage.dataset} | {damage.name} | {output} |")
     return "\n".join(rows)
