@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models.encoder import Encoded, Encoder, freeze_batchnorm
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
-from models.outputs import EpisodeOutput, Segmentation, SupportState, share
+from models.outputs import EpisodeOutput, SegmentationOutput, SupportState, share
 from models.precision import upcast
 from models.prior_masks import (
     PRIOR_FORMS,
@@ -225,7 +225,7 @@ class FewShotSeg(nn.Module):
         *,
         image_size: Sequence[int],
         n_decoded: int | None = None,
-    ) -> Segmentation:
+    ) -> SegmentationOutput:
         """Segment queries with a prepared support.
 
         Used in both directions of training, and in evaluation.
@@ -270,7 +270,7 @@ class FewShotSeg(nn.Module):
         upsampled = F.interpolate(
             logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True
         )
-        return Segmentation(logits=upsampled.unflatten(0, logits.shape[:2]), prior_masks=prior_masks)
+        return SegmentationOutput(logits=upsampled.unflatten(0, logits.shape[:2]), prior_masks=prior_masks)
 
     def _segment_support(
         self,
@@ -280,7 +280,7 @@ class FewShotSeg(nn.Module):
         *,
         image_size: Sequence[int],
         prototype_seeds: Tensor | None,
-    ) -> Segmentation:
+    ) -> SegmentationOutput:
         """Segment the support's shots from the queries' predicted masks `(B, Q, H, W)`.
 
         `tau` keeps its roles: thresholds come from the support image, sharpness and expansion from the query
