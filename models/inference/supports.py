@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.inference.segmenters import Segmenter
+from models.inference.segmenters import SupportSegmenter
 
 JOINTS = ("probabilities", "shots")
 
@@ -55,7 +55,9 @@ class SupportBank:
         ValueError: `n_slices` is below 1, or `join` is none of these.
     """
 
-    def __init__(self, segmenter: Segmenter, *, n_slices: int, join: str, device: torch.device) -> None:
+    def __init__(
+        self, segmenter: SupportSegmenter, *, n_slices: int, join: str, device: torch.device
+    ) -> None:
         if n_slices < 1 or join not in JOINTS:
             raise ValueError(
                 f"n_slices must be at least 1 and join one of {JOINTS}, got {n_slices} and {join!r}"

@@ -15,8 +15,7 @@ from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_results import Segmentation
 from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
-from models.inference.segmenters import NetworkSegmenter
-from models.inference.segmenters import Segmenter as SupportSegmenter
+from models.inference.segmenters import NetworkSegmenter, SupportSegmenter
 from script.workflows.networks import load_trained
 from script.workflows.support_adaptation import SupportAdaptation
 from script.workflows.support_ensemble import Options, SupportEnsemble
