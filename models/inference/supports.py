@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.inference.segmenters import SupportSegmenter
 
-JOINTS = ("probabilities", "shots")
+SUPPORT_COMBINATIONS = ("probabilities", "shots")
 
 Slices = tuple[int, ...]
 
@@ -58,9 +58,10 @@ class SupportBank:
     def __init__(
         self, segmenter: SupportSegmenter, *, n_slices: int, join: str, device: torch.device
     ) -> None:
-        if n_slices < 1 or join not in JOINTS:
+        if n_slices < 1 or join not in SUPPORT_COMBINATIONS:
             raise ValueError(
-                f"n_slices must be at least 1 and join one of {JOINTS}, got {n_slices} and {join!r}"
+                f"n_slices must be at least 1 and join one of {SUPPORT_COMBINATIONS}, "
+                f"got {n_slices} and {join!r}"
             )
         self._segmenter = segmenter
         self._n_slices, self._join, self._device = n_slices, join, device
