@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from util.config.training_settings import FREE_ON_RESUME
+from util.config.training_settings import IGNORED_ON_RESUME
 from util.engine.resume import find_changes, read_run_config
 from util.engine.runs import (
     BEST,
@@ -81,7 +81,7 @@ def _describe_newer(run_dir: Path, selected: Path, *, has_snapshot: bool) -> str
     before, now = _read_config(selected), _read_config(run_dir)
     if not before or not now:
         return f"{note} (settings not recorded)"
-    changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, free=FREE_ON_RESUME)
+    changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, ignored_keys=IGNORED_ON_RESUME)
     if not changes:
         return f"{note}, with the same settings"
     hidden = f" and {len(changes) - _MAX_CHANGES} more" if len(changes) > _MAX_CHANGES else ""

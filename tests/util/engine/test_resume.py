@@ -25,9 +25,9 @@ def test_former_settings_override_defaults_of_known_keys():
 
 def test_changes_are_named_with_both_values():
     now = {"n_steps": 7, "optim": {"lr": 0.2, "old": 2}, "path": {"a": "here"}}
-    assert find_changes(SAVED, now, free=("path",)) == ["optim.lr: 0.5, now 0.2"]
-    assert find_changes(SAVED, now, free=()) == ["optim.lr: 0.5, now 0.2", "path.a: there, now here"]
-    assert find_changes(SAVED, SAVED, free=()) == []
+    assert find_changes(SAVED, now, ignored_keys=("path",)) == ["optim.lr: 0.5, now 0.2"]
+    assert find_changes(SAVED, now, ignored_keys=()) == ["optim.lr: 0.5, now 0.2", "path.a: there, now here"]
+    assert find_changes(SAVED, SAVED, ignored_keys=()) == []
 
 
 @pytest.mark.parametrize("text", [None, "{half", "[1]"])
