@@ -16,7 +16,7 @@ from data.raw.raw_scans import RawDataset, RawScan, RawVolume
 from data.specs import DatasetSpec
 from data.supervoxels.body import find_body, scale_intensities
 from data.supervoxels.neighbours import weight_factors
-from data.supervoxels.supervoxel_records import record_path as supervoxel_record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from data.transforms import Preparation, prepare_label_map, prepared_grid, transform_intensities
 from data.volume_records import list_recorded_ids
 from util.errors import UserError

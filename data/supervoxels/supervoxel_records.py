@@ -15,7 +15,7 @@ from util.io.files import write_text
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SupervoxelParameters:
     """Inputs of a supervoxel file other than the image."""
 
     algorithm_version: int
@@ -24,31 +24,33 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Record:
+class SupervoxelRecord:
     """Inputs and state of one supervoxel file."""
 
-    recipe: Recipe
+    parameters: SupervoxelParameters
     n_supervoxels: int
     image: FileState
     supervoxels: FileState
 
 
-def record_path(supervoxel_path: Path) -> Path:
+def supervoxel_record_path(supervoxel_path: Path) -> Path:
     """Return the path of a supervoxel file's record."""
     return supervoxel_path.with_name(supervoxel_path.name.removesuffix(".nii.gz") + ".record.json")
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_supervoxel_record(path: Path, record: SupervoxelRecord) -> None:
     """Write a record as JSON, atomically; raise `UserError` if that fails."""
-    write_text(path, json.dumps(asdict(record), indent=2) + "\n")
+    fields = asdict(record)
+    fields = {"recipe": fields.pop("parameters"), **fields}  # the parameters' name in every version's files
+    write_text(path, json.dumps(fields, indent=2) + "\n")
 
 
-def read_record(path: Path) -> Record | None:
+def read_supervoxel_record(path: Path) -> SupervoxelRecord | None:
     """Read a record; None if it is missing, damaged or in another format."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        record = Record(
-            recipe=Recipe(**fields["recipe"]),
+        record = SupervoxelRecord(
+            parameters=SupervoxelParameters(**fields["recipe"]),
             n_supervoxels=fields["n_supervoxels"],
             image=FileState(**fields["image"]),
             supervoxels=FileState(**fields["supervoxels"]),
@@ -58,12 +60,14 @@ def read_record(path: Path) -> Record | None:
     return record if type(record.n_supervoxels) is int and record.n_supervoxels >= 0 else None
 
 
-def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:
-    """Test whether a supervoxel file matches its image and the recipe.
+def supervoxels_are_current(
+    record: SupervoxelRecord, parameters: SupervoxelParameters, *, image_path: Path, supervoxel_path: Path
+) -> bool:
+    """Test whether a supervoxel file matches its image and the parameters.
 
     If only file times differ (as in a copied folder), the record is updated, to speed up the next check.
     """
-    if record.recipe != recipe:
+    if record.parameters != parameters:
         return False
     image = confirm_state(record.image, image_path)
     supervoxels = confirm_state(record.supervoxels, supervoxel_path)
@@ -72,5 +76,5 @@ def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_p
     confirmed = replace(record, image=image, supervoxels=supervoxels)
     if confirmed != record:
         with suppress(UserError):  # in a read-only folder the next check is slow again
-            write_record(record_path(supervoxel_path), confirmed)
+            write_supervoxel_record(supervoxel_record_path(supervoxel_path), confirmed)
     return True

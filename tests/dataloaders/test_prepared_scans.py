@@ -7,7 +7,7 @@ import pytest
 
 from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.supervoxels.supervoxel_records import record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from dataloaders.prepared_scans import load_scan, load_scans, resize_in_plane
 from util.errors import UserError
 from util.io.image_io import Geometry, write_volume
@@ -144,7 +144,7 @@ def test_supervoxels_of_a_smaller_minimum_size_are_refused(tmp_path, factor):
         UserError, match=r"_7\.nii\.gz: .* at least 48 voxels, got one of 46, .* --min-size 48"
     ):
         load(layout, with_labels=False)
-    record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
+    supervoxel_record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
     assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
 
 

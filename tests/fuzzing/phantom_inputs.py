@@ -16,7 +16,7 @@ from data.layout import DatasetLayout
 from data.preparation import ensure_volumes, hash_volumes
 from data.prepared_files import read_prepared_files
 from data.supervoxels.__main__ import main as make_supervoxels
-from data.supervoxels.supervoxel_records import record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from dataloaders.prepared_scans import load_scan
 from tests.conftest import TINY
 from tests.fuzzing.text_damages import digest_of
@@ -77,7 +77,7 @@ def scan_files(inputs: Path, kind: str) -> Path:
         "image": layout.image_path(SCAN_ID),
         "label": layout.label_path(SCAN_ID),
         "supervoxels": supervoxels,
-        "record": record_path(supervoxels),
+        "record": supervoxel_record_path(supervoxels),
     }[kind]
 
 
