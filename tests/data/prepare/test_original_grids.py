@@ -16,7 +16,7 @@ from data.prepare.original_grids import find_original_grids
 from data.prepare.original_predictions import restore_predictions
 from data.prepare.volume_preparation import find_outdated_scans
 from data.raw.finding import find_raw
-from data.volume_records import read_record, record_path
+from data.volume_records import read_scan_record, scan_record_path
 from tests.data.preparations import change_image, config_of, layout_of, prepare, prepare_volumes, raw_file
 from tests.data.raw.raw_sets import write_chaos, write_own_numbered
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan
@@ -166,7 +166,7 @@ def test_an_earlier_record_is_completed_without_rebuilding(chaos, tmp_path):
     _, layout = chaos
     shutil.copytree(layout.data_dir, tmp_path / "CHAOST2")
     copied = replace(layout, data_dir=tmp_path / "CHAOST2")
-    path = record_path(copied, 5)
+    path = scan_record_path(copied, 5)
     content = json.loads(path.read_text())
     del content["grid"]
     path.write_text(json.dumps(content))
@@ -175,7 +175,7 @@ def test_an_earlier_record_is_completed_without_rebuilding(chaos, tmp_path):
     ):
         find_original_grids(copied, [1, 5])
     assert find_outdated_scans(find_raw("CHAOST2", layout.data_dir.parent / "raw"), copied) == []
-    assert read_record(path) == read_record(record_path(layout, 5))
+    assert read_scan_record(path) == read_scan_record(scan_record_path(layout, 5))
 
 
 def test_changed_raw_files_are_refused_and_missing_ones_reported(workspace, capsys):
