@@ -198,7 +198,7 @@ def _collect_remarks(
     if snapshot is not None:
         trained, supports = _training_settings(config), _name_supports(config, fold)
         mismatches = find_mismatches(snapshot, trained, split.held_out, supports=supports)
-        lines = [*choice.notes, *mismatches, *lines]
+        lines = [*choice.remarks, *mismatches, *lines]
         if snapshot.config.get("dataset") == config.dataset:
             lines += describe_change(snapshot.data, data)
     return lines + describe_missing_organs(fold, config.test_organs)

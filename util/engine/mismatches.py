@@ -18,8 +18,8 @@ def find_mismatches(
 
     Args:
         snapshot: settings that its configuration lacks count as None.
-        requested: the settings to compare, among them `dataset`. Other folds are only noted if they hold out
-            all of `held_out`, too.
+        requested: the settings to compare, among them `dataset`. Other folds are remarked on, not warned of,
+            if none of the scans they train on is in `held_out`.
         held_out: ids of the scans to evaluate, on none of which it should have been trained.
         supports: organ -> id of its support scan.
 
@@ -33,7 +33,7 @@ def find_mismatches(
         for name, value in differing.items()
     ]
     if list(differing) == ["folds"] and not set(held_out).intersection(snapshot.training_ids or ()):
-        lines[0] = lines[0].replace("warning", "note") + "; none of its training scans is a query"
+        lines[0] = lines[0].replace("warning", "remark") + "; none of its training scans is a query"
     common = sorted(set(held_out).intersection(snapshot.training_ids or ()))
     if common and "dataset" not in differing:
         names = ", ".join(map(str, common))

@@ -28,11 +28,11 @@ class TrainingChoice:
 
     Attributes:
         snapshot: its file.
-        notes: a line for each newer run that was passed over.
+        remarks: a line for each newer run that was passed over.
     """
 
     snapshot: Path
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def choose_training(training_dir: Path, reload_path: str | None, *, folds: str) -> TrainingChoice:
@@ -56,9 +56,9 @@ def choose_training(training_dir: Path, reload_path: str | None, *, folds: str) 
         return TrainingChoice(find_snapshot(training_dir, None))  # raises
     selected = (matching or usable)[0]
     newer = runs[: runs.index(selected)]
-    notes = tuple(_describe_newer(run_dir, selected, has_snapshot=run_dir in usable) for run_dir in newer)
+    remarks = tuple(_describe_newer(run_dir, selected, has_snapshot=run_dir in usable) for run_dir in newer)
     snapshot = require_best_snapshot(selected) if reload_path == BEST else latest_snapshot_in(selected)
-    return TrainingChoice(snapshot, notes)
+    return TrainingChoice(snapshot, remarks)
 
 
 def read_training_config(snapshot: Path) -> Mapping[str, Any]:
@@ -77,15 +77,15 @@ def read_training_config(snapshot: Path) -> Mapping[str, Any]:
 
 def _describe_newer(run_dir: Path, selected: Path, *, has_snapshot: bool) -> str:
     state = "" if has_snapshot else " and unfinished, without a snapshot"
-    note = f"note: {run_dir} is newer{state}; {selected} is evaluated"
+    remark = f"remark: {run_dir} is newer{state}; {selected} is evaluated"
     before, now = _read_config(selected), _read_config(run_dir)
     if not before or not now:
-        return f"{note} (settings not recorded)"
+        return f"{remark} (settings not recorded)"
     changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, ignored_keys=IGNORED_ON_RESUME)
     if not changes:
-        return f"{note}, with the same settings"
+        return f"{remark}, with the same settings"
     hidden = f" and {len(changes) - _MAX_CHANGES} more" if len(changes) > _MAX_CHANGES else ""
-    return f"{note}. The newer one has other settings ({'; '.join(changes[:_MAX_CHANGES])}{hidden})"
+    return f"{remark}. The newer one has other settings ({'; '.join(changes[:_MAX_CHANGES])}{hidden})"
 
 
 def _read_config(run_dir: Path) -> dict[str, Any]:

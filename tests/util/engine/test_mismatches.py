@@ -61,8 +61,8 @@ def test_other_folds_are_noted_and_warned_about_only_if_queries_trained():
     requested = {**TRAINED, "folds": "disjoint"}
     [line] = find_mismatches(_trained(training_ids=[0, 1]), requested, [2, 3])
     assert line == (
-        "note: the snapshot was trained with folds=overlapping, not disjoint; none of its training scans is "
-        "a query"
+        "remark: the snapshot was trained with folds=overlapping, not disjoint; none of its training scans "
+        "is a query"
     )
     lines = find_mismatches(_trained(training_ids=[0, 3]), requested, [2, 3])
     assert lines == [

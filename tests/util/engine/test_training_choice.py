@@ -20,7 +20,7 @@ def make_run(folder, number, *, step=None, **config):
 
 def choose(folder, folds="overlapping", reload_path=None):
     choice = choose_training(folder, reload_path, folds=folds)
-    return choice.snapshot.relative_to(folder).as_posix(), list(choice.notes)
+    return choice.snapshot.relative_to(folder).as_posix(), list(choice.remarks)
 
 
 def test_the_newest_run_with_a_snapshot_is_chosen_in_silence(tmp_path):
@@ -35,8 +35,8 @@ def test_a_newer_unfinished_run_with_other_settings_is_named(tmp_path):
     assert choose(tmp_path) == (
         "1/snapshots/snapshot_000003.pt",
         [
-            f"note: {new} is newer and unfinished, without a snapshot; {old} is evaluated. The newer one has "
-            "other settings (optim.lr: 0.1, now 0.2)"
+            f"remark: {new} is newer and unfinished, without a snapshot; {old} is evaluated. The newer one "
+            "has other settings (optim.lr: 0.1, now 0.2)"
         ],
     )
 
