@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench import formatting
-from bench.cases.network import time_evaluation, time_training
+from bench.cases.network_cases import time_evaluation, time_training
 from bench.measuring import Measurement, measure_in_process
 from bench.sections import Headline, Section, Table, benchmark_parser, write_section
 from util.parallel.wait_policy import AdaptiveWaitPolicy

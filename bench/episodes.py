@@ -19,7 +19,7 @@ import torch
 
 from bench import formatting
 from bench.measuring import MB, ONE_THREAD, Measurement, measure_alternately, measure_in_process, time_calls
-from bench.naive.episodes import make_episode
+from bench.naive.naive_episodes import make_episode
 from bench.sections import Headline, Section, Table, benchmark_parser, write_section
 from bench.synthetic import SHAPE, chaost2_layout, make_scans
 from dataloaders.episodes import EpisodeConfig, EpisodeDataset, make_episode_loader

@@ -37,7 +37,7 @@ from data.supervoxels.segmentation import scale_intensities
 from util.io.image_io import read_volume
 
 NAMES = {"ours": "ours", "compact": "compact edge list", "textbook": "textbook edge list"}
-TIME_VARIANT = "bench.cases.supervoxels:time_variant"  # a module with few imports
+TIME_VARIANT = "bench.cases.supervoxel_cases:time_variant"  # a module with few imports
 
 
 def main() -> None:

@@ -56,8 +56,8 @@ def main() -> None:
         intro=(
             "One step of one episode: forward passes in both directions, backward pass and optimiser; "
             f"{describe_network(options)}. Each run is a separate process that warms up on small slices. The "
-            "naive network (`bench/naive/network.py`) has the same encoder, parameters, number format and "
-            "threads."
+            "naive network (`bench/naive/naive_network.py`) has the same encoder, parameters, number "
+            "format and threads."
         ),
         tables=[
             comparison_table("Time and memory of a step", "step", measured),

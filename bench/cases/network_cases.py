@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.cases.instruments import FlopCounter, Profiler
 from bench.measuring import MB, measure_usage, time_calls
-from bench.naive.network import NaiveFewShotSeg
+from bench.naive.naive_network import NaiveFewShotSeg
 from config_ssl_upload import Config, dataset_defaults, parse_config
 from models.few_shot_seg import FewShotSeg
 from models.inference.calls import Request, best_slices_per_call
