@@ -1,7 +1,7 @@
 """Kill a training at random moments, resume each time, and compare with one that was never killed.
 
 `python tests/kill_training.py --kills 20` prints where each process was killed, and ends with code 0 if the
-final weights are those of the unbroken run, to the bit. tests/test_resume.py does so once.
+final weights are those of the unbroken run, to the bit. tests/test_resumed_training.py does so once.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from models import attention
 from models.attention import attend
 from models.precision import mixed_precision
 from models.prototypes import _random_keys
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 from util.config.settings import merge_values
 from util.parallel.hardware import choose_kernels
 from util.parallel.ranks import Ranks

@@ -34,7 +34,7 @@ from script.workflows.support_ensemble import Options
 from tests.bright_segmenter import BrightSegmenter
 from tests.data.dicom_series import assert_same_points, write_series
 from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
-from tests.models.episodes import make_network as make_small_network
+from tests.models.small_network import make_network as make_small_network
 from tests.oriented_scans import BRIGHT, ORIENTATIONS, is_bright, l_scan
 from util.config.settings import plain_values
 from util.engine.snapshots import Snapshot, save_snapshot

@@ -12,7 +12,7 @@ import training
 from config_ssl_upload import dataset_defaults, parse_config
 from models import prototypes
 from models.prior_masks import PRIOR_FORMS
-from tests.models.episodes import make_batch
+from tests.models.small_network import make_batch
 from util.config.settings import merge_values
 from util.engine.optimisation import make_optimizer
 from util.parallel.ranks import Ranks

@@ -12,7 +12,7 @@ from models import activation_checkpointing, prototypes
 from models.encoder import BACKBONES, Encoder, freeze_batchnorm
 from models.factory import build_network
 from models.resnet import ResNetBackbone
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 from tests.narrow_resnet import NarrowResNet
 
 SIZE = (2, 1, 33, 29)

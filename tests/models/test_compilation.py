@@ -15,7 +15,7 @@ from models.encoder import BACKBONES
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from models.resnet import ResNetBackbone
-from tests.models.episodes import losses_of, make_batch
+from tests.models.small_network import losses_of, make_batch
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import torch
 
 from models.encoder import Encoded
 from tests.models import literal, literal_network
-from tests.models.episodes import WIDTH, losses_of, make_batch, make_network
 from tests.models.prototype_cases import disc
+from tests.models.small_network import WIDTH, losses_of, make_batch, make_network
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.prototypes import extract_prototypes
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
 

@@ -14,7 +14,7 @@ from models.encoder import BACKBONES, Encoded
 from models.inference.segmenters import NetworkSegmenter
 from models.losses import weighted_cross_entropy
 from models.precision import full_precision, mixed_precision, store_half_weights, upcast
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 from tests.narrow_resnet import NarrowResNet
 from util.parallel.processor import has_bfloat16
 

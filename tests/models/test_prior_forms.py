@@ -18,8 +18,8 @@ from models.prior_masks import (
 )
 from models.similarity import Similarity
 from tests.models import literal
-from tests.models.episodes import losses_of, make_batch
 from tests.models.prototype_cases import one_shot
+from tests.models.small_network import losses_of, make_batch
 
 N_EPISODES, WIDTH, GRID = 2, 5, (6, 7)
 

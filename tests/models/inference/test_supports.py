@@ -7,7 +7,7 @@ from models.encoder import Encoded
 from models.inference.scan import MeanSegmenter
 from models.inference.segmenters import NetworkSegmenter, SupportSegmenter
 from models.inference.supports import SupportBank, nearest_slices
-from tests.models.episodes import make_network, smooth
+from tests.models.small_network import make_network, smooth
 
 CPU = torch.device("cpu")
 SIZE = (33, 37)

@@ -14,7 +14,7 @@ from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkS
 from models.inference.supports import nearest_slices
 from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
 from script.workflows.evaluation_methods import segment_jobs
-from tests.models.episodes import make_network, smooth
+from tests.models.small_network import make_network, smooth
 from util.evaluation.postprocess import keep_largest_component
 from util.io.image_io import Geometry
 
