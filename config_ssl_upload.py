@@ -1,9 +1,9 @@
 """The sacred experiments' configuration.
 
-Every key has its default, its meaning and what it must be, here, in `settings.py` of `data` and
-`dataloaders`, or in `util/config/training_settings.py`. Any key can be set on the command line,
-nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
-print_config with dataset=PHANTOM` shows what would be used.
+Every key is declared once, with its default, meaning and constraints: here, in `data/data_settings.py`,
+`dataloaders/episode_settings.py` or `util/config/training_settings.py`. Any key can be set on the command
+line, nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python
+training.py print_config with dataset=PHANTOM` shows the resulting configuration.
 """
 
 import json
