@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from data.own_rules import Orientation
+from data.custom_rules import Orientation
 from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 

@@ -221,7 +221,7 @@ OWN = {
 
 @pytest.mark.parametrize("command", [train, evaluate])
 @pytest.mark.parametrize(("damage", "output"), OWN.values(), ids=OWN)
-def test_own_data_that_are_not_whole(workspace, capsys, damage, output, command):
+def test_custom_datasets_that_are_not_whole(workspace, capsys, damage, output, command):
     words = workspace.make_own()
     words += (
         ["use_gt=True"] if command is train else [f"reload_model_path={workspace.snapshot}", "supp_idx=0"]

@@ -251,7 +251,7 @@ def test_a_run_of_another_dataset_or_fold_is_not_resumed(workspace, capsys):
 @pytest.mark.parametrize(
     ("words", "output"),
     [
-        (["--dataset", "Nope"], "dataset=Nope: must be CHAOST2, SABS, CMR, PHANTOM, or own data"),
+        (["--dataset", "Nope"], "dataset=Nope: must be CHAOST2, SABS, CMR, PHANTOM, or a custom dataset"),
         (["--dataset", "CMR"], "no such folder; put the prepared CMR volumes there"),
         (["--dataset", "PHANTOM", "--workers", "0"], "supervoxel workers: must be at least 1, got 0"),
         (

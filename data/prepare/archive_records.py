@@ -4,11 +4,11 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from data.custom_spec import DATASET_JSON, read_dataset_json
 from data.data_settings import PrepareConfig
 from data.datasets import DATASETS
 from data.file_states import FileState, confirm_state
 from data.layout import DatasetLayout
-from data.own_spec import DATASET_JSON, read_dataset_json
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from data.volume_records import (
@@ -30,7 +30,7 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
     """Return the layout of an archive's volumes; None if anything changed since."""
     try:
         spec, preparation = _known_dataset(config)
-    except UserError:  # own data never prepared, or with a changed description
+    except UserError:  # a custom dataset never prepared, or with a changed description
         return None
     layout = config.layout_of(spec)
     scan_ids = list_recorded_ids(layout)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.own_spec import DATASET_JSON
+from data.custom_spec import DATASET_JSON
 from data.raw.raw_scans import RawDataset
 from data.raw.unpacking import unpack
 from util.errors import UserError

@@ -85,7 +85,7 @@ def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, directio
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 
 
-def test_own_data_may_have_an_orientation_for_each_slice_axis(tmp_path):
+def test_custom_datasets_may_have_an_orientation_for_each_slice_axis(tmp_path):
     layout = replace(_layout(tmp_path, "CHAOST2"), spec=replace(find_spec("CHAOST2"), keeps_slice_axes=True))
     coronal, sagittal = (1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0), (0, 0, 1.0, 1.0, 0, 0, 0, 1.0, 0)
     for scan_id, direction in enumerate((TILTED, coronal, coronal, sagittal)):

@@ -13,7 +13,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from data.prepare.__main__ import main
-from tests.data.raw.raw_sets import WRITERS, write_nifti, write_own_numbered
+from tests.data.raw.raw_sets import WRITERS, write_custom_numbered, write_nifti
 from util.io.image_io import Geometry, read_volume
 
 CLOSE = 1e-3  # of a voxel or a share: nearer to a border, rounding decides
@@ -34,7 +34,7 @@ FORMS = {
     "SABS": Form("sabs_CT_normalized", WRITERS["SABS"], None, None),
     "CMR": Form("cmr_MR_normalized", WRITERS["CMR"], (7.99, 1.25, 1.25), (256, 256)),
     "Hips in nnU-Net's folders": Form("volumes", WRITERS["Hips"], (4.0, 2.0, 2.0), (48, 48)),
-    "Hips by numbers": Form("volumes", write_own_numbered, (4.0, 2.0, 2.0), (48, 48)),
+    "Hips by numbers": Form("volumes", write_custom_numbered, (4.0, 2.0, 2.0), (48, 48)),
 }
 
 
@@ -166,13 +166,13 @@ def test_a_form_has_the_defined_voxels_at_their_positions(name, prepare, capsys)
         compare_grid(name, scan, geometry, form=form)
 
 
-def test_own_data_of_another_orientation_are_reoriented_and_keep_their_positions(tmp_path):
+def test_custom_datasets_of_another_orientation_are_reoriented_and_keep_their_positions(tmp_path):
     # Rows run to the head, columns to the front, slices to the right; a little oblique.
     tilt = np.array([[1, 0, 0], [0, np.cos(0.1), -np.sin(0.1)], [0, np.sin(0.1), np.cos(0.1)]])
     direction = tilt @ np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]])
     written = []
     # More than half of each raw spacing: what is padded then lies further outside than half a raw voxel.
-    for scan in write_own_numbered(
+    for scan in write_custom_numbered(
         tmp_path / "raw", n_scans=2, spacing_mm=[3.0, 3.0, 3.0], orientation="LPS"
     ):
         geometry = replace(scan.geometry, direction=tuple(direction.ravel().tolist()))

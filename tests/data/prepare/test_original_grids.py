@@ -18,7 +18,7 @@ from data.prepare.volume_preparation import find_outdated_scans
 from data.raw.finding import find_raw
 from data.volume_records import read_scan_record, scan_record_path
 from tests.data.preparations import change_image, config_of, layout_of, prepare, prepare_volumes, raw_file
-from tests.data.raw.raw_sets import write_chaos, write_own_numbered
+from tests.data.raw.raw_sets import write_chaos, write_custom_numbered
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan
 from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
@@ -253,7 +253,7 @@ def test_a_mistake_is_reported_in_one_line_and_writes_nothing(workspace, monkeyp
 
 
 def test_an_archive_is_compared_as_a_whole_and_an_earlier_one_is_unpacked_once_more(tmp_path, capsys):
-    write_own_numbered(tmp_path / "scans", n_scans=2)
+    write_custom_numbered(tmp_path / "scans", n_scans=2)
     archive = shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "scans")
     config = config_of(archive, tmp_path / "Hips", dataset="Hips")
     main_words = [

@@ -1,4 +1,4 @@
-"""Scans of any format as own data: their common frame, and files that are written once."""
+"""Scans of any format as a custom dataset: their common frame, and files that are written once."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.own_spec import read_dataset_json
+from data.custom_spec import read_dataset_json
 from data.prepare.training_scans import choose_preparation, write_training_scans
 from data.transforms import prepared_grid
 from tests.oriented_scans import is_bright, l_scan
@@ -65,7 +65,7 @@ def _write(folder, sources):
     return write_training_scans(folder, sources, mask, modality="MR")
 
 
-def test_scans_of_all_formats_become_own_data_with_one_mask(sources, tmp_path):
+def test_scans_of_all_formats_become_a_custom_dataset_with_one_mask(sources, tmp_path):
     raw = tmp_path / "raw"
     assert _write(raw, sources) == {}
     for number, letters in enumerate(("LPS", "RAS", "LIP")):

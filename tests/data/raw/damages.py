@@ -15,7 +15,7 @@ from tests.data.raw.damaged_archives import ARCHIVES
 from tests.data.raw.damaged_dicom import DICOM, PNG
 from tests.data.raw.damaged_json import JSON
 from tests.data.raw.damaged_nifti import NIFTI
-from tests.data.raw.raw_sets import WRITERS, write_own_numbered
+from tests.data.raw.raw_sets import WRITERS, write_custom_numbered
 from util.errors import UserError
 
 LIMITS = {"max_bytes": 1 << 20, "max_entries": 500}
@@ -27,7 +27,8 @@ class Damage:
 
     Attributes:
         name: what is wrong, for people.
-        dataset: the set that is written; "Hips" is own data in nnU-Net's folders, "numbered" the other form.
+        dataset: the set that is written; "Hips" is a custom dataset in nnU-Net's folders, "numbered" the
+            other form.
         damage: takes the set's folder and what was written there, and does the damage; may return another raw
             path than the folder.
         words: a pattern that the one line must match.
@@ -40,7 +41,7 @@ class Damage:
 
     def make(self, folder: Path) -> tuple[str, Path]:
         """Write the damaged set; return its dataset's name and its raw path."""
-        writer = write_own_numbered if self.dataset == "numbered" else WRITERS[self.dataset]
+        writer = write_custom_numbered if self.dataset == "numbered" else WRITERS[self.dataset]
         written = writer(folder, n_scans=2)
         raw = self.damage(folder, written)
         return "Hips" if self.dataset == "numbered" else self.dataset, raw or folder

@@ -8,7 +8,7 @@ from data.raw.finding import find_raw
 from data.raw.unpacking import unpack
 from tests.data.raw.damaged_archives import zip_folder
 from tests.data.raw.damages import DAMAGES, reported_lines, table
-from tests.data.raw.raw_sets import WRITERS, write_own_numbered
+from tests.data.raw.raw_sets import WRITERS, write_custom_numbered
 from util.errors import UserError
 
 
@@ -36,7 +36,7 @@ def test_the_damages_are_many_and_each_another():
 
 @pytest.mark.parametrize("dataset", [*WRITERS, "numbered"])
 def test_a_good_set_has_no_problems(tmp_path, dataset):
-    (write_own_numbered if dataset == "numbered" else WRITERS[dataset])(tmp_path, n_scans=5)
+    (write_custom_numbered if dataset == "numbered" else WRITERS[dataset])(tmp_path, n_scans=5)
     assert reported_lines("Hips" if dataset == "numbered" else dataset, tmp_path) == []
 
 
