@@ -153,7 +153,9 @@ def _loader_table(source: dict[str, Any], *, quick: bool) -> Table:
         rate = f"{median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
         rows.append([str(n_workers), rate, f"{1000 * first_seconds:.0f} ms"])
     return Table(
-        "The loader alone, batches of one episode:", ["workers", "episodes per second", "time to first"], rows
+        "The loader alone, batches of one episode:",
+        ["workers", "episodes per second", "time to the first"],
+        rows,
     )
 
 

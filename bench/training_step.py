@@ -42,8 +42,8 @@ def main() -> None:
         f"The naive step takes {naive.extra['flop'] / 1e12:.2f} TFLOP in matrix products and convolutions, "
         f"ours {profiled['fp32'].extra['flop'] / 1e12:.2f} (including the attention logits that the "
         "backward pass recomputes).",
-        "If no foreground is predicted, the naive network skips the alignment direction; ours never does. "
-        "Its shortest runs may show this.",
+        "If it predicts no foreground, the naive network skips the alignment direction, as its shortest runs "
+        "may show; ours never skips it.",
     ]
     if on_cuda:
         hours = {

@@ -86,9 +86,9 @@ def time_training(
 ) -> dict[str, Any]:
     """Time training steps: forward in both directions, backward, optimiser.
 
-    A warm-up step on small slices precedes them. One more step each gives `parts`, in seconds, and `flop` if
-    requested, and each of `n_usages` more an entry of `usages`, see `measure_usage`. `options` are those of
-    `Case`.
+    A warm-up step on small slices precedes them. If requested, one further step measures `parts`, in seconds,
+    another counts `flop`, and `n_usages` further ones give the entries of `usages`, see `measure_usage`.
+    `options` are those of `Case`.
     """
     case = Case(**options)
     config, network, device = case.config, case.network.train(), case.device
@@ -134,7 +134,7 @@ def time_evaluation(
 ) -> dict[str, Any]:
     """Time the segmentation of query slices, per slice, encoding included.
 
-    Each of `n_usages` more runs gives an entry of `usages`, of all its slices; see `measure_usage`.
+    Each of `n_usages` further runs gives an entry of `usages` for all its slices; see `measure_usage`.
 
     The fast path prepares the support once, timed separately as `support_seconds`; the naive network encodes
     it again for each slice.
