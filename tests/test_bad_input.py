@@ -40,8 +40,8 @@ def foreign(workspace, *scan_ids, by):
     workspace.change("superpix-MIDDLE", *scan_ids, by=by)
 
 
-def rename_supervoxels(workspace, least):
-    workspace.supervoxels.rename(workspace.supervoxels.with_name(f"supervoxels_{least}"))
+def rename_supervoxels(workspace, min_size_vox):
+    workspace.supervoxels.rename(workspace.supervoxels.with_name(f"supervoxels_{min_size_vox}"))
 
 
 SUPERVOXELS = {

@@ -120,7 +120,7 @@ def test_console_commands_explain_themselves_in_any_folder(wheel, tmp_path):
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "site")
     [info] = (tmp_path / "site").glob("*.dist-info")
-    commands = {each.name: each.value for each in Distribution.at(info).entry_points}
+    commands = {entry_point.name: entry_point.value for entry_point in Distribution.at(info).entry_points}
     assert commands == _project()["scripts"]
     (tmp_path / "work/data").mkdir(parents=True)  # a folder of scans, which hides no package
     for name, usage in {

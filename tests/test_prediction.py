@@ -168,12 +168,16 @@ def _body(shift_mm, degrees):
 def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
     truth, alone, joint = guided
     for label in (1, 2):
-        before, after = (dice_and_iou(each.label_map == label, truth == label)[0] for each in (alone, joint))
+        before, after = (
+            dice_and_iou(result.label_map == label, truth == label)[0] for result in (alone, joint)
+        )
         assert after > 0.85 > before
     assert not joint.failures
-    assert [each.label for each in joint.agreements] == [1, 2]
-    assert all(0.05 < each.with_registration < 0.95 for each in joint.agreements)
-    assert joint.agreement == pytest.approx(np.mean([each.with_registration for each in joint.agreements]))
+    assert [agreement.label for agreement in joint.agreements] == [1, 2]
+    assert all(0.05 < agreement.with_registration < 0.95 for agreement in joint.agreements)
+    assert joint.agreement == pytest.approx(
+        np.mean([agreement.with_registration for agreement in joint.agreements])
+    )
     assert alone.agreement is None
 
 
@@ -222,7 +226,7 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     slices = result.probabilities[1][:, 0, 0]
     assert np.allclose(slices, [0, 0, 0.45, 0.45, 0.7, 0.7, 0.25, 0.25, 0, 0, 0, 0])
     assert result.label_map[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, *[0] * 6]
-    assert [each.with_joint for each in result.agreements] == [pytest.approx(2 / 3), 0.0, None]
+    assert [agreement.with_joint for agreement in result.agreements] == [pytest.approx(2 / 3), 0.0, None]
     assert result.agreement == pytest.approx((2 / 3 + 0 + 0) / 3)
     assert result.failures == {"c": "bodies hardly overlap"}
 
@@ -237,7 +241,7 @@ def test_supports_are_averaged_and_compared_with_the_joint_result():
     result = segmenter.segment(scan, confidence=True)
     assert np.array_equal(result.label_map, halves[0])  # two of three agree
     assert np.allclose(result.probabilities[1], np.mean(halves, axis=0))
-    assert [each.with_joint for each in result.agreements] == [1.0, 1.0, 0.0]
+    assert [agreement.with_joint for agreement in result.agreements] == [1.0, 1.0, 0.0]
     assert result.agreement == pytest.approx(2 / 3)
 
 

@@ -165,8 +165,8 @@ def test_an_episode_and_a_query_give_alone_what_they_give_together(mining):
 def test_the_order_of_the_source_does_not_matter(mining):
     features, priors, source, mask = _case()
     order = torch.randperm(N_SOURCE, generator=torch.Generator().manual_seed(5))
-    there = _mine(mining, features, priors, source, mask)
-    torch.testing.assert_close(_mine(mining, features, priors, source[..., order], mask[:, order]), there)
+    expected = _mine(mining, features, priors, source, mask)
+    torch.testing.assert_close(_mine(mining, features, priors, source[..., order], mask[:, order]), expected)
 
 
 def test_a_repeated_source_counts_as_once(mining):

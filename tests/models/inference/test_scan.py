@@ -38,7 +38,7 @@ class _Recorder(SliceSegmenter):
     def segment_each(self, supports, encoding, **options):
         self.calls.append((supports, encoding[:, 0, 0].tolist()))
         options.pop("per_call")
-        return torch.stack([self.segment(one, encoding, **options) for one in supports])
+        return torch.stack([self.segment(support, encoding, **options) for support in supports])
 
 
 def _images():

@@ -56,7 +56,7 @@ def test_prior_masks_are_those_of_an_inspection(options, expected_area):
     model = build_network(seed=0, encoder_weights=None, encoder="resnet18", feature_width=8, **options).eval()
     queries = _images(3)
     result = [inspect_query(model, _images(1, seed=1)[0], _mask(), query) for query in queries]
-    small = torch.cat([one.prior_masks.foreground for one in result])
+    small = torch.cat([inspection.prior_masks.foreground for inspection in result])
     expected = nn.functional.interpolate(small, SIZE, mode="bilinear", align_corners=True)[:, 0] > 0.5
     segmenter = NetworkSegmenter(model)
     support = segmenter.prepare(segmenter.encode([_images(1, seed=1)]), _mask())

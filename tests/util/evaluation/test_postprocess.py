@@ -10,7 +10,7 @@ from util.evaluation.postprocess import keep_largest_component, largest_componen
 
 def _probabilities(*slices):
     """Read slices of rows such as `"9.2"`: digits are tenths, dots 0."""
-    rows = [[[0 if c == "." else int(c) / 10 for c in row] for row in one] for one in slices]
+    rows = [[[0 if c == "." else int(c) / 10 for c in row] for row in lines] for lines in slices]
     return np.array(rows, dtype=np.float32)
 
 
