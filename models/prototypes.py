@@ -47,7 +47,7 @@ class Prototypes:
 
     @property
     def n_shots(self) -> int:
-        """Number of shots that the prototypes are of."""
+        """Number of shots."""
         return self.shot_global.shape[1]
 
     def pool(self) -> tuple[Tensor, Tensor]:

@@ -115,14 +115,14 @@ def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(workspace, capsys):
     assert "warning: the snapshot was trained with eval_fold=3, not 0" in output
 
 
-def resnet(prefix="", without=(), **more):
+def resnet(prefix="", without=(), **changes):
     """A ResNet-18's state dict in a small file: one number stands for all of a tensor."""
     shapes = BACKBONES["resnet18"](norm_layer=nn.BatchNorm2d).state_dict()
     remaining = {name: value for name, value in shapes.items() if not name.startswith(tuple(without))}
     return {
         prefix + name: torch.zeros((), dtype=value.dtype).expand(value.shape)
         for name, value in remaining.items()
-    } | more
+    } | changes
 
 
 LAYER3 = "lacks 15 of the encoder's tensors (layer3.0.bn1.bias, layer3.0.bn1.running_mean, layer3.0.bn1.runn"

@@ -224,10 +224,10 @@ def changes_of(profile: Profile, arm: Arm, seed: int) -> dict[str, Any]:
     return changes
 
 
-def make_config(profile: Profile, arm: Arm, seed: int, *, more: Mapping[str, Any]) -> Config:
-    """Return a training's configuration; `more` are further nested values."""
+def make_config(profile: Profile, arm: Arm, seed: int, *, overrides: Mapping[str, Any]) -> Config:
+    """Return a training's configuration; `overrides` are further nested values."""
     values = merge_values(dataset_defaults(profile.dataset, arm.recipe), changes_of(profile, arm, seed))
-    return parse_config(merge_values(values, more))
+    return parse_config(merge_values(values, overrides))
 
 
 def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     trained, s_trained = _evaluate(config, snapshot)
     by_registration, s_registration = _evaluate(config, snapshot, guide="registration")
     adapted, s_adapted = _evaluate(config, snapshot, adapted=True)
-    more = {"baselines": True, "unet_steps": config.adaptation.steps}
-    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **more)
+    with_unet = {"baselines": True, "unet_steps": config.adaptation.steps}
+    both, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **with_unet)
     baselines, _ = _evaluate(config, snapshot, baselines=True, chunks=False)
     shots, _ = _evaluate(config, snapshot, guide="registration", adapted=True, **SHOTS)
     only, _ = _evaluate(config, untrained, guide="registration", adapted=True)

@@ -33,10 +33,10 @@ def layout_of(inputs: Path) -> DatasetLayout:
     return DatasetLayout(find_spec("PHANTOM"), inputs / "data", inputs / "data", MIN_SIZE_VOX)
 
 
-def _words(inputs, *more):
+def _words(inputs, *words):
     fixed = [word for word in TINY if not word.startswith(("n_steps", "save_snapshot_every"))]
     folders = (f"path.PHANTOM.data_dir={inputs}/data", f"path.log_dir={inputs}/runs")
-    return ["with", *fixed, "n_steps=3", "save_snapshot_every=1", *folders, *more]
+    return ["with", *fixed, "n_steps=3", "save_snapshot_every=1", *folders, *words]
 
 
 def make_phantom_inputs(inputs: Path) -> None:
@@ -158,8 +158,12 @@ def evaluate(inputs: Path) -> tuple[int, str]:
     """Evaluate the snapshot on one organ."""
     fast = ("evaluation.all_slices=False", "evaluation.every_support=False", "evaluation.baselines=False")
     fast += ("evaluation.report=False",)
-    more = ("test_label=[1]", "evaluation.save_predictions=True", f"reload_model_path={inputs}/snapshot.pt")
-    code = run_command_line(validation.experiment, _words(inputs, *fast, *more))
+    selection = (
+        "test_label=[1]",
+        "evaluation.save_predictions=True",
+        f"reload_model_path={inputs}/snapshot.pt",
+    )
+    code = run_command_line(validation.experiment, _words(inputs, *fast, *selection))
     if code:
         return code, ""
     run = inputs / "runs/PHANTOM/fold_0/evaluation/1"

@@ -11,7 +11,7 @@ TRIALS = [(profile, arm) for profile in PROFILES for arm in PROFILES[profile].na
 
 
 def _config(profile, arm, seed=1):
-    return make_config(PROFILES[profile], ARMS[arm], seed, more={})
+    return make_config(PROFILES[profile], ARMS[arm], seed, overrides={})
 
 
 def _flatten(values, prefix=""):

@@ -11,7 +11,7 @@ from bench.study.trial import Trial
 ORGANS = ("liver", "spleen")
 
 
-def _record(arm, seed, mean, **more):
+def _record(arm, seed, mean, **fields):
     table = {"mean": mean, "organs": dict.fromkeys(ORGANS, mean)}
     steps = list(range(1, 21))
     log = {
@@ -42,7 +42,7 @@ def _record(arm, seed, mean, **more):
         "every_support": {"3": mean - 0.1, "4": mean + 0.1},
         "machine": {"processor": "a processor"},
         "versions": {"torch": "2.0"},
-        **more,
+        **fields,
     }
 
 
