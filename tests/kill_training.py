@@ -92,9 +92,10 @@ def kill_after(seconds: float, words: Sequence[str], log_dir: Path) -> bool:
         child.kill()
         child.wait()
     runs = list_runs(log_dir / "PHANTOM" / "fold_0" / "training")
-    remaining = [path.name for run in runs for path in list_checkpoints(run)]
+    checkpoints = [path.name for run in runs for path in list_checkpoints(run)]
     print(
-        f"killed after {seconds:.1f} s; newest checkpoint {remaining[0] if remaining else 'none'}", flush=True
+        f"killed after {seconds:.1f} s; newest checkpoint {checkpoints[0] if checkpoints else 'none'}",
+        flush=True,
     )
     return True
 

@@ -88,8 +88,8 @@ def test_attention_in_pieces_equals_that_of_a_cpu(limit, monkeypatch):
         out = attend(*own[:3], masks=own[3], mu=own[4])
         gradients = torch.autograd.grad(out.square().sum(), own)
         results.append([tensor.cpu() for tensor in (out.detach(), *gradients)])
-    for ours, foreign in zip(*results, strict=True):
-        torch.testing.assert_close(ours, foreign, rtol=1e-9, atol=1e-11)
+    for value, reference in zip(*results, strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(

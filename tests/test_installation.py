@@ -108,8 +108,8 @@ def test_a_wheel_holds_all_modules_templates_and_the_extension_and_nothing_else(
     [extension] = [name for name in names if name.endswith(".so")]
     assert extension.startswith(f"{EXTENSION}.")
     left_out = {".pyx", ".pxd"}
-    remaining = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
-    expected = {file.relative_to(source).as_posix() for file in remaining} - {"setup.py"}
+    included = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
+    expected = {file.relative_to(source).as_posix() for file in included} - {"setup.py"}
     built = {name for name in expected if name.startswith("build/")}
     assert names - {extension} == expected - built
     assert "util/evaluation/report_page/predictions.html.j2" in names

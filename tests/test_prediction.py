@@ -584,11 +584,11 @@ def test_the_network_learns_from_all_supports_and_is_cached_for_a_second_call(wo
     assert "adapting to support image 1, support image 2: 2 steps" not in capsys.readouterr().err
     assert set(trained) == set(adapted) == {3, 7}
     assert not any(np.allclose(trained[label], adapted[label], atol=1e-4) for label in (3, 7))
-    [remaining] = (workspace / "kept").iterdir()
-    written = remaining.stat().st_mtime_ns
+    [cached] = (workspace / "kept").iterdir()
+    written = cached.stat().st_mtime_ns
     again = _probabilities(adaptation=2, cache_dir="kept")
     assert all(np.array_equal(again[label], adapted[label]) for label in (3, 7))
-    assert remaining.stat().st_mtime_ns == written
+    assert cached.stat().st_mtime_ns == written
     assert "steps in" not in capsys.readouterr().out
 
 
@@ -601,12 +601,12 @@ def test_the_command_adapts_once_and_prints_the_duration(workspace, capsys):
     words = _set(guide="none", query="scans/c.nrrd", adaptation="2")
     assert main(words) == 0
     assert "adapting to a.nii.gz: 2 steps in" in capsys.readouterr().out
-    [remaining] = (workspace / "masks/work/adapted").iterdir()
+    [cached] = (workspace / "masks/work/adapted").iterdir()
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "steps in" not in out
     assert "is not adapted" not in out
-    assert [remaining] == list((workspace / "masks/work/adapted").iterdir())
+    assert [cached] == list((workspace / "masks/work/adapted").iterdir())
     assert main([*_set(guide="none", query="scans/c.nrrd")]) == 0
     assert "adaptation=150 does so" in capsys.readouterr().out
 

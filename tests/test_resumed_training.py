@@ -251,8 +251,8 @@ def test_a_non_finite_loss_stops_before_the_weights_change(tiny_overrides, folde
     assert output.startswith("error: step 3: the loss is not finite (scan ")
     for word in ("slices ", "supervoxel ", "episode 2", "saved to ", "are unchanged", "optim.lr"):
         assert word in output
-    [remaining] = (folder / "1" / "nonfinite").iterdir()
-    episode = torch.load(remaining, weights_only=True)["episodes"][0]
+    [path] = (folder / "1" / "nonfinite").iterdir()
+    episode = torch.load(path, weights_only=True)["episodes"][0]
     assert episode["support_images"].shape == (1, 1, 48, 48)
     checkpoint = load_checkpoint(list_checkpoints(folder / "1")[0])
     assert checkpoint.step == 2  # the last good one

@@ -93,7 +93,7 @@ def plain_dice(config, network):
     for label in config.test_label:
         slices = [find_organ_slices(scan.label_map, label) for scan in scans]
         support = next(i for i, result in enumerate(slices) if len(result) >= 3)
-        selected = choose_support_slices(slices[support], 3)
+        support_slices = choose_support_slices(slices[support], 3)
         scores = []
         for i, scan in enumerate(scans):
             if i == support or not len(slices[i]):
@@ -101,8 +101,8 @@ def plain_dice(config, network):
             plan = assign_chunks(slices[i], 3)
             masks = []
             for z, part in zip(plan.slices, plan.parts, strict=True):
-                mask = torch.from_numpy(scans[support].support_labels[selected[part]] == label).float()
-                image = scans[support].images[selected[part]]
+                mask = torch.from_numpy(scans[support].support_labels[support_slices[part]] == label).float()
+                image = scans[support].images[support_slices[part]]
                 with torch.no_grad():
                     both = network.predict(image[None, None], mask[None, None], scan.images[z][None, None])
                 masks.append(both[0, 0, 1] > 0.5)

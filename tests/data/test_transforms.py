@@ -288,15 +288,15 @@ def test_a_mask_is_outside_where_the_scan_was_cut_off():
 def test_arguments_are_unchanged_and_results_are_the_same_again():
     geometry = geometry_of((6, 20, 24), (5.5, 1.7, 1.9), OBLIQUE)
     image, label_map = random_scan(geometry)
-    remaining = image.copy(), label_map.copy()
+    copies = image.copy(), label_map.copy()
     for preparation in (*(replace(p, border_px=0) for p in PREPARATIONS.values()), Preparation()):
         first = prepare_volume(image, label_map, geometry, preparation, labels=(1, 2, 3))
         second = prepare_volume(image, label_map, geometry, preparation, labels=(3, 2, 1))
         assert np.array_equal(first[0], second[0])
         assert np.array_equal(first[1], second[1])
         first[0][:], first[1][:] = 0, 0
-        assert np.array_equal(image, remaining[0])
-        assert np.array_equal(label_map, remaining[1])
+        assert np.array_equal(image, copies[0])
+        assert np.array_equal(label_map, copies[1])
 
 
 def test_a_slice_smaller_than_its_borders_is_refused():

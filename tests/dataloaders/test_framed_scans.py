@@ -86,14 +86,14 @@ def test_a_range_of_raw_slices_needs_the_prepared_slices_around_it():
 
 def test_support_slices_are_those_at_the_position_that_registration_finds():
     support, query = _query(), frame_query(FRAME, l_scan(), image_size_px=None)
-    selected, slices = np.array([2, 8, 10]), np.array([1, 4, 5, 6, 9, 11])
-    identity = assign_support_slices(selected, support, query, slices=slices, transform=IDENTITY)
+    support_slices, slices = np.array([2, 8, 10]), np.array([1, 4, 5, 6, 9, 11])
+    identity = assign_support_slices(support_slices, support, query, slices=slices, transform=IDENTITY)
     assert identity.parts.tolist() == [0, 0, 0, 1, 1, 2]
     shift_mm = -20.0  # the query shows the body four slices higher
     lower = replace(IDENTITY, affine=(*IDENTITY.affine[:11], shift_mm))
-    shifted = assign_support_slices(selected, support, query, slices=slices, transform=lower)
+    shifted = assign_support_slices(support_slices, support, query, slices=slices, transform=lower)
     assert shifted.parts.tolist() == [0, 0, 0, 0, 0, 1]
-    by_height = assign_support_slices(selected, support, query, slices=slices, transform=None)
+    by_height = assign_support_slices(support_slices, support, query, slices=slices, transform=None)
     assert (by_height.parts.tolist(), by_height.slices.tolist()) == ([0, 0, 0, 1, 1, 2], slices.tolist())
 
 
