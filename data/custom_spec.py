@@ -140,9 +140,9 @@ class _Reading:
     def _check_keys(self) -> None:
         known = (*_DatasetJson.model_fields, *_LABEL_KEYS)
         for name in self._values:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            if name not in known and near:
-                self._problems.append(f"unknown key {name}, did you mean {near[0]}?")
+            close_matches = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if name not in known and close_matches:
+                self._problems.append(f"unknown key {name}, did you mean {close_matches[0]}?")
         if "regions_class_order" in self._values:
             self._problems.append("labels must be single ids, got nnU-Net's regions (regions_class_order)")
 

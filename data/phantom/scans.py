@@ -129,8 +129,8 @@ def make_phantom(
     previous = _read_record(data_dir / _RECORD_NAME)
     _check_no_foreign_volumes(layout, n_own=previous.get("n_scans", 0))
     # This order survives an interruption: the record always names every scan that the folder holds.
-    is_same_recipe = {**previous, "n_scans": n_scans} == record
-    _remove_scans(layout, range(n_scans if is_same_recipe else 0, previous.get("n_scans", 0)))
+    has_same_parameters = {**previous, "n_scans": n_scans} == record
+    _remove_scans(layout, range(n_scans if has_same_parameters else 0, previous.get("n_scans", 0)))
     if previous != record:
         write_text(data_dir / _RECORD_NAME, json.dumps(record, indent=2) + "\n")
     ids = list(range(n_scans))

@@ -97,16 +97,16 @@ def find_original_grids(layout: DatasetLayout, scan_ids: Sequence[int]) -> dict[
 
 def _read_complete_record(layout: DatasetLayout, scan_id: int) -> ScanRecord:
     record = read_scan_record(scan_record_path(layout, scan_id))
-    again = f"script/prepare.sh dataset={layout.spec.name} raw=<download>"
+    command = f"script/prepare.sh dataset={layout.spec.name} raw=<download>"
     if record is None:
         raise UserError(
-            f"{layout.image_path(scan_id)}: was not prepared by {again}, so its raw grid is unknown; prepare "
-            "the dataset with it"
+            f"{layout.image_path(scan_id)}: was not prepared by {command}, so its raw grid is unknown; "
+            "prepare the dataset with it"
         )
     if record.grid is None:
         raise UserError(
             f"{scan_record_path(layout, scan_id)}: is of an earlier version and lacks the raw grid; run "
-            f"{again} again, which adds it and rebuilds nothing"
+            f"{command} again, which adds it and rebuilds nothing"
         )
     return record
 

@@ -64,8 +64,8 @@ def open_source(raw: Path, *, beside: Path) -> Iterator[Source]:
     while not first_missing.parent.is_dir():
         first_missing = first_missing.parent
     prefix = f".{first_missing.name}.unpacked."
-    for abandoned in first_missing.parent.glob(f"{glob.escape(prefix)}*"):
-        _remove_unless_held(abandoned)
+    for leftover in first_missing.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_unless_held(leftover)
     if not raw.exists():
         raise UserError(f"raw={raw}: no such file or folder ({raw.absolute()}); give its path")
     if find_archive(raw) is None:

@@ -151,10 +151,10 @@ class NetworkSegmenter(SupportSegmenter):
             positions_of.setdefault(support.layout, []).append(position)
         with self._context(encoding.features):
             for positions in positions_of.values():
-                for some in torch.tensor(positions).split(MAX_SUPPORTS):
-                    state = stack_supports([supports[position] for position in some.tolist()])
+                for group in torch.tensor(positions).split(MAX_SUPPORTS):
+                    state = stack_supports([supports[position] for position in group.tolist()])
                     segmentation = self.model.segment(state, encoding, **options)
-                    probabilities[some] = segmentation.probabilities[:, :, 1].float()
+                    probabilities[group] = segmentation.probabilities[:, :, 1].float()
         return probabilities
 
     @torch.inference_mode()
