@@ -1,9 +1,9 @@
 """The sacred experiments' configuration.
 
-Every key has its default, its meaning and what it must be, here, in `settings.py` of `data` and
-`dataloaders`, or in `util/engine/optimisation.py`. Any key can be set on the command line,
-nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python training.py
-print_config with dataset=PHANTOM` shows what would be used.
+Every key is declared once, with its default, meaning and constraints: here, in `data/data_settings.py`,
+`dataloaders/episode_settings.py` or `util/engine/optimisation.py`. Any key can be set on the command
+line, nested ones with dots: `bash script/train.sh dataset=CHAOST2 n_steps=2000 optim.lr=0.002`. `python
+training.py print_config with dataset=PHANTOM` shows the resulting configuration.
 """
 
 import json
@@ -27,7 +27,7 @@ from dataloaders.support_choice import DEFAULT_SUPPORT, SUPPORT_SCANS
 from dataloaders.support_episodes import SupportAugmentation
 from models.encoder import BACKBONES, NORMS
 from models.inference.adaptation import PARTS
-from models.inference.supports import JOINTS
+from models.inference.supports import SUPPORT_COMBINATIONS
 from models.inference.test_time_augmentation import MAX_VERSIONS
 from models.losses import CRITERIA
 from models.prior_masks import PRIOR_FORMS, PRIOR_GRADIENTS
@@ -119,7 +119,7 @@ class EvaluationConfig(Settings):
     )
     intensity_margin_mm: Positive = key(12.0, "width of the surroundings that it compares and may change")
     support_slices: Count = key(1, "support slices per query slice: the protocol's and its neighbours")
-    join_support: Literal[tuple(JOINTS)] = key(
+    join_support: Literal[tuple(SUPPORT_COMBINATIONS)] = key(
         "probabilities",
         "average the probabilities from these slices, or use them as the shots of one support",
     )
@@ -372,8 +372,8 @@ class Config(Settings):
         return self._runs_dir(f"_setting2_group{self.organ_group or 0}" if self.setting == 2 else "")
 
     @property
-    def joint_runs_dir(self) -> Path:
-        """The folder of what joins the organ groups; in setting 1 that of all runs."""
+    def all_groups_dir(self) -> Path:
+        """The folder of what merges the organ groups; in setting 1 that of all runs."""
         return self._runs_dir("_setting2" if self.setting == 2 else "")
 
     def _runs_dir(self, suffix: str) -> Path:

@@ -31,7 +31,7 @@ from data.prediction_results import ScanSummary, describe_doubtful
 from data.prediction_settings import GPU_ADAPTATION_STEPS, SEGMENTER_KEYS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import read_scan
-from dataloaders.framed_scans import take_supports
+from dataloaders.framed_scans import read_supports
 from script.workflows.scan_segmenter import Segmenter
 from script.workflows.scan_training import TrainedOnScans, TrainingRequest, train_on_scans
 from util.config.key_value_words import parse_words
@@ -126,12 +126,12 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
     """Check all settings and inputs; return the segmenter and the name of each query's result."""
     problems = ProblemList()
     inputs = [Path(text) for text in (*config.support_image, *config.support_label)]
-    found = problems.attempt(partial(find_inputs, config.query)) or []
-    given = {path.resolve() for path in inputs}
-    queries = [path for path in found if path.resolve() not in given]
-    if len(queries) < len(found):
-        remark(f"{len(found) - len(queries)} of the queries are supports or their masks, and left out")
-    if found and not queries:
+    matches = problems.attempt(partial(find_inputs, config.query)) or []
+    support_paths = {path.resolve() for path in inputs}
+    queries = [path for path in matches if path.resolve() not in support_paths]
+    if len(queries) < len(matches):
+        remark(f"{len(matches) - len(queries)} of the queries are supports or their masks, and left out")
+    if matches and not queries:
         problems.lines.append("query: holds nothing but the supports; give the scans to segment")
     outputs = _name_results(config, queries, inputs=inputs, problems=problems)
     problems.lines += config.method_problems()
@@ -181,10 +181,10 @@ def _name_results(
 
 def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList) -> TrainedOnScans:
     """Train a network on supports and queries, after all else is checked; raises all problems."""
-    read = partial(take_supports, assume_orientation=None)
-    taken = problems.attempt(partial(read, list(config.support_image), list(config.support_label)))
-    if taken is not None:
-        _, maps, names = taken
+    read = partial(read_supports, assume_orientation=None)
+    supports = problems.attempt(partial(read, list(config.support_image), list(config.support_label)))
+    if supports is not None:
+        _, maps, names = supports
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
         choose = partial(choose_labels, names=names, training_names={})
         problems.attempt(partial(choose, config.labels, present))
@@ -243,8 +243,8 @@ def _segment_file(
         page.add_scan(target.name, scan.voxels, result.label_map, scan.geometry)
     seconds = (time.perf_counter() - started) / result.n_slices
     for support, reason in result.failures.items():
-        rest = "the network decides alone" if segmenter.has_network else "it is left out"
-        tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); {rest}")
+        consequence = "the network decides alone" if segmenter.has_network else "it is left out"
+        tqdm.write(f"warning: {path}: registration of {support} failed ({reason}); {consequence}")
     volumes = ", ".join(f"{segmenter.labels[label]} {ml:.1f} ml" for label, ml in result.volumes_ml.items())
     tqdm.write(f"{path}: {volumes}; {result.n_slices} slices, {seconds:.2f} s a slice")
     return result.summarise()

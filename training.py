@@ -168,7 +168,7 @@ def _make_parts(
         slice_size_px=dataset.slice_size_px,
         feature_width=config.model.feature_width,
     )
-    model = place_network(config, network, device=device, ranks=ranks)
+    model = prepare_network(config, network, device=device, ranks=ranks)
     provenance = Provenance(dataset.content_hash() if ranks.is_main else None, describe_environment(device))
     state = make_state(config, network, device=device, provenance=provenance, log=log)
     _announce(config, network, dataset, run_dir=run_dir, device=device, threads=threads, ranks=ranks)
@@ -355,7 +355,7 @@ def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
     return load_episodes(layout, split, episode_config, further=further, image_size_px=size_px)
 
 
-def place_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
+def prepare_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:
     """Move the network to its device, in the form in which it trains.
 
     Args:

@@ -114,12 +114,12 @@ def worker_main(values: dict[str, Any], run_dir: Path) -> None:
 def summarise(_config: dict[str, Any]) -> None:
     """Summarise the newest evaluation of every fold and organ group."""
     config = parse_config(_config)
-    is_joint = config.setting == 2 and _config["organ_group"] is None
-    groups = range(len(config.spec.organ_groups)) if is_joint else [config.organ_group]
+    merges_groups = config.setting == 2 and _config["organ_group"] is None
+    groups = range(len(config.spec.organ_groups)) if merges_groups else [config.organ_group]
     runs_dirs = [config.model_copy(update={"organ_group": group}).runs_dir for group in groups]
     scores, summary, lines = merge_groups(runs_dirs)
     print("\n".join([*lines, describe_scores(scores)]))
-    folder = (config.joint_runs_dir if is_joint else config.runs_dir) / SUMMARY_FOLDER
+    folder = (config.all_groups_dir if merges_groups else config.runs_dir) / SUMMARY_FOLDER
     write_scores(folder, scores, summary)
     write_tables(folder, scores)
     if config.evaluation.report:
@@ -232,7 +232,7 @@ def _collect_remarks(
     if snapshot is not None:
         trained, supports = _training_settings(config), _name_supports(config, fold)
         mismatches = find_mismatches(snapshot, trained, split.held_out, supports=supports)
-        lines = [*choice.notes, *mismatches, *lines]
+        lines = [*choice.remarks, *mismatches, *lines]
         if snapshot.config.get("dataset") == config.dataset:
             lines += describe_change(snapshot.data, data)
     return lines + describe_missing_organs(fold, config.test_organs)

@@ -26,9 +26,9 @@ _LIBRARY_DIRS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/us
 SMALL = {"size_px": 64, "model": {"encoder": "resnet18", "feature_width": 64}}
 LARGE = {"size_px": 128}
 INTRO = (
-    "Processor time (user and system) of a training step and of a slice in one thread, in processes that "
-    "take turns; median of all runs. It includes the kernel's work of handing out pages, which an allocator "
-    "can save. `memory kept`: blocks of any size come from the heap, which is never returned "
+    "Processor time (user and system) of a training step and of a slice in one thread, measured in "
+    "turn; median of all runs. It includes the kernel's work of supplying pages, which an allocator can "
+    "avoid. `memory kept`: blocks of any size come from a heap that never shrinks "
     f"(`GLIBC_TUNABLES={_KEEP}`). jemalloc and mimalloc are preloaded."
 )
 WORTHWHILE = 0.05  # share of the processor time that a setting must save to be adopted
@@ -105,7 +105,7 @@ def make_table(caption: str, measured: dict[str, list[Measurement]], *, n_slices
             f"{_saving(measured, name):+.1%}",
         ]
         rows.append([name, *cells])
-    columns = ["allocator", "processor time", "of it system", "page faults", "peak memory", "saved"]
+    columns = ["allocator", "processor time", "of which system", "page faults", "peak memory", "saved"]
     return Table(caption, columns, rows)
 
 

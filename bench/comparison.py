@@ -9,7 +9,8 @@ from bench.measuring import Measurement
 from bench.sections import Headline, Table
 from util.parallel.processor import has_bfloat16
 
-STEP, SLICE, VOLUME = (f"bench.cases.network:time_{name}" for name in ("training", "evaluation", "volume"))
+CASES = "bench.cases.network_cases"
+STEP, SLICE, VOLUME = (f"{CASES}:time_{name}" for name in ("training", "evaluation", "volume"))
 
 
 def network_arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Time training and evaluation beside other programs that need the cores.
+"""Time training and evaluation while other programs use the cores.
 
 python -m bench.contention [--quick]
 """
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench import formatting
-from bench.cases.network import time_evaluation, time_training
+from bench.cases.network_cases import time_evaluation, time_training
 from bench.measuring import Measurement, measure_in_process
 from bench.sections import Headline, Section, Table, benchmark_parser, write_section
 from util.parallel.wait_policy import AdaptiveWaitPolicy
@@ -29,8 +29,9 @@ OPENMP = (
     "import torch\nx, w = torch.randn(1, 64, 32, 32), torch.randn(64, 64, 3, 3)\n"
     "while True: torch.nn.functional.conv2d(x, w, padding=1).relu_()"
 )
+NO_LOAD = "none"
 LOADS = {
-    "nothing": [],
+    NO_LOAD: [],
     "1 busy process": [BUSY],
     "2 busy processes": [BUSY] * 2,
     "2 OpenMP programs": [OPENMP] * 2,
@@ -38,7 +39,7 @@ LOADS = {
 IMPORT_S = 8.0  # until the OpenMP programs have imported torch
 LARGE = "training step, ResNet-101, 256 x 256"
 SMALL = {"size_px": 64, "model": {"encoder": "resnet18", "feature_width": 64}}
-TARGETS = {"nothing": 1.05, "1 busy process": 1.6, "2 busy processes": 2.6, "2 OpenMP programs": 2.6}
+TARGETS = {NO_LOAD: 1.05, "1 busy process": 1.6, "2 busy processes": 2.6, "2 OpenMP programs": 2.6}
 
 
 def main() -> None:
@@ -60,10 +61,11 @@ def main() -> None:
     section = Section(
         title="Contention",
         intro=(
-            "Steps and slices beside other programs on the same cores: Python loops, or programs whose own "
-            "OpenMP threads spin. `spinning` is GNU OpenMP's default, and how threads waited before; "
-            "`adaptive` (`util/parallel/wait_policy.py`) lets threads sleep while cores are busy; `sleeping` "
-            "is OMP_WAIT_POLICY=passive. The ratio compares the medians with spinning beside nothing."
+            "Training steps and evaluated slices while other programs run on the same cores: Python loops, "
+            "or programs whose own OpenMP threads spin. `spinning` is GNU OpenMP's default; `adaptive`, "
+            "which is ours (`util/parallel/wait_policy.py`), lets threads sleep while cores are busy; "
+            "`sleeping` is OMP_WAIT_POLICY=passive. Ratios compare medians with that of spinning without "
+            "other load."
         ),
         tables=tables,
         remarks=remarks,
@@ -89,15 +91,15 @@ def _measure(
 
 
 def _headline(name: str, measured: dict[str, dict[str, Measurement]]) -> list[Headline]:
-    quiet = measured["nothing"][SPINNING]
+    idle = measured[NO_LOAD][SPINNING]
     return [
         Headline(
-            f"{name}, beside {load}",
+            f"{name}, other load: {load}",
             formatting.times(by_policy[ADAPTIVE]),
             formatting.times(by_policy[SPINNING]),
             formatting.time_ratio(by_policy[SPINNING], by_policy[ADAPTIVE]),
-            target=f"time <= {TARGETS[load]} x spinning beside nothing: "
-            f"{formatting.time_ratio(by_policy[ADAPTIVE], quiet)}",
+            target=f"time <= {TARGETS[load]} x spinning without load: "
+            f"{formatting.time_ratio(by_policy[ADAPTIVE], idle)}",
         )
         for load, by_policy in measured.items()
     ]
@@ -112,7 +114,7 @@ def time_policy(is_training: bool = True, **options: Any) -> dict[str, Any]:
 
 
 def explain_bound(name: str, measured: dict[str, dict[str, Measurement]]) -> list[str]:
-    """Explain why the target beside one busy process cannot be met, if so.
+    """Explain why the target with one busy process cannot be met, if so.
 
     Args:
         name: of the case.
@@ -122,19 +124,19 @@ def explain_bound(name: str, measured: dict[str, dict[str, Measurement]]) -> lis
         A line, or none if one thread on an idle core is within the target, or was not measured.
     """
     load = "1 busy process"
-    quiet = measured["nothing"]
-    alone = quiet.get(ONE_THREAD)
-    if alone is None or load not in measured or alone.median <= TARGETS[load] * quiet[SPINNING].median:
+    idle = measured[NO_LOAD]
+    alone = idle.get(ONE_THREAD)
+    if alone is None or load not in measured or alone.median <= TARGETS[load] * idle[SPINNING].median:
         return []
     ratios = [
-        formatting.time_ratio(m, quiet[SPINNING])
+        formatting.time_ratio(m, idle[SPINNING])
         for m in (alone, measured[load][ONE_THREAD], measured[load][ADAPTIVE])
     ]
     return [
-        f"{name[0].upper()}{name[1:]}, beside {load} on two cores: threads with equal shares of the work "
-        "wait for the one that shares its core, so that two are hardly faster than one thread with the other "
-        f"core; that one takes {ratios[0]} even beside nothing, more than the target {TARGETS[load]}x, and "
-        f"took {ratios[1]} beside the process, where `{ADAPTIVE}` took {ratios[2]}."
+        f"{name[0].upper()}{name[1:]}, {load} on two cores: threads with equal shares of the work wait for "
+        "the one that shares its core, so two threads are hardly faster than a single one on the other core. "
+        f"A single thread takes {ratios[0]} even without other load, more than the target of "
+        f"{TARGETS[load]}x; with the busy process it took {ratios[1]}, and `{ADAPTIVE}` {ratios[2]}."
     ]
 
 
@@ -153,13 +155,13 @@ def running(programs: list[str]) -> Iterator[None]:
 
 
 def _table(caption: str, measured: dict[str, dict[str, Measurement]]) -> Table:
-    quiet = measured["nothing"][SPINNING]
+    idle = measured[NO_LOAD][SPINNING]
     rows = [
-        [beside, policy, formatting.times(m), formatting.time_ratio(m, quiet), formatting.memory(m)]
-        for beside, by_policy in measured.items()
+        [load, policy, formatting.times(m), formatting.time_ratio(m, idle), formatting.memory(m)]
+        for load, by_policy in measured.items()
         for policy, m in by_policy.items()
     ]
-    columns = ["beside", "policy", "time", "time / spinning beside nothing", "peak memory"]
+    columns = ["other load", "policy", "time", "time / spinning without load", "peak memory"]
     return Table(caption[0].upper() + caption[1:], columns, rows)
 
 

@@ -19,7 +19,7 @@ import torch
 
 from bench import formatting
 from bench.measuring import MB, ONE_THREAD, Measurement, measure_alternately, measure_in_process, time_calls
-from bench.naive.episodes import make_episode
+from bench.naive.naive_episodes import make_episode
 from bench.sections import Headline, Section, Table, benchmark_parser, write_section
 from bench.synthetic import SHAPE, chaost2_layout, make_scans
 from dataloaders.episodes import EpisodeConfig, EpisodeDataset, make_episode_loader
@@ -153,7 +153,9 @@ def _loader_table(source: dict[str, Any], *, quick: bool) -> Table:
         rate = f"{median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
         rows.append([str(n_workers), rate, f"{1000 * first_seconds:.0f} ms"])
     return Table(
-        "The loader alone, batches of one episode:", ["workers", "episodes per second", "time to first"], rows
+        "The loader alone, batches of one episode:",
+        ["workers", "episodes per second", "time to the first"],
+        rows,
     )
 
 

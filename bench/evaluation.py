@@ -46,9 +46,9 @@ def main() -> None:
     section = Section(
         title="Evaluation",
         intro=(
-            f"A query slice, encoded and segmented for one organ; {describe_network(options)}. Ours "
-            "prepares the support once and takes one slice per call, which is fastest on a CPU (16 on a "
-            "GPU); the naive network encodes the support again for each slice."
+            f"A query slice, encoded and segmented for one organ; {describe_network(options)}. Our "
+            "network prepares the support once and segments one slice per call, which is fastest on a CPU "
+            "(16 on a GPU); the naive network encodes the support again for each slice."
         ),
         tables=tables,
         headline=headline_rows("evaluated slice", measured, TARGETS),

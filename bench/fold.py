@@ -2,7 +2,8 @@
 
 python -m bench.fold [--quick] [--device cuda] [--minutes 8] [key=value ...]
 
-Takes CHAOST2 if it is prepared, otherwise PHANTOM. Further words are configuration keys of both programs.
+Trains on CHAOST2 if it is prepared, otherwise on PHANTOM. Further words are configuration keys of both
+programs.
 """
 
 import re

@@ -36,16 +36,16 @@ def main() -> None:
         title="Default evaluation of a fold",
         intro=(
             "PHANTOM, fold 0, default settings (ResNet-18, width 64, 64 x 64; four organs, five scans, of "
-            "which one is the support), untrained network, one thread: processor time of segmenting with "
-            "one network and of all metrics, without registration, adaptation, pictures and start-up. "
-            "A slice is encoded once, and segmented once with each support slice that serves it; slices of "
-            "equal supports share a call."
+            "which one is the support), untrained network, one thread: processor time of one network's "
+            "segmentation and of all metrics, without registration, adaptation, pictures and start-up. Each "
+            "slice is encoded once, and segmented once with each support slice assigned to it; slices with "
+            "the same supports share a call."
         ),
         tables=[_table(parts)],
         remarks=[make_remark(parts)],
         headline=[
             Headline(
-                "default evaluation of a fold, against its chunks",
+                "default evaluation of a fold, against chunks alone",
                 formatting.times(default),
                 "",
                 f"{ratio:.2f}x",
@@ -60,10 +60,11 @@ def make_remark(parts: dict[str, dict[str, Any]]) -> str:
     """Describe what all slices cost, whatever the network."""
     growth = {key: parts[DEFAULT][key] / parts["chunks"][key] for key in ("n_encoded", "n_pairs")}
     return (
-        f"All slices need {growth['n_encoded']:.2f} times the encoded slices and {growth['n_pairs']:.2f} "
-        "times the segmentations of the chunks, as each organ is looked for in slices without it, too: the "
-        "time lies between these two, nearer to the latter the larger the slices. It is what a user gets and "
-        "therefore part of the default; `evaluation.every_support` is not."
+        f"All slices need {growth['n_encoded']:.2f} times as many encoded slices and "
+        f"{growth['n_pairs']:.2f} times as many segmentations as the chunks, because each organ is also "
+        "segmented in slices without it. Time grows by a factor between these two, closer to the second for "
+        "larger slices. All slices are what a user gets, so they are part of the default; "
+        "`evaluation.every_support` is not."
     )
 
 
@@ -149,7 +150,7 @@ def _table(parts: dict[str, dict[str, Any]]) -> Table:
         cells += [f"{total.median / reference:.2f}x"]
         rows.append([name, *(str(part[key]) for key in ("n_encoded", "n_pairs", "n_calls")), *cells])
     columns = ["what is segmented", "encoded slices", "segmentations", "calls", "processor time"]
-    columns += ["of it metrics", "time / chunks"]
+    columns += ["of which metrics", "time / chunks"]
     return Table("Work and processor time of a fold", columns, rows)
 
 

@@ -73,7 +73,7 @@ run 4 training_step "$python" -m bench.training_step --device "$device" "${quick
 run 3 evaluation "$python" -m bench.evaluation --device "$device" "${quick[@]}"
 run 2 memory "$python" -m bench.memory --device "$device" "${quick[@]}"
 run 2 growth "$python" -m bench.growth --device "$device" "${quick[@]}"
-"$python" -m bench.report "${quick[@]}"
+"$python" -m bench.results_page "${quick[@]}"
 if ((${#failed[@]})); then
     echo "error: these failed or took too long, see above: ${failed[*]}" >&2
     exit 1

@@ -57,7 +57,7 @@ def main() -> None:
         title="Growth",
         intro=(
             f"ResNet-101, width 512, {precision}, one run per point; batch size, shots and slices vary at "
-            f"{small_px} x {small_px}. An exponent of 1 is proportional growth. The section on start-up "
+            f"{small_px} x {small_px}. An exponent of 1 means proportional growth. The section on start-up "
             "covers growth with the number of scans."
         ),
         tables=[_table(plot.caption, case[0]) for plot, case in zip(plots, cases.values(), strict=True)],

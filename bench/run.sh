@@ -73,14 +73,14 @@ source "$here/../script/environment.sh"
 prepare_environment
 
 # Report the finished benchmarks, even if a later one fails or is interrupted.
-trap '"$python" -m bench.report "${quick[@]}"; exit 130' INT TERM
+trap '"$python" -m bench.results_page "${quick[@]}"; exit 130' INT TERM
 failed=()
 for name in "${names[@]}"; do
     echo "== $name" >&2
     "$python" -m "bench.$name" "${quick[@]}" "${options[@]}" || failed+=("$name")
 done
 trap - INT TERM
-"$python" -m bench.report "${quick[@]}"
+"$python" -m bench.results_page "${quick[@]}"
 if ((${#failed[@]})); then
     echo "error: these failed, see above: ${failed[*]}" >&2
     exit 1

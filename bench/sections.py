@@ -1,6 +1,6 @@
 """Benchmark results as sections of a page: data model and JSON files.
 
-`bench.report` builds the page from all sections.
+`bench.results_page` builds the page from all sections.
 """
 
 import argparse

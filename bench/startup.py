@@ -1,4 +1,4 @@
-"""Time a training up to its first step, and the growth with the data.
+"""Time the start of a training, and how it grows with the data.
 
     python -m bench.startup
 
@@ -46,7 +46,7 @@ def main() -> None:
     section = Section(
         title="Start-up and growth with the data",
         intro=(
-            "The start of a training up to its first step, and its dependence on the number of scans "
+            "Time from the start of a training to its first step, against the number of scans "
             f"({N_SLICES} x 256 x 256, with supervoxels) and of slices. Files are in the page cache."
         ),
         tables=[command_table(commands), import_table(), stage_table(stages)],
@@ -194,8 +194,8 @@ def start_plot(commands: dict[str, Measurement], stages: dict[int, Measurement],
     loading = [m.median for m in stages.values()]
     slopes = [(times[-1] - times[0]) / (counts[-1] - counts[0]) for times in (training, loading)]
     caption = (
-        f"Start-up against the number of scans: each takes {formatting.duration(slopes[0])} in a training, "
-        f"which holds out a fold, and {formatting.duration(slopes[1])} in checking, loading and indexing "
+        f"Start-up against the number of scans: each adds {formatting.duration(slopes[0])} to a training, "
+        f"which holds out a fold, and {formatting.duration(slopes[1])} to checking, loading and indexing "
         "alone."
     )
     return plot_lines(
@@ -225,8 +225,8 @@ def episode_plot(what: str, sizes: dict[int, tuple[int, int]], *, rounds: int, q
         medians.append(measured.median)
     counts = list(sizes)
     caption = (
-        f"An episode against the number of {what}: {formatting.duration(medians[0])} with {counts[0]}, "
-        f"{formatting.duration(medians[-1])} with {counts[-1]}."
+        f"Time of an episode against the number of {what}: {formatting.duration(medians[0])} with "
+        f"{counts[0]}, {formatting.duration(medians[-1])} with {counts[-1]}."
     )
     return plot_lines(
         f"startup_episode_{what}.png",

@@ -37,7 +37,7 @@ from data.supervoxels.segmentation import scale_intensities
 from util.io.image_io import read_volume
 
 NAMES = {"ours": "ours", "compact": "compact edge list", "textbook": "textbook edge list"}
-TIME_VARIANT = "bench.cases.supervoxels:time_variant"  # a module with few imports
+TIME_VARIANT = "bench.cases.supervoxel_cases:time_variant"  # a module with few imports
 
 
 def main() -> None:
@@ -63,10 +63,10 @@ def main() -> None:
         intro=(
             f"One scan of {' x '.join(map(str, ours.extra['shape']))}, minimum size {options.min_size} "
             f"voxels, one thread. All implementations give the same {ours.extra['n_segments']} segments, "
-            "voxel by voxel. The textbook one lists all edges as int64 pairs with float64 weights, sorts "
-            "them with NumPy and merges them in two compiled loops; the compact one does so with 32 bits. "
-            "Memory is that of the whole process, of which Python with its imports takes "
-            f"{ours.extra['import_mb']:.0f} MB."
+            "voxel by voxel. The textbook implementation lists all edges as int64 pairs with float64 "
+            "weights, sorts them with NumPy and merges them in two compiled loops; the compact one does the "
+            "same with 32-bit numbers. Memory is that of the whole process; Python and its imports take "
+            f"{ours.extra['import_mb']:.0f} MB of it."
         ),
         tables=tables,
         plots=plots,
@@ -135,7 +135,9 @@ def dataset_table(options: argparse.Namespace) -> Table:
             n_workers=n,
         )
         rows.append([str(n), str(m.extra["n_scans"]), times(m), memory(m)])
-    caption = "The whole command, `python -m data.supervoxels`, with start-up, reading, checking and writing:"
+    caption = (
+        "The whole command, `python -m data.supervoxels`, including start-up, reading, checking and writing:"
+    )
     return Table(caption, ["workers", "scans", "time per scan", "peak memory of the largest process"], rows)
 
 

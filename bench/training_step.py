@@ -43,8 +43,8 @@ def main() -> None:
         intro=(
             "One step of one episode: forward passes in both directions, backward pass and optimiser; "
             f"{describe_network(options)}. Each run is a separate process that warms up on small slices. The "
-            "naive network (`bench/naive/network.py`) has the same encoder, parameters, number format and "
-            "threads."
+            "naive network (`bench/naive/naive_network.py`) has the same encoder, parameters, number "
+            "format and threads."
         ),
         tables=[
             comparison_table("Time and memory of a step", "step", measured),
@@ -79,8 +79,8 @@ def _remarks(
         f"The naive step takes {naive.extra['flop'] / 1e12:.2f} TFLOP in matrix products and convolutions, "
         f"ours {profiled['fp32'].extra['flop'] / 1e12:.2f} (including the attention logits that the "
         "backward pass recomputes).",
-        "If no foreground is predicted, the naive network skips the alignment direction; ours never does. "
-        "Its shortest runs may show this.",
+        "If it predicts no foreground, the naive network skips the alignment direction, as its shortest runs "
+        "may show; ours never skips it.",
     ]
     if on_cuda:
         ours = {name: measurement for name, measurement in measured.items() if "naive" not in name}

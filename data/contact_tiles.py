@@ -43,12 +43,12 @@ def draw_tile(files: PreparedFiles, title: str, *, colours: dict[int, str], tile
     position = _choose_slice(files)
     geometry = crop_grid(files.geometry, (position, 0, 0), (1, *files.geometry.shape[1:]))
     turn = display_transform(geometry)
-    shown_geometry = reorient_grid(geometry, turn)
+    display_geometry = reorient_grid(geometry, turn)
 
     def section(volume: np.ndarray) -> np.ndarray:
         return reorient_volume(volume[position : position + 1], turn)[0]
 
-    size_px = _fit(shown_geometry, tile_px)
+    size_px = _fit(display_geometry, tile_px)
     picture = draw_grey(section(files.image), size_px)
     if files.supervoxels is not None:
         supervoxels = resize_labels(section(files.supervoxels), size_px)
@@ -61,7 +61,7 @@ def draw_tile(files: PreparedFiles, title: str, *, colours: dict[int, str], tile
     caption = f"{title}, slice {position + 1} of {len(files.image)}, {orientation(geometry)}"
     if files.label_map is None:
         caption += ", no labels"
-    right, lower, _ = orientation(shown_geometry)
+    right, lower, _ = orientation(display_geometry)
     marks = (_OPPOSITE[right], right, _OPPOSITE[lower], lower)
     return Tile(picture, caption, marks, files.supervoxels is not None)
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import create_model
 
+from data.custom_rules import RawName
 from data.datasets import DATASETS, RAW_DATASETS, default_data_dir
 from data.layout import DatasetLayout
-from data.own_rules import RawName
 from data.phantom.scans import PhantomSettings
 from data.specs import DatasetSpec
 from util.config.settings import MAX_WHOLE, Count, Settings, Text, Whole, group, key

@@ -1,11 +1,11 @@
-"""Look up a dataset by name: a named one, or own data that its folder describes."""
+"""Look up a dataset by name: a named one, or one that its folder describes."""
 
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from data.custom_spec import DATASET_JSON, read_dataset_json
 from data.datasets import DATASETS
-from data.own_spec import DATASET_JSON, read_dataset_json
 from data.specs import DatasetSpec
 from util.errors import UserError
 from util.remarks import remark
@@ -17,8 +17,8 @@ def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
     """Return the spec of a dataset.
 
     Args:
-        name: of a named dataset, or any other for own data.
-        data_dir: the folder of the prepared volumes; that of own data holds a `dataset.json`.
+        name: of a named dataset, or any other for a custom one.
+        data_dir: the folder of the prepared volumes; that of a custom dataset holds a `dataset.json`.
 
     Raises:
         UserError: the dataset is unknown, or its description is damaged.
@@ -28,8 +28,8 @@ def find_dataset(name: str, data_dir: Path) -> DatasetSpec:
     path = data_dir / DATASET_JSON
     if not path.is_file():
         raise UserError(
-            f"dataset={name}: must be {', '.join(DATASETS)}, or own data that {path} describes (no such "
-            f"file); run bash script/prepare.sh dataset={name} raw=<folder>, or set path.OWN.data_dir"
+            f"dataset={name}: must be {', '.join(DATASETS)}, or a custom dataset that {path} describes (no "
+            f"such file); run bash script/prepare.sh dataset={name} raw=<folder>, or set path.OWN.data_dir"
         )
     spec = _read_spec(path, path.stat().st_mtime_ns)
     if spec.name != name:

@@ -133,10 +133,10 @@ def find_spec(name: str) -> DatasetSpec:
 
 
 def path_group(name: str) -> str:
-    """Return the dataset's group of keys below `path`; own data share one."""
+    """Return the dataset's group of keys below `path`; custom datasets share one."""
     return name if name in DATASETS else "OWN"
 
 
 def default_data_dir(name: str) -> str:
-    """Return the default folder of a dataset's prepared volumes, named or own."""
+    """Return the default folder of a dataset's prepared volumes, named or custom."""
     return f"data/{name}"

@@ -71,8 +71,8 @@ def check_dicom_seg(folder: Path) -> None:
         UserError: the files are no series, or lack or contradict what a segmentation references.
     """
     first = read_source_headers(folder)[:1]
-    anything = np.ones((1, first[0].Rows, first[0].Columns), np.uint8)
-    _make_segmentation(anything, first, {1: "label"}, folder=folder)
+    mask = np.ones((1, first[0].Rows, first[0].Columns), np.uint8)
+    _make_segmentation(mask, first, {1: "label"}, folder=folder)
 
 
 def write_dicom_seg(path: Path, label_map: np.ndarray, folder: Path, labels: Mapping[int, str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.layout import DatasetLayout
 from data.prepared_files import PreparedFiles, map_scans, read_case_names, read_prepared_files
-from data.volume_records import read_record, record_path
+from data.volume_records import read_scan_record, scan_record_path
 from util.errors import UserError
 from util.io.json_files import write_json
 from util.io.volume_hash import HASH_BYTES, hash_volume
@@ -183,7 +183,7 @@ def _scan_of(fields: dict) -> ScanFingerprint:
 
 def _fingerprint_scan(layout: DatasetLayout, scan_id: int, name: str | None) -> ScanFingerprint:
     files = read_prepared_files(layout, scan_id)
-    record = read_record(record_path(layout, scan_id))
+    record = read_scan_record(scan_record_path(layout, scan_id))
     # float64, so that the percentiles do not depend on the file's dtype.
     percentiles = np.percentile(files.image.astype(np.float64), PERCENTILES)
     has_labels = files.label_map is not None
@@ -197,14 +197,14 @@ def _fingerprint_scan(layout: DatasetLayout, scan_id: int, name: str | None) -> 
         supervoxels=_measure_supervoxels(files, layout.supervoxel_min_vox),
         image_hash=hash_volume(files.image, files.geometry),
         label_hash=hash_volume(files.label_map) if has_labels else None,
-        preparation_version=record.recipe.get("preparation_version") if record else None,
+        preparation_version=record.parameters.get("preparation_version") if record else None,
     )
 
 
 def _measure_organs(label_map: np.ndarray, names: dict[int, str]) -> tuple[OrganExtent, ...]:
     n_voxels, n_slices = Counter(), Counter()
     for image in label_map:
-        counts = zip(*(found.tolist() for found in np.unique(image, return_counts=True)), strict=True)
+        counts = zip(*(values.tolist() for values in np.unique(image, return_counts=True)), strict=True)
         for label, count in counts:
             n_voxels[label] += count
             n_slices[label] += 1

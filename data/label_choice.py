@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.own_spec import DATASET_JSON
+from data.custom_spec import DATASET_JSON
 from util.errors import UserError
 from util.io.json_files import read_json_object
 

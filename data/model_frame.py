@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from data.custom_spec import DATASET_JSON, read_dataset_json
 from data.datasets import DATASETS
 from data.layout import DatasetLayout
-from data.own_spec import DATASET_JSON, read_dataset_json
 from data.transforms import Preparation, border_box, centred_box, prepare_volume, resampled_grid
 from util.errors import UserError
 from util.io.grids import (

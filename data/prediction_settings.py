@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from data.custom_rules import Orientation
 from data.model_frame import CLIPPING
-from data.own_rules import Orientation
 from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
@@ -158,10 +158,10 @@ class PredictConfig(Settings):
         ]
 
     def _registration_problems(self) -> list[str]:
-        given = [name for name in _NETWORK_KEYS if name in self.model_fields_set]
+        network_keys = [name for name in _NETWORK_KEYS if name in self.model_fields_set]
         problems = [
             f"{name}={getattr(self, name)}: method=registration has no network; leave {name} out"
-            for name in given
+            for name in network_keys
         ]
         if self.guide == "none":
             problems.append("guide=none: leaves nothing of method=registration; leave guide out")

@@ -17,7 +17,7 @@ class DatasetSpec:
         labels: label id -> organ name; 0 is background and not listed.
         test_labels: organs that the published protocol evaluates.
         organ_groups: setting II's groups; each is held out of one training.
-        supervoxel_min_vox: default minimum size of a supervoxel, in voxels; None for own data before
+        supervoxel_min_vox: default minimum size of a supervoxel, in voxels; None for a custom dataset before
             preparation.
         raw_labels: id in the challenge's files -> label id, where they differ. Publicly shared prepared
             volumes may hold either.
@@ -40,7 +40,7 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
-class OwnDataset:
+class CustomDataset:
     """The content of a `dataset.json`.
 
     Attributes:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from data.file_states import FileState, confirm_state, file_state
 from data.layout import DatasetLayout
@@ -34,7 +37,7 @@ class ScanRecord:
     """Inputs and state of one scan's volumes.
 
     Attributes:
-        recipe: everything that they depend on except raw files; see `make_recipe`.
+        parameters: everything that they depend on except raw files; see `list_parameters`.
         name: the scan's name in the download.
         raw: (role, name, state) of each raw file; not its folder, so that a download may move.
         image: the written image.
@@ -42,7 +45,7 @@ class ScanRecord:
         grid: of the raw image; volumes do not depend on it. None in records of earlier versions.
     """
 
-    recipe: dict
+    parameters: Annotated[dict, Field(validation_alias="recipe")]
     name: str
     raw: tuple[tuple[str, str, FileState], ...]
     image: FileState
@@ -50,15 +53,15 @@ class ScanRecord:
     grid: RawGrid | None = None
 
 
-def make_recipe(spec: DatasetSpec, preparation: Preparation) -> dict:
+def list_parameters(spec: DatasetSpec, preparation: Preparation) -> dict:
     """Return all parameters that voxels depend on, as plain values that survive JSON."""
-    recipe = {
+    parameters = {
         "preparation_version": PREPARATION_VERSION,
         "dataset": spec.name,
         "labels": sorted(spec.labels),
         "preparation": asdict(preparation),
     }
-    return json.loads(json.dumps(recipe))
+    return json.loads(json.dumps(parameters))
 
 
 def hash_raw_files(scan: RawScan) -> tuple[tuple[str, str, FileState], ...]:
@@ -66,7 +69,7 @@ def hash_raw_files(scan: RawScan) -> tuple[tuple[str, str, FileState], ...]:
     return tuple((role, path.name, file_state(path)) for role, path in _raw_files(scan))
 
 
-def record_path(layout: DatasetLayout, scan_id: int) -> Path:
+def scan_record_path(layout: DatasetLayout, scan_id: int) -> Path:
     """Return the path of a scan's record."""
     return layout.volumes_dir / f"scan_{scan_id}.record.json"
 
@@ -77,30 +80,34 @@ def list_recorded_ids(layout: DatasetLayout) -> list[int]:
     return sorted(int(match[1]) for entry in entries if (match := _RECORD_NAME.fullmatch(entry.name)))
 
 
-def write_record(path: Path, record: ScanRecord) -> None:
+def write_scan_record(path: Path, record: ScanRecord) -> None:
     """Write a record as JSON atomically; raises `UserError` if that fails."""
-    write_json(path, asdict(record))
+    fields = asdict(record)
+    fields = {"recipe": fields.pop("parameters"), **fields}  # the parameters' name in every version's files
+    write_json(path, fields)
 
 
-def read_record(path: Path) -> ScanRecord | None:
+def read_scan_record(path: Path) -> ScanRecord | None:
     """Read a record; None if it is missing, damaged or not one of ours."""
     return read_json(path, ScanRecord)
 
 
-def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawScan | None) -> bool:
-    """Return whether a scan's volumes match its raw files and the recipe.
+def volumes_are_current(
+    layout: DatasetLayout, scan_id: int, parameters: dict, *, scan: RawScan | None
+) -> bool:
+    """Return whether a scan's volumes match its raw files and the parameters.
 
     Files are hashed only if their times differ from the record, which is then refreshed.
 
     Args:
         layout: paths of the volumes.
         scan_id: the scan's id.
-        recipe: the present one.
+        parameters: the present one.
         scan: its raw files; None if they are known to be unchanged.
     """
-    path = record_path(layout, scan_id)
-    record = read_record(path)
-    if record is None or record.recipe != recipe:
+    path = scan_record_path(layout, scan_id)
+    record = read_scan_record(path)
+    if record is None or record.parameters != parameters:
         return False
     raw = record.raw if scan is None else _confirm_raw(record.raw, scan)
     image = confirm_state(record.image, layout.image_path(scan_id))
@@ -110,7 +117,7 @@ def is_current(layout: DatasetLayout, scan_id: int, recipe: dict, *, scan: RawSc
     confirmed = replace(record, raw=raw, image=image, label_map=label_map)
     if confirmed != record:
         with suppress(UserError):  # a read-only folder costs only time
-            write_record(path, confirmed)
+            write_scan_record(path, confirmed)
     return True
 
 
@@ -122,8 +129,8 @@ def update_grid(layout: DatasetLayout, scan: RawScan, *, read_geometry: Callable
         scan: the raw scan.
         read_geometry: reads its grid, for a record of an earlier version.
     """
-    path = record_path(layout, scan.scan_id)
-    record = read_record(path)
+    path = scan_record_path(layout, scan.scan_id)
+    record = read_scan_record(path)
     if record is None or (record.grid is not None and record.grid.path == scan.folder):
         return
     with suppress(UserError):  # a read-only folder keeps its record
@@ -131,7 +138,7 @@ def update_grid(layout: DatasetLayout, scan: RawScan, *, read_geometry: Callable
             grid = RawGrid.from_scan(scan, read_geometry())
         else:
             grid = replace(record.grid, folder=str(scan.folder))
-        write_record(path, replace(record, grid=grid))
+        write_scan_record(path, replace(record, grid=grid))
 
 
 def _confirm_label(known: FileState | None, path: Path) -> tuple[bool, FileState | None]:

@@ -148,13 +148,13 @@ def find_windows(
     eligible = np.zeros((max_gap, *areas_px.shape), dtype=bool)
     for gap in range(1, max_gap + 1):
         n_windows = len(targets) - n_steps * gap
-        held = np.ones((n_windows, len(ids)), dtype=bool)
-        large = np.zeros_like(held)
+        is_present = np.ones((n_windows, len(ids)), dtype=bool)
+        large = np.zeros_like(is_present)
         for offset in range(0, window_length * gap, gap):
             areas = areas_px[offset : offset + n_windows]
-            held &= areas > 0
+            is_present &= areas > 0
             large |= areas >= min_size_px
-        eligible[gap - 1, :n_windows] = held & large
+        eligible[gap - 1, :n_windows] = is_present & large
     # The target axis first, so that the windows of one target are contiguous.
     columns, gaps, starts = np.nonzero(eligible.transpose(2, 0, 1))
     return ids[columns], gaps + 1, starts

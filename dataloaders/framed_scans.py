@@ -128,7 +128,7 @@ def frame_support(
     return FramedSupport(scan, prepared, network_labels, support_slices)
 
 
-def take_supports(
+def read_supports(
     images: Any, masks: Any, *, assume_orientation: str | None
 ) -> tuple[list[InputScan], list[np.ndarray], dict[int, str]]:
     """Load annotated scans and their masks.

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data.layout import DatasetLayout
 from data.prepared_files import read_prepared_files, read_supervoxels
-from data.supervoxels.supervoxel_records import record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from util.errors import UserError
 from util.io.image_io import Geometry
 
@@ -203,7 +203,7 @@ def _read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) -
     supervoxels = read_supervoxels(layout, scan_id, geometry)
     if not supervoxels.any():
         raise UserError(f"{path}: must hold supervoxels, got 0 everywhere; delete it and run `{command}`")
-    if not record_path(path).exists():  # our own files have a record of their minimum size
+    if not supervoxel_record_path(path).exists():  # our own files have a record of their minimum size
         _check_min_size(supervoxels, layout.supervoxel_min_vox, path=path, command=command)
     return supervoxels
 

@@ -53,8 +53,8 @@ def jobs_of_rank(jobs: Sequence[Job], *, rank: int, n_ranks: int) -> list[Job]:
         n_slices[query_id] = n_slices.get(query_id, 0) + len(job.assignment.slices)
     load, query_ids = [0] * n_ranks, set()
     for query_id in sorted(n_slices, key=lambda query_id: (-n_slices[query_id], query_id)):
-        least = load.index(min(load))
-        load[least] += n_slices[query_id]
-        if least == rank:
+        least_loaded = load.index(min(load))
+        load[least_loaded] += n_slices[query_id]
+        if least_loaded == rank:
             query_ids.add(query_id)
     return [job for job in jobs if job.query.scan_id in query_ids]

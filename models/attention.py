@@ -5,7 +5,7 @@ for one attention on a 256 x 256 slice, and sixteen times that at twice the size
 piece at a time and again in the backward pass, so memory grows with the positions, not with their pairs.
 Source of the recomputation: Dao et al., "FlashAttention", NeurIPS 2022; the coupled softmaxes are HCPMNet's.
 
-Without gradients, on a CPU, each source position is weighed once. Where a mask is 0 or 1, masking changes
+Without gradients, on a CPU, each source position is weighted once. Where a mask is 0 or 1, masking changes
 nothing but which of two things a source position adds: its plain term, or its value with logit 0, which is
 the same for every query. So source positions are sorted into groups on which each mask is constant; a group's
 plain terms are summed once, and both attentions are sums of groups. Only positions of soft mask values, the
@@ -103,19 +103,19 @@ def _gradients(
         del attention
         grad_attention = (grad_rows @ value_columns).to(wide).unflatten(1, masked.shape[1:3])
         # Softmax's derivative: p * (g - sum(p * g)); the masked one passes through the columns' scale.
-        weighed = grad_attention * masked
-        mean_masked = weighed.sum(-1, keepdim=True)
-        weighed.addcmul_(masked, mean_masked, value=-1).mul_(share)
+        weighted = grad_attention * masked
+        mean_masked = weighted.sum(-1, keepdim=True)
+        weighted.addcmul_(masked, mean_masked, value=-1).mul_(share)
         if grad_masks is not None:
-            grad_masks += torch.einsum("nmls,nls->nms", weighed, logits)
-        grad_logits = (weighed * masks[:, :, None]).sum(1)
+            grad_masks += torch.einsum("nmls,nls->nms", weighted, logits)
+        grad_logits = (weighted * masks[:, :, None]).sum(1)
         grad_plain = grad_attention.sum(1)
         mean_plain = (grad_plain * plain).sum(-1, keepdim=True)
         grad_logits.addcmul_(plain, (grad_plain - mean_plain).mul_(1 - share))
         grad_share += mean_masked.sum() - mean_plain.sum()
         total = grad_logits.sum(-1, keepdim=True)
         grad_logits = grad_logits.to(queries.dtype)
-        grad_queries[:, rows] = logits_of.weigh_keys(grad_logits, total)
+        grad_queries[:, rows] = logits_of.sum_keys(grad_logits, total)
         grad_key_columns += queries[:, rows].transpose(1, 2) @ grad_logits
     grad_mu = (grad_share * PLAIN_WEIGHT / (PLAIN_WEIGHT + mu.to(wide)) ** 2).to(mu.dtype).view(mu.shape)
     if grad_masks is not None:
@@ -168,21 +168,21 @@ class AttentionLogits:
             return logits
         return upcast(logits).add_((upcast(queries) * self.common).sum(-1, keepdim=True))
 
-    def weigh_keys(self, weights: Tensor, total: Tensor) -> Tensor:
-        """Sum the keys with weights `(N, l, S)`.
+    def sum_keys(self, weights: Tensor, total: Tensor) -> Tensor:
+        """Sum the keys, weighted by `(N, l, S)`.
 
         `total` holds the weights' sums before they were rounded.
         """
-        weighed = weights @ self.keys
-        return weighed if self.common is None else upcast(weighed).addcmul_(total, self.common)
+        weighted = weights @ self.keys
+        return weighted if self.common is None else upcast(weighted).addcmul_(total, self.common)
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """A sum of softmax terms: `exp(shift) * weighed` and `exp(shift) * total`, without over- or underflow."""
+    """A sum of softmax terms: `exp(shift)` times `weighted` and `total`, without over- or underflow."""
 
     shift: Tensor
-    weighed: Tensor
+    weighted: Tensor
     total: Tensor
 
 
@@ -200,7 +200,8 @@ def attend_by_groups(
     gathered = queries.new_empty(len(queries), masks.shape[1], *queries.shape[1:])
     with full_precision(queries):
         for sample in range(len(queries)):
-            sources = [_Source(values[sample], some) for some in masks[sample].split(MASKS_PER_SOURCE)]
+            parts = masks[sample].split(MASKS_PER_SOURCE)
+            sources = [_Source(values[sample], part) for part in parts]
             # A single source's keys are sorted once, instead of each product's columns.
             is_single = len(sources) == 1
             logits_of = AttentionLogits(keys[sample, sources[0].order][None] if is_single else keys[[sample]])
@@ -271,9 +272,9 @@ class _Source:
 def _merge(terms: Sequence[_Terms]) -> Tensor:
     """Divide the sum of all terms by their total: `(l, C)`."""
     top = torch.cat([term.shift for term in terms], dim=1).amax(dim=1, keepdim=True)
-    weighed, total = 0, 0
+    weighted, total = 0, 0
     for term in terms:
         factor = (term.shift - top).exp()
-        weighed = weighed + factor * term.weighed
+        weighted = weighted + factor * term.weighted
         total = total + factor * term.total
-    return weighed / total
+    return weighted / total

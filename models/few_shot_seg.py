@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models.encoder import Encoded, Encoder, freeze_batchnorm
 from models.matching import ExpansionMatching
 from models.mining import TargetRegionMining
-from models.outputs import EpisodeOutput, Segmentation, SupportState, share
+from models.outputs import EpisodeOutput, SegmentationOutput, SupportState, share
 from models.precision import upcast
 from models.prior_masks import (
     PRIOR_FORMS,
@@ -167,11 +167,11 @@ class FewShotSeg(nn.Module):
         background, foreground = (
             extract_prototypes(
                 support.features,
-                class_results,
+                class_masks,
                 area_limit=limits[index],
                 seeds=None if prototype_seeds is None else prototype_seeds + index,
             )
-            for index, class_results in enumerate((1 - masks, masks))
+            for index, class_masks in enumerate((1 - masks, masks))
         )
         prototypes = (background, foreground)
         positions = support.features.flatten(-2).transpose(-1, -2).flatten(1, 2)
@@ -217,7 +217,7 @@ class FewShotSeg(nn.Module):
         *,
         image_size: Sequence[int],
         n_decoded: int | None = None,
-    ) -> Segmentation:
+    ) -> SegmentationOutput:
         """Segment queries with a prepared support.
 
         Used in both directions of training, and in evaluation.
@@ -246,7 +246,7 @@ class FewShotSeg(nn.Module):
         upsampled = F.interpolate(
             logits.flatten(0, 1), size=tuple(image_size), mode="bilinear", align_corners=True
         )
-        return Segmentation(logits=upsampled.unflatten(0, logits.shape[:2]), prior_masks=prior_masks)
+        return SegmentationOutput(logits=upsampled.unflatten(0, logits.shape[:2]), prior_masks=prior_masks)
 
     def _match(
         self,
@@ -267,8 +267,8 @@ class FewShotSeg(nn.Module):
                 self.matching(
                     self.similarity,
                     state.take(part).prototypes,
-                    tuple(class_results[part] for class_results in mined),
-                    tuple(class_results[part] for class_results in refined),
+                    tuple(class_features[part] for class_features in mined),
+                    tuple(prior_mask[part] for prior_mask in refined),
                     tau_query=tau_query[part],
                 )
                 for part in parts
@@ -283,7 +283,7 @@ class FewShotSeg(nn.Module):
         *,
         image_size: Sequence[int],
         prototype_seeds: Tensor | None,
-    ) -> Segmentation:
+    ) -> SegmentationOutput:
         """Segment the support's shots from the queries' predicted masks `(B, Q, H, W)`.
 
         `tau` keeps its roles: thresholds come from the support image, sharpness and expansion from the query

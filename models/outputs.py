@@ -69,7 +69,7 @@ def _map_tensors(function: Callable[[list[Tensor]], Tensor], values: Sequence[An
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class SegmentationOutput:
     """The segmentation of `Q` queries in each of `B` episodes.
 
     Attributes:
@@ -97,6 +97,6 @@ class EpisodeOutput:
             otherwise.
     """
 
-    query: Segmentation
-    support: Segmentation
+    query: SegmentationOutput
+    support: SegmentationOutput
     has_prediction: Tensor

@@ -246,11 +246,10 @@ def _pooled_similarities(
     """Pool over all prototypes of each class, the global ones included: each `(B, Q, L)`."""
     vectors, valid = zip(*(class_prototypes.pool() for class_prototypes in prototypes), strict=True)
     # Both classes at once: what concerns the features alone is computed once.
-    compared = similarity(torch.cat(vectors, dim=1)[:, None], features.flatten(-2))
+    similarities = similarity(torch.cat(vectors, dim=1)[:, None], features.flatten(-2))
+    by_class = similarities.split([v.shape[1] for v in vectors], dim=2)
     pooled = []
-    for class_prototypes, counts in zip(
-        compared.split([v.shape[1] for v in vectors], dim=2), valid, strict=True
-    ):
-        weights = pooling_weights(class_prototypes, sharpness(tau_query), counts[:, None])
-        pooled.append((weights * class_prototypes).sum(dim=-2))
+    for class_similarities, is_valid in zip(by_class, valid, strict=True):
+        weights = pooling_weights(class_similarities, sharpness(tau_query), is_valid[:, None])
+        pooled.append((weights * class_similarities).sum(dim=-2))
     return pooled

@@ -47,7 +47,7 @@ class Prototypes:
 
     @property
     def n_shots(self) -> int:
-        """Number of shots that the prototypes are of."""
+        """Number of shots."""
         return self.shot_global.shape[1]
 
     def pool(self) -> tuple[Tensor, Tensor]:
@@ -65,11 +65,11 @@ def bilinear_matrix(n_out: int, n_in: int, *, device: torch.device | None = None
     Returns:
         `(n_out, n_in)` float32; rows sum to 1.
     """
-    # Distances of places and knots are fractions over this; whole numbers keep them exact on every device.
+    # Distances of positions and knots are fractions over this; whole numbers keep them exact on every device.
     unit = max(n_out - 1, 1)
-    place = torch.arange(n_out, device=device) * (n_in - 1)
+    position = torch.arange(n_out, device=device) * (n_in - 1)
     knot = torch.arange(n_in, device=device) * unit
-    return 1 - (place[:, None] - knot[None, :]).abs().clamp(max=unit).float() / unit
+    return 1 - (position[:, None] - knot[None, :]).abs().clamp(max=unit).float() / unit
 
 
 def extract_prototypes(

@@ -84,7 +84,7 @@ class Workspace:
             path.unlink()
 
     def make_own(self, **description) -> list[str]:
-        """Turn the data into own data, `Hips`, and return the words that find them."""
+        """Turn the data into a custom dataset, `Hips`, and return the words that find them."""
         (self.root / "own").mkdir()
         shutil.move(self.file("image", 0).parent, self.root / "own" / "volumes")
         values = {
@@ -97,7 +97,7 @@ class Workspace:
         return [*own, *(word for word in self.words if word.startswith("path.log_dir="))]
 
     def own_file(self, kind: str, scan_id: int) -> Path:
-        """Name an image or label file of the own data."""
+        """Name an image or label file of the custom dataset."""
         return self.root / "own" / "volumes" / f"{kind}_{scan_id}.nii.gz"
 
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from models.inference.segmenters import Segmenter
+from models.inference.segmenters import SupportSegmenter
 
 
-class BrightSegmenter(Segmenter):
+class BrightSegmenter(SupportSegmenter):
     """Finds what is bright, whatever the support shows; unsure if `sure` is near 1/2."""
 
     uses_queries = True

@@ -39,7 +39,7 @@ LONG_MODULES = (
     "test_interruptions",
     "test_protocols",
     "test_surroundings",
-    "test_resume",
+    "test_resumed_training",
     "test_training_validation",
     "test_run",
     "test_compilation",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from models.losses import episode_losses
-from tests.models.episodes import make_batch, make_network
+from tests.models.small_network import make_batch, make_network
 
 N_VALUES = 256  # kept of each tensor
 Frozen = dict[str, tuple[str, Tensor]]

@@ -1,7 +1,7 @@
 """Kill a training at random moments, resume each time, and compare with one that was never killed.
 
 `python tests/kill_training.py --kills 20` prints where each process was killed, and ends with code 0 if the
-final weights are those of the unbroken run, to the bit. tests/test_resume.py does so once.
+final weights are those of the unbroken run, to the bit. tests/test_resumed_training.py does so once.
 """
 
 import argparse
@@ -92,9 +92,10 @@ def kill_after(seconds: float, words: Sequence[str], log_dir: Path) -> bool:
         child.kill()
         child.wait()
     runs = list_runs(log_dir / "PHANTOM" / "fold_0" / "training")
-    remaining = [path.name for run in runs for path in list_checkpoints(run)]
+    checkpoints = [path.name for run in runs for path in list_checkpoints(run)]
     print(
-        f"killed after {seconds:.1f} s; newest checkpoint {remaining[0] if remaining else 'none'}", flush=True
+        f"killed after {seconds:.1f} s; newest checkpoint {checkpoints[0] if checkpoints else 'none'}",
+        flush=True,
     )
     return True
 

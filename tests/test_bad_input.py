@@ -40,8 +40,8 @@ def foreign(workspace, *scan_ids, by):
     workspace.change("superpix-MIDDLE", *scan_ids, by=by)
 
 
-def rename_supervoxels(workspace, least):
-    workspace.supervoxels.rename(workspace.supervoxels.with_name(f"supervoxels_{least}"))
+def rename_supervoxels(workspace, min_size_vox):
+    workspace.supervoxels.rename(workspace.supervoxels.with_name(f"supervoxels_{min_size_vox}"))
 
 
 SUPERVOXELS = {
@@ -80,11 +80,11 @@ SUPERVOXELS = {
 }
 
 
-@pytest.mark.parametrize(("damage", "output"), SUPERVOXELS.values(), ids=SUPERVOXELS)
-def test_supervoxels_that_cannot_be_used(workspace, capsys, damage, output):
+@pytest.mark.parametrize(("damage", "messages"), SUPERVOXELS.values(), ids=SUPERVOXELS)
+def test_supervoxels_that_cannot_be_used(workspace, capsys, damage, messages):
     damage(workspace)
     line = refusal(lambda: train(*workspace.words), capsys, workspace.root)
-    assert all(words in line for words in output), line
+    assert all(words in line for words in messages), line
 
 
 def test_our_own_supervoxels_of_another_minimum_size(workspace, capsys):
@@ -148,11 +148,11 @@ SCANS = {
 }
 
 
-@pytest.mark.parametrize(("damage", "output"), SCANS.values(), ids=SCANS)
-def test_scans_that_cannot_be_evaluated(workspace, capsys, damage, output):
+@pytest.mark.parametrize(("damage", "messages"), SCANS.values(), ids=SCANS)
+def test_scans_that_cannot_be_evaluated(workspace, capsys, damage, messages):
     damage(workspace)
     line = refusal(lambda: evaluate(*workspace.words, *QUICK), capsys, workspace.root)
-    assert all(words in line for words in output), line
+    assert all(words in line for words in messages), line
 
 
 def lose(workspace, kind, *scan_ids):
@@ -220,16 +220,16 @@ OWN = {
 
 
 @pytest.mark.parametrize("command", [train, evaluate])
-@pytest.mark.parametrize(("damage", "output"), OWN.values(), ids=OWN)
-def test_own_data_that_are_not_whole(workspace, capsys, damage, output, command):
+@pytest.mark.parametrize(("damage", "message"), OWN.values(), ids=OWN)
+def test_custom_datasets_that_are_not_whole(workspace, capsys, damage, message, command):
     words = workspace.make_own()
     words += (
         ["use_gt=True"] if command is train else [f"reload_model_path={workspace.snapshot}", "supp_idx=0"]
     )
     damage(workspace)
-    if "annotate more" in output and command is train:
-        output = "label_0.nii.gz: no such label file; evaluation, setting 2 and use_gt need labels"
-    assert output in refusal(lambda: command(*words), capsys, workspace.root)
+    if "annotate more" in message and command is train:
+        message = "label_0.nii.gz: no such label file; evaluation, setting 2 and use_gt need labels"
+    assert message in refusal(lambda: command(*words), capsys, workspace.root)
 
 
 def in_place(workspace, name, path):
@@ -240,7 +240,7 @@ def in_place(workspace, name, path):
 
 @pytest.mark.parametrize("name", ["PHANTOM.data_dir", "PHANTOM.supervoxel_dir", "log_dir"])
 @pytest.mark.parametrize(
-    ("path", "output"),
+    ("path", "message"),
     [
         ("note", ": must be a folder, found a file at "),
         ("note/below", ": must be a folder, found a file at "),
@@ -249,11 +249,11 @@ def in_place(workspace, name, path):
     ],
     ids=["file", "below a file", "link to nowhere", "long name"],
 )
-def test_folders_that_cannot_be(workspace, capsys, name, path, output):
+def test_folders_that_cannot_be(workspace, capsys, name, path, message):
     words = in_place(workspace, name, path)
     line = refusal(lambda: train(*words), capsys, workspace.root)
     assert line.startswith(f"path.{name}={workspace.root / path}")
-    assert output in line
+    assert message in line
 
 
 def test_the_volumes_folder_in_place_of_the_one_above(workspace, capsys):
@@ -267,7 +267,7 @@ def test_the_volumes_folder_in_place_of_the_one_above(workspace, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "output"),
+    ("word", "message"),
     [
         ("eval_fold=5", "eval_fold=5: must be a whole number of at least 0 and at most 4"),
         ("supp_idx=3", "supp_idx=3: the fold holds 3 scans, counted from 0; choose a smaller one"),
@@ -278,5 +278,5 @@ def test_the_volumes_folder_in_place_of_the_one_above(workspace, capsys):
         ("device=gpu", "device=gpu: must be cpu, cuda, cuda:<n>, mps or auto"),
     ],
 )
-def test_evaluations_that_cannot_be(workspace, capsys, word, output):
-    assert output in refusal(lambda: evaluate(*workspace.words, word), capsys, workspace.root)
+def test_evaluations_that_cannot_be(workspace, capsys, word, message):
+    assert message in refusal(lambda: evaluate(*workspace.words, word), capsys, workspace.root)

@@ -40,11 +40,11 @@ SNAPSHOTS = {
 }
 
 
-@pytest.mark.parametrize(("damage", "output"), SNAPSHOTS.values(), ids=SNAPSHOTS)
-def test_a_snapshot_that_cannot_be_read(workspace, capsys, damage, output):
+@pytest.mark.parametrize(("damage", "message"), SNAPSHOTS.values(), ids=SNAPSHOTS)
+def test_a_snapshot_that_cannot_be_read(workspace, capsys, damage, message):
     damage(workspace.loosen(workspace.snapshot))
     line = refusal(lambda: evaluate(*workspace.words, *QUICK, workspace.reload), capsys, workspace.root)
-    assert output in line
+    assert message in line
     assert "use another snapshot" in line
     assert not workspace.snapshot.with_name("ran").exists()
 
@@ -82,18 +82,18 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("change", "output"), CHANGES.values(), ids=CHANGES)
-def test_a_snapshot_of_something_else(workspace, capsys, change, output):
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_a_snapshot_of_something_else(workspace, capsys, change, message):
     content = torch.load(workspace.snapshot, weights_only=True)
     change(content)
     torch.save(content, workspace.loosen(workspace.snapshot))
-    assert output in refusal(
+    assert message in refusal(
         lambda: evaluate(*workspace.words, *QUICK, workspace.reload), capsys, workspace.root
     )
 
 
 @pytest.mark.parametrize(
-    ("word", "output"),
+    ("word", "message"),
     [
         ("reload_model_path=gone.pt", "reload_model_path=gone.pt: no such snapshot or run folder"),
         ("model.encoder=resnet50", "model.encoder=resnet50: the snapshot was trained with resnet18; leave"),
@@ -101,8 +101,8 @@ def test_a_snapshot_of_something_else(workspace, capsys, change, output):
         ("model.norm=group", "model.norm=group: the snapshot was trained with batch; leave model.norm out"),
     ],
 )
-def test_a_snapshot_that_was_not_meant(workspace, capsys, word, output):
-    assert output in refusal(lambda: evaluate(*workspace.words, word), capsys, workspace.root)
+def test_a_snapshot_that_was_not_meant(workspace, capsys, word, message):
+    assert message in refusal(lambda: evaluate(*workspace.words, word), capsys, workspace.root)
 
 
 def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(workspace, capsys):
@@ -115,14 +115,14 @@ def test_a_snapshot_of_another_dataset_or_fold_is_said_to_be(workspace, capsys):
     assert "warning: the snapshot was trained with eval_fold=3, not 0" in output
 
 
-def resnet(prefix="", without=(), **more):
+def resnet(prefix="", without=(), **changes):
     """A ResNet-18's state dict in a small file: one number stands for all of a tensor."""
     shapes = BACKBONES["resnet18"](norm_layer=nn.BatchNorm2d).state_dict()
     remaining = {name: value for name, value in shapes.items() if not name.startswith(tuple(without))}
     return {
         prefix + name: torch.zeros((), dtype=value.dtype).expand(value.shape)
         for name, value in remaining.items()
-    } | more
+    } | changes
 
 
 LAYER3 = "lacks 15 of the encoder's tensors (layer3.0.bn1.bias, layer3.0.bn1.running_mean, layer3.0.bn1.runn"
@@ -155,13 +155,13 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize(("content", "output"), WEIGHTS.values(), ids=WEIGHTS)
-def test_encoder_weights_that_do_not_fit(workspace, capsys, content, output):
+@pytest.mark.parametrize(("content", "message"), WEIGHTS.values(), ids=WEIGHTS)
+def test_encoder_weights_that_do_not_fit(workspace, capsys, content, message):
     path = workspace.root / "weights.pth"
     torch.save(content(), path)
     line = refusal(lambda: train(*workspace.words, f"model.encoder_weights={path}"), capsys, workspace.root)
     assert str(path) in line
-    assert output in line
+    assert message in line
 
 
 @pytest.mark.parametrize("damage", [cut, flip, trap, set_plain_trap, lambda path: path.write_text("<html>")])
@@ -230,12 +230,12 @@ RESUMPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("resume", "damage", "output"), RESUMPTIONS.values(), ids=RESUMPTIONS)
-def test_a_run_that_cannot_be_resumed(workspace, capsys, resume, damage, output):
+@pytest.mark.parametrize(("resume", "damage", "message"), RESUMPTIONS.values(), ids=RESUMPTIONS)
+def test_a_run_that_cannot_be_resumed(workspace, capsys, resume, damage, message):
     damage(workspace)
     word = f"resume={resume.format(root=workspace.root)}"
     line = refusal(lambda: train(*workspace.words, word), capsys, workspace.root)
-    assert output in line
+    assert message in line
     assert not (workspace.runs / "2" / "checkpoints" / "ran").exists()
 
 
@@ -249,9 +249,9 @@ def test_a_run_of_another_dataset_or_fold_is_not_resumed(workspace, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "output"),
+    ("words", "message"),
     [
-        (["--dataset", "Nope"], "dataset=Nope: must be CHAOST2, SABS, CMR, PHANTOM, or own data"),
+        (["--dataset", "Nope"], "dataset=Nope: must be CHAOST2, SABS, CMR, PHANTOM, or a custom dataset"),
         (["--dataset", "CMR"], "no such folder; put the prepared CMR volumes there"),
         (["--dataset", "PHANTOM", "--workers", "0"], "supervoxel workers: must be at least 1, got 0"),
         (
@@ -261,6 +261,6 @@ def test_a_run_of_another_dataset_or_fold_is_not_resumed(workspace, capsys):
         (["--dataset", "PHANTOM", "--scale", "nan", "--min-size", "9"], "supervoxel scale: must be positive"),
     ],
 )
-def test_supervoxels_that_cannot_be_made(workspace, capsys, words, output):
+def test_supervoxels_that_cannot_be_made(workspace, capsys, words, message):
     data_dir = ["--data-dir", str(workspace.root / "data")]
-    assert output in refusal(lambda: make_supervoxels([*words, *data_dir]), capsys, workspace.root)
+    assert message in refusal(lambda: make_supervoxels([*words, *data_dir]), capsys, workspace.root)

@@ -75,12 +75,12 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize(("name", "text", "output"), CONFIGS.values(), ids=CONFIGS)
-def test_a_configuration_file_that_cannot_be_meant(workspace, capsys, name, text, output):
+@pytest.mark.parametrize(("name", "text", "message"), CONFIGS.values(), ids=CONFIGS)
+def test_a_configuration_file_that_cannot_be_meant(workspace, capsys, name, text, message):
     path = workspace.root / name
     path.write_text(text)
     line = refusal(lambda: train(*workspace.words, str(path)), capsys, workspace.root)
-    assert output in line
+    assert message in line
     assert len(line) < 400
 
 
@@ -109,15 +109,15 @@ ARCHIVES = {
 }
 
 
-@pytest.mark.parametrize(("make", "output"), ARCHIVES.values(), ids=ARCHIVES)
-def test_an_archive_that_cannot_be_prepared(tmp_path, capsys, make, output):
+@pytest.mark.parametrize(("make", "message"), ARCHIVES.values(), ids=ARCHIVES)
+def test_an_archive_that_cannot_be_prepared(tmp_path, capsys, make, message):
     path = tmp_path / "in" / "download.zip"
     path.parent.mkdir()
     make(path)
     words = ["dataset=CMR", f"raw={path}", f"data_dir={tmp_path / 'in' / 'CMR'}", "num_workers=1"]
     line = refusal(lambda: prepare(words), capsys, tmp_path)
     assert line.startswith(str(path))
-    assert output in line
+    assert message in line
     assert not Path("/tmp/hcpmnet_ran").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
 

@@ -119,7 +119,7 @@ def test_the_plain_form_parses_to_the_same_configuration():
         ({"setting": True}, r"^setting=True: must be 1 or 2$"),
         (
             {"dataset": "CHAOS"},
-            r"^dataset=CHAOS: must be CHAOST2, SABS, CMR, PHANTOM, or own data that data/CHAOS",
+            r"^dataset=CHAOS: must be CHAOST2, SABS, CMR, PHANTOM, or a custom dataset that data/CHAOS",
         ),
         ({"dataset": "../x"}, r"^dataset='../x': must be CHAOST2, .*, or a name of letters, digits and _$"),
         ({"setting": 2, "organ_group": 2}, r"^organ_group=2: CHAOST2 has 2 organ groups"),

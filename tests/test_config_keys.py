@@ -105,10 +105,8 @@ def _part_of(path, name):
 
 def stands_for(read, name):
     """Tell whether a read is one of this key; a mere choice among keys by name, `x.*`, is none of any."""
-    parts, expected_value = read.split("."), name.split(".")
-    fits = len(parts) == len(expected_value) and all(
-        a in ("*", b) for a, b in zip(parts, expected_value, strict=True)
-    )
+    parts, key_parts = read.split("."), name.split(".")
+    fits = len(parts) == len(key_parts) and all(a in ("*", b) for a, b in zip(parts, key_parts, strict=True))
     return fits and parts[-1] != "*"
 
 

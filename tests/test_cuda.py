@@ -10,7 +10,7 @@ from models import attention
 from models.attention import attend
 from models.precision import mixed_precision
 from models.prototypes import _random_keys
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 from util.config.settings import merge_values
 from util.parallel.hardware import choose_kernels
 from util.parallel.ranks import Ranks
@@ -57,7 +57,7 @@ def test_deterministic_steps_give_the_same_weights_twice():
 
     def weights_after_three_steps():
         network = training.make_network(config).train()
-        model = training.place_network(config, network, device=CUDA, ranks=Ranks())
+        model = training.prepare_network(config, network, device=CUDA, ranks=Ranks())
         state = training.make_state(config, network, device=CUDA, log=lambda *output: None)
         names = ("support_images", "support_masks", "query_images", "query_masks")
         batch = {name: tensor.float() for name, tensor in zip(names, make_batch(2), strict=True)}
@@ -88,8 +88,8 @@ def test_attention_in_pieces_equals_that_of_a_cpu(limit, monkeypatch):
         out = attend(*own[:3], masks=own[3], mu=own[4])
         gradients = torch.autograd.grad(out.square().sum(), own)
         results.append([tensor.cpu() for tensor in (out.detach(), *gradients)])
-    for ours, foreign in zip(*results, strict=True):
-        torch.testing.assert_close(ours, foreign, rtol=1e-9, atol=1e-11)
+    for value, reference in zip(*results, strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_step_never_waits_for_the_gpu(changes):
     config = parse_config(merge_values(merge_values(dataset_defaults("PHANTOM"), small), changes))
     choose_kernels(deterministic=False, precision=config.precision)
     network = training.make_network(config).train()
-    model = training.place_network(config, network, device=CUDA, ranks=Ranks())
+    model = training.prepare_network(config, network, device=CUDA, ranks=Ranks())
     state = training.make_state(config, network, device=CUDA, log=lambda *output: None)
     names = ("support_images", "support_masks", "query_images", "query_masks")
     batch = {name: tensor.float().pin_memory() for name, tensor in zip(names, make_batch(2), strict=True)} | {

@@ -30,9 +30,9 @@ def _small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def _mount(folder, size_mb, *more):
-    options = ",".join([f"size={size_mb}m", *more])
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+def _mount(folder, size_mb, *options):
+    joined = ",".join([f"size={size_mb}m", *options])
+    command = ["mount", "-t", "tmpfs", "-o", joined, "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True).returncode
 
 
@@ -53,8 +53,8 @@ def _only_error(output: str) -> str:
     return line
 
 
-def _run(overrides_for, log_dir, *more):
-    return run_command_line(training.experiment, [*overrides_for(log_dir), *STEPS, *more])
+def _run(overrides_for, log_dir, *words):
+    return run_command_line(training.experiment, [*overrides_for(log_dir), *STEPS, *words])
 
 
 def _final(log_dir, number):

@@ -32,9 +32,9 @@ def test_a_damaged_file_is_refused_in_one_line_or_does_no_harm(session, number):
     assert verdict.outcome in (REFUSAL, CORRECT), f"{verdict.kind}, {verdict.damage}: {verdict.message}"
 
 
-def _classify(code=2, errors="error: a.pt: is damaged\n", result="", **more):
+def _classify(code=2, errors="error: a.pt: is damaged\n", result="", **changes):
     options = {"names": {"a.pt"}, "right": {"good"}, "faults": [], "several_lines": False}
-    return classify(Ending(code, errors, result), **{**options, **more})
+    return classify(Ending(code, errors, result), **{**options, **changes})
 
 
 def test_refusals_and_right_results_are_distinguished():

@@ -101,8 +101,8 @@ def test_a_wheel_holds_all_modules_templates_and_the_extension_and_nothing_else(
     [extension] = [name for name in names if name.endswith(".so")]
     assert extension.startswith(f"{EXTENSION}.")
     left_out = {".pyx", ".pxd"}
-    remaining = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
-    expected = {file.relative_to(source).as_posix() for file in remaining} - {"setup.py"}
+    included = {file for file in source.rglob("*") if file.suffix in ENDINGS - left_out}
+    expected = {file.relative_to(source).as_posix() for file in included} - {"setup.py"}
     built = {name for name in expected if name.startswith("build/")}
     assert names - {extension} == expected - built
     assert "util/evaluation/report_page/predictions.html.j2" in names
@@ -126,7 +126,7 @@ def test_console_commands_explain_themselves_in_any_folder(wheel, tmp_path):
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "site")
     [info] = (tmp_path / "site").glob("*.dist-info")
-    commands = {each.name: each.value for each in Distribution.at(info).entry_points}
+    commands = {entry_point.name: entry_point.value for entry_point in Distribution.at(info).entry_points}
     assert commands == _project()["scripts"]
     (tmp_path / "work/data").mkdir(parents=True)  # a folder of scans, which hides no package
     for name, usage in {

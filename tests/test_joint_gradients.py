@@ -41,13 +41,13 @@ def _gradients(values, batch_size, ranks, switch=None):
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
-    placed = training.place_network(config, network, device=CPU, ranks=ranks)
+    model = training.prepare_network(config, network, device=CPU, ranks=ranks)
     dataset = training.make_dataset(config, n_ranks=ranks.n_ranks)
     loader = make_episode_loader(
         dataset, batch_size=batch_size, num_workers=0, rank=ranks.rank, n_ranks=ranks.n_ranks
     )
     (batch,) = loader
-    losses = training.training_losses(placed, batch, config=config, step=1, device=CPU, rank=ranks.rank)
+    losses = training.training_losses(model, batch, config=config, step=1, device=CPU, rank=ranks.rank)
     (losses.query + losses.alignment).mean().backward()
     gradients = {n: p.grad.numpy() for n, p in network.named_parameters() if p.grad is not None}
     return batch["episode_index"].tolist(), gradients

@@ -34,7 +34,7 @@ from script.workflows.support_ensemble import Options
 from tests.bright_segmenter import BrightSegmenter
 from tests.data.dicom_series import assert_same_points, write_series
 from tests.data.registration.synthetic_bodies import body_scan, grid, organ_labels, rotation
-from tests.models.episodes import make_network as make_small_network
+from tests.models.small_network import make_network as make_small_network
 from tests.oriented_scans import BRIGHT, ORIENTATIONS, is_bright, l_scan
 from util.config.settings import plain_values
 from util.engine.snapshots import Snapshot, save_snapshot
@@ -168,12 +168,16 @@ def _body(shift_mm, degrees):
 def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
     truth, alone, joint = guided
     for label in (1, 2):
-        before, after = (dice_and_iou(each.label_map == label, truth == label)[0] for each in (alone, joint))
+        before, after = (
+            dice_and_iou(result.label_map == label, truth == label)[0] for result in (alone, joint)
+        )
         assert after > 0.85 > before
     assert not joint.failures
-    assert [each.label for each in joint.agreements] == [1, 2]
-    assert all(0.05 < each.with_registration < 0.95 for each in joint.agreements)
-    assert joint.agreement == pytest.approx(np.mean([each.with_registration for each in joint.agreements]))
+    assert [agreement.label for agreement in joint.agreements] == [1, 2]
+    assert all(0.05 < agreement.with_registration < 0.95 for agreement in joint.agreements)
+    assert joint.agreement == pytest.approx(
+        np.mean([agreement.with_registration for agreement in joint.agreements])
+    )
     assert alone.agreement is None
 
 
@@ -222,7 +226,7 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     slices = result.probabilities[1][:, 0, 0]
     assert np.allclose(slices, [0, 0, 0.45, 0.45, 0.7, 0.7, 0.25, 0.25, 0, 0, 0, 0])
     assert result.label_map[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, *[0] * 6]
-    assert [each.with_joint for each in result.agreements] == [pytest.approx(2 / 3), 0.0, None]
+    assert [agreement.with_joint for agreement in result.agreements] == [pytest.approx(2 / 3), 0.0, None]
     assert result.agreement == pytest.approx((2 / 3 + 0 + 0) / 3)
     assert result.failures == {"c": "bodies hardly overlap"}
 
@@ -237,7 +241,7 @@ def test_supports_are_averaged_and_compared_with_the_joint_result():
     result = segmenter.segment(scan, confidence=True)
     assert np.array_equal(result.label_map, halves[0])  # two of three agree
     assert np.allclose(result.probabilities[1], np.mean(halves, axis=0))
-    assert [each.with_joint for each in result.agreements] == [1.0, 1.0, 0.0]
+    assert [agreement.with_joint for agreement in result.agreements] == [1.0, 1.0, 0.0]
     assert result.agreement == pytest.approx(2 / 3)
 
 
@@ -580,11 +584,11 @@ def test_the_network_learns_from_all_supports_and_is_cached_for_a_second_call(wo
     assert "adapting to support image 1, support image 2: 2 steps" not in capsys.readouterr().err
     assert set(trained) == set(adapted) == {3, 7}
     assert not any(np.allclose(trained[label], adapted[label], atol=1e-4) for label in (3, 7))
-    [remaining] = (workspace / "kept").iterdir()
-    written = remaining.stat().st_mtime_ns
+    [cached] = (workspace / "kept").iterdir()
+    written = cached.stat().st_mtime_ns
     again = _probabilities(adaptation=2, cache_dir="kept")
     assert all(np.array_equal(again[label], adapted[label]) for label in (3, 7))
-    assert remaining.stat().st_mtime_ns == written
+    assert cached.stat().st_mtime_ns == written
     assert "steps in" not in capsys.readouterr().out
 
 
@@ -597,12 +601,12 @@ def test_the_command_adapts_once_and_prints_the_duration(workspace, capsys):
     words = _set(guide="none", query="scans/c.nrrd", adaptation="2")
     assert main(words) == 0
     assert "adapting to a.nii.gz: 2 steps in" in capsys.readouterr().out
-    [remaining] = (workspace / "masks/work/adapted").iterdir()
+    [cached] = (workspace / "masks/work/adapted").iterdir()
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "steps in" not in out
     assert "is not adapted" not in out
-    assert [remaining] == list((workspace / "masks/work/adapted").iterdir())
+    assert [cached] == list((workspace / "masks/work/adapted").iterdir())
     assert main([*_set(guide="none", query="scans/c.nrrd")]) == 0
     assert "adaptation=150 does so" in capsys.readouterr().out
 

@@ -66,7 +66,7 @@ def test_whole_volumes_of_disjoint_folds_make_every_scan_a_query_once(workspace,
     assert {row["method"] for row in rows} >= {"trained", "copied support mask", "untrained", "registration"}
     # Scans 2 and later follow fold 0 of ten scans; the training held out 0, 1 and 2.
     assert triples(rows) == {("4", "0", "1"), ("4", "1", "1")}
-    assert "note: the snapshot was trained with folds=overlapping, not disjoint; none of its" in printed
+    assert "remark: the snapshot was trained with folds=overlapping, not disjoint; none of its" in printed
     assert printed.count("folds=overlapping, not disjoint") == 1
 
 

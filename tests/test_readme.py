@@ -101,7 +101,7 @@ def test_relative_links_and_images_lead_to_files_and_headings(page):
 
 
 @pytest.mark.parametrize(
-    ("text", "result"),
+    ("text", "expected"),
     [
         ("[page](docs/data.md), [site](https://example.org/none), ![](docs/images)", []),
         ("# A b: `c`\n\n[here](#a-b-c) [there](docs/data.md#supervoxels)", []),
@@ -110,8 +110,8 @@ def test_relative_links_and_images_lead_to_files_and_headings(page):
         ("# One\n\n[two](#two) [none](docs/data.md#none)", ["#two", "docs/data.md#none"]),
     ],
 )
-def test_a_dead_link_would_be_found(text, result):
-    assert dead_links(text, ROOT) == result
+def test_a_dead_link_would_be_found(text, expected):
+    assert dead_links(text, ROOT) == expected
 
 
 def test_a_missing_file_or_module_would_be_found():

@@ -28,9 +28,9 @@ def _train(words, folder, number):
     return load_snapshot(run_dir / "snapshots" / "snapshot_000004.pt").weights
 
 
-def _differing(one, two):
-    assert one.keys() == two.keys()
-    return [name for name in one if not torch.equal(one[name], two[name])]
+def _differing(first, second):
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
 
 
 @pytest.fixture(name="first", scope="module")

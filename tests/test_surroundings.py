@@ -11,7 +11,7 @@ from config_ssl_upload import REPOSITORY
 from data.contact_sheet import draw_contact_sheet
 from data.prepare import summary
 from data.prepare.__main__ import main
-from tests.data.raw.raw_sets import write_own_numbered
+from tests.data.raw.raw_sets import write_custom_numbered
 
 NOTEBOOK = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
@@ -68,7 +68,7 @@ def test_an_experiment_is_made_and_a_remark_printed_if_git_cannot_read_the_clone
 
 
 def test_a_preparation_does_not_depend_on_it(tmp_path):
-    write_own_numbered(
+    write_custom_numbered(
         tmp_path / "raw", n_scans=2, labels={"background": 0, "Schädel 头": 1, "right femur": 3}
     )
     words = [
@@ -85,7 +85,7 @@ def test_a_preparation_does_not_depend_on_it(tmp_path):
 
 
 def test_a_contact_sheet_that_cannot_be_drawn_ends_no_preparation(tmp_path, monkeypatch, capsys):
-    write_own_numbered(tmp_path / "raw", n_scans=2)
+    write_custom_numbered(tmp_path / "raw", n_scans=2)
     monkeypatch.setattr(summary, "draw_contact_sheet", draw_contact_sheet)  # for this test, the real one
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # its import fails
     assert main(["dataset=Hips", f"raw={tmp_path}/raw", f"data_dir={tmp_path}/out", *ONE_PROCESS]) == 0

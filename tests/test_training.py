@@ -21,8 +21,8 @@ from util.engine.snapshots import load_snapshot
 pytestmark = pytest.mark.usefixtures("narrow_encoder")
 
 
-def train(overrides, *more):
-    assert run_command_line(training.experiment, [*overrides, *more]) == 0
+def train(overrides, *words):
+    assert run_command_line(training.experiment, [*overrides, *words]) == 0
 
 
 def weights_of(folder, step=3):
@@ -191,8 +191,8 @@ def test_clipping_limits_the_norm_of_all_gradients_together():
 
 
 def test_further_supervoxels_gaps_and_intensities_train_too(tiny_overrides, tmp_path, capsys):
-    more = ("task.more_sv=[30]", "task.max_gap=2", "task.noise=0.1", "task.contrast=[0.8, 1.2]")
-    train(tiny_overrides, *more)
+    words = ("task.more_sv=[30]", "task.max_gap=2", "task.noise=0.1", "task.contrast=[0.8, 1.2]")
+    train(tiny_overrides, *words)
     assert "supervoxels_60" in (output := capsys.readouterr().out)
     assert "supervoxels_30" in output
     run = tmp_path / "runs" / "PHANTOM" / "fold_0" / "training"

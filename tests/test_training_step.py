@@ -12,7 +12,7 @@ import training
 from config_ssl_upload import dataset_defaults, parse_config
 from models import prototypes
 from models.prior_masks import PRIOR_FORMS
-from tests.models.episodes import make_batch
+from tests.models.small_network import make_batch
 from util.config.settings import merge_values
 from util.engine.optimisation import make_optimizer
 from util.parallel.ranks import Ranks
@@ -135,7 +135,7 @@ def test_waiting_for_the_device_would_be_found(wait):
 def test_a_step_never_waits_for_the_device(changes):
     config = _config(**changes)
     network = training.make_network(config).train()
-    model = training.place_network(config, network, device=CPU, ranks=Ranks())
+    model = training.prepare_network(config, network, device=CPU, ranks=Ranks())
     state = training.make_state(config, network, device=CPU, log=lambda *output: None)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for batch in (_batch(), _batch()):
@@ -148,7 +148,7 @@ def test_a_step_never_waits_for_the_device(changes):
 
 def _losses(config, batch, step=1):
     model = training.make_network(config).train()
-    model = training.place_network(config, model, device=CPU, ranks=Ranks())
+    model = training.prepare_network(config, model, device=CPU, ranks=Ranks())
     return training.training_losses(model, batch, config=config, step=step, device=CPU).query.tolist()
 
 
@@ -170,8 +170,8 @@ def _weights(network, n_axes):
 def test_convolutions_keep_channels_innermost_through_a_step_if_requested(channels_last):
     config = _config(channels_last=channels_last)
     network = training.make_network(config).train()
-    placed = training.place_network(config, network, device=CPU, ranks=Ranks())
-    assert placed is network
+    model = training.prepare_network(config, network, device=CPU, ranks=Ranks())
+    assert model is network
     state = training.make_state(config, network, device=CPU, log=lambda *output: None)
     training.take_step(config, network, state, _batch(), device=CPU)
     training.training_losses(network, _batch(), config=config, step=1, device=CPU).query.mean().backward()
@@ -227,7 +227,7 @@ def _lone_group():
 def test_several_ranks_look_for_unused_parameters_only_where_there_are_some(switch):
     config = _config(model={switch: False} if switch else {})
     network = training.make_network(config)
-    model = training.place_network(config, network, device=CPU, ranks=Ranks(n_ranks=2))
+    model = training.prepare_network(config, network, device=CPU, ranks=Ranks(n_ranks=2))
     assert isinstance(model, DistributedDataParallel)
     assert model.module is network
     assert model.find_unused_parameters is (switch is not None)

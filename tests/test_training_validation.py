@@ -86,12 +86,14 @@ def validation_of(run_dir):
 def plain_dice(config, network):
     """Validate a network slice by slice, without the code that trainings use."""
     size_px = config.image_size_px
-    scans = [load_evaluation_scan(config.layout, each, image_size_px=size_px) for each in VALIDATION_SCANS]
+    scans = [
+        load_evaluation_scan(config.layout, scan_id, image_size_px=size_px) for scan_id in VALIDATION_SCANS
+    ]
     means = []
     for label in config.test_label:
         slices = [find_organ_slices(scan.label_map, label) for scan in scans]
         support = next(i for i, result in enumerate(slices) if len(result) >= 3)
-        selected = choose_support_slices(slices[support], 3)
+        support_slices = choose_support_slices(slices[support], 3)
         scores = []
         for i, scan in enumerate(scans):
             if i == support or not len(slices[i]):
@@ -99,8 +101,8 @@ def plain_dice(config, network):
             plan = assign_chunks(slices[i], 3)
             masks = []
             for z, part in zip(plan.slices, plan.parts, strict=True):
-                mask = torch.from_numpy(scans[support].support_labels[selected[part]] == label).float()
-                image = scans[support].images[selected[part]]
+                mask = torch.from_numpy(scans[support].support_labels[support_slices[part]] == label).float()
+                image = scans[support].images[support_slices[part]]
                 with torch.no_grad():
                     both = network.predict(image[None, None], mask[None, None], scan.images[z][None, None])
                 masks.append(both[0, 0, 1] > 0.5)
@@ -162,10 +164,10 @@ def stop_after(step, monkeypatch):
     monkeypatch.setattr(training, "take_step", take_step)
 
 
-def assert_same_end(whole_run, run_dir):
-    assert_equal_weights(final_weights(whole_run, 5), final_weights(run_dir, 5))
-    assert validation_of(whole_run) == validation_of(run_dir)
-    best, other = (load_snapshot(best_snapshot_path(each)) for each in (whole_run, run_dir))
+def assert_same_end(uninterrupted, run_dir):
+    assert_equal_weights(final_weights(uninterrupted, 5), final_weights(run_dir, 5))
+    assert validation_of(uninterrupted) == validation_of(run_dir)
+    best, other = (load_snapshot(best_snapshot_path(run)) for run in (uninterrupted, run_dir))
     assert best.step == other.step
     assert_equal_weights(best.weights, other.weights)
 

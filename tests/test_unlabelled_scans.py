@@ -74,8 +74,8 @@ def test_scans_without_labels_do_not_train_where_labels_decide(template, tmp_pat
     everything = training.make_dataset(_config(tmp_path))
     assert {int(everything[i]["scan_id"]) for i in range(80)} == {1, 3, 4, 5, 6, 7, 8, 9}
     for changes in ({"setting": 2, "task": {"exclude_rule": "all"}}, {"use_gt": True, "test_label": [1]}):
-        selected = training.make_dataset(_config(tmp_path, **changes))
-        assert {int(selected[i]["scan_id"]) for i in range(40)} <= {3, 6, 7, 9}
+        dataset = training.make_dataset(_config(tmp_path, **changes))
+        assert {int(dataset[i]["scan_id"]) for i in range(40)} <= {3, 6, 7, 9}
 
 
 def test_one_annotated_scan_is_enough_to_train(template, tmp_path, capsys):

@@ -215,19 +215,19 @@ def changes_of(profile: Profile, arm: Arm, seed: int) -> dict[str, Any]:
         schedule = {"max_iters_per_load": round(DECAY_AT * n_steps), "lr_step_gamma": DECAY}
         changes |= {"optim": {"lr": REFERENCE_RATE}, **schedule}
     # A recipe's settings of evaluation are no part of its training.
-    free = ("adaptation", "evaluation")
-    of_training = {name: value for name, value in RECIPES[arm.recipe].items() if name not in free}
-    for part in (of_training, profile.values, arm.changes):
+    ignored_keys = ("adaptation", "evaluation")
+    recipe = {name: value for name, value in RECIPES[arm.recipe].items() if name not in ignored_keys}
+    for part in (recipe, profile.values, arm.changes):
         changes = _merge(changes, part)
     if "more_sv" in changes.get("task", {}):
         changes["task"]["more_sv"] = list(profile.more_sv)
     return changes
 
 
-def make_config(profile: Profile, arm: Arm, seed: int, *, more: Mapping[str, Any]) -> Config:
-    """Return a training's configuration; `more` are further nested values."""
+def make_config(profile: Profile, arm: Arm, seed: int, *, overrides: Mapping[str, Any]) -> Config:
+    """Return a training's configuration; `overrides` are further nested values."""
     values = merge_values(dataset_defaults(profile.dataset, arm.recipe), changes_of(profile, arm, seed))
-    return parse_config(merge_values(values, more))
+    return parse_config(merge_values(values, overrides))
 
 
 def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

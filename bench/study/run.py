@@ -1,4 +1,4 @@
-"""Run the study's missing trials, several at a time, and write its report.
+"""Run the study's missing trials, several at a time, and write its page.
 
 `bash bench/study/run.sh` prepares the environment and runs this module.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench.study import report
+from bench.study import study_page
 from bench.study.arms import ARMS, N_SEEDS, PROFILES
 from bench.study.trial import BUILD_DIR, Trial, add_options, read_record
 from config_ssl_upload import REPOSITORY
@@ -50,7 +50,7 @@ def main() -> int:
         if code != 0:
             return code
     failed = run_trials(trials, options)
-    report.write_page(options.results)
+    study_page.write_page(options.results)
     for trial in failed:
         lines = log_path(trial).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         reason = lines[-1] if lines else "no output"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the study and write its report; see `bash bench/study/run.sh --help`.
+# Run the study and write its page; see `bash bench/study/run.sh --help`.
 set -euo pipefail
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

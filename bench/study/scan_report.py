@@ -88,12 +88,12 @@ def mean_of(records: Sequence[Record], method: str, protocol: str) -> list[float
     return [record["methods"][method][protocol]["mean"] for record in _having(records, method)]
 
 
-def paired_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float | None]:
+def paired_interval(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean of paired differences and the half-width of its interval.
 
     It is a 95 % t-interval; None for a single pair.
     """
-    differences = [value - other for value, other in zip(values, others, strict=True)]
+    differences = [value - other for value, other in zip(values, reference, strict=True)]
     n = len(differences)
     if n < 2:
         return differences[0], None

@@ -90,13 +90,13 @@ class Trial(NamedTuple):
         # A separate folder for each combination of settings and data, removed when there is a record.
         work_dir = BUILD_DIR / "trainings" / f"{'_'.join(map(str, self))}_{_digest(self.key, folders)}"
         adaptation = {"steps": PROFILES[self.profile].adaptation_steps}
-        more = {
+        overrides = {
             "adaptation": adaptation,
             "path": {profile.dataset: folders, "log_dir": str(work_dir)},
             "device": options.device,
             "resume": "latest",
         }
-        return make_config(profile, ARMS[self.arm], self.seed, more=more)
+        return make_config(profile, ARMS[self.arm], self.seed, overrides=overrides)
 
 
 def main() -> None:

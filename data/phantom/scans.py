@@ -123,13 +123,13 @@ def make_phantom(
     data_dir = Path(data_dir)
     spec = find_spec("PHANTOM")
     layout = DatasetLayout(spec, data_dir, data_dir, spec.supervoxel_min_vox)
-    recipe = {"made_by": _MADE_BY, "generator_version": GENERATOR_VERSION, **asdict(settings)}
-    record = {**recipe, "n_scans": n_scans}
+    parameters = {"made_by": _MADE_BY, "generator_version": GENERATOR_VERSION, **asdict(settings)}
+    record = {**parameters, "n_scans": n_scans}
     previous = _read_record(data_dir / _RECORD_NAME)
     _check_no_foreign_volumes(layout, n_own=previous.get("n_scans", 0))
     # This order survives an interruption: the record always names every scan that the folder holds.
-    is_same_recipe = {**previous, "n_scans": n_scans} == record
-    _remove_scans(layout, range(n_scans if is_same_recipe else 0, previous.get("n_scans", 0)))
+    has_same_parameters = {**previous, "n_scans": n_scans} == record
+    _remove_scans(layout, range(n_scans if has_same_parameters else 0, previous.get("n_scans", 0)))
     if previous != record:
         write_json(data_dir / _RECORD_NAME, record, indent=2)
     ids = list(range(n_scans))

@@ -57,8 +57,8 @@ def parse_words(words: Sequence[str]) -> PrepareConfig | RestoreConfig:
     """
     words = list(words)
     if _BACK in words[:-1]:
-        at = words.index(_BACK)
-        words[at : at + 2] = [f"back={words[at + 1]}"]
+        index = words.index(_BACK)
+        words[index : index + 2] = [f"back={words[index + 1]}"]
     if any(word.partition("=")[0].strip() == "back" for word in words):
         return key_value_words.parse_words(RestoreConfig, words, texts=_TEXTS)
     return key_value_words.parse_words(PrepareConfig, words, flags=_FLAGS, texts=_TEXTS)

@@ -3,20 +3,20 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from data.custom_spec import DATASET_JSON, read_dataset_json
 from data.data_settings import PrepareConfig
 from data.datasets import DATASETS
 from data.file_states import FileState, confirm_state
 from data.layout import DatasetLayout
-from data.own_spec import DATASET_JSON, read_dataset_json
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from data.volume_records import (
     ScanRecord,
-    is_current,
+    list_parameters,
     list_recorded_ids,
-    make_recipe,
-    read_record,
-    record_path,
+    read_scan_record,
+    scan_record_path,
+    volumes_are_current,
 )
 from util.errors import UserError
 from util.io.files import remove_file
@@ -36,29 +36,29 @@ def find_finished(config: PrepareConfig, archive: Path) -> DatasetLayout | None:
     """Return the layout of an archive's volumes; None if anything changed since."""
     try:
         spec, preparation = _known_dataset(config)
-    except UserError:  # own data never prepared, or with a changed description
+    except UserError:  # a custom dataset never prepared, or with a changed description
         return None
     layout = config.layout_of(spec)
     scan_ids = list_recorded_ids(layout)
     state = read_archive_state(layout, scan_ids)
     if state is None or confirm_state(state, archive) is None:
         return None
-    records = {scan_id: read_record(record_path(layout, scan_id)) for scan_id in scan_ids}
+    records = {scan_id: read_scan_record(scan_record_path(layout, scan_id)) for scan_id in scan_ids}
     are_current = all(
-        is_current(layout, scan_id, _make_present_recipe(layout.spec, record, preparation), scan=None)
+        volumes_are_current(layout, scan_id, _present_parameters(layout.spec, record, preparation), scan=None)
         and record.grid is not None  # an earlier version's; unpacked once more to complete it
         for scan_id, record in records.items()
     )
     return layout if are_current else None
 
 
-def _make_present_recipe(spec: DatasetSpec, record: ScanRecord | None, preparation: Preparation) -> dict:
-    """Return a scan's present recipe, with the recorded orientation."""
-    fields = record.recipe.get("preparation") if record else None
+def _present_parameters(spec: DatasetSpec, record: ScanRecord | None, preparation: Preparation) -> dict:
+    """Return a scan's present parameters, with the recorded orientation."""
+    fields = record.parameters.get("preparation") if record else None
     letters = fields.get("orientation") if isinstance(fields, dict) else None
     if not (isinstance(letters, str) and is_orientation(letters)):
         letters = preparation.orientation
-    return make_recipe(spec, replace(preparation, orientation=letters))
+    return list_parameters(spec, replace(preparation, orientation=letters))
 
 
 def record_archive(layout: DatasetLayout, state: FileState) -> None:

@@ -16,7 +16,7 @@ from data.raw.raw_scans import RawDataset, RawScan, RawVolume
 from data.specs import DatasetSpec
 from data.supervoxels.body import find_body, scale_intensities
 from data.supervoxels.neighbours import weight_factors
-from data.supervoxels.supervoxel_records import record_path as supervoxel_record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from data.transforms import Preparation, prepare_label_map, prepared_grid, transform_intensities
 from data.volume_records import list_recorded_ids
 from util.errors import UserError
@@ -107,7 +107,7 @@ def _size_problems(dataset: RawDataset, grids: Mapping[int, Geometry]) -> list[s
     if not grids:
         return []
     most_common, _ = Counter(grid.shape[1:] for grid in grids.values()).most_common(1)[0]
-    hint = "leave the scan out" if dataset.own is None else "set size_px in dataset.json"
+    hint = "leave the scan out" if dataset.custom is None else "set size_px in dataset.json"
     return [
         f"{_source(scan)}: slices must have one size in all scans, {_size(most_common)} for most, got "
         f"{_size(grids[scan.scan_id].shape[1:])}; {hint}"
@@ -127,18 +127,18 @@ def _source(scan: RawScan) -> Path:
 
 def _check_one(task: _Task) -> ScanReport:
     scan, preparation = task.scan, task.dataset.preparation_of(task.scan)
-    source, is_own = _source(scan), task.dataset.own is not None
+    source, is_custom = _source(scan), task.dataset.custom is not None
     try:
         with scan_errors(scan.scan_id, source, "check", source.parent):
             volume, problems = task.dataset.inspect(scan)
             if volume is None:
                 return ScanReport(tuple(problems))
             problems = [*problems, *_border_problems(source, volume.geometry, preparation)]
-            problems = problems or _intensity_problems(source, volume.image, preparation, is_own=is_own)
+            problems = problems or _intensity_problems(source, volume.image, preparation, is_custom=is_custom)
             if problems:
                 return ScanReport(tuple(problems))
             grid = prepared_grid(volume.geometry, preparation)
-            problems = _grid_problems(source, grid, is_own=is_own)
+            problems = _grid_problems(source, grid, is_custom=is_custom)
             if problems:
                 return ScanReport(tuple(problems))
             losses, remarks = _find_lost_organs(scan, volume, preparation, task.dataset.spec)
@@ -162,36 +162,36 @@ def _border_problems(source: Path, geometry: Geometry, preparation: Preparation)
 
 
 def _intensity_problems(
-    source: Path, image: np.ndarray, preparation: Preparation, *, is_own: bool
+    source: Path, image: np.ndarray, preparation: Preparation, *, is_custom: bool
 ) -> list[str]:
     """Report an image that is constant after clipping."""
     clipped = transform_intensities(image, preparation)
     if clipped.min() < clipped.max() or image.min() == image.max():  # the latter is reported already
         return []
-    hint = "correct clip in dataset.json" if is_own else "is this the original scan?"
+    hint = "correct clip in dataset.json" if is_custom else "is this the original scan?"
     return [
         f"{source}: intensities must differ after clipping, got {clipped.flat[0]:g} everywhere, from "
         f"{image.min():g} to {image.max():g} before; {hint}"
     ]
 
 
-def _grid_problems(source: Path, grid: Geometry, *, is_own: bool) -> list[str]:
+def _grid_problems(source: Path, grid: Geometry, *, is_custom: bool) -> list[str]:
     """List the problems that supervoxels or episodes would have with a prepared grid."""
     problems = []
     if math.prod(grid.shape) > MAX_VOXELS:
-        hint = "set coarser spacing_mm or smaller size_px in dataset.json" if is_own else "leave it out"
+        hint = "set coarser spacing_mm or smaller size_px in dataset.json" if is_custom else "leave it out"
         shape = " x ".join(map(str, grid.shape))
         problems.append(f"{source}: must have at most 2^30 voxels after preparation, got {shape}; {hint}")
     try:
         weight_factors(grid.spacing_mm)
     except UserError as error:
-        hint = ", or set spacing_mm [z, y, x] in dataset.json with equal y and x" if is_own else ""
+        hint = ", or set spacing_mm [z, y, x] in dataset.json with equal y and x" if is_custom else ""
         problems.append(f"{source}: after preparation, {error}{hint}")
     if grid.shape[0] < _MIN_SLICES:
         problems.append(
             f"{source}: must have at least {_MIN_SLICES} slices after preparation, got {grid.shape[0]} at "
             f"{grid.spacing_mm[0]:g} mm; "
-            + ("lower spacing_mm's z in dataset.json" if is_own else "leave it out")
+            + ("lower spacing_mm's z in dataset.json" if is_custom else "leave it out")
         )
     return problems
 

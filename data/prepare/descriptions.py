@@ -1,16 +1,16 @@
-"""Write a prepared folder's `cases.json` and, for own data, `dataset.json`."""
+"""Write the description of a prepared folder: `cases.json` and `dataset.json`."""
 
 import json
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from data.custom_spec import DATASET_JSON, read_dataset_json, write_dataset_json
 from data.data_settings import PrepareConfig
 from data.layout import DatasetLayout
-from data.own_spec import DATASET_JSON, read_dataset_json, write_dataset_json
 from data.prepared_files import CASES_NAME, CaseNames
 from data.raw.raw_scans import RawDataset
-from data.specs import OwnDataset
+from data.specs import CustomDataset
 from util.errors import UserError
 from util.io.files import write_text
 from util.io.json_files import read_json
@@ -34,9 +34,9 @@ def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> No
             f"{cases}: the folder holds the prepared dataset {existing}; choose another data_dir, or set "
             "force=True to replace it"
         )
-    if dataset.own is None:
+    if dataset.custom is None:
         return
-    raw_folder = dataset.own_folder.resolve()
+    raw_folder = dataset.custom_folder.resolve()
     if folder.resolve().is_relative_to(raw_folder):
         raise UserError(
             f"data_dir={folder}: must not lie in the folder of the raw data, {raw_folder}; "
@@ -44,7 +44,7 @@ def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> No
         )
     path = folder / DATASET_JSON
     is_ours = any(folder.glob("*/scan_*.record.json"))
-    if path.exists() and not force and not is_ours and not _describes(path, dataset.own):
+    if path.exists() and not force and not is_ours and not _describes(path, dataset.custom):
         raise UserError(
             f"{path}: was not made by this command; move it away, choose another data_dir, or set force=True "
             "to replace it"
@@ -52,7 +52,7 @@ def check_target_folder(dataset: RawDataset, folder: Path, *, force: bool) -> No
 
 
 def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
-    """Update the scans' names and own data's `dataset.json`.
+    """Update the scans' names and a custom dataset's `dataset.json`.
 
     Raises:
         UserError: a file cannot be written.
@@ -62,8 +62,8 @@ def write_descriptions(dataset: RawDataset, layout: DatasetLayout) -> None:
     text = json.dumps(asdict(cases), indent=2, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
-    if dataset.own is not None and not _describes(layout.data_dir / DATASET_JSON, dataset.own):
-        write_dataset_json(layout.data_dir / DATASET_JSON, dataset.own)
+    if dataset.custom is not None and not _describes(layout.data_dir / DATASET_JSON, dataset.custom):
+        write_dataset_json(layout.data_dir / DATASET_JSON, dataset.custom)
 
 
 def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDataset:
@@ -82,9 +82,9 @@ def with_known_min_size(dataset: RawDataset, config: PrepareConfig) -> RawDatase
 
 
 def with_min_size(dataset: RawDataset, min_vox: int) -> RawDataset:
-    """Return own data with a minimum size of supervoxels, in voxels."""
+    """Return a custom dataset with a minimum size of supervoxels, in voxels."""
     spec = replace(dataset.spec, supervoxel_min_vox=min_vox)
-    return replace(dataset, spec=spec, own=replace(dataset.own, spec=spec))
+    return replace(dataset, spec=spec, custom=replace(dataset.custom, spec=spec))
 
 
 def _read_dataset_name(cases: Path) -> str | None:
@@ -92,7 +92,7 @@ def _read_dataset_name(cases: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _describes(path: Path, dataset: OwnDataset) -> bool:
+def _describes(path: Path, dataset: CustomDataset) -> bool:
     try:
         return read_dataset_json(path) == dataset
     except UserError:

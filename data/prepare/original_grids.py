@@ -14,7 +14,7 @@ from data.model_frame import restore_probabilities
 from data.prepare.archive_records import read_archive_state
 from data.raw_grids import RawGrid
 from data.transforms import Preparation, prepared_grid, restore_mask
-from data.volume_records import ScanRecord, list_recorded_ids, read_record, record_path
+from data.volume_records import ScanRecord, list_recorded_ids, read_scan_record, scan_record_path
 from util.errors import ProblemList, UserError
 from util.io.image_io import Geometry, read_geometry, write_volume
 from util.io.nifti_files import nifti_stem
@@ -96,17 +96,17 @@ def find_original_grids(layout: DatasetLayout, scan_ids: Sequence[int]) -> dict[
 
 
 def _read_complete_record(layout: DatasetLayout, scan_id: int) -> ScanRecord:
-    record = read_record(record_path(layout, scan_id))
-    again = f"script/prepare.sh dataset={layout.spec.name} raw=<download>"
+    record = read_scan_record(scan_record_path(layout, scan_id))
+    command = f"script/prepare.sh dataset={layout.spec.name} raw=<download>"
     if record is None:
         raise UserError(
-            f"{layout.image_path(scan_id)}: was not prepared by {again}, so its raw grid is unknown; prepare "
-            "the dataset with it"
+            f"{layout.image_path(scan_id)}: was not prepared by {command}, so its raw grid is unknown; "
+            "prepare the dataset with it"
         )
     if record.grid is None:
         raise UserError(
-            f"{record_path(layout, scan_id)}: is of an earlier version and lacks the raw grid; run {again} "
-            "again, which adds it and rebuilds nothing"
+            f"{scan_record_path(layout, scan_id)}: is of an earlier version and lacks the raw grid; run "
+            f"{command} again, which adds it and rebuilds nothing"
         )
     return record
 
@@ -148,10 +148,10 @@ def _describe_change(path: Path, what: str) -> str:
 def _make_grid(layout: DatasetLayout, scan_id: int, record: ScanRecord) -> OriginalGrid:
     files = tuple(record.grid.path / name for role, name, _ in record.raw if role == "image")
     try:
-        preparation = restore_preparation(record.recipe["preparation"])
+        preparation = restore_preparation(record.parameters["preparation"])
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
-            f"{record_path(layout, scan_id)}: is damaged ({error}); run script/prepare.sh again"
+            f"{scan_record_path(layout, scan_id)}: is damaged ({error}); run script/prepare.sh again"
         ) from error
     prepared, path = prepared_grid(record.grid.geometry, preparation), layout.image_path(scan_id)
     if not read_geometry(path).same_grid(prepared):
@@ -161,7 +161,7 @@ def _make_grid(layout: DatasetLayout, scan_id: int, record: ScanRecord) -> Origi
 
 
 def restore_preparation(values: Mapping[str, Any]) -> Preparation:
-    """Restore a preparation from a recipe; raises Python's own errors."""
+    """Restore a preparation from recorded parameters; raises Python's own errors."""
     return Preparation(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     )

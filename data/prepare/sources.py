@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.own_spec import DATASET_JSON
+from data.custom_spec import DATASET_JSON
 from data.raw.raw_scans import RawDataset
 from data.raw.unpacking import unpack
 from util.errors import UserError
@@ -64,8 +64,8 @@ def open_source(raw: Path, *, beside: Path) -> Iterator[Source]:
     while not first_missing.parent.is_dir():
         first_missing = first_missing.parent
     prefix = f".{first_missing.name}.unpacked."
-    for abandoned in first_missing.parent.glob(f"{glob.escape(prefix)}*"):
-        _remove_unless_held(abandoned)
+    for leftover in first_missing.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_unless_held(leftover)
     if not raw.exists():
         raise UserError(f"raw={raw}: no such file or folder ({raw.absolute()}); give its path")
     if find_archive(raw) is None:

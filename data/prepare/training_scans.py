@@ -1,4 +1,4 @@
-"""Write scans of any format as own data to train on, with a `dataset.json`."""
+"""Write scans of any format as a custom dataset to train on."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from statistics import median
 
 import numpy as np
 
+from data.custom_spec import DATASET_JSON, VOLUMES_FOLDER, write_dataset_json
 from data.model_frame import CLIPPING
-from data.own_spec import DATASET_JSON, VOLUMES_FOLDER, write_dataset_json
 from data.raw.input_scans import check_image, read_scan
-from data.specs import DatasetSpec, OwnDataset
+from data.specs import CustomDataset, DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
 from util.io.files import remove_file
@@ -29,7 +29,7 @@ _SHORT_DTYPES = (np.uint8, np.int8, np.uint16, np.int16)
 def write_training_scans(
     folder: Path, sources: Sequence[Path], mask: np.ndarray, *, modality: str
 ) -> dict[Path, str]:
-    """Write scans as raw own data, unless they were written before.
+    """Write scans as a raw custom dataset, unless they were written before.
 
     Preparation needs the labels of one scan; training on supervoxels never uses them.
 
@@ -112,7 +112,7 @@ def _finish(
     for name in set(written) - set(record):
         remove_file(folder / name)
     spec = DatasetSpec(DATASET_NAME, VOLUMES_FOLDER, {1: "label 1"}, (1,), ((1,),), None)
-    dataset = OwnDataset(spec, preparation, channel=modality)
+    dataset = CustomDataset(spec, preparation, channel=modality)
     write_dataset_json(folder / DATASET_JSON, dataset)
     write_json(folder / _SCANS_JSON, record, indent=2)
 

@@ -18,12 +18,12 @@ from data.transforms import prepare_volume
 from data.volume_records import (
     ScanRecord,
     hash_raw_files,
-    is_current,
+    list_parameters,
     list_recorded_ids,
-    make_recipe,
-    record_path,
+    scan_record_path,
     update_grid,
-    write_record,
+    volumes_are_current,
+    write_scan_record,
 )
 from util.errors import UserError
 from util.io.files import atomic_write, make_folder, remove_file, try_lock
@@ -46,8 +46,8 @@ def find_outdated_scans(dataset: RawDataset, layout: DatasetLayout) -> list[RawS
     """
     outdated = []
     for scan in dataset.scans:
-        recipe = make_recipe(dataset.spec, dataset.preparation_of(scan))
-        if is_current(layout, scan.scan_id, recipe, scan=scan):
+        parameters = list_parameters(dataset.spec, dataset.preparation_of(scan))
+        if volumes_are_current(layout, scan.scan_id, parameters, scan=scan):
             update_grid(layout, scan, read_geometry=partial(_read_geometry, dataset, scan))
         else:
             outdated.append(scan)
@@ -85,7 +85,7 @@ def remove_stale_volumes(dataset: RawDataset, layout: DatasetLayout) -> list[int
     for scan_id in dropped:
         remove_file(layout.image_path(scan_id))  # first: without it the scan does not exist
         remove_file(layout.label_path(scan_id))
-        remove_file(record_path(layout, scan_id))
+        remove_file(scan_record_path(layout, scan_id))
     return dropped
 
 
@@ -123,7 +123,7 @@ def _prepare_one(task: _Task) -> None:
         image, label_map, geometry = prepare_volume(
             volume.image, volume.label_map, volume.geometry, preparation, labels=dataset.spec.labels
         )
-        record = {"recipe": make_recipe(dataset.spec, preparation), "name": scan.name, "raw": raw}
+        record = {"parameters": list_parameters(dataset.spec, preparation), "name": scan.name, "raw": raw}
         record["grid"] = RawGrid.from_scan(scan, volume.geometry)
         _write(task.layout, scan.scan_id, record=record, image=image, label_map=label_map, geometry=geometry)
 
@@ -153,7 +153,7 @@ def _write(
             write_volume(new_label, label_map, geometry)
             label_state = file_state(new_label)
         state = ScanRecord(**record, image=file_state(new_image), label_map=label_state)
-        write_record(record_path(layout, scan_id), state)
+        write_scan_record(scan_record_path(layout, scan_id), state)
         remove_file(image_path)
         if label_map is None:
             remove_file(label_path)

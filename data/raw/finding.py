@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
+from data.custom_spec import DATASET_JSON
 from data.datasets import DATASETS
-from data.own_spec import DATASET_JSON
-from data.raw.own import find_own
+from data.raw.custom import find_custom
 from data.raw.raw_scans import RawDataset
 from util.errors import UserError
 
-_OWN_INNER_FOLDERS = ("imagestr", "labelstr", "imagests")
+_CUSTOM_INNER_FOLDERS = ("imagestr", "labelstr", "imagests")
 
 
 def find_raw(name: str, raw: Path) -> RawDataset:
-    """Find the scans of a download, or of own data.
+    """Find the scans of a download, or of a custom dataset.
 
     Args:
-        name: of a named dataset; any other name means own data.
+        name: of a named dataset; any other name means a custom one.
         raw: the folder, at any level above the files, or one of the download's inner folders, such as `img`.
 
     Returns:
@@ -27,15 +27,16 @@ def find_raw(name: str, raw: Path) -> RawDataset:
     """
     dataset = DATASETS.get(name)
     if dataset is None:
-        return find_own(_strip_inner_folders(_existing_folder(raw, is_own=True), _OWN_INNER_FOLDERS), name)
+        folder = _existing_folder(raw, is_custom=True)
+        return find_custom(_strip_inner_folders(folder, _CUSTOM_INNER_FOLDERS), name)
     if dataset.find_scans is None:
         raise UserError(f"dataset={name}: is synthetic and has no raw scans; choose another dataset")
-    folder = _strip_inner_folders(_existing_folder(raw, is_own=False), dataset.inner_folders)
+    folder = _strip_inner_folders(_existing_folder(raw, is_custom=False), dataset.inner_folders)
     return dataset.find_scans(folder, dataset.spec, dataset.preparation)
 
 
-def _existing_folder(raw: Path, *, is_own: bool) -> Path:
-    if is_own and raw.name == DATASET_JSON and raw.is_file():
+def _existing_folder(raw: Path, *, is_custom: bool) -> Path:
+    if is_custom and raw.name == DATASET_JSON and raw.is_file():
         return raw.absolute().parent
     if not raw.is_dir():
         kind = "a file" if raw.exists() else "nothing"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.specs import DatasetSpec, OwnDataset
+from data.specs import CustomDataset, DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
 from util.io.image_io import Geometry
@@ -68,8 +68,8 @@ class RawDataset:
         inspect_scan: reads and checks one scan; picklable, since worker processes call it.
         problems: faults of the files as a whole, one line each; empty if there are none.
         remarks: what the user should know but need not fix, one line each.
-        own: content of own data's `dataset.json`; None for a named dataset.
-        own_folder: the folder of that file.
+        custom: content of a custom dataset's `dataset.json`; None for a named dataset.
+        custom_folder: the folder of that file.
     """
 
     spec: DatasetSpec
@@ -78,8 +78,8 @@ class RawDataset:
     inspect_scan: Callable[[RawScan, DatasetSpec], Inspection]
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    own: OwnDataset | None = None
-    own_folder: Path | None = None
+    custom: CustomDataset | None = None
+    custom_folder: Path | None = None
 
     def inspect(self, scan: RawScan) -> Inspection:
         """Read one scan and list all its problems, one line each."""

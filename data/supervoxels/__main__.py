@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data.supervoxels", description="Make a dataset's supervoxels."
     )
-    parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or own data's name")
+    parser.add_argument("--dataset", required=True, help=f"{', '.join(DATASETS)}, or a custom dataset's name")
     parser.add_argument("--data-dir", type=Path, help="prepared volumes; default data/<dataset>")
     parser.add_argument("--supervoxel-dir", type=Path, help="output folder; default the data folder")
     parser.add_argument("--min-size", type=int, help="minimum size in voxels; default the dataset's")

@@ -13,12 +13,12 @@ from data.layout import DatasetLayout
 from data.processes import run_in_processes, scan_errors
 from data.supervoxels import ALGORITHM_VERSION
 from data.supervoxels.supervoxel_records import (
-    Recipe,
-    Record,
-    is_current,
-    read_record,
-    record_path,
-    write_record,
+    SupervoxelParameters,
+    SupervoxelRecord,
+    read_supervoxel_record,
+    supervoxel_record_path,
+    supervoxels_are_current,
+    write_supervoxel_record,
 )
 from util.errors import UserError
 from util.io.files import atomic_write, remove_leftovers
@@ -55,7 +55,7 @@ class _Task:
     scan_id: int
     image_path: Path
     supervoxel_path: Path
-    recipe: Recipe
+    parameters: SupervoxelParameters
 
 
 def generate_supervoxels(
@@ -86,8 +86,8 @@ def generate_supervoxels(
     if n_workers is not None and n_workers < 1:
         raise UserError(f"supervoxel workers: must be at least 1, got {n_workers}")
     remove_leftovers(layout.supervoxels_dir)
-    recipe = Recipe(ALGORITHM_VERSION, layout.supervoxel_min_vox, float(scale))
-    tasks, foreign, counts = _find_tasks(layout, recipe, force=force)
+    parameters = SupervoxelParameters(ALGORITHM_VERSION, layout.supervoxel_min_vox, float(scale))
+    tasks, foreign, counts = _find_tasks(layout, parameters, force=force)
     skipped = tuple(counts)
     if tasks:  # fail before segmenting rather than after
         check_folder(layout.supervoxels_dir, key=f"{layout.key}.supervoxel_dir", for_writing=True)
@@ -103,12 +103,12 @@ def generate_supervoxels(
 
 
 def _find_tasks(
-    layout: DatasetLayout, recipe: Recipe, *, force: bool
+    layout: DatasetLayout, parameters: SupervoxelParameters, *, force: bool
 ) -> tuple[list[_Task], list[int], dict[int, int]]:
     """Return the scans to segment, those of foreign files, and the counts of up-to-date ones."""
     tasks, foreign, counts = [], [], {}
     for scan_id in layout.scan_ids():
-        task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), recipe)
+        task = _Task(scan_id, layout.image_path(scan_id), layout.supervoxel_path(scan_id), parameters)
         _check_existing(task)
         if _is_foreign(task):
             foreign.append(scan_id)
@@ -139,10 +139,10 @@ def _check_existing(task: _Task) -> None:
         )
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: must be a file; remove the folder of this name")
-    record = read_record(record_path(path)) if path.is_file() else None
-    expected = task.recipe.min_size_vox
-    if record is not None and record.recipe.min_size_vox != expected:
-        min_size_vox = record.recipe.min_size_vox
+    record = read_supervoxel_record(supervoxel_record_path(path)) if path.is_file() else None
+    expected = task.parameters.min_size_vox
+    if record is not None and record.parameters.min_size_vox != expected:
+        min_size_vox = record.parameters.min_size_vox
         raise UserError(
             f"{path}: supervoxels must have at least {expected} voxels, its record says {min_size_vox}; "
             f"move it to a folder supervoxels_{min_size_vox} for n_sv={min_size_vox}, or delete it "
@@ -154,7 +154,7 @@ def _is_foreign(task: _Task) -> bool:
     """Test for a supervoxel file without a record, and check its grid."""
     if not task.image_path.is_file():
         raise UserError(f"{task.image_path}: no such file; scan {task.scan_id} is not in this dataset")
-    if not task.supervoxel_path.is_file() or record_path(task.supervoxel_path).exists():
+    if not task.supervoxel_path.is_file() or supervoxel_record_path(task.supervoxel_path).exists():
         return False
     shape = read_geometry(task.supervoxel_path, needs_orientation=False).shape
     expected = read_geometry(task.image_path).shape
@@ -168,9 +168,9 @@ def _is_foreign(task: _Task) -> bool:
 
 def _current_count(task: _Task) -> int | None:
     """Return the number of supervoxels in an up-to-date file; None if it is outdated."""
-    record = read_record(record_path(task.supervoxel_path))
-    if record is None or not is_current(
-        record, task.recipe, image_path=task.image_path, supervoxel_path=task.supervoxel_path
+    record = read_supervoxel_record(supervoxel_record_path(task.supervoxel_path))
+    if record is None or not supervoxels_are_current(
+        record, task.parameters, image_path=task.image_path, supervoxel_path=task.supervoxel_path
     ):
         return None
     return record.n_supervoxels
@@ -184,7 +184,7 @@ def _segment_scans(tasks: list[_Task], n_workers: int | None, *, progress: bool)
     # in the workers, so that a missing extension is reported before they start.
     from data.supervoxels.segmentation import check_parameters
 
-    check_parameters(tasks[0].recipe.min_size_vox, tasks[0].recipe.scale)
+    check_parameters(tasks[0].parameters.min_size_vox, tasks[0].parameters.scale)
     results = run_in_processes(
         _segment_scan, tasks, description="supervoxels", n_workers=n_workers, progress=progress
     )
@@ -195,18 +195,18 @@ def _segment_scan(task: _Task) -> tuple[int, int]:
     """Segment one scan and write its files; return its id and number of supervoxels."""
     from data.supervoxels.segmentation import make_supervoxels  # late, see `_segment_scans`
 
-    recipe, folders = task.recipe, (task.image_path.parent, task.supervoxel_path.parent)
+    parameters, folders = task.parameters, (task.image_path.parent, task.supervoxel_path.parent)
     with scan_errors(task.scan_id, task.image_path, "segment", *folders):
         image_state = file_state(task.image_path)  # before reading, to detect later changes
         volume, geometry = read_volume(task.image_path)
         supervoxels = make_supervoxels(
-            volume, geometry.spacing_mm, min_size_vox=recipe.min_size_vox, scale=recipe.scale
+            volume, geometry.spacing_mm, min_size_vox=parameters.min_size_vox, scale=parameters.scale
         )
         count = int(supervoxels.max())
         with atomic_write(task.supervoxel_path, suffix=".nii.gz") as temporary:
             write_volume(temporary, supervoxels, geometry)
             # The record is written first: if interrupted before the file follows, the scan is rebuilt instead
             # of being treated as foreign.
-            record = Record(recipe, count, image_state, file_state(temporary))
-            write_record(record_path(task.supervoxel_path), record)
+            record = SupervoxelRecord(parameters, count, image_state, file_state(temporary))
+            write_supervoxel_record(supervoxel_record_path(task.supervoxel_path), record)
     return task.scan_id, count

@@ -17,7 +17,7 @@ from util.io.json_files import read_json, write_json
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SupervoxelParameters:
     """Inputs of a supervoxel file other than the image."""
 
     algorithm_version: int
@@ -26,36 +26,40 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Record:
+class SupervoxelRecord:
     """Inputs and state of one supervoxel file."""
 
-    recipe: Recipe
+    parameters: Annotated[SupervoxelParameters, Field(validation_alias="recipe")]
     n_supervoxels: Annotated[int, Field(ge=0)]
     image: FileState
     supervoxels: FileState
 
 
-def record_path(supervoxel_path: Path) -> Path:
+def supervoxel_record_path(supervoxel_path: Path) -> Path:
     """Return the path of a supervoxel file's record."""
     return supervoxel_path.with_name(supervoxel_path.name.removesuffix(".nii.gz") + ".record.json")
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_supervoxel_record(path: Path, record: SupervoxelRecord) -> None:
     """Write a record as JSON, atomically; raise `UserError` if that fails."""
-    write_json(path, asdict(record), indent=2)
+    fields = asdict(record)
+    fields = {"recipe": fields.pop("parameters"), **fields}  # the parameters' name in every version's files
+    write_json(path, fields, indent=2)
 
 
-def read_record(path: Path) -> Record | None:
+def read_supervoxel_record(path: Path) -> SupervoxelRecord | None:
     """Read a record; None if it is missing, damaged or in another format."""
-    return read_json(path, Record)
+    return read_json(path, SupervoxelRecord)
 
 
-def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_path: Path) -> bool:
-    """Test whether a supervoxel file matches its image and the recipe.
+def supervoxels_are_current(
+    record: SupervoxelRecord, parameters: SupervoxelParameters, *, image_path: Path, supervoxel_path: Path
+) -> bool:
+    """Test whether a supervoxel file matches its image and the parameters.
 
     If only file times differ (as in a copied folder), the record is updated, to speed up the next check.
     """
-    if record.recipe != recipe:
+    if record.parameters != parameters:
         return False
     image = confirm_state(record.image, image_path)
     supervoxels = confirm_state(record.supervoxels, supervoxel_path)
@@ -64,5 +68,5 @@ def is_current(record: Record, recipe: Recipe, *, image_path: Path, supervoxel_p
     confirmed = replace(record, image=image, supervoxels=supervoxels)
     if confirmed != record:
         with suppress(UserError):  # in a read-only folder the next check is slow again
-            write_record(record_path(supervoxel_path), confirmed)
+            write_supervoxel_record(supervoxel_record_path(supervoxel_path), confirmed)
     return True

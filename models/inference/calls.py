@@ -37,12 +37,12 @@ def split_requests(requests: Sequence[Request], *, n_pixels: int) -> Iterator[li
     """
     group, n_held = [], 0
     for request in requests:
-        n_more = n_pixels * len(request.slices)
-        if group and n_held + n_more > MAX_HELD_PIXELS:
+        n_requested = n_pixels * len(request.slices)
+        if group and n_held + n_requested > MAX_HELD_PIXELS:
             yield group
             group, n_held = [], 0
         group.append(request)
-        n_held += n_more
+        n_held += n_requested
     yield group
 
 

@@ -23,7 +23,7 @@ from models.inference.calls import (
     split_calls,
     split_requests,
 )
-from models.inference.segmenters import Segmenter, SliceSegmenter
+from models.inference.segmenters import SliceSegmenter, SupportSegmenter
 from models.inference.supports import SupportBank
 from models.inference.test_time_augmentation import average_over_versions
 
@@ -57,7 +57,7 @@ class OrganQuery:
 
 
 def segment_queries(
-    segmenter: Segmenter,
+    segmenter: SupportSegmenter,
     queries: Sequence[OrganQuery],
     *,
     device: torch.device,

@@ -56,7 +56,7 @@ class SliceSegmenter(Protocol):
         return torch.stack([self.segment(item, encoding, image_size=image_size) for item in supports])
 
 
-class Segmenter(SliceSegmenter, Protocol):
+class SupportSegmenter(SliceSegmenter, Protocol):
     """Segment slices of a scan from support slices.
 
     Attributes:
@@ -75,7 +75,7 @@ class Segmenter(SliceSegmenter, Protocol):
         """
 
 
-class NetworkSegmenter(Segmenter):
+class NetworkSegmenter(SupportSegmenter):
     """The network in evaluation mode: deterministic, each slice alone.
 
     Args:
@@ -98,7 +98,7 @@ class NetworkSegmenter(Segmenter):
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[Tensor]) -> Encoded:
-        """Encode slices; see `Segmenter`."""
+        """Encode slices; see `SupportSegmenter`."""
         parts = []
         for images in batches:
             with self._context(images):
@@ -107,12 +107,12 @@ class NetworkSegmenter(Segmenter):
         return Encoded(features=features[None], tau=tau[None])
 
     def take(self, encoding: Encoded, positions: Tensor) -> Encoded:
-        """Select encoded slices; see `Segmenter`."""
+        """Select encoded slices; see `SupportSegmenter`."""
         return Encoded(features=encoding.features[:, positions], tau=encoding.tau[:, positions])
 
     @torch.inference_mode()
     def join(self, encodings: Sequence[Encoded]) -> Encoded:
-        """Concatenate encoded slices; see `Segmenter`."""
+        """Concatenate encoded slices; see `SupportSegmenter`."""
         if len(encodings) == 1:
             return encodings[0]
         features, tau = zip(*((encoding.features, encoding.tau) for encoding in encodings), strict=True)
@@ -120,13 +120,13 @@ class NetworkSegmenter(Segmenter):
 
     @torch.inference_mode()
     def prepare(self, encoding: Encoded, masks: Tensor) -> Any:
-        """Prepare a support; see `Segmenter`."""
+        """Prepare a support; see `SupportSegmenter`."""
         with self._context(masks):
             return self.model.prepare_support(encoding, _stack_masks(masks)[None])
 
     @torch.inference_mode()
     def segment(self, support: Any, encoding: Encoded, *, image_size: tuple[int, int]) -> Tensor:
-        """Segment slices; see `Segmenter`."""
+        """Segment slices; see `SupportSegmenter`."""
         with self._context(encoding.features):
             return self.model.segment(support, encoding, image_size=image_size).probabilities[0, :, 1]
 
@@ -151,12 +151,12 @@ class NetworkSegmenter(Segmenter):
             positions_of.setdefault(support.layout, []).append(position)
         with self._context(encoding.features):
             for positions in positions_of.values():
-                for some in torch.tensor(positions).split(MAX_SUPPORTS):
-                    state = stack_supports([supports[position] for position in some.tolist()])
+                for group in torch.tensor(positions).split(MAX_SUPPORTS):
+                    state = stack_supports([supports[position] for position in group.tolist()])
                     segmentation = self.model.segment(
                         state, encoding, image_size=image_size, n_decoded=n_decoded
                     )
-                    probabilities[some] = segmentation.probabilities[:, :, 1].float()
+                    probabilities[group] = segmentation.probabilities[:, :, 1].float()
         return probabilities
 
     @torch.inference_mode()
@@ -168,7 +168,7 @@ class NetworkSegmenter(Segmenter):
         return upsampled[0] > PRIOR_THRESHOLD
 
 
-class CosineSegmenter(Segmenter):
+class CosineSegmenter(SupportSegmenter):
     """Baseline: the nearer, by angle, of the support's two mean features.
 
     They are the mean foreground and the mean background feature of all shots.
@@ -181,21 +181,21 @@ class CosineSegmenter(Segmenter):
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[Tensor]) -> Tensor:
-        """Encode slices; see `Segmenter`."""
+        """Encode slices; see `SupportSegmenter`."""
         return torch.cat([self.encoder(images)[0] for images in batches])
 
     def take(self, encoding: Tensor, positions: Tensor) -> Tensor:
-        """Select encoded slices; see `Segmenter`."""
+        """Select encoded slices; see `SupportSegmenter`."""
         return encoding[positions]
 
     @torch.inference_mode()
     def join(self, encodings: Sequence[Tensor]) -> Tensor:
-        """Concatenate encoded slices; see `Segmenter`."""
+        """Concatenate encoded slices; see `SupportSegmenter`."""
         return encodings[0] if len(encodings) == 1 else torch.cat(list(encodings))
 
     @torch.inference_mode()
     def prepare(self, encoding: Tensor, masks: Tensor) -> Tensor:
-        """Prepare a support, the two mean features `(2, C)`; see `Segmenter`."""
+        """Prepare a support, the two mean features `(2, C)`; see `SupportSegmenter`."""
         size = encoding.shape[-2:]
         shares = F.interpolate(
             _stack_masks(masks).float()[None], size=size, mode="bilinear", align_corners=True
@@ -206,7 +206,7 @@ class CosineSegmenter(Segmenter):
 
     @torch.inference_mode()
     def segment(self, support: Tensor, encoding: Tensor, *, image_size: tuple[int, int]) -> Tensor:
-        """Segment slices; see `Segmenter`."""
+        """Segment slices; see `SupportSegmenter`."""
         similarity = cosine_similarity(support[None], encoding.flatten(-2)[:, None])
         logits = COSINE_SCALE * similarity.unflatten(-1, encoding.shape[-2:])
         upsampled = F.interpolate(logits, size=image_size, mode="bilinear", align_corners=True)
@@ -218,7 +218,7 @@ class _SliceCount:
     n_slices: int
 
 
-class CopySegmenter(Segmenter):
+class CopySegmenter(SupportSegmenter):
     """Baseline: the support's mask, copied onto every query slice.
 
     With several shots it is their mean.
@@ -227,23 +227,23 @@ class CopySegmenter(Segmenter):
     uses_queries = False
 
     def encode(self, batches: Iterable[Tensor]) -> _SliceCount:
-        """Count the slices; see `Segmenter`."""
+        """Count the slices; see `SupportSegmenter`."""
         return _SliceCount(sum(len(images) for images in batches))
 
     def take(self, encoding: _SliceCount, positions: Tensor) -> _SliceCount:
-        """Count some of the slices; see `Segmenter`."""
+        """Count some of the slices; see `SupportSegmenter`."""
         return _SliceCount(len(positions))
 
     def join(self, encodings: Sequence[_SliceCount]) -> _SliceCount:
-        """Count the slices of all; see `Segmenter`."""
+        """Count the slices of all; see `SupportSegmenter`."""
         return _SliceCount(sum(encoding.n_slices for encoding in encodings))
 
     def prepare(self, encoding: _SliceCount, masks: Tensor) -> Tensor:
-        """Return the mask; see `Segmenter`."""
+        """Return the mask; see `SupportSegmenter`."""
         return _stack_masks(masks).float().mean(dim=0)
 
     def segment(self, support: Tensor, encoding: _SliceCount, *, image_size: tuple[int, int]) -> Tensor:
-        """Copy the mask; see `Segmenter`."""
+        """Copy the mask; see `SupportSegmenter`."""
         resized = F.interpolate(support[None, None], size=image_size, mode="bilinear", align_corners=True)[0]
         return resized.expand(encoding.n_slices, -1, -1)
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.inference.segmenters import Segmenter
+from models.inference.segmenters import SupportSegmenter
 
-JOINTS = ("probabilities", "shots")
+SUPPORT_COMBINATIONS = ("probabilities", "shots")
 
 Slices = tuple[int, ...]
 
@@ -55,10 +55,13 @@ class SupportBank:
         ValueError: `n_slices` is below 1, or `join` is none of these.
     """
 
-    def __init__(self, segmenter: Segmenter, *, n_slices: int, join: str, device: torch.device) -> None:
-        if n_slices < 1 or join not in JOINTS:
+    def __init__(
+        self, segmenter: SupportSegmenter, *, n_slices: int, join: str, device: torch.device
+    ) -> None:
+        if n_slices < 1 or join not in SUPPORT_COMBINATIONS:
             raise ValueError(
-                f"n_slices must be at least 1 and join one of {JOINTS}, got {n_slices} and {join!r}"
+                f"n_slices must be at least 1 and join one of {SUPPORT_COMBINATIONS}, "
+                f"got {n_slices} and {join!r}"
             )
         self._segmenter = segmenter
         self._n_slices, self._join, self._device = n_slices, join, device

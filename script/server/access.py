@@ -71,8 +71,8 @@ class AccessControl:
                     "web pages of other origins are refused; open the server's own page",
                 )
         elif path not in self.public_paths:
-            sent = headers.get("authorization", "").encode()
-            if not hmac.compare_digest(sent, f"Bearer {self.token}".encode()):
+            authorization = headers.get("authorization", "").encode()
+            if not hmac.compare_digest(authorization, f"Bearer {self.token}".encode()):
                 return HTTPStatus.UNAUTHORIZED, "token missing or wrong; send the one that the server printed"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_upload_bytes:

@@ -16,7 +16,7 @@ from dataloaders.warped_masks import WarpedMasks
 from models.encoder import calibrate_batchnorm
 from models.few_shot_seg import FewShotSeg
 from models.inference.scan import OrganQuery, segment_queries
-from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, Segmenter
+from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, SupportSegmenter
 from models.inference.supports import SupportBank
 from script.workflows.networks import load_segmenter, make_network
 from script.workflows.unet_baseline import segment_by_unets
@@ -60,7 +60,7 @@ def make_methods(
 
 def make_segmenters(
     config: Config, snapshot: Snapshot, *, device: torch.device
-) -> Iterator[tuple[str, Segmenter]]:
+) -> Iterator[tuple[str, SupportSegmenter]]:
     """Yield the methods to compare, with names: baselines, then the trained network."""
     if config.evaluation.baselines:
         seed = snapshot.config.get("seed", config.seed)
@@ -119,7 +119,7 @@ def segment_adapted(
 
 
 def segment_jobs(
-    segmenter: Segmenter, jobs: Sequence[Job], *, config: Config, device: torch.device, name: str
+    segmenter: SupportSegmenter, jobs: Sequence[Job], *, config: Config, device: torch.device, name: str
 ) -> Iterator[tuple[Job, np.ndarray]]:
     """Segment jobs, query by query; see `segment_queries`.
 

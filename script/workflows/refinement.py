@@ -49,7 +49,7 @@ def guide_by_mask(
 ) -> np.ndarray:
     """Align a warped mask, and add its log-odds to a network's; see `guide`.
 
-    The mask is shifted to where it agrees best with the joint result, refined by intensities if these are
+    The mask is shifted to where it agrees best with the combined result, refined by intensities if these are
     on; that result then follows from the shifted mask, and so on until the shift stays.
 
     Args:
@@ -68,8 +68,8 @@ def guide_by_mask(
         return guided[slices]
     shift = NO_SHIFT
     for _ in range(MAX_ALIGNMENTS):
-        joint = refine_by_slices(guided, images, spacing_mm=spacing_mm, options=options)
-        log_odds = np.clip(special.logit(joint), -MAX_LOG_ODDS, MAX_LOG_ODDS)
+        refined = refine_by_slices(guided, images, spacing_mm=spacing_mm, options=options)
+        log_odds = np.clip(special.logit(refined), -MAX_LOG_ODDS, MAX_LOG_ODDS)
         previous = shift
         shift = find_shift(mask, log_odds, spacing_mm=spacing_mm, scale_mm=options.guide_shift_mm)
         if shift == previous:

@@ -14,8 +14,8 @@ from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_results import Segmentation
 from data.raw.input_scans import check_slices, to_scan
-from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, take_supports
-from models.inference.segmenters import Segmenter as SupportSegmenter
+from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
+from models.inference.segmenters import SupportSegmenter
 from script.workflows.networks import load_segmenter
 from script.workflows.support_adaptation import SupportAdaptation
 from script.workflows.support_ensemble import Options, SupportEnsemble
@@ -157,7 +157,7 @@ class Segmenter:
             UserError: masks are missing, do not match their image, or lack a label, one line each; or the
                 network cannot be adapted to them.
         """
-        scans, maps, names = take_supports(images, masks, assume_orientation=self._assumed)
+        scans, maps, names = read_supports(images, masks, assume_orientation=self._assumed)
         present = {int(label) for label_map in maps for label in np.unique(label_map)} - {0}
         selected = choose_labels(labels, present, names=names, training_names=self._training_names)
         to_support = partial(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from config_ssl_upload import REPOSITORY
+from data.custom_spec import VOLUMES_FOLDER
 from data.data_settings import PrepareConfig
-from data.own_spec import VOLUMES_FOLDER
 from data.prediction_settings import MAX_ADAPTATION_STEPS
 from data.prepare.dataset import prepare_dataset
 from data.prepare.training_scans import DATASET_NAME, write_training_scans

@@ -17,7 +17,7 @@ from dataloaders.prepared_scans import PreparedScan
 from dataloaders.support_episodes import make_support_episodes
 from models.few_shot_seg import FewShotSeg
 from models.inference.adaptation import Adaptation
-from models.inference.segmenters import Segmenter
+from models.inference.segmenters import SupportSegmenter
 from models.losses import CRITERIA
 from script.workflows.networks import load_segmenter, load_trained
 from util.config.settings import plain_values
@@ -105,7 +105,7 @@ class SupportAdaptation:
         auto_steps: None: `GPU_ADAPTATION_STEPS` on a GPU, none without one.
     """
 
-    trained: Segmenter
+    trained: SupportSegmenter
     snapshot: Snapshot
     config: Config
     steps: int | str
@@ -113,7 +113,7 @@ class SupportAdaptation:
     cache_dir: str | Path | None
     auto_steps: int | None = None
 
-    def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> Segmenter:
+    def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> SupportSegmenter:
         """Return the segmenter of the adapted network, or of the trained one."""
         auto_steps = self.auto_steps
         if auto_steps is None:

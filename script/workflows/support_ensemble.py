@@ -16,7 +16,7 @@ from dataloaders.framed_scans import (
     warp_support,
 )
 from models.inference.scan import OrganQuery, segment_queries
-from models.inference.segmenters import Segmenter as SupportSegmenter
+from models.inference.segmenters import SupportSegmenter
 from models.inference.supports import SupportBank
 from script.workflows.refinement import guide_by_mask, refine_by_slices
 from util.evaluation.postprocess import keep_largest_component

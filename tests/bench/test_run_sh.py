@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import bench.report
+import bench.results_page
 
-ROOT = Path(bench.report.__file__).parents[1]
+ROOT = Path(bench.results_page.__file__).parents[1]
 
 BENCHMARK = """
 import sys
@@ -34,7 +34,7 @@ def clone(tmp_path):
     )
     for name, code in (("supervoxels", 0), ("broken", 1), ("step", 0)):
         (tmp_path / "bench" / f"{name}.py").write_text(BENCHMARK.format(name=name, code=code))
-    (tmp_path / "bench" / "report.py").write_text("import sys\nprint('report', *sys.argv[1:])\n")
+    (tmp_path / "bench" / "results_page.py").write_text("import sys\nprint('page', *sys.argv[1:])\n")
     (tmp_path / "bench" / "shared.py").write_text("def write_section(name): ...\n")
     return tmp_path
 
@@ -46,14 +46,14 @@ def run(clone, *arguments, script="run.sh"):
     return process.returncode, process.stdout.splitlines(), process.stderr.splitlines()
 
 
-def test_named_benchmarks_run_in_the_requested_order_before_the_report(clone):
+def test_named_benchmarks_run_in_the_requested_order_before_the_page(clone):
     code, out, _ = run(clone, "step", "supervoxels", "--quick")
-    assert (code, out) == (0, ["step --quick", "supervoxels --quick", "report --quick"])
+    assert (code, out) == (0, ["step --quick", "supervoxels --quick", "page --quick"])
 
 
 def test_all_run_by_default_and_a_failure_does_not_stop_the_others(clone):
     code, out, error = run(clone)
-    assert (code, out) == (1, ["broken", "step", "supervoxels", "report"])
+    assert (code, out) == (1, ["broken", "step", "supervoxels", "page"])
     assert error[-1] == "error: these failed, see above: broken"
 
 
@@ -61,7 +61,7 @@ def test_all_run_by_default_and_a_failure_does_not_stop_the_others(clone):
 def test_a_device_selects_the_benchmarks_that_support_one(clone, words):
     (clone / "bench" / "broken.py").unlink()
     code, out, _ = run(clone, *words)
-    assert (code, out) == (0, ["step --device cuda", "report"])
+    assert (code, out) == (0, ["step --device cuda", "page"])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_gpu_script_runs_all_parts_and_reports_those_that_failed(clone):
     assert out == [
         f"fold {words} optim.lr=0.1",
         *(f"{name} {words}" for name in GPU_PARTS[1:]),
-        "report --quick",
+        "page --quick",
     ]
 
 

@@ -22,9 +22,9 @@ def write_series(folder, voxels, geometry, *, tags=()):
         )
 
 
-def assert_same_points(found_mm, expected_mm):
+def assert_same_points(actual_mm, expected_mm):
     """Require two sets of points `(n, 3)` to be the same within rounding of a header's numbers."""
-    assert len(found_mm) == len(expected_mm) > 0
-    distances_mm, neighbours = cKDTree(expected_mm).query(found_mm)
+    assert len(actual_mm) == len(expected_mm) > 0
+    distances_mm, neighbours = cKDTree(expected_mm).query(actual_mm)
     assert distances_mm.max() < 1e-3
     assert len(np.unique(neighbours)) == len(expected_mm)

@@ -68,5 +68,5 @@ def test_each_dataset_with_raw_scans_has_a_finder_and_a_preparation():
         assert all(folder == folder.lower() for folder in dataset.inner_folders)
 
 
-def test_own_data_share_one_group_of_path_keys():
+def test_custom_datasets_share_one_group_of_path_keys():
     assert [path_group(name) for name in ("CMR", "PHANTOM", "Hips")] == ["CMR", "PHANTOM", "OWN"]

@@ -93,7 +93,10 @@ def test_dcmqi_places_the_same_voxels(written, series, label_map, tmp_path):
     words = ["--inputDICOM", str(written), "--outputDirectory", str(tmp_path), "-t", "nrrd"]
     subprocess.run([reader, *words], capture_output=True, check=True)
     result = json.loads((tmp_path / "meta.json").read_text(encoding="utf-8"))["segmentAttributes"]
-    assert [each[0]["SegmentedPropertyTypeCodeSequence"]["CodeValue"] for each in result] == ["7", "500"]
+    assert [segment[0]["SegmentedPropertyTypeCodeSequence"]["CodeValue"] for segment in result] == [
+        "7",
+        "500",
+    ]
     for number, label in ((1, 7), (2, 500)):
         image = SimpleITK.ReadImage(str(tmp_path / f"{number}.nrrd"))
         indices = np.argwhere(SimpleITK.GetArrayFromImage(image))[:, ::-1]
@@ -107,7 +110,7 @@ def test_source_patient_and_labels_are_referenced(written, series, pydicom):
     assert (dataset.StudyInstanceUID, dataset.FrameOfReferenceUID) == (STUDY_UID, FRAME_OF_REFERENCE_UID)
     [referenced] = dataset.ReferencedSeriesSequence
     assert referenced.SeriesInstanceUID == sources[0].SeriesInstanceUID != dataset.SeriesInstanceUID
-    uids = {each.ReferencedSOPInstanceUID for each in referenced.ReferencedInstanceSequence}
+    uids = {instance.ReferencedSOPInstanceUID for instance in referenced.ReferencedInstanceSequence}
     assert uids == {source.SOPInstanceUID for source in sources}
     assert str(dataset.PatientName) == "Müller"
     assert dataset.ContentDescription == "Research use only: not a medical device"

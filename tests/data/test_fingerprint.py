@@ -66,10 +66,10 @@ def _layout(template, tmp_path):
 def test_a_scan_is_described_by_hand(layout):
     image = np.arange(120, dtype=np.int16).reshape(SHAPE)
     write_volume(layout.image_path(3), image, GEOMETRY)
-    made = make_fingerprint(layout)
-    assert made.dataset == "CHAOST2"
-    assert [scan.scan_id for scan in made.scans] == [3, 10]
-    scan = made.scans[0]
+    fingerprint = make_fingerprint(layout)
+    assert fingerprint.dataset == "CHAOST2"
+    assert [scan.scan_id for scan in fingerprint.scans] == [3, 10]
+    scan = fingerprint.scans[0]
     assert (scan.shape, scan.spacing_mm, scan.name) == (SHAPE, (7.7, 1.25, 1.25), None)
     assert scan.percentiles == pytest.approx((0.595, 59.5, 118.405))
     assert scan.organs == (

@@ -37,7 +37,7 @@ def test_mapped_ids_are_not_remarked_on():
 
 
 @pytest.mark.parametrize(
-    ("values", "spec", "result"),
+    ("values", "spec", "message"),
     [
         ([0, 1, 421], CMR, "421"),
         ([0, 200, 501, 600], CMR, "501"),
@@ -48,10 +48,10 @@ def test_mapped_ids_are_not_remarked_on():
         (list(range(5, 13)), CHAOS, "5, 6, 7, 8, 9 and 3 more"),
     ],
 )
-def test_values_of_neither_numbering_are_refused_as_they_are_in_the_file(values, spec, result):
+def test_values_of_neither_numbering_are_refused_as_they_are_in_the_file(values, spec, message):
     with pytest.raises(UserError, match=r"^label_3\.nii\.gz: label values must be among 0, 1") as caught:
         to_label_ids(np.array([[values]]), spec, path=PLACE)
-    assert f"got {result}; correct these voxels" in str(caught.value)
+    assert f"got {message}; correct these voxels" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_prepared_volumes_keep_their_intensities(tmp_path):
     assert geometry == lps_grid()
 
 
-def test_phantoms_and_own_data_have_the_frame_of_their_files(tmp_path):
+def test_phantoms_and_custom_datasets_have_the_frame_of_their_files(tmp_path):
     layout = _layout("PHANTOM", tmp_path)
     with pytest.raises(UserError, match="set data_dir to the folder of the training"):
         find_frame(layout)

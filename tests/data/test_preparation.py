@@ -31,9 +31,9 @@ def test_the_phantoms_missing_scans_are_made_with_the_requested_settings(tmp_pat
     layout = _layout(tmp_path, "PHANTOM")
     assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [0, 1]
     assert read_geometry(layout.image_path(1)).shape == (18, 32, 32)
-    made = layout.image_path(0).stat().st_mtime_ns
+    modified_ns = layout.image_path(0).stat().st_mtime_ns
     assert ensure_volumes(layout, phantom=TINY, n_phantom_scans=2) == [0, 1]
-    assert layout.image_path(0).stat().st_mtime_ns == made
+    assert layout.image_path(0).stat().st_mtime_ns == modified_ns
 
 
 def test_real_volumes_are_listed_and_never_made(tmp_path):
@@ -85,7 +85,7 @@ def test_a_volume_whose_axes_run_otherwise_than_most_is_named(tmp_path, directio
         ensure_volumes(layout, phantom=TINY, n_phantom_scans=2)
 
 
-def test_own_data_may_have_an_orientation_for_each_slice_axis(tmp_path):
+def test_custom_datasets_may_have_an_orientation_for_each_slice_axis(tmp_path):
     layout = replace(_layout(tmp_path, "CHAOST2"), spec=replace(find_spec("CHAOST2"), keeps_slice_axes=True))
     coronal, sagittal = (1.0, 0, 0, 0, 0, 1.0, 0, 1.0, 0), (0, 0, 1.0, 1.0, 0, 0, 0, 1.0, 0)
     for scan_id, direction in enumerate((TILTED, coronal, coronal, sagittal)):
@@ -106,8 +106,8 @@ def _phantom(tmp_path):
 
 
 def test_the_hash_is_the_written_fingerprints_unless_volumes_are_younger(phantom):
-    made = hash_volumes(phantom)
-    assert made == write_fingerprint(phantom).hash
+    expected = hash_volumes(phantom)
+    assert expected == write_fingerprint(phantom).hash
     path = phantom.data_dir / FINGERPRINT_NAME
     text = path.read_text()
     path.write_text("damaged")
@@ -115,7 +115,7 @@ def test_the_hash_is_the_written_fingerprints_unless_volumes_are_younger(phantom
         hash_volumes(phantom)
     image = phantom.image_path(0)
     os.utime(image, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
-    assert hash_volumes(phantom) == made  # what is older is not looked at
+    assert hash_volumes(phantom) == expected  # what is older is not looked at
     path.write_text(text)
 
 
@@ -133,10 +133,10 @@ def test_the_written_fingerprint_is_not_of_volumes_that_went_or_came_since(phant
 
 
 def test_other_files_beside_the_volumes_do_not_count(phantom):
-    made = write_fingerprint(phantom).hash
+    expected = write_fingerprint(phantom).hash
     (phantom.volumes_dir / "old.nii.gz").symlink_to("gone")
     (phantom.volumes_dir / ".image_1.nii.gz.abcd1234.tmp.nii.gz").touch()
-    assert hash_volumes(phantom) == made
+    assert hash_volumes(phantom) == expected
 
 
 def test_a_label_that_links_to_nowhere_is_named(tmp_path):

@@ -53,7 +53,7 @@ def sitk_image(volume, geometry):
     return image
 
 
-def place_mm(geometry, index):
+def position_mm(geometry, index):
     """Where a voxel (z, y, x) lies, by NIfTI's and DICOM's definition written out."""
     columns = np.reshape(geometry.direction, (3, 3)).T
     steps = [geometry.spacing_mm[2 - axis] * index[2 - axis] * columns[axis] for axis in range(3)]
@@ -195,8 +195,8 @@ def test_marks_stay_at_their_places_in_the_patient(direction, preparation):
         assert len(inside) > 10
         # The share of a symmetric box is symmetric, so its centre of mass is the box's but for sampling.
         mass = (np.argwhere(result > 0).T * result[result > 0]).sum(1) / result.sum()
-        np.testing.assert_allclose(place_mm(grid, mass), place_mm(geometry, centre), atol=1.5)
-        distance = np.linalg.norm(place_mm(grid, inside.mean(0)) - place_mm(geometry, centre))
+        np.testing.assert_allclose(position_mm(grid, mass), position_mm(geometry, centre), atol=1.5)
+        distance = np.linalg.norm(position_mm(grid, inside.mean(0)) - position_mm(geometry, centre))
         assert distance < 0.5 * max(grid.spacing_mm)
 
 
@@ -211,20 +211,20 @@ def test_the_prepared_volume_opens_in_place_over_the_original(direction, orienta
         orientation=orientation, border_px=2, spacing_mm=(7.7, 1.25, 1.25), size_px=(60, 30)
     )
     result, _, grid = prepare_volume(image, None, geometry, preparation, labels=())
-    back = sitk.Resample(
+    resampled = sitk.Resample(
         sitk_image(result, grid),
         sitk_image(image, geometry),
         sitk.Transform(),
         sitk.sitkLinear,
         float("nan"),
     )
-    back = sitk.GetArrayFromImage(back)
+    resampled = sitk.GetArrayFromImage(resampled)
     # Off the original's border, whose neighbours were cut off or repeated, and within what was kept.
     index, last = grid.index_at(positions), np.array(grid.shape) - 1
     inside = ((index >= 0) & (index <= last)).all(-1)
     inside &= np.pad(np.ones([n - 10 for n in geometry.shape], bool), 5)
     assert inside.mean() > 0.1
-    np.testing.assert_allclose(back[inside], image[inside], atol=1e-3)
+    np.testing.assert_allclose(resampled[inside], image[inside], atol=1e-3)
 
 
 def ball_on(geometry, centre_mm, radius_mm=20.0):
@@ -288,15 +288,15 @@ def test_a_mask_is_outside_where_the_scan_was_cut_off():
 def test_arguments_are_unchanged_and_results_are_the_same_again():
     geometry = geometry_of((6, 20, 24), (5.5, 1.7, 1.9), OBLIQUE)
     image, label_map = random_scan(geometry)
-    remaining = image.copy(), label_map.copy()
+    copies = image.copy(), label_map.copy()
     for preparation in (*(replace(p, border_px=0) for p in PREPARATIONS.values()), Preparation()):
         first = prepare_volume(image, label_map, geometry, preparation, labels=(1, 2, 3))
         second = prepare_volume(image, label_map, geometry, preparation, labels=(3, 2, 1))
         assert np.array_equal(first[0], second[0])
         assert np.array_equal(first[1], second[1])
         first[0][:], first[1][:] = 0, 0
-        assert np.array_equal(image, remaining[0])
-        assert np.array_equal(label_map, remaining[1])
+        assert np.array_equal(image, copies[0])
+        assert np.array_equal(label_map, copies[1])
 
 
 def test_a_slice_smaller_than_its_borders_is_refused():

@@ -14,18 +14,18 @@ from data.transforms import Preparation
 from data.volume_records import (
     ScanRecord,
     hash_raw_files,
-    is_current,
+    list_parameters,
     list_recorded_ids,
-    make_recipe,
-    read_record,
-    record_path,
-    write_record,
+    read_scan_record,
+    scan_record_path,
+    volumes_are_current,
+    write_scan_record,
 )
 from util.errors import UserError
 
 SPEC = find_spec("CMR")
 PREPARATION = Preparation(clip_percentile=99.5, spacing_mm=(8.0, 1.0, 1.0), size_px=(64, 64))
-RECIPE = make_recipe(SPEC, PREPARATION)
+PARAMETERS = list_parameters(SPEC, PREPARATION)
 
 
 @pytest.fixture(name="layout")
@@ -45,17 +45,18 @@ def _scan(tmp_path, layout):
     layout.label_path(7).write_bytes(b"prepared label")
     scan = RawScan(7, "patient7", (files["image"],), (files["label"],))
     states = [file_state(path) for path in (layout.image_path(7), layout.label_path(7))]
-    write_record(record_path(layout, 7), ScanRecord(RECIPE, scan.name, hash_raw_files(scan), *states))
+    record = ScanRecord(PARAMETERS, scan.name, hash_raw_files(scan), *states)
+    write_scan_record(scan_record_path(layout, 7), record)
     return scan
 
 
-def current(layout, scan, recipe=RECIPE):
-    return is_current(layout, 7, recipe, scan=scan)
+def current(layout, scan, parameters=PARAMETERS):
+    return volumes_are_current(layout, 7, parameters, scan=scan)
 
 
 def test_a_record_is_read_back_as_it_was_written(layout, scan):
-    record = read_record(record_path(layout, 7))
-    assert record.recipe == RECIPE
+    record = read_scan_record(scan_record_path(layout, 7))
+    assert record.parameters == PARAMETERS
     assert record.name == "patient7"
     assert record.raw == (
         ("image", "image.nii.gz", file_state(scan.image_files[0])),
@@ -87,7 +88,7 @@ def test_times_that_cannot_be_recorded_do_no_harm(layout, scan, monkeypatch):
         raise UserError("read-only")
 
     os.utime(scan.image_files[0], ns=(5, 5))
-    monkeypatch.setattr(volume_records, "write_record", refuse)
+    monkeypatch.setattr(volume_records, "write_scan_record", refuse)
     assert current(layout, scan)
 
 
@@ -99,9 +100,9 @@ CHANGES = {
     "other label map": lambda layout, scan: layout.label_path(7).write_bytes(b""),
     "volume gone": lambda layout, scan: layout.image_path(7).unlink(),
     "label map gone": lambda layout, scan: layout.label_path(7).unlink(),
-    "record gone": lambda layout, scan: record_path(layout, 7).unlink(),
+    "record gone": lambda layout, scan: scan_record_path(layout, 7).unlink(),
     **{
-        f"record {text!r}": lambda layout, scan, text=text: record_path(layout, 7).write_text(text)
+        f"record {text!r}": lambda layout, scan, text=text: scan_record_path(layout, 7).write_text(text)
         for text in ("", "{", "[]", "null", "{}", '{"recipe": {}, "name": "", "raw": [1]}')
     },
 }
@@ -128,9 +129,9 @@ def test_other_raw_files_trigger_a_rebuild(layout, scan, changes):
 
 
 def test_a_scan_without_labels_is_current_as_long_as_there_is_no_label_map(layout, scan):
-    path = record_path(layout, 7)
+    path = scan_record_path(layout, 7)
     unlabelled = replace(scan, label_files=())
-    write_record(path, replace(read_record(path), raw=hash_raw_files(unlabelled), label_map=None))
+    write_scan_record(path, replace(read_scan_record(path), raw=hash_raw_files(unlabelled), label_map=None))
     assert not current(layout, unlabelled)
     layout.label_path(7).unlink()
     assert current(layout, unlabelled)
@@ -146,17 +147,17 @@ def test_a_scan_without_labels_is_current_as_long_as_there_is_no_label_map(layou
     ],
 )
 def test_other_parameters_trigger_a_rebuild(layout, scan, spec, preparation):
-    assert not current(layout, scan, make_recipe(spec, preparation))
+    assert not current(layout, scan, list_parameters(spec, preparation))
 
 
 def test_organs_of_other_names_do_not(layout, scan):
     renamed = replace(SPEC, labels=dict.fromkeys(SPEC.labels, "organ"))
-    assert current(layout, scan, make_recipe(renamed, PREPARATION))
+    assert current(layout, scan, list_parameters(renamed, PREPARATION))
 
 
 def test_another_version_of_the_code_triggers_a_rebuild(layout, scan, monkeypatch):
     monkeypatch.setattr(volume_records, "PREPARATION_VERSION", volume_records.PREPARATION_VERSION + 1)
-    assert not current(layout, scan, make_recipe(SPEC, PREPARATION))
+    assert not current(layout, scan, list_parameters(SPEC, PREPARATION))
 
 
 def test_recorded_ids_are_listed_in_order(layout, scan):

@@ -79,7 +79,7 @@ def test_each_change_goes_to_one_side_either_one_half_of_the_time(slices, change
 
 
 def test_the_sides_of_all_changes_are_chosen_independently(slices):
-    settings = {name: value for one in CHANGES.values() for name, value in one.items()}
+    settings = {name: value for changes in CHANGES.values() for name, value in changes.items()}
     both = 0
     for seed in range(200):
         images, _ = augmented(slices, seed, **settings)

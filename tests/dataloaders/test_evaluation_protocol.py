@@ -83,6 +83,6 @@ def test_a_tag_keeps_runs_and_summaries_apart():
     values = merge_values(dataset_defaults("CHAOST2"), {"setting": 2, "organ_group": 1, "tag": 7})
     config = parse_config(values)
     assert str(config.fold_dir) == "runs/CHAOST2_setting2_group1-7/fold_0"
-    assert str(config.joint_runs_dir) == "runs/CHAOST2_setting2-7"
+    assert str(config.all_groups_dir) == "runs/CHAOST2_setting2-7"
     assert config.fold_overrides == "dataset=CHAOST2 eval_fold=0 setting=2 organ_group=1 tag=7"
-    assert str(parse_config(dataset_defaults("CHAOST2")).joint_runs_dir) == "runs/CHAOST2"
+    assert str(parse_config(dataset_defaults("CHAOST2")).all_groups_dir) == "runs/CHAOST2"

@@ -13,7 +13,7 @@ from dataloaders.framed_scans import (
     assign_support_slices,
     frame_query,
     frame_support,
-    take_supports,
+    read_supports,
     warp_support,
 )
 from tests.oriented_scans import is_bright, l_scan
@@ -63,17 +63,17 @@ def test_a_support_that_the_frame_cuts_off_is_refused():
 def test_a_mask_on_another_grid_is_refused(change, message):
     scan = l_scan()
     with pytest.raises(UserError, match=message):
-        take_supports(scan, _mask(scan, **change), assume_orientation=None)
+        read_supports(scan, _mask(scan, **change), assume_orientation=None)
 
 
 def test_every_unusable_support_is_reported():
     scan = l_scan()
     with pytest.raises(UserError) as caught:
-        take_supports(["none.nii", scan, scan], [_mask(scan), "no.mha", l_scan()], assume_orientation=None)
+        read_supports(["none.nii", scan, scan], [_mask(scan), "no.mha", l_scan()], assume_orientation=None)
     lines = str(caught.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["none.nii", "no.mha"]
     with pytest.raises(UserError, match="one mask for each of 2 image"):
-        take_supports([scan, scan], [_mask(scan)], assume_orientation=None)
+        read_supports([scan, scan], [_mask(scan)], assume_orientation=None)
 
 
 def test_a_range_of_raw_slices_needs_the_prepared_slices_around_it():
@@ -86,14 +86,14 @@ def test_a_range_of_raw_slices_needs_the_prepared_slices_around_it():
 
 def test_support_slices_are_those_at_the_position_that_registration_finds():
     support, query = _query(), frame_query(FRAME, l_scan(), image_size_px=None)
-    selected, slices = np.array([2, 8, 10]), np.array([1, 4, 5, 6, 9, 11])
-    identity = assign_support_slices(selected, support, query, slices=slices, transform=IDENTITY)
+    support_slices, slices = np.array([2, 8, 10]), np.array([1, 4, 5, 6, 9, 11])
+    identity = assign_support_slices(support_slices, support, query, slices=slices, transform=IDENTITY)
     assert identity.parts.tolist() == [0, 0, 0, 1, 1, 2]
     shift_mm = -20.0  # the query shows the body four slices higher
     lower = replace(IDENTITY, affine=(*IDENTITY.affine[:11], shift_mm))
-    shifted = assign_support_slices(selected, support, query, slices=slices, transform=lower)
+    shifted = assign_support_slices(support_slices, support, query, slices=slices, transform=lower)
     assert shifted.parts.tolist() == [0, 0, 0, 0, 0, 1]
-    by_height = assign_support_slices(selected, support, query, slices=slices, transform=None)
+    by_height = assign_support_slices(support_slices, support, query, slices=slices, transform=None)
     assert (by_height.parts.tolist(), by_height.slices.tolist()) == ([0, 0, 0, 1, 1, 2], slices.tolist())
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.supervoxels.supervoxel_records import record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from dataloaders.prepared_scans import load_scan, load_scans, resize_in_plane
 from util.errors import UserError
 from util.io.image_io import Geometry, write_volume
@@ -19,15 +19,15 @@ GEOMETRY = Geometry(SHAPE, (7.7, 1.25, 1.5), (-10.0, 20.0, 5.0), (1.0, 0, 0, 0, 
 @pytest.fixture
 def layout(tmp_path):
     """Two scans with labels and supervoxels on disk."""
-    made = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path / "elsewhere", 5000)
+    dataset = DatasetLayout(find_spec("CHAOST2"), tmp_path, tmp_path / "elsewhere", 5000)
     for scan_id in (3, 7):
         generator = np.random.default_rng(scan_id)
         image = generator.integers(0, 900, SHAPE).astype(np.int16)
-        write_volume(made.image_path(scan_id), image, GEOMETRY)
-        write_volume(made.label_path(scan_id), generator.integers(0, 5, SHAPE).astype(np.uint8), GEOMETRY)
+        write_volume(dataset.image_path(scan_id), image, GEOMETRY)
+        write_volume(dataset.label_path(scan_id), generator.integers(0, 5, SHAPE).astype(np.uint8), GEOMETRY)
         supervoxels = generator.integers(0, 9, SHAPE).astype(np.int32)
-        write_volume(made.supervoxel_path(scan_id), supervoxels, GEOMETRY)
-    return made
+        write_volume(dataset.supervoxel_path(scan_id), supervoxels, GEOMETRY)
+    return dataset
 
 
 def load(layout, scan_id=7, **options):
@@ -122,11 +122,11 @@ def test_supervoxels_without_spacing_and_origin_are_accepted(layout):
     assert (load(layout).supervoxels == 1).all()
 
 
-def _boxes(least_vox):
-    """Supervoxels, one of them whole and of `least_vox` voxels, the others cut at the body's edge."""
+def _boxes(n_voxels):
+    """Supervoxels, one of them whole and of `n_voxels` voxels, the others cut at the body's edge."""
     supervoxels = np.ones((8, 12, 12), np.int32)
     supervoxels[2:6, 3:6, 4:8] = 2  # touches neither 0 nor a face
-    supervoxels[3, 4, 5 : 5 + 48 - least_vox] = 1
+    supervoxels[3, 4, 5 : 5 + 48 - n_voxels] = 1
     supervoxels[:, 8:, 8:] = 3
     supervoxels[:, 9:] = supervoxels[:, :, 9:] = 0  # leaves 4 of the third
     return supervoxels
@@ -144,7 +144,7 @@ def test_supervoxels_of_a_smaller_minimum_size_are_refused(tmp_path, factor):
         UserError, match=r"_7\.nii\.gz: .* at least 48 voxels, got one of 46, .* --min-size 48"
     ):
         load(layout, with_labels=False)
-    record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
+    supervoxel_record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
     assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
 
 

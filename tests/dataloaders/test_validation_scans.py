@@ -45,8 +45,8 @@ def _split(training, unlabelled=()):
 
 
 def test_scans_are_spread_over_the_training_scans_of_the_fold():
-    split, selected = hold_back_scans(_split(range(10, 25)), 3)
-    assert selected == (12, 17, 22)  # positions 15/6, 45/6 and 75/6 of fifteen, rounded down
+    split, validation = hold_back_scans(_split(range(10, 25)), 3)
+    assert validation == (12, 17, 22)  # positions 15/6, 45/6 and 75/6 of fifteen, rounded down
     assert split.training == (10, 11, 13, 14, 15, 16, 18, 19, 20, 21, 23, 24)
     assert split.held_out == (90, 91)
 
@@ -57,23 +57,23 @@ def test_no_scan_is_held_back_without_validation():
 
 @pytest.mark.parametrize("fold", range(5))
 def test_no_scan_of_the_held_out_fold_validates(fold):
-    split, selected = hold_back_scans(split_scans(range(20), range(20), fold), 4)
-    assert not set(selected) & set(split.held_out)
-    assert not set(selected) & set(split.training)
-    assert len(set(selected)) == 4
-    assert sorted({*selected, *split.held_out, *split.training}) == list(range(20))
+    split, validation = hold_back_scans(split_scans(range(20), range(20), fold), 4)
+    assert not set(validation) & set(split.held_out)
+    assert not set(validation) & set(split.training)
+    assert len(set(validation)) == 4
+    assert sorted({*validation, *split.held_out, *split.training}) == list(range(20))
 
 
 def test_scans_without_labels_train_and_never_validate():
-    split, selected = hold_back_scans(_split((1, 2, 3, 4), unlabelled=(2, 4)), 2)
-    assert (selected, split.training) == ((1, 3), (2, 4))
+    split, validation = hold_back_scans(_split((1, 2, 3, 4), unlabelled=(2, 4)), 2)
+    assert (validation, split.training) == ((1, 3), (2, 4))
 
 
 @pytest.mark.parametrize(
-    ("training", "unlabelled", "result"), [((1, 2), (), "2 of 2"), ((1, 2, 3), (1, 3), "1 of 3")]
+    ("training", "unlabelled", "message"), [((1, 2), (), "2 of 2"), ((1, 2, 3), (1, 3), "1 of 3")]
 )
-def test_too_few_scans_are_refused(training, unlabelled, result):
-    with pytest.raises(UserError, match=f"validation_scans=2: {result} training scans have labels"):
+def test_too_few_scans_are_refused(training, unlabelled, message):
+    with pytest.raises(UserError, match=f"validation_scans=2: {message} training scans have labels"):
         hold_back_scans(_split(training, unlabelled), 2)
 
 

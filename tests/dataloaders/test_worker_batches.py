@@ -50,11 +50,13 @@ def _batches(scans, defect, monkeypatch, *, timeout_s=20.0):
 
 
 @pytest.mark.parametrize(
-    ("defect", "output"),
+    ("defect", "message"),
     [(_die, "(is killed by signal: Killed|exited unexpectedly)"), (_sleep, "timed out after 1.0 s")],
 )
-def test_workers_that_deliver_nothing_end_in_one_line(scans, monkeypatch, defect, output):
-    with pytest.raises(UserError, match=rf"{output}.*/dev/shm and TMPDIR .*, or set num_workers=0") as caught:
+def test_workers_that_deliver_nothing_end_in_one_line(scans, monkeypatch, defect, message):
+    with pytest.raises(
+        UserError, match=rf"{message}.*/dev/shm and TMPDIR .*, or set num_workers=0"
+    ) as caught:
         _batches(scans, defect, monkeypatch, timeout_s=1.0)
     assert "\n" not in str(caught.value)
 

@@ -7,7 +7,7 @@ import warnings
 import zipfile
 
 
-def _rewritten(content, *, more=(), links=()):
+def _rewritten(content, *, members=(), links=()):
     file = io.BytesIO()
     with (
         warnings.catch_warnings(),
@@ -17,7 +17,7 @@ def _rewritten(content, *, more=(), links=()):
         warnings.simplefilter("ignore")  # of names that stand twice
         for entry in old.infolist():
             new.writestr(entry, old.read(entry))
-        for name, member in more:
+        for name, member in members:
             new.writestr(name, member)
         for name in links:
             entry = zipfile.ZipInfo(name)
@@ -41,7 +41,7 @@ def lie_about_a_size(content, rng):
 
 def pack_a_bomb(content, rng):
     """Add members of 300 MiB of zeros, and lie about their size in the directory."""
-    bomb = _rewritten(content, more=[("Train/bomb.bin", bytes(300 << 20))])
+    bomb = _rewritten(content, members=[("Train/bomb.bin", bytes(300 << 20))])
     changed = bytearray(bomb)
     if rng.random() < 0.7:
         struct.pack_into("<I", changed, changed.rindex(b"PK\1\2") + 24, int(rng.choice([0, 100, 0xFFFFFFF0])))
@@ -58,7 +58,7 @@ def lead_elsewhere(content, rng):
     if choice == 1:
         with zipfile.ZipFile(io.BytesIO(content)) as old:
             name = old.namelist()[0]
-    return _rewritten(content, more=[(name, b"out")])
+    return _rewritten(content, members=[(name, b"out")])
 
 
 def flip_a_flag(content, rng):

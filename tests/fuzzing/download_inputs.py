@@ -1,4 +1,4 @@
-"""Valid downloads, own data and configuration files, and what a user does with them."""
+"""Valid downloads, custom datasets and configuration files, and what a user does with them."""
 
 import json
 import re
@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 
 import training
-from data.own_spec import read_dataset_json
+from data.custom_spec import read_dataset_json
 from data.prepare.__main__ import main as prepare
 from data.prepare.sources import open_source
 from data.raw.finding import find_raw
-from tests.data.raw.raw_sets import OWN_JSON, write_chaos, write_mscmrseg, write_own_nnunet
+from tests.data.raw.raw_sets import CUSTOM_JSON, write_chaos, write_custom_nnunet, write_mscmrseg
 from tests.fuzzing.text_damages import digest_of
 from util.config.command_line import run_command_line, run_guarded
 
@@ -35,8 +35,8 @@ def make_dicom(inputs: Path) -> None:
 
 
 def make_own(inputs: Path) -> None:
-    """Write own data."""
-    write_own_nnunet(inputs / "raw", n_scans=2)
+    """Write a custom dataset."""
+    write_custom_nnunet(inputs / "raw", n_scans=2)
 
 
 def make_config(inputs: Path) -> None:
@@ -79,12 +79,12 @@ def check_dicom(inputs: Path) -> tuple[int, str]:
 
 
 def check_own(inputs: Path) -> tuple[int, str]:
-    """Check the own data, and read them."""
+    """Check the custom dataset, and read it."""
     return _check_and_read("Hips", inputs / "raw", inputs)
 
 
 def check_description(inputs: Path) -> tuple[int, str]:
-    """Check the own data, and say what the description says."""
+    """Check the custom dataset, and say what the description says."""
     code = _check_and_read("Hips", inputs / "raw", inputs)[0]
     if code:
         return code, ""
@@ -162,9 +162,9 @@ def config_as_written(content: bytes) -> str:
         return "nothing that can be read"
 
 
-def own_json() -> dict:
+def custom_json() -> dict:
     """Return the keys of the description."""
-    return dict(OWN_JSON)
+    return dict(CUSTOM_JSON)
 
 
 def claim_a_size_in_png(content, rng):

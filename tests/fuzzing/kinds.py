@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzzing import download_inputs as of
-from tests.fuzzing import nifti_damages
-from tests.fuzzing import phantom_inputs as at
+from tests.fuzzing import download_inputs, nifti_damages, phantom_inputs
 from tests.fuzzing.archive_damages import ARCHIVES
 from tests.fuzzing.byte_damages import BYTES, Damage, cut, extend, flip_bits, replace_whole
 from tests.fuzzing.nifti_damages import HEADERS
@@ -58,7 +56,7 @@ def _at(name):
 
 
 def _scan(kind):
-    return lambda inputs, rng: at.scan_files(inputs, kind)
+    return lambda inputs, rng: phantom_inputs.scan_files(inputs, kind)
 
 
 def _one_of(pattern):
@@ -81,14 +79,14 @@ def _swapped_header(content, rng):
 
 _VOLUME = {**BYTES, **HEADERS, "swapped header": _swapped_header}
 _LABELS = {**_VOLUME, "impossible ids": nifti_damages.put_impossible_ids}
-_PICTURE = {**BYTES, "claimed size": of.claim_a_size_in_png}
+_PICTURE = {**BYTES, "claimed size": download_inputs.claim_a_size_in_png}
 # The pixels of DICOM and some words have no checksum: what is flipped there is another image.
 _DICOM = {
     "one bit": lambda content, rng: flip_bits(content, rng, last=300),
     "cut off": cut,
     "longer": extend,
     "another file": replace_whole,
-    "rows or columns": of.claim_rows_in_dicom,
+    "rows or columns": download_inputs.claim_rows_in_dicom,
 }
 _TEXT = {**BYTES, **TEXTS}
 _TENSOR = {**BYTES, **TENSORS}
@@ -97,153 +95,180 @@ _REMADE = ("data/supervoxels_60/superpix-MIDDLE_1*",)
 KINDS = (
     Kind(
         "image",
-        at.make_phantom_inputs,
+        phantom_inputs.make_phantom_inputs,
         _scan("image"),
         _VOLUME,
-        at.load_volumes,
-        end_to_end=at.train,
+        phantom_inputs.load_volumes,
+        end_to_end=phantom_inputs.train,
         share=0.1,
         weight=5,
         remade=_REMADE,
     ),
     Kind(
         "label map",
-        at.make_trained_inputs,
+        phantom_inputs.make_trained_inputs,
         _scan("label"),
         _LABELS,
-        at.load_volumes,
-        end_to_end=at.evaluate,
+        phantom_inputs.load_volumes,
+        end_to_end=phantom_inputs.evaluate,
         share=0.1,
         weight=4,
     ),
     Kind(
         "supervoxels",
-        at.make_phantom_inputs,
+        phantom_inputs.make_phantom_inputs,
         _scan("supervoxels"),
         _LABELS,
-        at.generate_and_load,
-        end_to_end=at.train,
+        phantom_inputs.generate_and_load,
+        end_to_end=phantom_inputs.train,
         share=0.1,
         weight=3,
         remade=_REMADE,
     ),
     Kind(
         "others' supervoxels",
-        at.make_foreign_inputs,
+        phantom_inputs.make_foreign_inputs,
         _scan("supervoxels"),
         _LABELS,
-        at.generate_and_load,
+        phantom_inputs.generate_and_load,
         weight=3,
     ),
     Kind(
         "supervoxel record",
-        at.make_phantom_inputs,
+        phantom_inputs.make_phantom_inputs,
         _scan("record"),
         _TEXT,
-        at.generate_and_load,
+        phantom_inputs.generate_and_load,
         remade=_REMADE,
     ),
-    Kind("snapshot", at.make_small_snapshot, _at("snapshot.pt"), _TENSOR, at.load_small_snapshot, weight=5),
-    Kind("snapshot, evaluated", at.make_trained_inputs, _at("snapshot.pt"), _TENSOR, at.evaluate, weight=1),
+    Kind(
+        "snapshot",
+        phantom_inputs.make_small_snapshot,
+        _at("snapshot.pt"),
+        _TENSOR,
+        phantom_inputs.load_small_snapshot,
+        weight=5,
+    ),
+    Kind(
+        "snapshot, evaluated",
+        phantom_inputs.make_trained_inputs,
+        _at("snapshot.pt"),
+        _TENSOR,
+        phantom_inputs.evaluate,
+        weight=1,
+    ),
     Kind(
         "checkpoint",
-        at.make_small_checkpoints,
+        phantom_inputs.make_small_checkpoints,
         _at("checkpoints/checkpoint_000003.pt"),
         _TENSOR,
-        at.load_small_checkpoint,
+        phantom_inputs.load_small_checkpoint,
         weight=4,
         accepted=("the one before",),
     ),
     Kind(
         "checkpoint, resumed",
-        at.make_trained_inputs,
+        phantom_inputs.make_trained_inputs,
         _at("runs/PHANTOM/fold_0/training/1/checkpoints/checkpoint_000002.pt"),
         _TENSOR,
-        at.go_on,
+        phantom_inputs.resume,
         weight=1,
         remade=("runs/PHANTOM/fold_0/training/1/checkpoints/*",),
     ),
-    Kind("encoder weights", at.make_encoder_inputs, _at("encoder.pth"), _TENSOR, at.build_network, weight=3),
+    Kind(
+        "encoder weights",
+        phantom_inputs.make_encoder_inputs,
+        _at("encoder.pth"),
+        _TENSOR,
+        phantom_inputs.build_network,
+        weight=3,
+    ),
     Kind(
         "run's config.json",
-        at.make_trained_inputs,
+        phantom_inputs.make_trained_inputs,
         _at("runs/PHANTOM/fold_0/training/1/config.json"),
         _TEXT,
-        at.go_on,
+        phantom_inputs.resume,
         weight=1,
         remade=("runs/PHANTOM/fold_0/training/1/checkpoints/*",),
     ),
-    Kind("fingerprint.json", at.make_phantom_inputs, _at("data/fingerprint.json"), _TEXT, at.look_up_hash),
+    Kind(
+        "fingerprint.json",
+        phantom_inputs.make_phantom_inputs,
+        _at("data/fingerprint.json"),
+        _TEXT,
+        phantom_inputs.look_up_hash,
+    ),
     Kind(
         "phantom.json",
-        at.make_phantom_inputs,
+        phantom_inputs.make_phantom_inputs,
         _at("data/phantom.json"),
         _TEXT,
-        at.make_volumes,
+        phantom_inputs.make_volumes,
         weight=1,
         remade=("data/*.json", "data/phantom*/*"),
     ),
     Kind(
         "configuration file",
-        of.make_config,
+        download_inputs.make_config,
         _at("config.json"),
         _TEXT,
-        of.print_config,
+        download_inputs.print_config,
         weight=3,
-        as_written=of.config_as_written,
+        as_written=download_inputs.config_as_written,
     ),
     Kind(
         "dataset.json",
-        of.make_own,
+        download_inputs.make_own,
         _at("raw/dataset.json"),
         _TEXT,
-        of.check_description,
+        download_inputs.check_description,
         weight=3,
-        as_written=of.description_as_written,
+        as_written=download_inputs.description_as_written,
         several_lines=True,
     ),
     Kind(
         "zip download",
-        of.make_zip,
+        download_inputs.make_zip,
         _at("cmr.zip"),
         {**BYTES, **ARCHIVES},
-        of.check_zip,
+        download_inputs.check_zip,
         weight=3,
         several_lines=True,
     ),
     Kind(
         "DICOM download",
-        of.make_dicom,
+        download_inputs.make_dicom,
         _one_of("raw/**/T2SPIR/**/*.dcm"),
         _DICOM,
-        of.check_dicom,
+        download_inputs.check_dicom,
         weight=2,
         several_lines=True,
     ),
     Kind(
         "PNG download",
-        of.make_dicom,
+        download_inputs.make_dicom,
         _one_of("raw/**/Ground/*.png"),
         _PICTURE,
-        of.check_dicom,
+        download_inputs.check_dicom,
         weight=2,
         several_lines=True,
     ),
     Kind(
         "NIfTI download",
-        of.make_own,
+        download_inputs.make_own,
         _one_of("raw/images*/*.nii.gz"),
         _VOLUME,
-        of.check_own,
+        download_inputs.check_own,
         weight=2,
         several_lines=True,
     ),
     Kind(
         "NIfTI label download",
-        of.make_own,
+        download_inputs.make_own,
         _one_of("raw/labels*/*.nii.gz"),
         _LABELS,
-        of.check_own,
+        download_inputs.check_own,
         weight=2,
         several_lines=True,
     ),

@@ -16,7 +16,7 @@ from data.layout import DatasetLayout
 from data.preparation import ensure_volumes, hash_volumes
 from data.prepared_files import read_prepared_files
 from data.supervoxels.__main__ import main as make_supervoxels
-from data.supervoxels.supervoxel_records import record_path
+from data.supervoxels.supervoxel_records import supervoxel_record_path
 from dataloaders.prepared_scans import load_scan
 from tests.conftest import TINY
 from tests.fuzzing.text_damages import digest_of
@@ -33,10 +33,10 @@ def layout_of(inputs: Path) -> DatasetLayout:
     return DatasetLayout(find_spec("PHANTOM"), inputs / "data", inputs / "data", MIN_SIZE_VOX)
 
 
-def _words(inputs, *more):
+def _words(inputs, *words):
     fixed = [word for word in TINY if not word.startswith(("n_steps", "save_snapshot_every"))]
     folders = (f"path.PHANTOM.data_dir={inputs}/data", f"path.log_dir={inputs}/runs")
-    return ["with", *fixed, "n_steps=3", "save_snapshot_every=1", *folders, *more]
+    return ["with", *fixed, "n_steps=3", "save_snapshot_every=1", *folders, *words]
 
 
 def make_phantom_inputs(inputs: Path) -> None:
@@ -77,7 +77,7 @@ def scan_files(inputs: Path, kind: str) -> Path:
         "image": layout.image_path(SCAN_ID),
         "label": layout.label_path(SCAN_ID),
         "supervoxels": supervoxels,
-        "record": record_path(supervoxels),
+        "record": supervoxel_record_path(supervoxels),
     }[kind]
 
 
@@ -141,8 +141,8 @@ def train(inputs: Path) -> tuple[int, str]:
     return _trained(inputs, run_command_line(training.experiment, _words(inputs, "n_steps=1")), "1")
 
 
-def go_on(inputs: Path) -> tuple[int, str]:
-    """Go on with the training."""
+def resume(inputs: Path) -> tuple[int, str]:
+    """Resume the training."""
     return _trained(inputs, run_command_line(training.experiment, _words(inputs, "resume=latest")), "3")
 
 
@@ -158,8 +158,12 @@ def evaluate(inputs: Path) -> tuple[int, str]:
     """Evaluate the snapshot on one organ."""
     fast = ("evaluation.all_slices=False", "evaluation.every_support=False", "evaluation.baselines=False")
     fast += ("evaluation.report=False",)
-    more = ("test_label=[1]", "evaluation.save_predictions=True", f"reload_model_path={inputs}/snapshot.pt")
-    code = run_command_line(validation.experiment, _words(inputs, *fast, *more))
+    selection = (
+        "test_label=[1]",
+        "evaluation.save_predictions=True",
+        f"reload_model_path={inputs}/snapshot.pt",
+    )
+    code = run_command_line(validation.experiment, _words(inputs, *fast, *selection))
     if code:
         return code, ""
     run = inputs / "runs/PHANTOM/fold_0/evaluation/1"

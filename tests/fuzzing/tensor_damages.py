@@ -135,23 +135,23 @@ _CONFUSING = ("7", -1, True, 1.5, None, [], {}, [[1]], float("nan"), 10**30, {"a
 def spoil_a_value(content, rng):
     """Put another type or a missing value anywhere in what the file holds; a tensor may be spoiled."""
     value = _loaded(content)
-    offset, below = value, list(value) if isinstance(value, dict) else []
+    container, below = value, list(value) if isinstance(value, dict) else []
     while below:
         key = below[int(rng.integers(len(below)))]
-        inner = offset[key]
+        inner = container[key]
         if isinstance(inner, dict | list) and len(inner) and rng.random() < 0.75:
-            offset = inner
+            container = inner
             below = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
             continue
         if isinstance(inner, torch.Tensor):
-            offset[key] = _spoiled(inner, rng)
+            container[key] = _spoiled(inner, rng)
         elif isinstance(inner, float) or key == "config":
-            offset[key] = [_CONFUSING[0], {"deep": _nested(2000)}][int(rng.integers(2))]
+            container[key] = [_CONFUSING[0], {"deep": _nested(2000)}][int(rng.integers(2))]
         elif not isinstance(inner, int | str) or rng.random() < 0.8:
             others = [other for other in _CONFUSING if type(other) is not type(inner)]
-            offset[key] = copy.deepcopy(others[int(rng.integers(len(others)))])
-        elif isinstance(offset, dict):
-            del offset[key]
+            container[key] = copy.deepcopy(others[int(rng.integers(len(others)))])
+        elif isinstance(container, dict):
+            del container[key]
         break
     try:
         return _saved(value)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.models.episodes import make_network
+from tests.models.small_network import make_network
 
 
 @pytest.fixture(name="model", scope="session")

@@ -125,18 +125,18 @@ class Network:
         """
         size = query_masks.shape[1:]
         tau_support = support.tau.mean(dim=0)
-        of_queries, predicted = [], []
+        query_losses, predicted = [], []
         for features, tau, mask in zip(query.features, query.tau, query_masks, strict=True):
-            one = Images(features[None], tau[None])
-            result, _ = self.segment(support, support_masks, one, tau_support=tau_support, size=size)
-            of_queries.append(literal.segmentation_loss(result, mask))
+            query_images = Images(features[None], tau[None])
+            result, _ = self.segment(support, support_masks, query_images, tau_support=tau_support, size=size)
+            query_losses.append(literal.segmentation_loss(result, mask))
             predicted.append((result[1] > result[0]).to(result.dtype))
-        query_loss, predicted = torch.stack(of_queries).mean(), torch.stack(predicted)
+        query_loss, predicted = torch.stack(query_losses).mean(), torch.stack(predicted)
         if not predicted.any():
             return query_loss, torch.zeros_like(query_loss)
-        of_shots = []
+        shot_losses = []
         for features, mask in zip(support.features, support_masks, strict=True):
             shot = Images(features[None], query.tau.mean(dim=0, keepdim=True))
-            back, _ = self.segment(query, predicted, shot, tau_support=tau_support, size=size)
-            of_shots.append(literal.segmentation_loss(back, mask))
-        return query_loss, torch.stack(of_shots).mean()
+            support_result, _ = self.segment(query, predicted, shot, tau_support=tau_support, size=size)
+            shot_losses.append(literal.segmentation_loss(support_result, mask))
+        return query_loss, torch.stack(shot_losses).mean()

@@ -12,7 +12,7 @@ from models import activation_checkpointing, prototypes
 from models.encoder import BACKBONES, Encoder, freeze_batchnorm
 from models.factory import build_network
 from models.resnet import ResNetBackbone
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 from tests.narrow_resnet import NarrowResNet
 
 SIZE = (2, 1, 33, 29)
@@ -126,24 +126,22 @@ def test_losses_of_the_whole_network_are_exactly_those_without():
     (plain, *expected), (losses, *result) = results
     assert torch.equal(losses.query, plain.query)
     assert torch.equal(losses.alignment, plain.alignment)
-    for mine, foreign in zip(result, expected, strict=True):
-        _assert_all_equal(mine, foreign)
+    for value, reference in zip(result, expected, strict=True):
+        _assert_all_equal(value, reference)
 
 
 def _stored_bytes(encoder):
     """Count the bytes kept for the backward pass, parameters aside."""
     own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
-    remaining = []
+    saved = []
 
     def keep(tensor):
-        remaining.append(tensor)  # alive, so that no storage is used again
+        saved.append(tensor)  # alive, so that no storage is used again
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = encoder(_images())
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in remaining
-    }
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in saved}
     assert all(output.requires_grad for output in outputs)
     return sum(n_bytes for address, n_bytes in storages.items() if address not in own)
 

@@ -83,12 +83,12 @@ def test_values_and_all_gradients_equal_the_plain_ones_whatever_the_pieces(kind,
     expected, of_plain = _with_gradients(_plain, inputs)
     assert out.shape == (N_BATCHES, N_MASKS, N_QUERIES, WIDTH)
     torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-13)
-    for name, mine, foreign in zip(NAMES, gradients, of_plain, strict=True):
+    for name, value, reference in zip(NAMES, gradients, of_plain, strict=True):
         torch.testing.assert_close(
-            mine, foreign, rtol=1e-10, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}"
+            value, reference, rtol=1e-10, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}"
         )
         # A full mask makes both softmaxes equal, so that their mixture does not matter.
-        assert foreign.abs().max() > 1e-6 or (kind, name) == ("full", "mu")
+        assert reference.abs().max() > 1e-6 or (kind, name) == ("full", "mu")
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(ONE_ROW, [1] * 7), (THREE_ROWS, [3, 3, 1]), (ALL_ROWS, [7])])
@@ -105,8 +105,10 @@ def test_single_precision_keeps_its_digits():
     expected, of_plain = _with_gradients(_plain, inputs)
     out, gradients = _with_gradients(attend, [tensor.float() for tensor in inputs])
     torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-6)
-    for mine, foreign in zip(gradients, of_plain, strict=True):
-        torch.testing.assert_close(mine.double(), foreign, rtol=0, atol=3e-6 * foreign.abs().max().item())
+    for value, reference in zip(gradients, of_plain, strict=True):
+        torch.testing.assert_close(
+            value.double(), reference, rtol=0, atol=3e-6 * reference.abs().max().item()
+        )
 
 
 def test_only_requested_gradients_are_returned():
@@ -164,9 +166,9 @@ def test_gradients_in_half_precision_point_where_the_exact_ones_do(common_size):
     halves, wide = _half_case(common_size)
     _, gradients = _with_gradients(attend, halves)
     _, expected = _with_gradients(_plain, wide)
-    for name, mine, foreign, half in zip(NAMES, gradients, expected, halves, strict=True):
-        assert mine.dtype == half.dtype
-        error = (mine.double() - foreign).norm() / foreign.norm()
+    for name, value, reference, half in zip(NAMES, gradients, expected, halves, strict=True):
+        assert value.dtype == half.dtype
+        error = (value.double() - reference).norm() / reference.norm()
         assert error < 0.01, name
 
 
@@ -188,20 +190,20 @@ class _LargestTensor(TorchDispatchMode):
 def test_nothing_of_all_pairs_is_kept_for_the_backward_pass():
     n_queries, n_keys = 60, 70
     inputs = [t.requires_grad_() for t in _case(n_queries=n_queries, n_keys=n_keys)]
-    remaining = []
+    saved = []
 
     def keep(tensor):
-        remaining.append(tensor)
+        saved.append(tensor)
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         _call(attend, inputs)
-    assert {tensor.data_ptr() for tensor in remaining} == {tensor.data_ptr() for tensor in inputs}
-    assert max(tensor.numel() for tensor in remaining) < n_queries * n_keys
-    remaining.clear()
+    assert {tensor.data_ptr() for tensor in saved} == {tensor.data_ptr() for tensor in inputs}
+    assert max(tensor.numel() for tensor in saved) < n_queries * n_keys
+    saved.clear()
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         _call(_plain, inputs)
-    assert max(tensor.numel() for tensor in remaining) >= N_BATCHES * n_queries * n_keys
+    assert max(tensor.numel() for tensor in saved) >= N_BATCHES * n_queries * n_keys
 
 
 def test_no_map_larger_than_a_piece_is_ever_formed(monkeypatch):

@@ -15,7 +15,7 @@ from models.encoder import BACKBONES
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from models.resnet import ResNetBackbone
-from tests.models.episodes import losses_of, make_batch
+from tests.models.small_network import losses_of, make_batch
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +57,12 @@ def _step(model, batch):
     return losses, gradients, {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def _assert_equal(tensors, others):
-    assert tensors.keys() == others.keys()
+def _assert_equal(tensors, expected):
+    assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
-        scale = others[name].abs().max().item()
+        scale = expected[name].abs().max().item()
         torch.testing.assert_close(
-            tensor, others[name], rtol=0, atol=1e-5 * scale, msg=lambda text, n=name: f"{n}: {text}"
+            tensor, expected[name], rtol=0, atol=1e-5 * scale, msg=lambda text, n=name: f"{n}: {text}"
         )
 
 
@@ -70,13 +70,13 @@ def _assert_equal(tensors, others):
 def test_losses_gradients_and_statistics_equal_the_plain_ones(recompute):
     batch = [tensor.float() for tensor in make_batch(2, size_px=(32, 32))]
     plain, gradients, state = _step(_network(compiled=False), batch)
-    losses, found_gradients, found_state = _step(
+    losses, compiled_gradients, compiled_state = _step(
         _network(compiled=True, activation_checkpointing=recompute), batch
     )
     torch.testing.assert_close(losses.query, plain.query, rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.alignment, plain.alignment, rtol=1e-5, atol=0)
-    _assert_equal(found_gradients, gradients)
-    _assert_equal(found_state, state)
+    _assert_equal(compiled_gradients, gradients)
+    _assert_equal(compiled_state, state)
     # Encoder and decoders are one graph each; the two decoders may share theirs.
     assert counters["stats"]["unique_graphs"] in (2, 3)
     assert not counters["graph_break"]

@@ -239,10 +239,10 @@ def test_a_file_that_holds_something_else_is_refused(encoder, tmp_path, content)
 
 @pytest.mark.parametrize(("source", "name"), COMBINATIONS)
 def test_published_names_mean_torchvisions_weights(monkeypatch, source, name):
-    requested = []
+    calls = []
 
     def get_state_dict(weights, **kwargs):
-        requested.append((weights, kwargs))
+        calls.append((weights, kwargs))
         return {}
 
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", get_state_dict)
@@ -250,7 +250,7 @@ def test_published_names_mean_torchvisions_weights(monkeypatch, source, name):
         encoder = Encoder(name=name, feature_width=4)
     with pytest.raises(WeightsError, match=f"encoder_weights={source}: the file lacks"):
         load_encoder_weights(encoder, source)
-    ((weights, kwargs),) = requested
+    ((weights, kwargs),) = calls
     assert weights is COMBINATIONS[source, name]
     assert kwargs["check_hash"] is True
     assert kwargs["map_location"] == "cpu"

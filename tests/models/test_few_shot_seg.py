@@ -5,8 +5,8 @@ import torch
 
 from models.encoder import Encoded
 from tests.models import literal, literal_network
-from tests.models.episodes import WIDTH, losses_of, make_batch, make_network
 from tests.models.prototype_cases import disc
+from tests.models.small_network import WIDTH, losses_of, make_batch, make_network
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
 
@@ -132,9 +132,9 @@ def test_gradients_of_both_losses_equal_the_literal_ones():
         query_masks[0],
     )
     expected = torch.autograd.grad(sum(expected_losses), parameters.values())
-    for name, mine, foreign in zip(parameters, got, expected, strict=True):
-        scale = foreign.abs().max().item()
-        assert (mine - foreign).abs().max().item() <= 1e-4 * scale + 1e-9, name
+    for name, value, reference in zip(parameters, got, expected, strict=True):
+        scale = reference.abs().max().item()
+        assert (value - reference).abs().max().item() <= 1e-4 * scale + 1e-9, name
         assert scale > 0, name
 
 

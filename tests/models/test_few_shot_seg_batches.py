@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.prototypes import extract_prototypes
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 
 SWITCHES = ("magnitude", "prior", "mining", "expansion")
 
@@ -71,8 +71,8 @@ def test_the_order_of_the_shots_does_not_matter(model):
     support, masks, query, query_masks = make_batch(1, 3)
     order = [2, 0, 1]
     with torch.no_grad():
-        there = model.predict(support, masks, query)
-        torch.testing.assert_close(model.predict(support[:, order], masks[:, order], query), there)
+        expected = model.predict(support, masks, query)
+        torch.testing.assert_close(model.predict(support[:, order], masks[:, order], query), expected)
         losses = losses_of(model, support, masks, query, query_masks)
         permuted = losses_of(model, support[:, order], masks[:, order], query, query_masks)
     torch.testing.assert_close(permuted.alignment, losses.alignment)
@@ -81,10 +81,10 @@ def test_the_order_of_the_shots_does_not_matter(model):
 def test_every_shot_counts(model):
     support, masks, query, _ = make_batch(1, 3)
     with torch.no_grad():
-        there = model.predict(support, masks, query)
+        expected = model.predict(support, masks, query)
         for shot in range(3):
             others = [s for s in range(3) if s != shot]
-            assert (model.predict(support[:, others], masks[:, others], query) - there).abs().max() > 1e-4
+            assert (model.predict(support[:, others], masks[:, others], query) - expected).abs().max() > 1e-4
 
 
 def test_a_repeated_shot_counts_as_once_but_in_the_plain_sum():

@@ -5,7 +5,7 @@ import torch
 
 from models.encoder import Encoded
 from models.few_shot_seg import FewShotSeg
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 
 
 def test_every_parameter_learns_in_a_training_step():

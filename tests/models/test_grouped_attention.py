@@ -107,7 +107,7 @@ def test_half_precision_agrees_to_its_digits():
     torch.testing.assert_close(result.float(), expected.float(), rtol=0.02, atol=0.02)
 
 
-def test_soft_positions_alone_are_weighed_more_than_once(monkeypatch):
+def test_soft_positions_alone_are_weighted_more_than_once(monkeypatch):
     sizes = []
     terms = attention._Source._terms
 

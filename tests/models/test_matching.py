@@ -98,7 +98,7 @@ def test_repeated_region_prototypes_double_the_plain_sum_and_nothing_else():
 def test_gradients_of_the_maps_equal_the_literal_ones():
     similarity, prototypes, mined, tau_query = _case()
     of_first = (prototypes.global_, prototypes.region, mined, tau_query)
-    expected_value = (*(x.requires_grad_() for x in of_first), similarity.alpha)
+    inputs = (*(x.requires_grad_() for x in of_first), similarity.alpha)
     maps = _match(similarity, prototypes, mined, tau_query)
     expected = literal.matching_maps(
         prototypes.global_[0],
@@ -108,8 +108,8 @@ def test_gradients_of_the_maps_equal_the_literal_ones():
         tau_query=tau_query[0, 0],
     )
     cotangent = _random(*expected.shape, seed=4)
-    got = torch.autograd.grad((maps[0, 0] * cotangent).sum(), expected_value)
-    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), expected_value))
+    got = torch.autograd.grad((maps[0, 0] * cotangent).sum(), inputs)
+    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), inputs))
 
 
 def _matching(**kwargs):
@@ -168,7 +168,7 @@ def test_logits_equal_the_literal_ones(expansion):
 def test_gradients_of_the_logits_equal_the_literal_ones():
     module, similarity, case = _matching(), Similarity().double(), _matching_case()
     prototypes, mined, priors, tau_query = case
-    expected_value = (
+    inputs = (
         *(x.requires_grad_() for x in (*mined, tau_query)),
         *module.parameters(),
         similarity.alpha,
@@ -176,8 +176,8 @@ def test_gradients_of_the_logits_equal_the_literal_ones():
     logits = module(similarity, prototypes, mined, priors, tau_query=tau_query)
     expected = _literal_logits(module, similarity, case, episode=0, query=1)
     cotangent = _random(*expected.shape, seed=4)
-    got = torch.autograd.grad((logits[0, 1] * cotangent).sum(), expected_value)
-    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), expected_value))
+    got = torch.autograd.grad((logits[0, 1] * cotangent).sum(), inputs)
+    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), inputs))
 
 
 def test_an_empty_prior_expands_nothing():

@@ -103,14 +103,14 @@ def test_aggregation_equals_the_literal_one(aggregation, kind):
 def test_gradients_of_the_aggregation_equal_the_literal_ones(aggregation):
     query, source = _random(WIDTH, *GRID).requires_grad_(), _random(WIDTH, N_SOURCE, seed=1).requires_grad_()
     mask = torch.rand(N_SOURCE, generator=torch.Generator().manual_seed(2)).double().requires_grad_()
-    expected_value, cotangent = (
+    inputs, cotangent = (
         (query, source, mask, *aggregation.parameters()),
         _random(WIDTH, *GRID, seed=3),
     )
     (out,) = _attend(aggregation, query, source, [mask])
     expected = literal.aggregate(_literal_weights(aggregation), query, source, mask)
-    got = torch.autograd.grad((out * cotangent).sum(), expected_value)
-    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), expected_value))
+    got = torch.autograd.grad((out * cotangent).sum(), inputs)
+    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), inputs))
 
 
 def _mine(mining, features, priors, source, mask):
@@ -165,8 +165,8 @@ def test_an_episode_and_a_query_give_alone_what_they_give_together(mining):
 def test_the_order_of_the_source_does_not_matter(mining):
     features, priors, source, mask = _case()
     order = torch.randperm(N_SOURCE, generator=torch.Generator().manual_seed(5))
-    there = _mine(mining, features, priors, source, mask)
-    torch.testing.assert_close(_mine(mining, features, priors, source[..., order], mask[:, order]), there)
+    expected = _mine(mining, features, priors, source, mask)
+    torch.testing.assert_close(_mine(mining, features, priors, source[..., order], mask[:, order]), expected)
 
 
 def test_a_repeated_source_counts_as_once(mining):

@@ -14,7 +14,7 @@ from models.encoder import BACKBONES, Encoded
 from models.inference.segmenters import NetworkSegmenter
 from models.losses import weighted_cross_entropy
 from models.precision import full_precision, mixed_precision, store_half_weights, upcast
-from tests.models.episodes import losses_of, make_batch, make_network
+from tests.models.small_network import losses_of, make_batch, make_network
 from tests.narrow_resnet import NarrowResNet
 from util.parallel.processor import has_bfloat16
 
@@ -41,8 +41,8 @@ def _batch(seed=0, n_queries=1, size_px=(65, 71)):
 
 
 def _cosine(tensors, others):
-    ours, foreign = (torch.cat([t.double().flatten() for t in group]) for group in (tensors, others))
-    return (ours @ foreign / (ours.norm() * foreign.norm())).item()
+    vector, reference = (torch.cat([t.double().flatten() for t in group]) for group in (tensors, others))
+    return (vector @ reference / (vector.norm() * reference.norm())).item()
 
 
 def _training_losses(model, batch, precision):
@@ -116,9 +116,9 @@ def test_what_is_compared_or_summed_stays_float32_while_features_are_bfloat16(mo
         result = model.segment(state, queries, image_size=query.shape[-2:])
     half = (shots.features, queries.features, state.keys, state.values)
     assert {tensor.dtype for tensor in half} == {torch.bfloat16}
-    remaining = [shots.tau, state.tau, state.mask, result.probabilities, result.prior_masks.foreground]
-    remaining += [tensor for p in state.prototypes for tensor in (p.global_, p.region)]
-    assert {tensor.dtype for tensor in remaining} == {torch.float32}
+    tensors = [shots.tau, state.tau, state.mask, result.probabilities, result.prior_masks.foreground]
+    tensors += [tensor for p in state.prototypes for tensor in (p.global_, p.region)]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
     assert compared == [torch.float32] * 3  # priors of both classes, matching of each
     torch.testing.assert_close(result.probabilities.sum(dim=2), torch.ones(2, 1, 65, 71))
 
@@ -142,8 +142,8 @@ def test_behind_the_encoder_losses_and_gradients_hardly_notice_bfloat16(model, s
         results[precision] = loss.item(), torch.autograd.grad(loss, [*features, *parameters])
     (expected, exact), (loss, gradients) = results["fp32"], results["bf16"]
     assert loss == pytest.approx(expected, rel=0.004)
-    for mine, foreign in zip(gradients, exact, strict=True):
-        assert _cosine([mine], [foreign]) > 0.9
+    for value, reference in zip(gradients, exact, strict=True):
+        assert _cosine([value], [reference]) > 0.9
 
 
 @pytest.mark.parametrize(

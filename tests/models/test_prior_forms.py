@@ -18,8 +18,8 @@ from models.prior_masks import (
 )
 from models.similarity import Similarity
 from tests.models import literal
-from tests.models.episodes import losses_of, make_batch
 from tests.models.prototype_cases import one_shot
+from tests.models.small_network import losses_of, make_batch
 
 N_EPISODES, WIDTH, GRID = 2, 5, (6, 7)
 
@@ -57,9 +57,10 @@ def _pooled(inputs, episode, query, features=None):
     features = inputs["features"][episode, query] if features is None else features
     tau = inputs["tau_query"][episode, query]
     pooled = []
-    for one in inputs["prototypes"]:
-        own = torch.cat([one.global_[episode, None], one.region[episode][one.valid[episode]]])
-        similarity = literal.similarities(own, features, inputs["similarity"].alpha, magnitude=True)
+    for prototypes in inputs["prototypes"]:
+        region = prototypes.region[episode][prototypes.valid[episode]]
+        vectors = torch.cat([prototypes.global_[episode, None], region])
+        similarity = literal.similarities(vectors, features, inputs["similarity"].alpha, magnitude=True)
         weights = (similarity * (1 + 10 * torch.sigmoid(tau[0]))).softmax(dim=0)
         pooled.append((weights * similarity).sum(dim=0))
     return pooled
@@ -86,10 +87,10 @@ def _expected_margins(form, inputs, episode, query):
 @pytest.mark.parametrize("form", PRIOR_FORMS)
 def test_each_form_equals_its_plain_reading(form, inputs):
     masks = make_prior_masks(**inputs, form=form)
-    largest = {"literal": None, "standardised": 2, "contrast": 2, "calibrated": 1}[form]
+    max_threshold = {"literal": None, "standardised": 2, "contrast": 2, "calibrated": 1}[form]
     for episode in range(N_EPISODES):
         tau = inputs["tau_support"][episode]
-        thresholds = tau if largest is None else largest * torch.sigmoid(tau)
+        thresholds = tau if max_threshold is None else max_threshold * torch.sigmoid(tau)
         for query in range(2):
             margins = _expected_margins(form, inputs, episode, query)
             background, foreground = (

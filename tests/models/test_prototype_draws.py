@@ -94,23 +94,23 @@ def test_seeds_of_both_classes_and_directions_draw_independently():
 
 def test_fewer_candidates_than_slots_fill_only_as_many():
     qualifies = torch.tensor([[[True, False, True, True, False]], [[False] * 5], [[True] * 5]])
-    selected, filled = _choose(qualifies, limit=150, n_slots=8, seeds=torch.tensor([4, 5, 6]))
-    assert selected.shape == filled.shape == (3, 1, 8)
+    indices, filled = _choose(qualifies, limit=150, n_slots=8, seeds=torch.tensor([4, 5, 6]))
+    assert indices.shape == filled.shape == (3, 1, 8)
     assert filled.sum(dim=-1)[:, 0].tolist() == [3, 0, 5]
-    assert sorted(selected[0][filled[0]].tolist()) == [0, 2, 3]
-    assert sorted(selected[2][filled[2]].tolist()) == [0, 1, 2, 3, 4]
-    assert selected.min() >= 0
-    assert selected.max() < 5
+    assert sorted(indices[0][filled[0]].tolist()) == [0, 2, 3]
+    assert sorted(indices[2][filled[2]].tolist()) == [0, 1, 2, 3, 4]
+    assert indices.min() >= 0
+    assert indices.max() < 5
 
 
 def test_the_lowest_keys_among_the_qualifying_are_drawn():
     seed = 11
     qualifies = torch.arange(60).remainder(3).ne(0)[None, None]
-    selected, filled = _choose(qualifies, limit=7, n_slots=10, seeds=torch.tensor([seed]))
+    indices, filled = _choose(qualifies, limit=7, n_slots=10, seeds=torch.tensor([seed]))
     by_key = sorted(
         (position for position in range(60) if position % 3), key=lambda position: _key(seed, position)
     )
-    assert selected[filled].tolist() == by_key[:7]
+    assert indices[filled].tolist() == by_key[:7]
 
 
 def test_features_of_every_dtype_get_the_same_windows():

@@ -142,8 +142,8 @@ def test_gradients_equal_the_literal_ones():
     )
     cotangents = (random_features(3, seed=1), random_features(*region.shape, seed=2))
     (got,) = torch.autograd.grad([global_, region], features, cotangents)
-    (expected_value,) = torch.autograd.grad(expected, features, cotangents)
-    torch.testing.assert_close(got, expected_value, rtol=0, atol=1e-6)
+    (expected_gradient,) = torch.autograd.grad(expected, features, cotangents)
+    torch.testing.assert_close(got, expected_gradient, rtol=0, atol=1e-6)
 
 
 def test_inputs_stay_as_they_were():

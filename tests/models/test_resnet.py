@@ -25,8 +25,8 @@ def test_features_and_tau_stay_and_every_norm_goes(name):
         encoder.backbone.fold_batchnorm()
         result = encoder(_images())
     assert not [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    for mine, foreign in zip(result, expected, strict=True):
-        torch.testing.assert_close(mine, foreign, rtol=1e-4, atol=1e-4 * foreign.abs().max().item())
+    for value, reference in zip(result, expected, strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-4 * reference.abs().max().item())
 
 
 def test_a_norm_in_training_is_refused():

@@ -5,8 +5,8 @@ import torch
 
 from models.prior_masks import PRIOR_FORMS
 from models.prototypes import FOREGROUND_AREA_LIMIT, extract_prototypes
-from tests.models.episodes import make_batch, make_network
 from tests.models.prototype_cases import disc, random_features
+from tests.models.small_network import make_batch, make_network
 
 
 @pytest.mark.parametrize("prior_form", PRIOR_FORMS)

@@ -58,10 +58,10 @@ def test_all_pairs_equal_the_literal_differences(magnitude, scale):
 def test_gradients_equal_the_literal_ones():
     prototypes, features = _random(7, 5).requires_grad_(), _random(5, 3, 4, seed=1).requires_grad_()
     module, cotangent = _module(), _random(7, 12, seed=2)
-    expected_value = (prototypes, features, module.alpha)
+    inputs = (prototypes, features, module.alpha)
     expected = literal.similarities(prototypes, features, module.alpha).flatten(1)
-    got = torch.autograd.grad((module(prototypes, features.flatten(1)) * cotangent).sum(), expected_value)
-    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), expected_value))
+    got = torch.autograd.grad((module(prototypes, features.flatten(1)) * cotangent).sum(), inputs)
+    torch.testing.assert_close(got, torch.autograd.grad((expected * cotangent).sum(), inputs))
 
 
 def test_gradients_stay_finite_at_equality_and_at_zero_vectors():

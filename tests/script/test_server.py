@@ -334,9 +334,9 @@ def test_the_page_shows_support_and_result_in_a_browser(files, tmp_path):
         tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
         tab.screenshot(tmp_path / "dark.png")
         assert {light, tab.evaluate(background)} == {"rgb(255, 255, 255)", "rgb(20, 24, 30)"}
-        requested = tab.evaluate('performance.getEntriesByType("resource").map((entry) => entry.name)')
-        assert len(requested) >= 5
-        assert all(each.startswith((url, "data:", "blob:")) for each in requested)
+        addresses = tab.evaluate('performance.getEntriesByType("resource").map((entry) => entry.name)')
+        assert len(addresses) >= 5
+        assert all(address.startswith((url, "data:", "blob:")) for address in addresses)
         (tmp_path / "bad.nii").write_bytes(b"damaged")
         tab.choose_files("#query-image", tmp_path / "bad.nii")
         tab.wait_for(f'{message} === "bad.nii: not a NIfTI-1 file"')

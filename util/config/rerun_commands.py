@@ -7,9 +7,9 @@ from typing import Any
 from util.config.overrides import list_overrides
 from util.errors import UserError
 
-_FREE_IN_TRAINING = ("reload_model_path", "resume", "resume_changed", "evaluation", "adaptation")
+_IGNORED_IN_TRAINING = ("reload_model_path", "resume", "resume_changed", "evaluation", "adaptation")
 # The network's settings are the snapshot's.
-_FREE_IN_EVALUATION = ("model", "image_size_px", "resume", "resume_changed")
+_IGNORED_IN_EVALUATION = ("model", "image_size_px", "resume", "resume_changed")
 
 
 def list_commands(
@@ -29,12 +29,12 @@ def list_commands(
         snapshot: the evaluated file, if any.
         defaults_of: returns the defaults of a configuration, as its dataset, recipe and setting make them.
     """
-    steps = [("evaluate", evaluation_config, _FREE_IN_EVALUATION, ("method",))]
+    steps = [("evaluate", evaluation_config, _IGNORED_IN_EVALUATION, ("method",))]
     if training_config is not None:
         evaluation_config = {**evaluation_config, "reload_model_path": str(snapshot)}
         steps = [
-            ("train", {**training_config, "path": evaluation_config["path"]}, _FREE_IN_TRAINING, ()),
-            ("evaluate", evaluation_config, _FREE_IN_EVALUATION, ("reload_model_path",)),
+            ("train", {**training_config, "path": evaluation_config["path"]}, _IGNORED_IN_TRAINING, ()),
+            ("evaluate", evaluation_config, _IGNORED_IN_EVALUATION, ("reload_model_path",)),
         ]
     commands = []
     for script, values, never, always in steps:

@@ -3,7 +3,7 @@
 # Keys that a resumed training does not take over from its former run.
 NEW_ON_RESUME = ("resume", "resume_changed")
 # Keys and groups that may change on resume, because they do not affect the result.
-FREE_ON_RESUME = (
+IGNORED_ON_RESUME = (
     "resume",
     "resume_changed",
     "checkpoint_minutes",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from util.config.resume_keys import FREE_ON_RESUME, NEW_ON_RESUME
+from util.config.resume_keys import IGNORED_ON_RESUME, NEW_ON_RESUME
 from util.config.settings import merge_values
 from util.engine.run_record import JOB_ID, read_job_id
 from util.engine.runs import list_resumable
@@ -49,14 +49,14 @@ def adopt_values(
 
 
 def find_changes(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, free: Collection[str], prefix: str = ""
+    before: Mapping[str, Any], now: Mapping[str, Any], *, ignored_keys: Collection[str], prefix: str = ""
 ) -> list[str]:
     """List the settings that differ between two configurations of the same training.
 
     Args:
         before, now: nested plain values. Keys that only one of them has are ignored: they belong to another
             version of the code.
-        free: top-level keys that may differ.
+        ignored_keys: top-level keys that may differ.
         prefix: prepended to the keys' names.
 
     Returns:
@@ -64,10 +64,10 @@ def find_changes(
     """
     changes = []
     for name, value in before.items():
-        if name not in now or name in free:
+        if name not in now or name in ignored_keys:
             continue
         if isinstance(value, Mapping) and isinstance(now[name], Mapping):
-            changes += find_changes(value, now[name], free=(), prefix=f"{prefix}{name}.")
+            changes += find_changes(value, now[name], ignored_keys=(), prefix=f"{prefix}{name}.")
         elif value != now[name]:
             changes.append(f"{prefix}{name}: {value}, now {now[name]}")
     return changes
@@ -110,7 +110,7 @@ def choose_former_run(
             raise UserError(
                 f"{run_dir / 'config.json'}: {error}; start a new training without resume"
             ) from error
-        changes = find_changes(before, settings, free=FREE_ON_RESUME)
+        changes = find_changes(before, settings, ignored_keys=IGNORED_ON_RESUME)
         if changes and not allows_changes:
             if resume == "latest" and before.get("seed") != settings.get("seed"):
                 continue  # another training rather than a changed one
@@ -158,7 +158,7 @@ def former_settings(
         has_other_seed = requested.get("seed", former["seed"]) != former["seed"]
         if newest is None and not (requested.get("resume") == "latest" and has_other_seed):
             newest = former
-        matches = not find_changes(former, merge_values(former, requested), free=FREE_ON_RESUME)
+        matches = not find_changes(former, merge_values(former, requested), ignored_keys=IGNORED_ON_RESUME)
         if matches or requested.get("resume_changed"):
             return former
     return newest or defaults

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from util.config.resume_keys import FREE_ON_RESUME
+from util.config.resume_keys import IGNORED_ON_RESUME
 from util.engine.resume import find_changes, read_run_config
 from util.engine.runs import (
     BEST,
@@ -28,11 +28,11 @@ class TrainingChoice:
 
     Attributes:
         snapshot: its file.
-        notes: a line for each newer run that was passed over.
+        remarks: a line for each newer run that was passed over.
     """
 
     snapshot: Path
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def choose_training(training_dir: Path, reload_path: str | None, *, folds: str) -> TrainingChoice:
@@ -56,9 +56,9 @@ def choose_training(training_dir: Path, reload_path: str | None, *, folds: str) 
         return TrainingChoice(find_snapshot(training_dir, None))  # raises
     selected = (matching or usable)[0]
     newer = runs[: runs.index(selected)]
-    notes = tuple(_describe_newer(run_dir, selected, has_snapshot=run_dir in usable) for run_dir in newer)
+    remarks = tuple(_describe_newer(run_dir, selected, has_snapshot=run_dir in usable) for run_dir in newer)
     snapshot = require_best_snapshot(selected) if reload_path == BEST else latest_snapshot_in(selected)
-    return TrainingChoice(snapshot, notes)
+    return TrainingChoice(snapshot, remarks)
 
 
 def read_training_config(snapshot: Path) -> Mapping[str, Any]:
@@ -77,15 +77,15 @@ def read_training_config(snapshot: Path) -> Mapping[str, Any]:
 
 def _describe_newer(run_dir: Path, selected: Path, *, has_snapshot: bool) -> str:
     state = "" if has_snapshot else " and unfinished, without a snapshot"
-    note = f"note: {run_dir} is newer{state}; {selected} is evaluated"
+    remark = f"remark: {run_dir} is newer{state}; {selected} is evaluated"
     before, now = _read_config(selected), _read_config(run_dir)
     if not before or not now:
-        return f"{note} (settings not recorded)"
-    changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, free=FREE_ON_RESUME)
+        return f"{remark} (settings not recorded)"
+    changes = find_changes({"folds": DEFAULT_FOLDS, **before}, now, ignored_keys=IGNORED_ON_RESUME)
     if not changes:
-        return f"{note}, with the same settings"
+        return f"{remark}, with the same settings"
     listed = shorten_list(changes, n_max=_MAX_CHANGES, separator="; ")
-    return f"{note}. The newer one has other settings ({listed})"
+    return f"{remark}. The newer one has other settings ({listed})"
 
 
 def _read_config(run_dir: Path) -> dict[str, Any]:
@@ -110,8 +110,8 @@ def find_mismatches(
 
     Args:
         snapshot: settings that its configuration lacks count as None.
-        requested: the settings to compare, among them `dataset`. Other folds are only noted if they hold out
-            all of `held_out`, too.
+        requested: the settings to compare, among them `dataset`. Other folds are remarked on, not warned of,
+            if none of the scans they train on is in `held_out`.
         held_out: ids of the scans to evaluate, on none of which it should have been trained.
         supports: organ -> id of its support scan.
 
@@ -125,7 +125,7 @@ def find_mismatches(
         for name, value in differing.items()
     ]
     if list(differing) == ["folds"] and not set(held_out).intersection(snapshot.training_ids or ()):
-        lines[0] = lines[0].replace("warning", "note") + "; none of its training scans is a query"
+        lines[0] = lines[0].replace("warning", "remark") + "; none of its training scans is a query"
     common = sorted(set(held_out).intersection(snapshot.training_ids or ()))
     if common and "dataset" not in differing:
         names = ", ".join(map(str, common))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.config.resume_keys import FREE_ON_RESUME
+from util.config.resume_keys import IGNORED_ON_RESUME
 from util.engine.checkpoints import Checkpoint, load_checkpoint, newest_checkpoint
 from util.engine.metric_averager import MetricAverager
 from util.engine.non_finite import NonFiniteGuard, max_skipped_steps
@@ -188,7 +188,7 @@ class TrainingState:
         self, checkpoint: Checkpoint, former_run: Path, config: Mapping[str, Any]
     ) -> list[str]:
         allows_changes = config["resume_changed"]
-        changes = find_changes(checkpoint.config, config, free=FREE_ON_RESUME)
+        changes = find_changes(checkpoint.config, config, ignored_keys=IGNORED_ON_RESUME)
         if changes and not allows_changes:
             raise UserError(
                 f"{former_run}: its config.json differs from its checkpoint ({'; '.join(changes)}); restore "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util.config.overrides import flatten
-from util.config.resume_keys import FREE_ON_RESUME
+from util.config.resume_keys import IGNORED_ON_RESUME
 from util.errors import UserError, shorten_list
 from util.evaluation import N_FOLDS
 from util.evaluation.metrics import VolumeScore
@@ -14,10 +14,13 @@ from util.evaluation.score_files import Evaluation, find_newest_of_folds, read_e
 
 # Keys and groups that may differ between the trainings of the folds. Of the evaluation's keys each evaluation
 # records its own.
-FREE_IN_TRAINING = {*FREE_ON_RESUME, "eval_fold", "seed", "supp_idx", "n_part", "test_label", "recipe", "tag"}
+IGNORED_IN_TRAINING = {
+    *IGNORED_ON_RESUME,
+    *("eval_fold", "seed", "supp_idx", "n_part", "test_label", "recipe", "tag"),
+}
 # Keys and groups that do not affect an evaluation; how the snapshot was trained is compared by itself.
-FREE_IN_EVALUATION = {
-    *(FREE_IN_TRAINING - {"evaluation", "adaptation", "supp_idx", "n_part", "test_label"}),
+IGNORED_IN_EVALUATION = {
+    *(IGNORED_IN_TRAINING - {"evaluation", "adaptation", "supp_idx", "n_part", "test_label"}),
     *("n_steps", "batch_size", "n_shot", "exclude_label", "use_gt", "n_sv", "min_size", "loss", "optim"),
     *("max_iters_per_load", "lr_step_gamma", "task", "phantom", "channels_last", "compile"),
     *("sync_batchnorm", "deterministic"),
@@ -54,24 +57,24 @@ def merge_groups(runs_dirs: Sequence[Path]) -> tuple[list[VolumeScore], dict[str
             lines.append(f"{group_text}not evaluated yet: folds {', '.join(missing)}")
     if not evaluations:
         raise UserError(f"{runs_dirs[0]}: holds no evaluation; run bash script/evaluate.sh first")
-    scores, summary = merge_evaluations(evaluations, free=GROUP_KEYS if len(runs_dirs) > 1 else ())
+    scores, summary = merge_evaluations(evaluations, ignored_keys=GROUP_KEYS if len(runs_dirs) > 1 else ())
     protocol = (evaluations[0].summary.get("protocol") or {}).get("description", [])
     return scores, summary, [*lines, *protocol]
 
 
 def merge_evaluations(
-    evaluations: Sequence[Evaluation], *, free: Collection[str] = ()
+    evaluations: Sequence[Evaluation], *, ignored_keys: Collection[str] = ()
 ) -> tuple[list[VolumeScore], dict[str, Any]]:
     """Join evaluations that differ in the fold alone.
 
     Args:
         evaluations: one per fold.
-        free: further keys of the configuration that may differ.
+        ignored_keys: further keys of the configuration that may differ.
 
     Raises:
         UserError: other settings differ; all are named in one line.
     """
-    settings = [list_settings(evaluation, free) for evaluation in evaluations]
+    settings = [list_settings(evaluation, ignored_keys) for evaluation in evaluations]
     for evaluation, other in zip(evaluations[1:], settings[1:], strict=True):
         differences = describe_differences(settings[0], other)
         if differences:
@@ -90,15 +93,16 @@ def merge_evaluations(
     return scores, summary
 
 
-def list_settings(evaluation: Evaluation, free: Collection[str] = ()) -> dict[str, Any]:
+def list_settings(evaluation: Evaluation, ignored_keys: Collection[str] = ()) -> dict[str, Any]:
     """List what an evaluation's result depends on, the fold apart, by name."""
     summary = evaluation.summary
     config, training = summary.get("config") or {}, summary.get("training_config") or {}
     # Each fold's best snapshot has a step of its own.
     takes_best = config.get("reload_model_path") == "best"
+    training_settings = flatten(training, ignored_keys={*IGNORED_IN_TRAINING, *ignored_keys})
     return {
-        **dict(flatten(config, free={*FREE_IN_EVALUATION, *free})),
-        **{f"training's {name}": v for name, v in flatten(training, free={*FREE_IN_TRAINING, *free})},
+        **dict(flatten(config, ignored_keys={*IGNORED_IN_EVALUATION, *ignored_keys})),
+        **{f"training's {name}": value for name, value in training_settings},
         "snapshot_step": None if takes_best else summary.get("snapshot_step"),
         "data_fingerprint": summary.get("data_fingerprint"),
         "nsd_tolerance_mm": sorted({score.nsd_tolerance_mm for score in evaluation.scores}),

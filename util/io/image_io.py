@@ -203,8 +203,8 @@ def _prepared_geometry(path: Path, header: NiftiHeader, *, needs_orientation: bo
 def _raw_geometry(path: Path, header: NiftiHeader, assume_orientation: str | None) -> Geometry:
     if header.affine is None and assume_orientation is None:
         raise UserError(
-            f"{path}: orientation unknown (qform_code and sform_code are 0); fix the header, or for own "
-            'data add "assume_orientation": "RAS" (or the correct one) to dataset.json'
+            f"{path}: orientation unknown (qform_code and sform_code are 0); fix the header, or for a "
+            'custom dataset add "assume_orientation": "RAS" (or the correct one) to dataset.json'
         )
     return _grid_geometry(header, assume_orientation)
 

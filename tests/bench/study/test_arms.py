@@ -11,7 +11,7 @@ TRIALS = [(profile, arm) for profile in PROFILES for arm in PROFILES[profile].na
 
 
 def _config(profile, arm, seed=1):
-    return make_config(PROFILES[profile], ARMS[arm], seed, more={})
+    return make_config(PROFILES[profile], ARMS[arm], seed, overrides={})
 
 
 def _flatten(values, prefix=""):
@@ -58,8 +58,8 @@ def test_the_phantom_s_strong_arm_trains_like_a_command_without_arguments():
     arm_values = _flatten(plain_values(_config("phantom_scan", "strong", seed=default["seed"])))
     changed = {name for name, value in default.items() if arm_values[name] != value}
     # Besides the precision, which is the machine's fastest, these affect what is logged, saved and scored.
-    free = {"save_snapshot_every", "print_interval", "evaluation.baselines", "evaluation.save_predictions"}
-    assert changed - free == {"precision"}
+    ignored = {"save_snapshot_every", "print_interval", "evaluation.baselines", "evaluation.save_predictions"}
+    assert changed - ignored == {"precision"}
 
 
 def test_the_held_out_fold_of_real_scans_is_not_used_for_selection():

@@ -52,7 +52,7 @@ def test_an_unchanged_archive_is_not_unpacked_again(zipped, capsys, monkeypatch)
 def test_an_archive_is_unpacked_where_anything_may_have_changed(zipped, capsys, monkeypatch, change):
     prepare_zip(zipped)
     capsys.readouterr()
-    made = {"volume lost": 1, "other archive": 0, "other version": 3, "interrupted": 0}[change]
+    n_made = {"volume lost": 1, "other archive": 0, "other version": 3, "interrupted": 0}[change]
     if change == "volume lost":
         layout_of(zipped).label_path(3).unlink()
     elif change == "other archive":  # of the same scans
@@ -65,7 +65,7 @@ def test_an_archive_is_unpacked_where_anything_may_have_changed(zipped, capsys, 
     prepare_zip(zipped)
     output = capsys.readouterr().out
     assert "unchanged since" not in output
-    assert f"volumes: {made} made, {3 - made} up to date" in output
+    assert f"volumes: {n_made} made, {3 - n_made} up to date" in output
 
 
 def test_problems_in_an_archive_are_reported_by_its_name_and_leave_nothing(zipped):

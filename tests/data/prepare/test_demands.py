@@ -185,16 +185,16 @@ def test_the_minimum_size_of_supervoxels_is_chosen_by_the_bodies_and_stays(tmp_p
     expected = suggest_min_size(n_body_vox)
     assert prepare(tmp_path, "--check") == 0
     printed = capsys.readouterr().out
-    selected = int(printed.split("supervoxels: minimum size ")[1].split()[0])
-    assert selected == pytest.approx(expected, rel=0.1)
+    min_size_vox = int(printed.split("supervoxels: minimum size ")[1].split()[0])
+    assert min_size_vox == pytest.approx(expected, rel=0.1)
     assert "0.38 % of the median body's" in printed
     assert prepare(tmp_path) == 0
-    assert (tmp_path / f"out/supervoxels_{selected}").is_dir()
-    assert json.loads((tmp_path / "out/dataset.json").read_text())["supervoxel_min_size_vox"] == selected
+    assert (tmp_path / f"out/supervoxels_{min_size_vox}").is_dir()
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["supervoxel_min_size_vox"] == min_size_vox
     # A further scan of another size does not change what is there.
     write_scan(tmp_path / "raw", 4, *affine_of("LPS", (3, 3, 6), (192, 160, 300)))
     assert prepare(tmp_path) == 0
-    assert [path.name for path in (tmp_path / "out").glob("supervoxels_*")] == [f"supervoxels_{selected}"]
+    assert [path.name for path in (tmp_path / "out").glob("supervoxels_*")] == [f"supervoxels_{min_size_vox}"]
 
 
 @pytest.mark.parametrize(("n_body_vox", "published"), [(1_318_734, 5000), (264_000, 1000), (47_500, 180)])

@@ -20,7 +20,7 @@ from util.io.files import try_lock
 def test_volumes_of_others_are_not_overwritten_but_by_force(workspace, capsys):
     foreign = layout_of(workspace)
     for scan_id in IDS:
-        volume_records.record_path(foreign, scan_id).unlink()
+        volume_records.scan_record_path(foreign, scan_id).unlink()
     before = files_of(workspace)
     with pytest.raises(
         UserError, match=r"image_2\.nii\.gz: was not made by this command.* set force=True to replace"

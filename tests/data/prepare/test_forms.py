@@ -13,7 +13,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from data.prepare.__main__ import main
-from tests.data.raw.raw_sets import WRITERS, write_nifti, write_own_numbered
+from tests.data.raw.raw_sets import WRITERS, write_custom_numbered, write_nifti
 from util.io.image_io import Geometry, read_volume
 
 CLOSE = 1e-3  # of a voxel or a share: nearer to a border, rounding decides
@@ -34,7 +34,7 @@ FORMS = {
     "SABS": Form("sabs_CT_normalized", WRITERS["SABS"], None, None),
     "CMR": Form("cmr_MR_normalized", WRITERS["CMR"], (7.99, 1.25, 1.25), (256, 256)),
     "Hips in nnU-Net's folders": Form("volumes", WRITERS["Hips"], (4.0, 2.0, 2.0), (48, 48)),
-    "Hips by numbers": Form("volumes", write_own_numbered, (4.0, 2.0, 2.0), (48, 48)),
+    "Hips by numbers": Form("volumes", write_custom_numbered, (4.0, 2.0, 2.0), (48, 48)),
 }
 
 
@@ -44,13 +44,13 @@ def axes_of(geometry):
     return directions * np.array(geometry.spacing_mm)
 
 
-def places_mm(geometry, indices):
-    """Give the patient's `(x, y, z)` of voxels `(n, 3)`, z, y and x, as DICOM and NIfTI define it."""
+def positions_mm(geometry, indices):
+    """Return the positions `(x, y, z)` of voxels `(n, 3)`, z, y and x, as DICOM and NIfTI define them."""
     return np.array(geometry.origin_mm) + np.asarray(indices) @ axes_of(geometry).T
 
 
 def indices_at(geometry, positions):
-    """Give the voxels, not whole ones, at places of the patient."""
+    """Return the voxels, not whole ones, at positions in the patient."""
     return (positions - np.array(geometry.origin_mm)) @ np.linalg.inv(axes_of(geometry)).T
 
 
@@ -65,7 +65,7 @@ def changed_raw(name, scan):
 def compare_voxels(name, scan, *, image, label_map, geometry):
     raw, raw_labels, first = changed_raw(name, scan)
     voxels = np.indices(image.shape).reshape(3, -1).T
-    at = indices_at(scan.geometry, places_mm(geometry, voxels)) - first
+    at = indices_at(scan.geometry, positions_mm(geometry, voxels)) - first
     beyond = np.maximum(-at, at - (np.array(raw.shape) - 1)).max(axis=1) - 0.5
     share = {
         label: map_coordinates((raw_labels == label).astype(float), at.T, order=1, mode="nearest")
@@ -95,14 +95,14 @@ def compare_grid(name, scan, geometry, *, form):
         expected = (n_raw[0], *(int(length / 1.75 + 1) for length in n_raw[1:] - 64))
         assert geometry.shape == expected
         np.testing.assert_allclose(geometry.spacing_mm, raw_mm * (1, 1.75, 1.75), rtol=1e-5)
-        np.testing.assert_allclose(geometry.origin_mm, places_mm(scan.geometry, (0, 32, 32)), atol=1e-3)
+        np.testing.assert_allclose(geometry.origin_mm, positions_mm(scan.geometry, (0, 32, 32)), atol=1e-3)
     else:
         assert geometry.shape[1:] == form.size_px
         np.testing.assert_allclose(geometry.spacing_mm, form.spacing_mm, rtol=1e-5)
         # As many slices as lie within the raw volume, from its first slice's place on.
         n_slices = np.ceil((n_raw[0] - 0.5) * raw_mm[0] / form.spacing_mm[0])
         assert geometry.shape[0] == n_slices
-        middle = indices_at(scan.geometry, places_mm(geometry, [0, *(np.array(form.size_px) / 2 - 0.5)]))
+        middle = indices_at(scan.geometry, positions_mm(geometry, [0, *(np.array(form.size_px) / 2 - 0.5)]))
         assert middle[0] == pytest.approx(0, abs=1e-3)
         off_mm = (middle[1:] - (n_raw[1:] - 1) / 2) * raw_mm[1:]
         assert np.abs(off_mm).max() <= np.max([form.spacing_mm[1:], raw_mm[1:]])
@@ -125,7 +125,7 @@ def along_lps(scan):
     geometry = Geometry(
         shape=turned[0].shape,
         spacing_mm=tuple(spacing_mm[axis] for axis in order[::-1]),
-        origin_mm=tuple(places_mm(scan.geometry, first[::-1])),
+        origin_mm=tuple(positions_mm(scan.geometry, first[::-1])),
         direction=tuple((columns[:, order] * np.where(flips, -1, 1)).ravel()),
     )
     return replace(scan, image=turned[0], label_map=turned[1], geometry=geometry)
@@ -166,13 +166,13 @@ def test_a_form_has_the_defined_voxels_at_their_positions(name, prepare, capsys)
         compare_grid(name, scan, geometry, form=form)
 
 
-def test_own_data_of_another_orientation_are_reoriented_and_keep_their_positions(tmp_path):
+def test_custom_datasets_of_another_orientation_are_reoriented_and_keep_their_positions(tmp_path):
     # Rows run to the head, columns to the front, slices to the right; a little oblique.
     tilt = np.array([[1, 0, 0], [0, np.cos(0.1), -np.sin(0.1)], [0, np.sin(0.1), np.cos(0.1)]])
     direction = tilt @ np.array([[0, 0, -1], [0, -1, 0], [1, 0, 0]])
     written = []
     # More than half of each raw spacing: what is padded then lies further outside than half a raw voxel.
-    for scan in write_own_numbered(
+    for scan in write_custom_numbered(
         tmp_path / "raw", n_scans=2, spacing_mm=[3.0, 3.0, 3.0], orientation="LPS"
     ):
         geometry = replace(scan.geometry, direction=tuple(direction.ravel().tolist()))

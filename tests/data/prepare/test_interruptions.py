@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from data.contact_sheet import draw_contact_sheet
+from data.custom_spec import read_dataset_json
 from data.data_settings import PrepareConfig
 from data.layout import DatasetLayout
-from data.own_spec import read_dataset_json
 from data.prepare import summary
 from data.prepare.dataset import prepare_dataset
 from tests.data.preparations import write_plain_sheet
-from tests.data.raw.raw_sets import write_own_numbered
+from tests.data.raw.raw_sets import write_custom_numbered
 from util.io import files
 from util.io.image_io import read_volume, write_volume
 
@@ -38,7 +38,7 @@ def _raw(tmp_path_factory):
     """A download of two states, `old` and `new`, in which images and labels differ."""
     folder = tmp_path_factory.mktemp("raw")
     for state, shift in (("old", 0), ("new", 3)):
-        for scan in write_own_numbered(folder / state, n_scans=N_SCANS):
+        for scan in write_custom_numbered(folder / state, n_scans=N_SCANS):
             for path, volume in ((*scan.image_files, scan.image), (*scan.label_files, scan.label_map)):
                 write_volume(path, np.roll(volume, shift, axis=2), scan.geometry)
     return folder

@@ -11,7 +11,7 @@ from data.data_settings import PrepareConfig
 from data.datasets import find_spec
 from data.prepare import __main__ as command
 from data.prepare.__main__ import main, parse_words
-from tests.data.raw.raw_sets import write_json, write_own_numbered
+from tests.data.raw.raw_sets import write_custom_numbered, write_json
 from util.config.settings import describe_keys
 from util.errors import UserError
 
@@ -101,7 +101,7 @@ BAD_WORDS = {
 @pytest.mark.parametrize(("words", "message"), BAD_WORDS.values(), ids=BAD_WORDS)
 def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
-    write_own_numbered(tmp_path / "scans", n_scans=2)
+    write_custom_numbered(tmp_path / "scans", n_scans=2)
     (tmp_path / "note.txt").write_text("no archive")
     before = sorted(tmp_path.rglob("*"))
     assert main([*words, "num_workers=1"] if "num_workers=0" not in words else words) == 2
@@ -119,7 +119,7 @@ def test_each_invalid_key_costs_one_line(capsys):
 
 
 def test_several_problems_cost_one_line_each(tmp_path, capsys):
-    scans = write_own_numbered(tmp_path / "scans", n_scans=3)
+    scans = write_custom_numbered(tmp_path / "scans", n_scans=3)
     for scan in scans[:2]:
         scan.image_files[0].write_bytes(b"no image")
     words = ["dataset=Hips", f"raw={tmp_path}/scans", f"data_dir={tmp_path}/out", "num_workers=1"]
@@ -162,7 +162,7 @@ def test_help_names_every_key(word, capsys):
 
 
 def test_it_runs_as_a_module_without_torch(tmp_path):
-    write_own_numbered(tmp_path / "scans", n_scans=2)
+    write_custom_numbered(tmp_path / "scans", n_scans=2)
     shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "scans")
     code = (
         "import runpy, sys\n"

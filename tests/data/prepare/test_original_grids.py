@@ -16,9 +16,9 @@ from data.prepare.original_grids import find_original_grids
 from data.prepare.original_predictions import restore_predictions
 from data.prepare.volume_preparation import find_outdated_scans
 from data.raw.finding import find_raw
-from data.volume_records import read_record, record_path
+from data.volume_records import read_scan_record, scan_record_path
 from tests.data.preparations import change_image, config_of, layout_of, prepare, prepare_volumes, raw_file
-from tests.data.raw.raw_sets import write_chaos, write_own_numbered
+from tests.data.raw.raw_sets import write_chaos, write_custom_numbered
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan
 from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
@@ -51,7 +51,7 @@ def _copy_labels(layout, folder):
         shutil.copy(layout.label_path(scan_id), folder / f"scan_{scan_id}.nii.gz")
 
 
-def _back(layout, folder, **options):
+def _restore(layout, folder, **options):
     return restore_predictions(
         RestoreConfig(dataset=layout.spec.name, back=str(folder), data_dir=str(layout.data_dir), **options)
     )
@@ -61,7 +61,7 @@ def test_predictions_return_exactly_in_all_48_orientations_upright_and_oblique(t
     _write_turned(tmp_path / "raw", CROPPED, ORIENTATIONS)
     layout = prepare_volumes("Turned", tmp_path / "raw", tmp_path / "Turned")
     _copy_labels(layout, tmp_path / "run/predictions/all_slices")
-    written = _back(layout, tmp_path / "run")
+    written = _restore(layout, tmp_path / "run")
     assert len(written) == 48
     for number in range(48):
         [path] = [path for path in written if path.name == f"image_{number}.nii.gz"]
@@ -86,11 +86,11 @@ def test_resampled_predictions_return_to_their_position(tmp_path):
     label_map, geometry = read_volume(layout.label_path(0))
     write_volume(folder / "scan_0_organ.nii.gz", label_map, geometry)
     write_volume(folder / "image_0_probability_organ.nii.gz", label_map * np.float32(0.75), geometry)
-    _back(layout, folder, out=str(tmp_path / "out"))
+    _restore(layout, folder, out=str(tmp_path / "out"))
     for number in range(len(letters)):
-        result, at = read_volume(tmp_path / f"out/image_{number}.nii.gz")
+        result, restored = read_volume(tmp_path / f"out/image_{number}.nii.gz")
         truth, expected = read_volume(tmp_path / f"raw/label_{number}.nii.gz")
-        assert at.same_grid(expected)
+        assert restored.same_grid(expected)
         assert dice_and_iou(result, truth)[0] > 0.9
         assert max(dice_and_iou(np.flip(result, axis), truth)[0] for axis in range(3)) < 0.7
     mask, _ = read_volume(tmp_path / "out/image_0_organ.nii.gz")
@@ -108,22 +108,22 @@ def test_only_label_ids_and_probabilities_return_unless_requested(tmp_path):
     folder = tmp_path / "predictions"
     folder.mkdir()
 
-    def back(name, voxels, **options):
+    def restore(name, voxels, **options):
         path = folder / name
         write_volume(path, voxels, geometry)
-        [written] = _back(layout, folder, out=str(tmp_path / "out"), **options)
+        [written] = _restore(layout, folder, out=str(tmp_path / "out"), **options)
         path.unlink()
         return read_volume(written)[0]
 
-    mask = back("scan_0.nii.gz", label_map)
-    assert np.array_equal(back("scan_0.nii.gz", label_map.astype(np.float32)), mask)
-    certain = back("image_0_probability_organ.nii.gz", label_map.astype(np.float32))
-    assert certain.dtype == np.float32
-    assert ((certain > 0) & (certain < 1)).any()  # interpolated at the outline
+    mask = restore("scan_0.nii.gz", label_map)
+    assert np.array_equal(restore("scan_0.nii.gz", label_map.astype(np.float32)), mask)
+    probability = restore("image_0_probability_organ.nii.gz", label_map.astype(np.float32))
+    assert probability.dtype == np.float32
+    assert ((probability > 0) & (probability < 1)).any()  # interpolated at the outline
     with pytest.raises(UserError, match=r"label ids of Turned \(1\) or probabilities of 0 to 1, got 0, 7;"):
-        back("scan_0.nii.gz", 7 * label_map)
-    assert np.array_equal(back("scan_0.nii.gz", 7 * label_map, kind="labels"), 7 * mask)
-    assert np.allclose(back("scan_0.nii.gz", 7 * label_map, kind="continuous"), 7 * certain, atol=1e-5)
+        restore("scan_0.nii.gz", 7 * label_map)
+    assert np.array_equal(restore("scan_0.nii.gz", 7 * label_map, kind="labels"), 7 * mask)
+    assert np.allclose(restore("scan_0.nii.gz", 7 * label_map, kind="continuous"), 7 * probability, atol=1e-5)
 
 
 def test_labels_that_touch_share_no_voxel_and_leave_no_gap(tmp_path):
@@ -149,7 +149,7 @@ def _chaos(tmp_path_factory):
 def test_a_dicom_series_gets_its_prediction_in_its_patient_coordinates(chaos, tmp_path):
     written, layout = chaos
     _copy_labels(layout, tmp_path / "masks")
-    _back(layout, tmp_path / "masks")
+    _restore(layout, tmp_path / "masks")
     for scan in written:
         result, geometry = read_volume(tmp_path / f"masks_original/{scan.scan_id}.nii.gz")
         assert geometry.same_grid(scan.geometry)
@@ -166,7 +166,7 @@ def test_an_earlier_record_is_completed_without_rebuilding(chaos, tmp_path):
     _, layout = chaos
     shutil.copytree(layout.data_dir, tmp_path / "CHAOST2")
     copied = replace(layout, data_dir=tmp_path / "CHAOST2")
-    path = record_path(copied, 5)
+    path = scan_record_path(copied, 5)
     content = json.loads(path.read_text())
     del content["grid"]
     path.write_text(json.dumps(content))
@@ -175,7 +175,7 @@ def test_an_earlier_record_is_completed_without_rebuilding(chaos, tmp_path):
     ):
         find_original_grids(copied, [1, 5])
     assert find_outdated_scans(find_raw("CHAOST2", layout.data_dir.parent / "raw"), copied) == []
-    assert read_record(path) == read_record(record_path(layout, 5))
+    assert read_scan_record(path) == read_scan_record(scan_record_path(layout, 5))
 
 
 def test_changed_raw_files_are_refused_and_missing_ones_reported(workspace, capsys):
@@ -253,7 +253,7 @@ def test_a_mistake_is_reported_in_one_line_and_writes_nothing(workspace, monkeyp
 
 
 def test_an_archive_is_compared_as_a_whole_and_an_earlier_one_is_unpacked_once_more(tmp_path, capsys):
-    write_own_numbered(tmp_path / "scans", n_scans=2)
+    write_custom_numbered(tmp_path / "scans", n_scans=2)
     archive = shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "scans")
     config = config_of(archive, tmp_path / "Hips", dataset="Hips")
     main_words = [

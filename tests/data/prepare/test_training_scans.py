@@ -1,4 +1,4 @@
-"""Scans of any format as own data: their common frame, and files that are written once."""
+"""Scans of any format as a custom dataset: their common frame, and files that are written once."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.own_spec import read_dataset_json
+from data.custom_spec import read_dataset_json
 from data.prepare.training_scans import choose_preparation, write_training_scans
 from data.transforms import prepared_grid
 from tests.oriented_scans import is_bright, l_scan
@@ -27,28 +27,28 @@ def test_scans_of_one_grid_keep_it():
 
 def test_the_frame_holds_every_scan_at_the_median_spacing():
     grids = [_axial((9, 100, 90), (5.0, 1.0, 1.0)), _axial((9, 60, 60), (7.0, 2.0, 2.0))]
-    selected = choose_preparation([*grids, _axial((9, 50, 50), (9.0, 2.0, 2.0))], modality="MR")
-    assert selected.orientation == "LPS"
-    assert selected.spacing_mm == (7.0, 2.0, 2.0)
-    assert selected.size_px == (64, 64)  # 120 mm are 60 px; a multiple of 8
-    assert (selected.clip_percentile, selected.window) == (99.5, None)
+    preparation = choose_preparation([*grids, _axial((9, 50, 50), (9.0, 2.0, 2.0))], modality="MR")
+    assert preparation.orientation == "LPS"
+    assert preparation.spacing_mm == (7.0, 2.0, 2.0)
+    assert preparation.size_px == (64, 64)  # 120 mm are 60 px; a multiple of 8
+    assert (preparation.clip_percentile, preparation.window) == (99.5, None)
 
 
 def test_large_slices_get_256_px_and_ct_its_window():
-    selected = choose_preparation([_axial((9, 512, 512), (3.0, 0.8, 0.8))] * 2, modality="CT")
-    assert selected.spacing_mm == (3.0, pytest.approx(1.6), pytest.approx(1.6))
-    assert selected.size_px == (256, 256)
-    assert (selected.clip_percentile, selected.window) == (None, (-125.0, 275.0))
+    preparation = choose_preparation([_axial((9, 512, 512), (3.0, 0.8, 0.8))] * 2, modality="CT")
+    assert preparation.spacing_mm == (3.0, pytest.approx(1.6), pytest.approx(1.6))
+    assert preparation.size_px == (256, 256)
+    assert (preparation.clip_percentile, preparation.window) == (None, (-125.0, 275.0))
 
 
 def test_all_scans_get_the_slice_axis_of_the_annotated_one():
     axial = _axial((20, 64, 60), (6.0, 1.5, 1.5))
     sagittal = replace(axial, direction=(0.0, 0, 1.0, 1.0, 0, 0, 0, 1.0, 0))
-    selected = choose_preparation([sagittal, axial], modality="MR")
-    assert selected.orientation == "PSL"
+    preparation = choose_preparation([sagittal, axial], modality="MR")
+    assert preparation.orientation == "PSL"
     # The axial scan is 90 mm along x, 96 mm along y and 120 mm along z.
-    assert selected.spacing_mm == (3.75, 3.75, 3.75)
-    assert selected.size_px == (32, 32)
+    assert preparation.spacing_mm == (3.75, 3.75, 3.75)
+    assert preparation.size_px == (32, 32)
 
 
 @pytest.fixture(name="sources")
@@ -65,7 +65,7 @@ def _write(folder, sources):
     return write_training_scans(folder, sources, mask, modality="MR")
 
 
-def test_scans_of_all_formats_become_own_data_with_one_mask(sources, tmp_path):
+def test_scans_of_all_formats_become_a_custom_dataset_with_one_mask(sources, tmp_path):
     raw = tmp_path / "raw"
     assert _write(raw, sources) == {}
     for number, letters in enumerate(("LPS", "RAS", "LIP")):

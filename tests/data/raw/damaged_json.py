@@ -1,4 +1,4 @@
-"""Ways to damage own data's `dataset.json`: `(name, set, damage, words of the one line)`."""
+"""Ways to damage a custom dataset's `dataset.json`: `(name, set, damage, words of the one line)`."""
 
 from tests.data.raw.raw_sets import write_json
 

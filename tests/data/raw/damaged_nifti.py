@@ -381,8 +381,8 @@ NIFTI = [
         _also_as("image_files", "scan.nii.gz"),
         r"scan\.nii\.gz: images must be named",
     ),
-    ("both own forms at once", "Hips", _both_forms, r"holds both imagesTr and image_<id>\.nii\.gz"),
-    ("own images all missing", "Hips", _all_gone("image_files"), r"must hold imagesTr/<case>_0000\.nii\.gz"),
+    ("both custom forms at once", "Hips", _both_forms, r"holds both imagesTr and image_<id>\.nii\.gz"),
+    ("custom images missing", "Hips", _all_gone("image_files"), r"must hold imagesTr/<case>_0000\.nii\.gz"),
     (
         "ids 3 and 03",
         "numbered",

@@ -15,7 +15,7 @@ from tests.data.raw.damaged_archives import ARCHIVES
 from tests.data.raw.damaged_dicom import DICOM, PNG
 from tests.data.raw.damaged_json import JSON
 from tests.data.raw.damaged_nifti import NIFTI
-from tests.data.raw.raw_sets import WRITERS, write_own_numbered
+from tests.data.raw.raw_sets import WRITERS, write_custom_numbered
 from util.errors import UserError
 
 
@@ -25,7 +25,8 @@ class Damage:
 
     Attributes:
         name: what is wrong, for people.
-        dataset: the set that is written; "Hips" is own data in nnU-Net's folders, "numbered" the other form.
+        dataset: the set that is written; "Hips" is a custom dataset in nnU-Net's folders, "numbered" the
+            other form.
         damage: takes the set's folder and what was written there, and does the damage; may return another raw
             path than the folder.
         words: a pattern that the one line must match.
@@ -38,7 +39,7 @@ class Damage:
 
     def make(self, folder: Path) -> tuple[str, Path]:
         """Write the damaged set; return its dataset's name and its raw path."""
-        writer = write_own_numbered if self.dataset == "numbered" else WRITERS[self.dataset]
+        writer = write_custom_numbered if self.dataset == "numbered" else WRITERS[self.dataset]
         written = writer(folder, n_scans=2)
         raw = self.damage(folder, written)
         return "Hips" if self.dataset == "numbered" else self.dataset, raw or folder
@@ -47,7 +48,7 @@ class Damage:
 DAMAGES = tuple(Damage(*row) for row in (*DICOM, *PNG, *NIFTI, *JSON, *ARCHIVES))
 
 
-def told_lines(dataset: str, raw: Path) -> list[str]:
+def reported_lines(dataset: str, raw: Path) -> list[str]:
     """List all lines that are reported about a raw set, whichever step finds them."""
     try:
         if raw.is_file():
@@ -63,7 +64,7 @@ def table() -> str:
     rows = ["| # | set | damage | message |", "|---|---|---|---|"]
     for number, damage in enumerate(DAMAGES, start=1):
         with tempfile.TemporaryDirectory() as folder:
-            lines = told_lines(*damage.make(Path(folder) / "raw"))
+            lines = reported_lines(*damage.make(Path(folder) / "raw"))
             output = " / ".join(lines).replace(f"{Path(folder)}/", "").replace("|", "\\|")
             rows.append(f"| {number} | {damage.dataset} | {damage.name} | {output} |")
     return "\n".join(rows)

@@ -252,7 +252,7 @@ def write_mscmrseg(folder, *, n_scans=5, unlabelled=True):
     return written
 
 
-OWN_JSON = {
+CUSTOM_JSON = {
     "name": "Hips",
     "labels": {"background": 0, "left femur": 1, "right femur": 3},
     "channel_names": {"0": "T1"},
@@ -268,20 +268,20 @@ OWN_JSON = {
 
 def write_json(path, **changes):
     """Write a `dataset.json` with some keys changed; `...` leaves a key out."""
-    values = {key: value for key, value in (OWN_JSON | changes).items() if value is not ...}
+    values = {key: value for key, value in (CUSTOM_JSON | changes).items() if value is not ...}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def _own_volumes(n_scans):
+def _custom_volumes(n_scans):
     shapes = [(5, 40, 44), (6, 44, 40), (5, 48, 48), (4, 41, 43), (5, 40, 40)]
     for seed, shape in enumerate(shapes[:n_scans]):
         geometry = nifti_geometry(shape, (5.0, 2.0, 2.5), angle=0.1 * seed)
         yield body(shape, (1, 3), seed=seed), geometry
 
 
-def write_own_nnunet(folder, *, n_scans=5, **changes):
-    """Write own data in nnU-Net's folders; the cases' numbers have no leading zeros."""
+def write_custom_nnunet(folder, *, n_scans=5, **changes):
+    """Write a custom dataset in nnU-Net's folders; the cases' numbers have no leading zeros."""
     write_json(folder / "dataset.json", **changes)
     return [
         _write_pair(
@@ -291,12 +291,12 @@ def write_own_nnunet(folder, *, n_scans=5, **changes):
             volume=volume,
             geometry=geometry,
         )
-        for position, (volume, geometry) in enumerate(_own_volumes(n_scans))
+        for position, (volume, geometry) in enumerate(_custom_volumes(n_scans))
     ]
 
 
-def write_own_numbered(folder, *, n_scans=5, **changes):
-    """Write own data as `image_<id>` and `label_<id>`, ids 3, 5, 7, ..."""
+def write_custom_numbered(folder, *, n_scans=5, **changes):
+    """Write a custom dataset as `image_<id>` and `label_<id>`, ids 3, 5, 7, ..."""
     write_json(folder / "dataset.json", **changes)
     return [
         _write_pair(
@@ -306,8 +306,8 @@ def write_own_numbered(folder, *, n_scans=5, **changes):
             volume=volume,
             geometry=geometry,
         )
-        for position, (volume, geometry) in enumerate(_own_volumes(n_scans))
+        for position, (volume, geometry) in enumerate(_custom_volumes(n_scans))
     ]
 
 
-WRITERS = {"CHAOST2": write_chaos, "SABS": write_synapse, "CMR": write_mscmrseg, "Hips": write_own_nnunet}
+WRITERS = {"CHAOST2": write_chaos, "SABS": write_synapse, "CMR": write_mscmrseg, "Hips": write_custom_nnunet}

@@ -60,8 +60,8 @@ def test_the_marked_voxel_lies_where_its_files_tags_say(train_set, position):
     ((slice_idx, row, column),) = np.argwhere(volume.image == MARK)
     geometry = volume.geometry
     steps = np.array(geometry.spacing_mm[::-1]) * [column, row, slice_idx]
-    result_folder = np.array(geometry.origin_mm) + np.reshape(geometry.direction, (3, 3)) @ steps
-    np.testing.assert_allclose(result_folder, expected[0], atol=1e-3)
+    position_mm = np.array(geometry.origin_mm) + np.reshape(geometry.direction, (3, 3)) @ steps
+    np.testing.assert_allclose(position_mm, expected[0], atol=1e-3)
     assert len(expected) == 1
 
 

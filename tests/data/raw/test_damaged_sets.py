@@ -7,8 +7,8 @@ import pytest
 from data.raw.finding import find_raw
 from data.raw.unpacking import unpack
 from tests.data.raw.damaged_archives import zip_folder
-from tests.data.raw.damages import DAMAGES, table, told_lines
-from tests.data.raw.raw_sets import WRITERS, write_own_numbered
+from tests.data.raw.damages import DAMAGES, reported_lines, table
+from tests.data.raw.raw_sets import WRITERS, write_custom_numbered
 from util.errors import UserError
 
 
@@ -21,7 +21,7 @@ def test_one_damage_is_reported_in_one_line_and_leaves_nothing_behind(tmp_path, 
     dataset, raw = damage.make(tmp_path / "raw")
     before = _everything_below(tmp_path)
     capfd.readouterr()
-    (line,) = told_lines(dataset, raw)
+    (line,) = reported_lines(dataset, raw)
     assert re.search(damage.words, line)
     assert "; " in line, "no hint is printed"
     assert capfd.readouterr() == ("", "")
@@ -36,8 +36,8 @@ def test_the_damages_are_many_and_each_another():
 
 @pytest.mark.parametrize("dataset", [*WRITERS, "numbered"])
 def test_a_good_set_has_no_problems(tmp_path, dataset):
-    (write_own_numbered if dataset == "numbered" else WRITERS[dataset])(tmp_path, n_scans=5)
-    assert told_lines("Hips" if dataset == "numbered" else dataset, tmp_path) == []
+    (write_custom_numbered if dataset == "numbered" else WRITERS[dataset])(tmp_path, n_scans=5)
+    assert reported_lines("Hips" if dataset == "numbered" else dataset, tmp_path) == []
 
 
 def test_reading_raises_what_the_check_reports(tmp_path):
@@ -64,7 +64,7 @@ def test_several_damages_are_reported_at_once(tmp_path):
     written[1].label_files[0].write_bytes(b"no")
     written[2].label_files[0].unlink()
     written[3].image_files[0].unlink()
-    lines = told_lines("SABS", tmp_path)
+    lines = reported_lines("SABS", tmp_path)
     assert [re.search(r"(img|label)\d+", line)[0] for line in lines] == [
         "label0021",
         "img0001",
@@ -80,7 +80,7 @@ def test_both_files_of_one_scan_are_reported(tmp_path):
     written = WRITERS["CMR"](tmp_path, n_scans=1)
     written[0].image_files[0].write_bytes(b"")
     written[0].label_files[0].write_bytes(b"")
-    assert len(told_lines("CMR", tmp_path)) == 2
+    assert len(reported_lines("CMR", tmp_path)) == 2
 
 
 def test_the_table_has_a_row_for_each_damage(monkeypatch):

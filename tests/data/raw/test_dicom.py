@@ -50,7 +50,7 @@ def test_even_distances_are_fine_within_rounding(heights):
 
 
 @pytest.mark.parametrize(
-    ("heights", "files", "result", "hint"),
+    ("heights", "files", "message", "hint"),
     [
         (
             (0, 8, 16, 32, 40),
@@ -66,10 +66,10 @@ def test_even_distances_are_fine_within_rounding(heights):
         ((3, 3, 3), "0.dcm and 1.dcm", "got the same", "keep one of them"),
     ],
 )
-def test_a_gap_is_reported_with_the_files_around_it(heights, files, result, hint):
+def test_a_gap_is_reported_with_the_files_around_it(heights, files, message, hint):
     (line,) = series_problems(_headers(heights), FOLDER)
     assert files in line
-    assert result in line
+    assert message in line
     assert hint in line.split(";")[1]
 
 

@@ -8,9 +8,9 @@ from data.raw.finding import find_raw
 from tests.data.raw.raw_sets import (
     WRITERS,
     write_chaos,
+    write_custom_nnunet,
+    write_custom_numbered,
     write_mscmrseg,
-    write_own_nnunet,
-    write_own_numbered,
     write_synapse,
 )
 from util.errors import UserError
@@ -46,8 +46,8 @@ def test_the_folder_of_a_single_case_is_accepted(tmp_path):
         ] == [2]
 
 
-def test_own_data_may_lie_below_as_in_an_archives_top_folder(tmp_path):
-    write_own_nnunet(tmp_path / "top" / "Hips", n_scans=2)
+def test_custom_datasets_may_lie_below_as_in_an_archives_top_folder(tmp_path):
+    write_custom_nnunet(tmp_path / "top" / "Hips", n_scans=2)
     assert len(find_raw("Hips", tmp_path).scans) == 2
 
 
@@ -105,8 +105,8 @@ def test_cmr_ids_are_the_patients_and_values_become_labels(tmp_path):
     assert result.remarks == ("left out, without labels after patient 30: patient36_C0.nii.gz",)
 
 
-def test_own_ids_count_nnunets_cases_by_the_numbers_in_their_names(tmp_path):
-    write_own_nnunet(tmp_path)
+def test_custom_ids_count_nnunets_cases_by_the_numbers_in_their_names(tmp_path):
+    write_custom_nnunet(tmp_path)
     result = find_raw("Hips", tmp_path)
     assert [(scan.scan_id, scan.name) for scan in result.scans] == [
         (0, "hip_8"),
@@ -117,8 +117,8 @@ def test_own_ids_count_nnunets_cases_by_the_numbers_in_their_names(tmp_path):
     ]
 
 
-def test_own_ids_are_those_in_numbered_names_wherever_these_lie(tmp_path):
-    written = write_own_numbered(tmp_path / "raw")
+def test_custom_ids_are_those_in_numbered_names_wherever_these_lie(tmp_path):
+    written = write_custom_numbered(tmp_path / "raw")
     expected = [scan.scan_id for scan in written]
     assert [scan.scan_id for scan in find_raw("Hips", tmp_path / "raw").scans] == expected
     (tmp_path / "linked").mkdir()
@@ -130,15 +130,15 @@ def test_own_ids_are_those_in_numbered_names_wherever_these_lie(tmp_path):
 
 
 def test_plain_nifti_is_read_if_dataset_json_names_it(tmp_path):
-    written = write_own_numbered(tmp_path, n_scans=1, file_ending=".nii")
+    written = write_custom_numbered(tmp_path, n_scans=1, file_ending=".nii")
     for path in (*written[0].image_files, *written[0].label_files):
         path.rename(path.with_suffix(""))
     result = find_raw("Hips", tmp_path)
     assert result.scans[0].image_files[0].name == "image_3.nii"
 
 
-def test_a_published_sets_spec_is_used_and_own_datas_is_read(tmp_path):
-    write_own_nnunet(tmp_path, n_scans=1, orientation="RAS")
+def test_a_published_sets_spec_is_used_and_a_custom_ones_is_read(tmp_path):
+    write_custom_nnunet(tmp_path, n_scans=1, orientation="RAS")
     result = find_raw("Hips", tmp_path)
     assert result.spec.labels == {1: "left femur", 3: "right femur"}
     assert result.preparation.orientation == "RAS"

@@ -86,7 +86,7 @@ def test_images_and_masks_are_checked():
 def test_ranges_of_slices_lie_within_the_scan():
     scan = InputScan(VOXELS, GRID, "scan")
     ranges = [None, (1, None), (0, 2), (1, 99)]
-    assert [check_slices(each, scan) for each in ranges] == [(0, 3), (1, 3), (0, 2), (1, 3)]
+    assert [check_slices(text, scan) for text in ranges] == [(0, 3), (1, 3), (0, 2), (1, 3)]
     for outside in ((3, None), (2, 2), (-1, 2)):
         with pytest.raises(UserError, match="slices="):
             check_slices(outside, scan)

@@ -91,7 +91,7 @@ def test_times_that_cannot_be_recorded_do_no_harm(layout, monkeypatch):
     def refuse(path, record):
         raise UserError("read-only")
 
-    monkeypatch.setattr(supervoxel_records, "write_record", refuse)
+    monkeypatch.setattr(supervoxel_records, "write_supervoxel_record", refuse)
     assert generate(layout).skipped == SCAN_IDS
 
 
@@ -106,12 +106,11 @@ def test_a_changed_image_is_segmented_again(layout):
 
 def test_a_changed_image_of_the_same_length_is_noticed(layout):
     generate(layout)
-    record = supervoxel_records.read_record(supervoxel_records.record_path(layout.supervoxel_path(7)))
+    path = supervoxel_records.supervoxel_record_path(layout.supervoxel_path(7))
+    record = supervoxel_records.read_supervoxel_record(path)
     write_scan(layout, 7, seed=99)
     disguised = replace(record.image, size_bytes=layout.image_path(7).stat().st_size)
-    supervoxel_records.write_record(
-        supervoxel_records.record_path(layout.supervoxel_path(7)), replace(record, image=disguised)
-    )
+    supervoxel_records.write_supervoxel_record(path, replace(record, image=disguised))
     assert generate(layout).made == (7,)
 
 
@@ -186,14 +185,14 @@ def test_a_deleted_or_damaged_supervoxel_file_is_rebuilt(layout):
 )
 def test_a_damaged_record_triggers_a_rebuild(layout, text):
     generate(layout)
-    supervoxel_records.record_path(layout.supervoxel_path(7)).write_text(text)
+    supervoxel_records.supervoxel_record_path(layout.supervoxel_path(7)).write_text(text)
     assert generate(layout).made == (7,)
     assert generate(layout).skipped == SCAN_IDS
 
 
 def test_records_hold_what_the_files_were_made_from(layout):
     generate(layout)
-    record = json.loads(supervoxel_records.record_path(layout.supervoxel_path(7)).read_text())
+    record = json.loads(supervoxel_records.supervoxel_record_path(layout.supervoxel_path(7)).read_text())
     assert record["recipe"] == {
         "algorithm_version": generation.ALGORITHM_VERSION,
         "min_size_vox": 20,
@@ -247,7 +246,7 @@ def test_a_scan_that_fails_is_named_and_leaves_nothing_half_written(layout, n_wo
     assert 2 in summary.skipped
 
 
-@pytest.mark.parametrize("stage", ["write_volume", "file_state", "write_record"])
+@pytest.mark.parametrize("stage", ["write_volume", "file_state", "write_supervoxel_record"])
 def test_an_interrupt_leaves_nothing_half_written(layout, monkeypatch, stage):
     generate(layout)
     for path in (*layout.supervoxels_dir.glob("*_7.*"), *layout.supervoxels_dir.glob("*_10.*")):

@@ -9,7 +9,7 @@ import torch
 
 from models.inference.adaptation import PARTS, Adaptation
 from models.losses import CRITERIA
-from tests.models.episodes import make_network, smooth
+from tests.models.small_network import make_network, smooth
 
 SIZE = (33, 37)
 N_STEPS = 8

@@ -8,8 +8,8 @@ from models.inference import calls
 from models.inference.calls import Request, best_pairs_per_decoding, best_slices_per_call, split_calls
 from models.inference.scan import resize_slices, segment_scan
 from models.inference.segmenters import NetworkSegmenter, SliceSegmenter
-from tests.models.episodes import make_network, smooth
 from tests.models.prototype_cases import disc
+from tests.models.small_network import make_network, smooth
 
 CPU = torch.device("cpu")
 N_SLICES, SIZE = 9, (2, 3)
@@ -38,7 +38,7 @@ class _Recorder(SliceSegmenter):
     def segment_each(self, supports, encoding, **options):
         self.calls.append((supports, encoding[:, 0, 0].tolist()))
         options.pop("per_call")
-        return torch.stack([self.segment(one, encoding, **options) for one in supports])
+        return torch.stack([self.segment(support, encoding, **options) for support in supports])
 
 
 def _images():

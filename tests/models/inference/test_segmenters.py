@@ -56,7 +56,7 @@ def test_prior_masks_are_those_of_an_inspection(options, expected_area):
     model = build_network(seed=0, encoder_weights=None, encoder="resnet18", feature_width=8, **options).eval()
     queries = _images(3)
     result = [inspect_query(model, _images(1, seed=1)[0], _mask(), query) for query in queries]
-    small = torch.cat([one.prior_masks.foreground for one in result])
+    small = torch.cat([inspection.prior_masks.foreground for inspection in result])
     expected = nn.functional.interpolate(small, SIZE, mode="bilinear", align_corners=True)[:, 0] > 0.5
     segmenter = NetworkSegmenter(model)
     support = segmenter.prepare(segmenter.encode([_images(1, seed=1)]), _mask())
@@ -139,8 +139,8 @@ def test_cosine_matching_returns_the_requested_slices_and_sizes():
     segmenter = CosineSegmenter(_SignEncoder())
     support = segmenter.prepare(segmenter.encode([_half_bright("left")]), torch.ones(8, 12))
     encoding = segmenter.encode([_half_bright("right"), _half_bright("left")])
-    selected = segmenter.take(encoding, torch.tensor([1, 1, 0]))
-    result = segmenter.segment(support, selected, image_size=(8, 12))
+    encoded = segmenter.take(encoding, torch.tensor([1, 1, 0]))
+    result = segmenter.segment(support, encoded, image_size=(8, 12))
     assert result.shape == (3, 8, 12)
     assert torch.equal(result[0], result[1])
     assert not torch.equal(result[0], result[2])

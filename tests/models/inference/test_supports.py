@@ -5,9 +5,9 @@ import torch
 
 from models.encoder import Encoded
 from models.inference.scan import MeanSegmenter
-from models.inference.segmenters import NetworkSegmenter, Segmenter
+from models.inference.segmenters import NetworkSegmenter, SupportSegmenter
 from models.inference.supports import SupportBank, nearest_slices
-from tests.models.episodes import make_network, smooth
+from tests.models.small_network import make_network, smooth
 
 CPU = torch.device("cpu")
 SIZE = (33, 37)
@@ -31,7 +31,7 @@ def test_the_nearest_slices_with_the_organ_serve_in_order(reference, n, expected
     assert nearest_slices([10, 4, 9, 3, 6, 5], reference, n) == expected
 
 
-class _Adder(Segmenter):
+class _Adder(SupportSegmenter):
     """A segmenter whose supports are numbers that it adds to the slices; it notes what it is asked."""
 
     uses_queries = True

@@ -62,10 +62,10 @@ def test_undoing_a_copy_gives_the_slice_back(change):
 
 def test_changes_come_in_opposite_pairs_within_what_training_varies():
     assert len(PERTURBATIONS) == MAX_VERSIONS - 1 == 4
-    for there, back in zip(PERTURBATIONS[::2], PERTURBATIONS[1::2], strict=True):
-        assert there.shift_px == tuple(-px for px in back.shift_px)
-        assert there.scale * back.scale == pytest.approx(1)
-        assert there.gamma * back.gamma == pytest.approx(1)
+    for change, opposite in zip(PERTURBATIONS[::2], PERTURBATIONS[1::2], strict=True):
+        assert change.shift_px == tuple(-px for px in opposite.shift_px)
+        assert change.scale * opposite.scale == pytest.approx(1)
+        assert change.gamma * opposite.gamma == pytest.approx(1)
     # The defaults of training episodes.
     assert all(0.9 <= change.scale <= 1.2 and 0.5 <= change.gamma <= 1.5 for change in PERTURBATIONS)
     assert all(abs(px) <= 5 for change in PERTURBATIONS for px in change.shift_px)
@@ -82,13 +82,13 @@ def test_no_copy_is_mirrored():
 
 
 class _Recorder:
-    """Segments a scan as two requests, one of all slices and one of the last; keeps what it was given."""
+    """Segments a scan as two requests, one of all slices and one of the last; records its input."""
 
     def __init__(self):
-        self.given = []
+        self.batches = []
 
     def __call__(self, images):
-        self.given.append(images)
+        self.batches.append(images)
         probabilities = torch.sigmoid(images[:, 0])
         yield probabilities
         yield probabilities[-1:]
@@ -97,7 +97,7 @@ class _Recorder:
 def test_a_single_copy_is_the_segmentation_itself():
     result = [torch.rand(2, 3, 3), torch.rand(1, 3, 3)]
     averaged = list(average_over_versions(lambda images: result, _images(), 1))
-    assert all(one is other for one, other in zip(averaged, result, strict=True))
+    assert all(actual is expected for actual, expected in zip(averaged, result, strict=True))
 
 
 def test_a_single_copy_is_segmented_only_when_requested():
@@ -120,8 +120,8 @@ def test_the_slices_and_the_first_changes_are_segmented_once_each(n_versions):
     before = images.clone()
     list(average_over_versions(recorder, images, n_versions))
     expected = [images, *(change.apply(images) for change in PERTURBATIONS[: n_versions - 1])]
-    assert len(recorder.given) == n_versions
-    assert all(torch.equal(a, b) for a, b in zip(recorder.given, expected, strict=True))
+    assert len(recorder.batches) == n_versions
+    assert all(torch.equal(a, b) for a, b in zip(recorder.batches, expected, strict=True))
     assert torch.equal(images, before)
 
 
@@ -132,7 +132,7 @@ def test_a_constant_probability_stays_also_at_the_borders(n_versions):
 
 
 def _read(image, y, x):
-    """Interpolate bilinearly at a place; 0 outside."""
+    """Interpolate bilinearly at a position; 0 outside."""
     total = 0.0
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):
@@ -141,19 +141,19 @@ def _read(image, y, x):
     return total
 
 
-def _average_literally(found_of, size, n_versions):
+def _average_literally(results, size, n_versions):
     """Average the probability maps of one slice; the first is of the slice itself."""
     height, width = size
     mean = torch.zeros(size)
     for y in range(height):
         for x in range(width):
-            total, weight = float(found_of[0][y, x]), 1.0
-            for change, result in zip(PERTURBATIONS[: n_versions - 1], found_of[1:], strict=True):
+            total, weight = float(results[0][y, x]), 1.0
+            for change, result in zip(PERTURBATIONS[: n_versions - 1], results[1:], strict=True):
                 # Where the slice's pixel came to lie in the copy.
-                there_y = change.scale * (y - (height - 1) / 2) + (height - 1) / 2 + change.shift_px[0]
-                there_x = change.scale * (x - (width - 1) / 2) + (width - 1) / 2 + change.shift_px[1]
-                total += _read(result, there_y, there_x)
-                weight += _read(torch.ones(size), there_y, there_x)
+                moved_y = change.scale * (y - (height - 1) / 2) + (height - 1) / 2 + change.shift_px[0]
+                moved_x = change.scale * (x - (width - 1) / 2) + (width - 1) / 2 + change.shift_px[1]
+                total += _read(result, moved_y, moved_x)
+                weight += _read(torch.ones(size), moved_y, moved_x)
             mean[y, x] = total / weight
     return mean
 
@@ -163,13 +163,13 @@ def test_the_mean_is_that_of_plain_loops(n_versions):
     images = _images()
     averaged, last = average_over_versions(_Recorder(), images, n_versions)
     assert averaged.shape == (3, 11, 14)
-    found_of = [torch.sigmoid(images)]
-    found_of += [torch.sigmoid(change.apply(images)) for change in PERTURBATIONS[: n_versions - 1]]
+    results = [torch.sigmoid(images)]
+    results += [torch.sigmoid(change.apply(images)) for change in PERTURBATIONS[: n_versions - 1]]
     for index in range(3):
-        expected = _average_literally([result[index, 0] for result in found_of], (11, 14), n_versions)
+        expected = _average_literally([result[index, 0] for result in results], (11, 14), n_versions)
         torch.testing.assert_close(averaged[index], expected, atol=1e-5, rtol=0)
     assert torch.equal(last, averaged[-1:])
-    assert (averaged - found_of[0][:, 0]).abs().max() > 0.01
+    assert (averaged - results[0][:, 0]).abs().max() > 0.01
 
 
 def test_the_same_images_give_the_same_mean_and_each_slice_its_own():

@@ -14,7 +14,7 @@ from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkS
 from models.inference.supports import nearest_slices
 from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
 from script.workflows.evaluation_methods import segment_jobs
-from tests.models.episodes import make_network, smooth
+from tests.models.small_network import make_network, smooth
 from util.evaluation.postprocess import keep_largest_component
 from util.io.image_io import Geometry
 
@@ -121,7 +121,7 @@ def _largest_difference(actual, expected_of):
 def test_the_defaults_give_what_slices_give_alone(network, by_default):
     segmenter = NetworkSegmenter(network)
     for job, probabilities in by_default:
-        alone = _segment_slice_by_slice(segmenter, job, lambda selected: [(selected,)])
+        alone = _segment_slice_by_slice(segmenter, job, lambda z: [(z,)])
         np.testing.assert_allclose(probabilities, _resize(alone, job), rtol=0, atol=1e-6)
         assert probabilities.shape[1:] == job.query.label_map.shape[1:]
 
@@ -130,7 +130,7 @@ def test_slices_that_are_decoded_alone_give_it_to_the_bit(network, few_jobs, mon
     monkeypatch.setattr(calls, "CPU_PIXELS_PER_DECODING", 0)
     segmenter = NetworkSegmenter(network)
     for job, probabilities in _segment(segmenter, few_jobs):
-        alone = _segment_slice_by_slice(segmenter, job, lambda selected: [(selected,)])
+        alone = _segment_slice_by_slice(segmenter, job, lambda z: [(z,)])
         np.testing.assert_array_equal(probabilities, _resize(alone, job))
 
 
@@ -141,8 +141,8 @@ def test_several_support_slices_are_joined_as_plain_loops_join_them(network, few
     def expected_of(job):
         with_organ = find_organ_slices(job.support.support_labels, job.label).tolist()
 
-        def supports_of(selected):
-            near = nearest_slices(with_organ, selected, 3)
+        def supports_of(slice_idx):
+            near = nearest_slices(with_organ, slice_idx, 3)
             return [near] if join == "shots" else [(z,) for z in near]
 
         return _resize(_segment_slice_by_slice(segmenter, job, supports_of), job)
@@ -158,7 +158,7 @@ def test_test_time_augmentation_are_averaged_before_the_resize(network, jobs, by
 
     def expected_of(job):
         def segment(images):
-            yield _segment_slice_by_slice(segmenter, job, lambda selected: [(selected,)], images)
+            yield _segment_slice_by_slice(segmenter, job, lambda z: [(z,)], images)
 
         [mean] = average_over_versions(segment, job.query.images, 3)
         return _resize(mean, job)
@@ -248,5 +248,5 @@ def test_cosine_matching_goes_through_the_same_choices(network, jobs):
     segmenter = CosineSegmenter(network.encoder)
     plain = _segment(segmenter, jobs[:2])
     for choices in ({"support_slices": 3}, {"test_time_augmentation": 2}, {"largest_component": True}):
-        selected = _segment(segmenter, jobs[:2], **choices)
-        assert any((a != b).any() for (_, a), (_, b) in zip(plain, selected, strict=True))
+        changed = _segment(segmenter, jobs[:2], **choices)
+        assert any((a != b).any() for (_, a), (_, b) in zip(plain, changed, strict=True))

@@ -38,5 +38,5 @@ def test_a_shell_reads_each_as_one_word(value):
 
 
 def test_settings_are_flattened_and_tuples_are_lists():
-    result = dict(flatten({"a": {"b": (1, 2), "c": {"d": 3}}, "e": 4}, free={"a.c", "e"}))
+    result = dict(flatten({"a": {"b": (1, 2), "c": {"d": 3}}, "e": 4}, ignored_keys={"a.c", "e"}))
     assert result == {"a.b": [1, 2]}

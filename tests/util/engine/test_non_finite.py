@@ -34,8 +34,8 @@ def _state(network, optimizer):
     return [value.clone() for value in network.state_dict().values()], of_optimizer
 
 
-def _equal(one, two):
-    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+def _equal(tensors, expected):
+    return all(torch.equal(a, b) for a, b in zip(tensors, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

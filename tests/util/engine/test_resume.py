@@ -25,9 +25,9 @@ def test_former_settings_override_defaults_of_known_keys():
 
 def test_changes_are_named_with_both_values():
     now = {"n_steps": 7, "optim": {"lr": 0.2, "old": 2}, "path": {"a": "here"}}
-    assert find_changes(SAVED, now, free=("path",)) == ["optim.lr: 0.5, now 0.2"]
-    assert find_changes(SAVED, now, free=()) == ["optim.lr: 0.5, now 0.2", "path.a: there, now here"]
-    assert find_changes(SAVED, SAVED, free=()) == []
+    assert find_changes(SAVED, now, ignored_keys=("path",)) == ["optim.lr: 0.5, now 0.2"]
+    assert find_changes(SAVED, now, ignored_keys=()) == ["optim.lr: 0.5, now 0.2", "path.a: there, now here"]
+    assert find_changes(SAVED, SAVED, ignored_keys=()) == []
 
 
 @pytest.mark.parametrize("text", [None, "{half", "[1]"])
@@ -129,11 +129,11 @@ def test_defaults_come_from_the_newest_run_that_matches_the_request(tmp_path):
     for number, seed in ((2, 2), (1, 1)):
         runs.append(_run(tmp_path, number, checkpoint=5))
         (runs[-1] / "config.json").write_text(json.dumps({"seed": seed, "n_steps": number}))
-    requested = [{"seed": seed, "resume": "latest"} for seed in (1, 2, 3)]
-    selected = [
-        former_settings(runs, defaults, words, with_present_names=dict, check=dict)["n_steps"]
-        for words in requested
+    requests = [{"seed": seed, "resume": "latest"} for seed in (1, 2, 3)]
+    n_steps = [
+        former_settings(runs, defaults, request, with_present_names=dict, check=dict)["n_steps"]
+        for request in requests
     ]
-    assert selected == [1, 2, 100]
+    assert n_steps == [1, 2, 100]
     assert former_settings(runs, defaults, {}, with_present_names=dict, check=dict)["n_steps"] == 2
     assert former_settings([], defaults, {}, with_present_names=dict, check=dict) == defaults

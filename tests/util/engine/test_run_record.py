@@ -69,11 +69,11 @@ def test_a_folder_that_cannot_be_created_is_reported_with_its_key(record, monkey
 def test_sources_are_stored_once_and_complete(record, tmp_path):
     source = tmp_path / "program.py"
     source.write_text("print(1)\n")
-    remaining = record.find_or_save(str(source), tmp_path / "_sources")
-    assert remaining.read_text() == "print(1)\n"
-    assert record.find_or_save(str(source), tmp_path / "_sources") == remaining
+    stored = record.find_or_save(str(source), tmp_path / "_sources")
+    assert stored.read_text() == "print(1)\n"
+    assert record.find_or_save(str(source), tmp_path / "_sources") == stored
     source.write_text("print(2)\n")
-    assert record.find_or_save(str(source), tmp_path / "_sources") != remaining
+    assert record.find_or_save(str(source), tmp_path / "_sources") != stored
     assert len(list((tmp_path / "_sources").iterdir())) == 2
 
 

@@ -21,7 +21,7 @@ def make_run(folder, number, *, step=None, **config):
 
 def choose(folder, folds="overlapping", reload_path=None):
     choice = choose_training(folder, reload_path, folds=folds)
-    return choice.snapshot.relative_to(folder).as_posix(), list(choice.notes)
+    return choice.snapshot.relative_to(folder).as_posix(), list(choice.remarks)
 
 
 def test_the_newest_run_with_a_snapshot_is_chosen_in_silence(tmp_path):
@@ -36,8 +36,8 @@ def test_a_newer_unfinished_run_with_other_settings_is_named(tmp_path):
     assert choose(tmp_path) == (
         "1/snapshots/snapshot_000003.pt",
         [
-            f"note: {new} is newer and unfinished, without a snapshot; {old} is evaluated. The newer one has "
-            "other settings (optim.lr: 0.1, now 0.2)"
+            f"remark: {new} is newer and unfinished, without a snapshot; {old} is evaluated. The newer one "
+            "has other settings (optim.lr: 0.1, now 0.2)"
         ],
     )
 
@@ -155,8 +155,8 @@ def test_other_folds_are_noted_and_warned_about_only_if_queries_trained():
     requested = {**TRAINED, "folds": "disjoint"}
     [line] = find_mismatches(_trained(training_ids=[0, 1]), requested, [2, 3])
     assert line == (
-        "note: the snapshot was trained with folds=overlapping, not disjoint; none of its training scans is "
-        "a query"
+        "remark: the snapshot was trained with folds=overlapping, not disjoint; none of its training scans "
+        "is a query"
     )
     lines = find_mismatches(_trained(training_ids=[0, 3]), requested, [2, 3])
     assert lines == [

@@ -44,9 +44,9 @@ def read_bars(path, shape=SHAPE[1:]):
     """Read the mask that a path of horizontal bars covers, each pixel at most once."""
     mask = np.zeros(shape, int)
     bars = re.findall(r"M(\d+),(\d+)h(\d+)v1h-(\d+)z", path)
-    assert "".join(f"M{x},{y}h{n}v1h-{back}z" for x, y, n, back in bars) == path
-    for x, y, n, back in bars:
-        assert n == back
+    assert "".join(f"M{x},{y}h{n}v1h-{n_back}z" for x, y, n, n_back in bars) == path
+    for x, y, n, n_back in bars:
+        assert n == n_back
         mask[int(y), int(x) : int(x) + int(n)] += 1
     assert mask.max() <= 1
     return mask.astype(bool)

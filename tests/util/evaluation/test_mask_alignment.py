@@ -22,16 +22,16 @@ def _log_odds(mask):
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1, 0, 0), (-1, 3, -5), (2, -6, 4)])
 def test_a_displaced_mask_finds_its_organ(shift):
     mask, organ = _box((4, 16, 20)), _box(np.add((4, 16, 20), shift))
-    found = find_shift(mask, _log_odds(organ), spacing_mm=SPACING_MM, scale_mm=30.0)
-    assert found == shift
-    np.testing.assert_array_equal(shift_mask(mask, found), organ)
+    result = find_shift(mask, _log_odds(organ), spacing_mm=SPACING_MM, scale_mm=30.0)
+    assert result == shift
+    np.testing.assert_array_equal(shift_mask(mask, result), organ)
 
 
 def test_the_shift_is_in_voxels_of_fine_slices():
     mask, organ = (_box((4, y, 60), (10, 120, 132), (3, 24, 18)) for y in (48, 60))
-    found = find_shift(mask, _log_odds(organ), spacing_mm=(6.0, 1.0, 1.0), scale_mm=30.0)
-    assert found == (0.0, 12.0, 0.0)
-    np.testing.assert_array_equal(shift_mask(mask, found), organ)
+    shift = find_shift(mask, _log_odds(organ), spacing_mm=(6.0, 1.0, 1.0), scale_mm=30.0)
+    assert shift == (0.0, 12.0, 0.0)
+    np.testing.assert_array_equal(shift_mask(mask, shift), organ)
 
 
 def test_pixels_above_the_coarse_size_stay():

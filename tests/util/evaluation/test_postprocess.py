@@ -10,7 +10,7 @@ from util.evaluation.postprocess import keep_largest_component, largest_componen
 
 def _probabilities(*slices):
     """Read slices of rows such as `"9.2"`: digits are tenths, dots 0."""
-    rows = [[[0 if c == "." else int(c) / 10 for c in row] for row in one] for one in slices]
+    rows = [[[0 if c == "." else int(c) / 10 for c in row] for row in lines] for lines in slices]
     return np.array(rows, dtype=np.float32)
 
 
@@ -95,16 +95,16 @@ def test_an_empty_prediction_stays_as_it_is(shape):
 
 def test_the_first_of_equally_large_components_is_kept():
     probabilities = _probabilities([".77.", "....", "7..."], ["....", "....", "7.77"])
-    remaining = largest_component(probabilities > 0.5)
-    assert np.argwhere(remaining).tolist() == [[0, 0, 1], [0, 0, 2]]
+    component = largest_component(probabilities > 0.5)
+    assert np.argwhere(component).tolist() == [[0, 0, 1], [0, 0, 2]]
     # The same three pieces, mirrored: now another one is first.
-    remaining = largest_component(probabilities[::-1, ::-1, ::-1] > 0.5)
-    assert np.argwhere(remaining).tolist() == [[0, 0, 0], [0, 0, 1]]
+    component = largest_component(probabilities[::-1, ::-1, ::-1] > 0.5)
+    assert np.argwhere(component).tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_a_later_larger_piece_wins_over_the_first():
-    remaining = largest_component(_probabilities(["77...777"]) > 0.5)
-    assert np.argwhere(remaining)[:, 2].tolist() == [5, 6, 7]
+    component = largest_component(_probabilities(["77...777"]) > 0.5)
+    assert np.argwhere(component)[:, 2].tolist() == [5, 6, 7]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

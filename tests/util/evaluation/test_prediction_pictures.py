@@ -17,7 +17,7 @@ def test_each_label_is_shown_in_its_largest_section():
     label_map[1, 2:4, 2:4], label_map[2, 2:3, 2:3] = 1, 1
     label_map[6, 2:5, 3:6], label_map[5, 5, 5] = 7, 7
     result = _picture(label_map, (1, 4, 7))
-    assert [(each.slice_idx, set(each.outlines)) for each in result.slices] == [(1, {1}), (6, {7})]
+    assert [(entry.slice_idx, set(entry.outlines)) for entry in result.slices] == [(1, {1}), (6, {7})]
     assert result.main == 1
     assert result.slices[1].outlines[7].count("M") == 1
 
@@ -27,9 +27,9 @@ def test_the_largest_labels_are_shown_and_the_middle_slice_if_none_is_present():
     for label in range(1, MAX_PICTURES + 3):
         label_map[label, :label, 0] = label
     result = _picture(label_map, range(1, MAX_PICTURES + 3))
-    assert [each.slice_idx for each in result.slices] == list(range(3, MAX_PICTURES + 3))
+    assert [entry.slice_idx for entry in result.slices] == list(range(3, MAX_PICTURES + 3))
     empty = _picture(np.zeros((9, 8, 6), np.uint8), (1,), shape=(9, 4, 3))
-    assert [(each.slice_idx, each.outlines, each.size_px) for each in empty.slices] == [(4, {}, (8, 6))]
+    assert [(entry.slice_idx, entry.outlines, entry.size_px) for entry in empty.slices] == [(4, {}, (8, 6))]
     assert empty.slices[0].window == (0, 0, 6, 8)
 
 
@@ -40,8 +40,11 @@ def test_all_48_orientations_give_one_picture_with_the_patients_right_at_the_lef
         scan = l_scan(letters, is_oblique=is_oblique)
         mask = is_bright(scan).astype(np.uint8)
         pictures.append(picture_scan(scan.voxels, mask, scan.geometry, labels=[1]))
-    shown = {(each.slices[0].outlines[1], each.slices[0].spacing_mm) for each in pictures}
+    shown = {(picture.slices[0].outlines[1], picture.slices[0].spacing_mm) for picture in pictures}
     assert len(shown) == 1
-    assert {each.slices[0].slice_idx for each in pictures} == {3, 7}  # the first of 3 and 4, from either end
+    assert {picture.slices[0].slice_idx for picture in pictures} == {
+        3,
+        7,
+    }  # the first of 3 and 4, from either end
     # The long arm of the L points to the patient's left, from x = 7 to 27.
     assert "27" in pictures[0].slices[0].outlines[1]

@@ -100,10 +100,10 @@ def test_labels_are_simpleitks_indicators_at_one_half_and_more():
 
 def test_arguments_are_unchanged():
     label_map = np.array([1, 0, 2], np.uint8).reshape(1, 1, 3)
-    remaining = label_map.copy()
+    copy = label_map.copy()
     resample_label_map(label_map, line(3), line(6, 0.5), labels=(1, 2))
     restore_on_grid(label_map, line(3), line(6, 0.5))
-    assert np.array_equal(label_map, remaining)
+    assert np.array_equal(label_map, copy)
 
 
 def test_a_mask_on_its_own_grid_is_unchanged():

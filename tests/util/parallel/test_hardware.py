@@ -88,9 +88,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 )
 def test_auto_takes_the_fastest_native_format(monkeypatch, device, has_bfloat16, capability, native):
     monkeypatch.setattr(hardware, "has_bfloat16", lambda: has_bfloat16)
-    monkeypatch.setattr(
-        torch.cuda, "get_device_capability", lambda requested: requested == GPU and capability
-    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: device == GPU and capability)
     assert hardware.native_precisions(device) == native
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -107,9 +107,9 @@ def test_rank_0_leaves_last(stores, on_all):
 def test_a_rank_that_leaves_twice_counts_once(stores):
     for _ in range(N_RANKS):
         stores[1].close(wait_s=0)
-    began = time.monotonic()
+    started = time.monotonic()
     stores[0].close(wait_s=0.2)
-    assert time.monotonic() - began >= 0.2  # rank 2 is still there
+    assert time.monotonic() - started >= 0.2  # rank 2 is still there
 
 
 def test_rank_0_does_not_wait_for_ever(stores):

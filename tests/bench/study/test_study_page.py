@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from bench.study import measures, report
+from bench.study import measures, study_page
 from bench.study.arms import REFERENCE
 from bench.study.trial import Trial
 
 ORGANS = ("liver", "spleen")
 
 
-def _record(arm, seed, mean, **more):
+def _record(arm, seed, mean, **fields):
     table = {"mean": mean, "organs": dict.fromkeys(ORGANS, mean)}
     steps = list(range(1, 21))
     log = {
@@ -42,7 +42,7 @@ def _record(arm, seed, mean, **more):
         "every_support": {"3": mean - 0.1, "4": mean + 0.1},
         "machine": {"processor": "a processor"},
         "versions": {"torch": "2.0"},
-        **more,
+        **fields,
     }
 
 
@@ -81,7 +81,7 @@ def test_the_page_has_mean_range_and_difference_to_the_reference_of_each_arm(res
         _record("no_prior", 2, 0.55),
         _record("prior_calibrated", 1, 0.60),
     )
-    report.write_page(folder)
+    study_page.write_page(folder)
     page = (tmp_path / "RESULTS.md").read_text()
     row = _row(page, "| `no_prior`")
     assert "**0.490 (0.430-0.550)**" in row
@@ -138,7 +138,7 @@ def test_background_only_is_the_share_of_the_log_without_an_alignment_loss():
 
 def test_conclusions_precede_the_tables(results, tmp_path):
     (tmp_path / "conclusions.md").write_text("## What follows\n\nNothing.\n")
-    report.write_page(results(_record(REFERENCE, 1, 0.4)))
+    study_page.write_page(results(_record(REFERENCE, 1, 0.4)))
     page = (tmp_path / "RESULTS.md").read_text()
     assert page.index("# Does it learn?") < page.index("What follows") < page.index("## phantom")
 
@@ -150,7 +150,7 @@ def test_damaged_records_and_those_of_other_settings_are_skipped_and_named(resul
         {**_record("no_mining", 1, 0.9), "profile": "phantom_default"},  # has no such arm
     )
     (folder / "phantom" / "angle_only_1.json").write_text("{half")
-    report.write_page(folder)
+    study_page.write_page(folder)
     output = capsys.readouterr().out
     page = (tmp_path / "RESULTS.md").read_text()
     for name in ("no_prior", "angle_only", "no_mining"):

@@ -1,4 +1,4 @@
-"""Build the study's page from its records: `python -m bench.study.report`."""
+"""Build the study's page from its records: `python -m bench.study.study_page`."""
 
 import argparse
 import statistics

@@ -1,10 +1,10 @@
-"""Own data's `dataset.json`: read, checked all at once, written back the same."""
+"""A custom dataset's `dataset.json`: read, checked all at once, written back the same."""
 
 import json
 
 import pytest
 
-from data.own_spec import OwnDataset, read_dataset_json, write_dataset_json
+from data.custom_spec import CustomDataset, read_dataset_json, write_dataset_json
 from data.specs import DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
@@ -39,7 +39,7 @@ def _read(tmp_path):
 
 
 def test_all_keys_are_read(read):
-    assert read(FULL) == OwnDataset(
+    assert read(FULL) == CustomDataset(
         spec=DatasetSpec(
             name="Hips",
             volumes_folder="volumes",
@@ -121,9 +121,9 @@ def test_what_is_written_reads_back_the_same(read, tmp_path, changes):
 
 
 def test_the_example_in_the_module_is_valid(read):
-    import data.own_spec
+    import data.custom_spec
 
-    text = data.own_spec.__doc__
+    text = data.custom_spec.__doc__
     own = read(text[text.index("{") : text.rindex("}") + 1])
     assert own.spec.labels == {1: "left femur", 2: "right femur"}
     assert own.spec.organ_groups == ((1,), (2,))

@@ -1,4 +1,4 @@
-"""Build one page from all benchmark results: `python -m bench.report [--quick]`."""
+"""Build the benchmarks' page: `python -m bench.results_page [--quick]`."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ bash bench/run.sh
 ```
 
 `bash bench/run.sh supervoxels` runs one of them, `--device cuda` uses a GPU, and `--quick` gives rough
-results without changing this page. `python -m bench.report` rebuilds the page from `bench/results/`.
+results without changing this page. `python -m bench.results_page` rebuilds the page from `bench/results/`.
 """
 
 

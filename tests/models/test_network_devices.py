@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 import models
 from models.few_shot_seg import FewShotSeg
-from tests.models.episodes import losses_of, make_batch
+from tests.models.small_network import losses_of, make_batch
 
 
 class _OnlyMeta(TorchDispatchMode):

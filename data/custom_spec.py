@@ -1,4 +1,4 @@
-"""Read and write own data's `dataset.json`, with nnU-Net's keys and ours.
+"""Read and write a custom dataset's `dataset.json`, with nnU-Net's keys and ours.
 
 A complete example (`name`, `labels`, `channel_names` and `file_ending` are nnU-Net's)::
 
@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from data.own_rules import Clip, Orientation, OwnName, label_fault, parse_groups_of, parse_labels_among
-from data.specs import DEFAULT_NSD_TOLERANCE_MM, DatasetSpec, OwnDataset
+from data.custom_rules import Clip, CustomName, Orientation, label_fault, parse_groups_of, parse_labels_among
+from data.specs import DEFAULT_NSD_TOLERANCE_MM, CustomDataset, DatasetSpec
 from data.transforms import Preparation
 from util.config.settings import Count, ListAsTuple, Positive, Settings, SettingsError, key, parse_values
 from util.errors import UserError
@@ -38,7 +38,7 @@ _Spacing = Annotated[float, Field(ge=0.01)]
 _SidePx = Annotated[int, Field(ge=8, le=4096)]
 
 
-def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
+def read_dataset_json(path: Path, *, name: str | None = None) -> CustomDataset:
     """Read a `dataset.json`.
 
     Unknown keys are ignored, except for those that resemble a known one.
@@ -54,7 +54,7 @@ def read_dataset_json(path: Path, *, name: str | None = None) -> OwnDataset:
     return _Reading(path, values, name).finish()
 
 
-def write_dataset_json(path: Path, dataset: OwnDataset) -> None:
+def write_dataset_json(path: Path, dataset: CustomDataset) -> None:
     """Write the inverse of `read_dataset_json`; raises `UserError` if it fails."""
     spec, preparation = dataset.spec, dataset.preparation
     clips = {"window": preparation.window, "percentile": preparation.clip_percentile}
@@ -81,7 +81,7 @@ class _DatasetJson(Settings):
 
     model_config = ConfigDict(extra="ignore")
 
-    name: OwnName = key(..., "name of the dataset")
+    name: CustomName = key(..., "name of the dataset")
     file_ending: Literal[NIFTI_ENDINGS] = key(NIFTI_ENDINGS[0], "ending of image and label files")
     channel_names: dict[Literal["0"], Any] = key(
         {"0": "image"},
@@ -105,7 +105,7 @@ class _Reading:
         self._path, self._values, self._name = path, dict(values), name
         self._problems: list[str] = []
 
-    def finish(self) -> OwnDataset:
+    def finish(self) -> CustomDataset:
         self._check_keys()
         self._adopt_name()
         keys = self._parse_keys()
@@ -114,7 +114,7 @@ class _Reading:
         if keys is None or self._problems:
             raise UserError("\n".join(f"{self._path}: {text}; correct it" for text in self._problems))
         clip = keys.clip
-        return OwnDataset(
+        return CustomDataset(
             spec=DatasetSpec(
                 keys.name,
                 VOLUMES_FOLDER,
@@ -140,9 +140,9 @@ class _Reading:
     def _check_keys(self) -> None:
         known = (*_DatasetJson.model_fields, *_LABEL_KEYS)
         for name in self._values:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            if name not in known and near:
-                self._problems.append(f"unknown key {name}, did you mean {near[0]}?")
+            close_matches = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if name not in known and close_matches:
+                self._problems.append(f"unknown key {name}, did you mean {close_matches[0]}?")
         if "regions_class_order" in self._values:
             self._problems.append("labels must be single ids, got nnU-Net's regions (regions_class_order)")
 

@@ -1,4 +1,4 @@
-"""Types and checks of the values of own data's `dataset.json`."""
+"""Types and checks of the values of a custom dataset's `dataset.json`."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ _NAME_REQUIREMENT = (
 )
 
 
-def _check_own_name(name: str) -> str:
+def _check_custom_name(name: str) -> str:
     """Check that a name is unused, and valid as a folder and on the command line."""
     reserved = {name.lower() for name in DATASETS}
     if not _NAME.fullmatch(name) or name.lower() in reserved or is_literal(name):
@@ -44,11 +44,11 @@ def _check_orientation(letters: str) -> str:
     return letters
 
 
-OwnName = Annotated[Text, AfterValidator(_check_own_name), MustBe(_NAME_REQUIREMENT)]
-# A named dataset with a download, or own data.
+CustomName = Annotated[Text, AfterValidator(_check_custom_name), MustBe(_NAME_REQUIREMENT)]
+# A named dataset with a download, or a custom one.
 RawName = Annotated[
     Text,
-    AfterValidator(lambda name: name if name in DATASETS else _check_own_name(name)),
+    AfterValidator(lambda name: name if name in DATASETS else _check_custom_name(name)),
     MustBe(f"{', '.join(RAW_DATASETS)}, or {_NAME_REQUIREMENT}"),
 ]
 Orientation = Annotated[

@@ -37,12 +37,12 @@ def _unbroken(overrides_for, tmp_path_factory, narrow_encoder):
     """Train once without a stop for each choice of further words; return the run's folder."""
     result = {}
 
-    def train(*more):
-        if more not in result:
+    def train(*words):
+        if words not in result:
             log_dir = tmp_path_factory.mktemp("unbroken")
-            assert run(*overrides_for(log_dir), *STEPS, *more) == 0
-            result[more] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
-        return result[more]
+            assert run(*overrides_for(log_dir), *STEPS, *words) == 0
+            result[words] = log_dir / "PHANTOM" / "fold_0" / "training" / "1"
+        return result[words]
 
     return train
 
@@ -78,9 +78,9 @@ def run(*words):
     return run_command_line(training.experiment, list(words))
 
 
-def resume(overrides, *more):
+def resume(overrides, *words):
     """Run with the words that say where things lie, but not how long to train."""
-    return run(*(word for word in overrides if not word.startswith("n_steps=")), *more)
+    return run(*(word for word in overrides if not word.startswith("n_steps=")), *words)
 
 
 def final(folder, number, step=6):
@@ -88,16 +88,16 @@ def final(folder, number, step=6):
 
 
 @pytest.mark.parametrize(
-    ("more", "step"),
+    ("words", "step"),
     [((), 1), (FULL, 1), (FULL, 3), (("optim.name=adamw", "num_workers=1"), 3)],
     ids=["sgd-1", "full-1", "full-3", "adamw-3"],
 )
 def test_a_resumed_training_equals_an_unbroken_one(
-    tiny_overrides, folder, unbroken, stopped_after, monkeypatch, more, step
+    tiny_overrides, folder, unbroken, stopped_after, monkeypatch, words, step
 ):
-    whole_run = unbroken(*more)
+    whole_run = unbroken(*words)
     stopped_after(step)
-    assert run(*tiny_overrides, *STEPS, *more) == 128 + signal.SIGTERM
+    assert run(*tiny_overrides, *STEPS, *words) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert load_checkpoint(list_checkpoints(folder / "1")[0]).step == step
     assert resume(tiny_overrides, "resume=latest") == 0
@@ -251,8 +251,8 @@ def test_a_non_finite_loss_stops_before_the_weights_change(tiny_overrides, folde
     assert output.startswith("error: step 3: the loss is not finite (scan ")
     for word in ("slices ", "supervoxel ", "episode 2", "saved to ", "are unchanged", "optim.lr"):
         assert word in output
-    [remaining] = (folder / "1" / "nonfinite").iterdir()
-    episode = torch.load(remaining, weights_only=True)["episodes"][0]
+    [path] = (folder / "1" / "nonfinite").iterdir()
+    episode = torch.load(path, weights_only=True)["episodes"][0]
     assert episode["support_images"].shape == (1, 1, 48, 48)
     checkpoint = load_checkpoint(list_checkpoints(folder / "1")[0])
     assert checkpoint.step == 2  # the last good one

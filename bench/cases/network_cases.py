@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.cases.instruments import FlopCounter, Profiler
 from bench.measuring import MB, measure_usage, time_calls
-from bench.naive.network import NaiveFewShotSeg
+from bench.naive.naive_network import NaiveFewShotSeg
 from config_ssl_upload import Config, dataset_defaults, parse_config
 from models.few_shot_seg import FewShotSeg
 from models.inference.calls import Request, best_slices_per_call
@@ -20,7 +20,7 @@ from models.inference.scan import segment_scan
 from models.inference.segmenters import NetworkSegmenter
 from models.precision import mixed_precision
 from script.workflows.networks import make_network
-from training import place_network, training_losses
+from training import prepare_network, training_losses
 from util.config.settings import merge_values
 from util.engine.optimisation import make_optimizer
 from util.parallel.devices import SINGLE_RANK
@@ -86,13 +86,13 @@ def time_training(
 ) -> dict[str, Any]:
     """Time training steps: forward in both directions, backward, optimiser.
 
-    A warm-up step on small slices precedes them. One more step each gives `parts`, in seconds, and `flop` if
-    requested, and each of `n_usages` more an entry of `usages`, see `measure_usage`. `options` are those of
-    `Case`.
+    A warm-up step on small slices precedes them. If requested, one further step measures `parts`, in seconds,
+    another counts `flop`, and `n_usages` further ones give the entries of `usages`, see `measure_usage`.
+    `options` are those of `Case`.
     """
     case = Case(**options)
     config, network, device = case.config, case.network.train(), case.device
-    model = place_network(config, network, device=device, ranks=SINGLE_RANK)
+    model = prepare_network(config, network, device=device, ranks=SINGLE_RANK)
     optimizer = make_optimizer(config.optim, network.parameters(), device=device)
     compute_loss = _fast_loss if case.variant == "fast" else _naive_loss
 
@@ -134,7 +134,7 @@ def time_evaluation(
 ) -> dict[str, Any]:
     """Time the segmentation of query slices, per slice, encoding included.
 
-    Each of `n_usages` more runs gives an entry of `usages`, of all its slices; see `measure_usage`.
+    Each of `n_usages` further runs gives an entry of `usages` for all its slices; see `measure_usage`.
 
     The fast path prepares the support once, timed separately as `support_seconds`; the naive network encodes
     it again for each slice.

@@ -1,4 +1,4 @@
-"""Data of one's own, described by a dataset.json, trains and is evaluated like the published sets."""
+"""A custom dataset, described by a dataset.json, trains and is evaluated like the published sets."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import pytest
 import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
-from data.own_spec import VOLUMES_FOLDER
+from data.custom_spec import VOLUMES_FOLDER
 from tests.data.preparations import prepare_volumes
 from util.config.command_line import run_command_line
 from util.errors import UserError
@@ -30,7 +30,7 @@ DESCRIPTION = {
 
 @pytest.fixture(name="hips")
 def _hips(phantom_dir, tmp_path):
-    """The tiny phantom's volumes and supervoxels as own data, with other names for its organs."""
+    """The tiny phantom's volumes and supervoxels as a custom dataset, with other names for its organs."""
     [volumes] = [folder for folder in phantom_dir.iterdir() if next(folder.glob("image_*"), None)]
     shutil.copytree(volumes, tmp_path / "hips" / VOLUMES_FOLDER)
     shutil.copytree(phantom_dir / "supervoxels_60", tmp_path / "hips" / "supervoxels_60")
@@ -69,7 +69,7 @@ def _words(hips, tmp_path):
     ]
 
 
-def test_own_data_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
+def test_a_custom_dataset_trains_and_is_evaluated_under_its_own_names(hips, tmp_path):
     words = _words(hips, tmp_path)
     _prepare_from_turned_scans(hips, tmp_path / "raw")
     shutil.rmtree(hips / "supervoxels_60")

@@ -1,4 +1,4 @@
-"""Small episodes and a small network on which the tests of the whole network run, in float64."""
+"""A small network and small episodes on which the tests of the whole network run, in float64."""
 
 import torch
 import torch.nn.functional as F

@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from bench.report import make_page, read_sections
+from bench.results_page import make_page, read_sections
 from bench.sections import Headline, Plot, Section, Table
 from util.errors import UserError
 

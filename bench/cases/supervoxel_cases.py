@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from bench.measuring import peak_memory_mb, time_calls
-from bench.naive.supervoxels import segment_compact, segment_textbook
+from bench.naive.naive_supervoxels import segment_compact, segment_textbook
 from data.supervoxels.segmentation import segment_supervoxels
 
 VARIANTS = {"ours": segment_supervoxels, "compact": segment_compact, "textbook": segment_textbook}

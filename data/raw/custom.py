@@ -1,4 +1,4 @@
-"""Own data: NIfTI files and a `dataset.json`.
+"""Custom datasets: NIfTI files and a `dataset.json`.
 
 The files lie in nnU-Net's folders, or are named `image_<id>` and `label_<id>`. Scans without labels are used
 for training alone.
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data.own_spec import DATASET_JSON, read_dataset_json
+from data.custom_spec import DATASET_JSON, read_dataset_json
 from data.raw.listing import list_files, natural_sort_key
 from data.raw.pairs import group_files, inspect_pair, labels_without_image, make_scan, orient_scans
 from data.raw.raw_scans import RawDataset, RawScan
 from data.raw.scan_checks import fold_remarks
-from data.specs import OwnDataset
+from data.specs import CustomDataset
 from util.errors import UserError, shorten_list
 from util.io.grids import orient_slices
 from util.io.nifti_files import NIFTI_ENDINGS, nifti_ending, nifti_stem
@@ -54,7 +54,7 @@ class _Files:
     unused: list[Path] = field(default_factory=list)
 
 
-def find_own(root: Path, name: str) -> RawDataset:
+def find_custom(root: Path, name: str) -> RawDataset:
     """Find the scans of a folder that holds a `dataset.json`.
 
     In nnU-Net's folders (`imagesTr/<case>_0000.nii.gz`, `labelsTr/<case>.nii.gz`) ids number the cases from 0
@@ -86,8 +86,8 @@ def find_own(root: Path, name: str) -> RawDataset:
         inspect_scan=partial(inspect_pair, needs_labels=False, assume_orientation=assume_orientation),
         problems=tuple(files.problems),
         remarks=tuple(_remarks(scans, files, folder)),
-        own=dataset,
-        own_folder=folder,
+        custom=dataset,
+        custom_folder=folder,
     )
 
 
@@ -99,13 +99,13 @@ def _spec_path(root: Path) -> Path:
     if len(candidates) != 1:
         text = f"{len(candidates)} below it" if candidates else "none"
         raise UserError(
-            f"{root}: own data must come with a {DATASET_JSON}, got {text}; write one (see docs/data.md) or "
-            "give the folder that holds it"
+            f"{root}: a custom dataset must come with a {DATASET_JSON}, got {text}; write one (see "
+            "docs/data.md) or give the folder that holds it"
         )
     return candidates[0]
 
 
-def _find_scans(folder: Path, dataset: OwnDataset) -> tuple[_Files, list[RawScan]]:
+def _find_scans(folder: Path, dataset: CustomDataset) -> tuple[_Files, list[RawScan]]:
     """Find the files of either form, and number their scans."""
     beside = sorted(folder.iterdir())
     is_beside = bool(_numbered_files(beside, dataset).images)
@@ -159,7 +159,7 @@ def _plane_remarks(scans: Sequence[RawScan]) -> list[str]:
     ]
 
 
-def _nnunet_files(folder: Path, dataset: OwnDataset) -> _Files:
+def _nnunet_files(folder: Path, dataset: CustomDataset) -> _Files:
     """Find nnU-Net's cases."""
     files = _Files()
     for position, images_name in enumerate(("imagesTr", "imagesTs")):
@@ -190,7 +190,7 @@ def _nnunet_files(folder: Path, dataset: OwnDataset) -> _Files:
     return files
 
 
-def _numbered_files(paths: Iterable[Path], dataset: OwnDataset) -> _Files:
+def _numbered_files(paths: Iterable[Path], dataset: CustomDataset) -> _Files:
     files, scans = _Files(), {"image": [], "label": []}
     for path in filter(_looks_like_scan, paths):
         match = re.fullmatch(r"(image|label)_(\d+)", nifti_stem(path))
@@ -208,7 +208,7 @@ def _numbered_files(paths: Iterable[Path], dataset: OwnDataset) -> _Files:
     return files
 
 
-def _scans_in(folder: Path, files: _Files, dataset: OwnDataset) -> list[Path]:
+def _scans_in(folder: Path, files: _Files, dataset: CustomDataset) -> list[Path]:
     """List a folder's NIfTI files, and note those of other endings in `files`."""
     entries = (
         sorted(folder.iterdir(), key=lambda path: natural_sort_key(path.name)) if folder.is_dir() else []
@@ -220,7 +220,7 @@ def _scans_in(folder: Path, files: _Files, dataset: OwnDataset) -> list[Path]:
     return [path for path in with_ending if nifti_ending(path) == dataset.file_ending]
 
 
-def _wrong_endings(files: list[Path], dataset: OwnDataset) -> list[str]:
+def _wrong_endings(files: list[Path], dataset: CustomDataset) -> list[str]:
     return [
         f"{path}: must end with {dataset.file_ending}, which file_ending of {DATASET_JSON} says; "
         "rename it or change file_ending"
