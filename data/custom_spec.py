@@ -28,7 +28,7 @@ from data.transforms import Preparation
 from util.config.settings import Count, ListAsTuple, Positive, Settings, SettingsError, key, parse_values
 from util.errors import UserError
 from util.io.json_files import read_json_object, write_json
-from util.io.nifti_files import NIFTI_ENDINGS
+from util.io.nifti_names import NIFTI_ENDINGS
 from util.remarks import remark
 
 DATASET_JSON = "dataset.json"

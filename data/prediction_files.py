@@ -18,8 +18,8 @@ from util.io.folders import check_folder
 from util.io.image_io import write_volume
 from util.io.itk_files import write_itk_volume
 from util.io.json_files import write_json
-from util.io.nifti_files import NIFTI_ENDINGS
 from util.io.nifti_masks import write_volume_like
+from util.io.nifti_names import NIFTI_ENDINGS
 
 VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = "volumes.csv", "agreement.csv", "prediction.json"
 PAGE_HTML = "predictions.html"

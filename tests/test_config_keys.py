@@ -24,19 +24,19 @@ class KeyReads(ast.NodeVisitor):
     """Collect the dotted keys that a function reads of a configuration, through its local names too.
 
     A read is an attribute access on the configuration, on one of its groups, or on a local name bound to
-    either; `self._config` is the configuration, too. `getattr(config.path, name)` stands for any group in
-    `path`, written `path.*`.
+    either; `self.config` and `self._config` are the configuration, too. `getattr(config.path, name)` stands for
+    any group in `path`, written `path.*`.
     """
 
     def __init__(self, config_name):
-        self._names, self._attribute = {config_name: ""}, f"_{config_name}"
+        self._names, self._attributes = {config_name: ""}, (f"self.{config_name}", f"self._{config_name}")
         self.reads = set()
 
     def resolve(self, node):
         """Return the key that an expression stands for, "" for the configuration itself, None for others."""
         if isinstance(node, ast.Name):
             return self._names.get(node.id)
-        if isinstance(node, ast.Attribute) and node.attr == self._attribute:
+        if ast.unparse(node) in self._attributes:
             return ""
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             owner, name = self.resolve(node.value), node.attr

@@ -17,8 +17,8 @@ from data.transforms import Preparation, prepared_grid, restore_mask
 from data.volume_records import ScanRecord, list_recorded_ids, read_scan_record, scan_record_path
 from util.errors import ProblemList, UserError
 from util.io.image_io import Geometry, read_geometry, write_volume
-from util.io.nifti_files import nifti_stem
 from util.io.nifti_masks import write_with_header_geometry
+from util.io.nifti_names import nifti_stem
 from util.remarks import remark
 
 ORIGINAL_FOLDER = "predictions_original"  # of an evaluation's predictions

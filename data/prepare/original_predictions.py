@@ -18,7 +18,7 @@ from data.specs import DatasetSpec
 from util.errors import ProblemList, UserError, shorten_list
 from util.io.folders import check_folder
 from util.io.image_io import read_volume
-from util.io.nifti_files import NIFTI_ENDINGS
+from util.io.nifti_names import NIFTI_ENDINGS
 from util.remarks import printed_remarks, remark
 
 _PREDICTIONS = "predictions"  # folder of an evaluation

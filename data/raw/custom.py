@@ -19,7 +19,7 @@ from data.raw.scan_checks import fold_remarks
 from data.specs import CustomDataset
 from util.errors import UserError, shorten_list
 from util.io.grids import orient_slices
-from util.io.nifti_files import NIFTI_ENDINGS, nifti_ending, nifti_stem
+from util.io.nifti_names import NIFTI_ENDINGS, nifti_ending, nifti_stem
 
 # Formats that may hold scans but are not read, which is remarked on.
 _OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".dcm", ".mgz", ".npy", ".npz")

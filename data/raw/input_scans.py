@@ -15,7 +15,8 @@ from data.raw.scan_checks import image_problems
 from util.errors import UserError, shorten_list
 from util.io.image_io import AXIS_DIRECTIONS, PREPARED_ORIENTATION, Geometry, read_raw_volume
 from util.io.itk_files import ITK_ENDINGS, image_arrays, read_itk_volume
-from util.io.nifti_files import NIFTI_ENDINGS, spacing_fault
+from util.io.nifti_files import spacing_fault
+from util.io.nifti_names import NIFTI_ENDINGS
 
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 _DICOM_MARK, _DICOM_MARK_OFFSET = b"DICM", 128

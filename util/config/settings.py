@@ -1,8 +1,7 @@
 """Declare configuration keys with default, constraints and documentation.
 
-A configuration is a pydantic model derived from `Settings`, whose fields are made by `key` or `group` (a
-nested model). Its defaults, validation, typed object, JSON schema and table in docs/configuration.md are
-derived from them.
+A configuration is a pydantic model derived from `Settings`; fields are made by `key` or `group` (a nested
+model). Its defaults, validation, typed object, JSON schema and table in docs/configuration.md follow.
 """
 
 import difflib
@@ -81,7 +80,7 @@ def with_defaults(model: type[Model], **defaults: Any) -> type[Model]:
 
 
 def copy_key(field: FieldInfo, default: Any) -> tuple[Any, Any]:
-    """Return type and declaration of a key, with another default, as `create_model` takes them."""
+    """Return a key with another default, as `create_model` takes it."""
     kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return kind, Field(default, description=field.description, json_schema_extra=field.json_schema_extra)
 

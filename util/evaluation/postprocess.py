@@ -32,7 +32,7 @@ def keep_largest_component(probabilities: np.ndarray) -> np.ndarray:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Return the largest component of a mask of any dimension, whose diagonal neighbours are connected.
+    """Return the largest component of a mask; diagonal neighbours are connected.
 
     In a tie it is the first in raster order; of an empty mask it is empty.
     """

@@ -21,7 +21,6 @@ from nibabel.spatialimages import HeaderDataError
 
 from util.errors import UserError
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 MAX_VOXELS = 1 << 30  # 1024 x 1024 x 1024
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 SKEW_TOLERANCE = 1e-3  # of direction cosines, which are stored as float32
@@ -33,17 +32,6 @@ _MM_OF_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes of metre, millimetre an
 _UNIT_NAMES = {1: "m", 3: "µm"}
 _SPACING_TOLERANCE, _ORIGIN_TOLERANCE_MM = 1e-3, 0.1
 _MAX_ORIGIN_MM = 1e6
-
-
-def nifti_ending(path: Path) -> str:
-    """Return a file's NIfTI ending in its own case, such as `.NII.GZ`; "" without one."""
-    known = next((ending for ending in NIFTI_ENDINGS if path.name.lower().endswith(ending)), "")
-    return path.name[len(path.name) - len(known) :]
-
-
-def nifti_stem(path: Path) -> str:
-    """Return a file's name without its NIfTI ending."""
-    return path.name.removesuffix(nifti_ending(path))
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,10 @@ def resample_label_map(
 
 
 def assign_label(label_map: np.ndarray, label: int, values: np.ndarray, largest: np.ndarray) -> None:
-    """Give a label the voxels where its values exceed the largest before, which are updated."""
+    """Give a label the voxels where its values exceed the largest so far.
+
+    `label_map` and `largest` are updated in place.
+    """
     wins = values > largest
     label_map[wins] = label
     largest[wins] = values[wins]
