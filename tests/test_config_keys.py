@@ -24,8 +24,8 @@ class KeyReads(ast.NodeVisitor):
     """Collect the dotted keys that a function reads of a configuration, through its local names too.
 
     A read is an attribute access on the configuration, on one of its groups, or on a local name bound to
-    either; `self.config` and `self._config` are the configuration, too. `getattr(config.path, name)` stands for
-    any group in `path`, written `path.*`.
+    either; `self.config` and `self._config` are the configuration, too. `getattr(config.path, name)` stands
+    for any group in `path`, written `path.*`.
     """
 
     def __init__(self, config_name):
