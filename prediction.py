@@ -28,7 +28,7 @@ from data.prediction_files import (
 )
 from data.prediction_page import PredictionPage
 from data.prediction_results import ScanSummary, describe_doubtful
-from data.prediction_settings import GPU_ADAPTATION_STEPS, SEGMENTER_KEYS, PredictConfig
+from data.prediction_settings import GPU_ADAPTATION_STEPS, NOTICE, SEGMENTER_KEYS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import read_scan
 from dataloaders.framed_scans import read_supports
@@ -44,7 +44,6 @@ from util.parallel.devices import choose_device
 from util.progress import progress_bar
 from util.remarks import remark
 
-NOTICE = "research use only: not a medical device, check every mask"
 # Their values are names, paths and ranges, and a folder may be named 2019.
 _TEXTS = (
     "reload_model_path",

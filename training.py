@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from config_ssl_upload import Config, parse_config
-from data.preparation import ensure_volumes, hash_volumes
-from data.supervoxels.generation import generate_supervoxels
-from dataloaders.episodes import EpisodeDataset, load_episodes, make_episode_loader
+from data.preparation import hash_volumes
+from dataloaders.episodes import EpisodeDataset, make_episode_loader
 from dataloaders.evaluation_folds import check_fold
 from dataloaders.sharding import episodes_of_step
 from dataloaders.validation_scans import hold_back_scans
@@ -31,6 +30,7 @@ from models.losses import CRITERIA, METRICS, EpisodeLosses, episode_losses
 from models.precision import mixed_precision
 from script.workflows.experiment import find_former_run, make_experiment
 from script.workflows.networks import make_network
+from script.workflows.training_episodes import make_training_episodes
 from script.workflows.training_observer import TrainingObserver, plan_jobs_of_validation
 from util.config.command_line import run_command_line
 from util.config.settings import plain_values
@@ -161,7 +161,7 @@ def _make_parts(
     """Make the network, the state of its training and the episodes, and print what will be trained."""
     # The network first, as pretrained weights may turn out to be missing.
     network = local_main_first(lambda: make_network(config)).train()
-    dataset = local_main_first(lambda: make_dataset(config, n_ranks=ranks.n_ranks))
+    dataset = local_main_first(lambda: make_training_episodes(config, n_ranks=ranks.n_ranks))
     threads = set_threads(
         ranks,
         n_workers=config.num_workers,
@@ -327,32 +327,6 @@ def take_step(
         state.ema.update()
     state.meter.add(losses.metrics())
     state.step = step
-
-
-def make_dataset(config: Config, *, n_ranks: int = 1) -> EpisodeDataset:
-    """Make a fold's training episodes, with volumes and supervoxels that are missing.
-
-    Raises:
-        UserError: see `load_scans`, `generate_supervoxels` and `EpisodeDataset`.
-    """
-    layout = config.layout
-    scan_ids = ensure_volumes(layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
-    split, _ = hold_back_scans(config.find_split(scan_ids), config.n_validation_scans)
-    if not config.use_gt:
-        for source in (layout, *config.further_layouts):
-            print(f"supervoxels: {source.supervoxels_dir}", flush=True)
-            generate_supervoxels(source)
-    episode_config = config.task.episode_config(
-        seed=config.seed,
-        n_episodes=config.n_steps * config.batch_size * n_ranks,
-        n_shots=config.n_shot,
-        min_size_px=config.min_size,
-        use_gt=config.use_gt,
-        train_labels=tuple(label for label in config.spec.labels if label not in config.test_label),
-        exclude_labels=config.exclude_label,
-    )
-    further, size_px = config.further_layouts, config.image_size_px
-    return load_episodes(layout, split, episode_config, further=further, image_size_px=size_px)
 
 
 def prepare_network(config: Config, network: FewShotSeg, *, device: torch.device, ranks: Ranks) -> nn.Module:

@@ -13,6 +13,7 @@ from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
 from util.parallel.hardware import AUTO, PRECISIONS
 
+NOTICE = "research use only: not a medical device, check every mask"
 # They raise Dice over all slices from 0.764 to 0.781 on CHAOST2 (fold 2, four organs, with registration). A
 # step takes 1.6 s on a CPU core at 128 px, and a fraction of that on a GPU.
 GPU_ADAPTATION_STEPS = 150

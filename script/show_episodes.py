@@ -33,7 +33,7 @@ from dataloaders.evaluation_sets import (
 from models.inference.inspection import Inspection, inspect_query
 from script.workflows.experiment import check_paths, make_experiment
 from script.workflows.networks import adopt_network, load_trained
-from training import make_dataset
+from script.workflows.training_episodes import make_training_episodes
 from util.config.command_line import run_command_line
 from util.engine.snapshots import load_snapshot
 from util.engine.training_choice import choose_training
@@ -92,7 +92,7 @@ def show(config: Config, values: Mapping[str, str]) -> None:
 
 def draw_episodes(config: Config, n_episodes: int) -> np.ndarray:
     """Draw the first episodes of a training, after augmentation."""
-    dataset = make_dataset(config)
+    dataset = make_training_episodes(config)
     pictures = []
     for index in range(min(n_episodes, len(dataset))):
         episode = dataset[index]

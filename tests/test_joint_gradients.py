@@ -11,6 +11,7 @@ import training
 from config_ssl_upload import dataset_defaults, parse_config
 from dataloaders.episodes import make_episode_loader
 from models.encoder import BACKBONES
+from script.workflows.training_episodes import make_training_episodes
 from tests.narrow_resnet import NarrowResNet
 from tests.util.parallel.small_jobs import run_job
 from util.parallel.collectives import start_ranks
@@ -42,7 +43,7 @@ def _gradients(values, batch_size, ranks, switch=None):
         if isinstance(module, torch.nn.Dropout2d):
             module.p = 0.0
     model = training.prepare_network(config, network, device=CPU, ranks=ranks)
-    dataset = training.make_dataset(config, n_ranks=ranks.n_ranks)
+    dataset = make_training_episodes(config, n_ranks=ranks.n_ranks)
     loader = make_episode_loader(
         dataset, batch_size=batch_size, num_workers=0, rank=ranks.rank, n_ranks=ranks.n_ranks
     )

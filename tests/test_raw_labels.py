@@ -14,6 +14,7 @@ from config_ssl_upload import dataset_defaults, parse_config
 from data.fingerprint import hash_dataset
 from data.supervoxels.generation import generate_supervoxels
 from dataloaders.prepared_scans import load_scan
+from script.workflows.training_episodes import make_training_episodes
 from util.config.command_line import run_command_line
 from util.config.settings import merge_values
 from util.io.image_io import read_volume, write_volume
@@ -79,7 +80,7 @@ def test_loading_and_the_fingerprint_do_not_tell_them_apart(datasets):
     ids=["setting 2", "use_gt", "exclude all"],
 )
 def test_episodes_are_made_of_the_same_windows(datasets, changes):
-    raw, mapped = (training.make_dataset(_config(datasets, name, **changes)) for name in ("raw", "mapped"))
+    raw, mapped = (make_training_episodes(_config(datasets, name, **changes)) for name in ("raw", "mapped"))
     assert raw.content_hash() == mapped.content_hash()
     np.testing.assert_array_equal(raw.index.window_starts, mapped.index.window_starts)
     np.testing.assert_array_equal(raw.index.target_ids, mapped.index.target_ids)
@@ -88,8 +89,8 @@ def test_episodes_are_made_of_the_same_windows(datasets, changes):
 @pytest.mark.filterwarnings("ignore::util.remarks.Remark")
 def test_setting_2_leaves_the_organs_slices_out(datasets):
     config = _config(datasets, "raw", setting=2)
-    strict = training.make_dataset(config)
-    everything = training.make_dataset(config.model_copy(update={"exclude_label": ()}))
+    strict = make_training_episodes(config)
+    everything = make_training_episodes(config.model_copy(update={"exclude_label": ()}))
     assert 0 < len(strict.index.window_starts) < len(everything.index.window_starts)
     for index in range(20):
         episode = strict[index]

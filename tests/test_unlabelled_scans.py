@@ -8,6 +8,7 @@ import pytest
 import training
 import validation
 from config_ssl_upload import dataset_defaults, parse_config
+from script.workflows.training_episodes import make_training_episodes
 from util.config.command_line import run_command_line
 from util.config.settings import merge_values
 
@@ -71,10 +72,10 @@ def test_a_training_that_saw_scans_of_the_present_fold_is_reported(template, tmp
 @pytest.mark.filterwarnings("ignore::util.remarks.Remark")
 def test_scans_without_labels_do_not_train_where_labels_decide(template, tmp_path):
     _without(template, tmp_path, (1, 4, 5, 8))
-    everything = training.make_dataset(_config(tmp_path))
+    everything = make_training_episodes(_config(tmp_path))
     assert {int(everything[i]["scan_id"]) for i in range(80)} == {1, 3, 4, 5, 6, 7, 8, 9}
     for changes in ({"setting": 2, "task": {"exclude_rule": "all"}}, {"use_gt": True, "test_label": [1]}):
-        dataset = training.make_dataset(_config(tmp_path, **changes))
+        dataset = make_training_episodes(_config(tmp_path, **changes))
         assert {int(dataset[i]["scan_id"]) for i in range(40)} <= {3, 6, 7, 9}
 
 

@@ -13,8 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, create_model
 
-from data.prediction_settings import SEGMENTER_KEYS, Paths, PredictConfig
-from prediction import NOTICE
+from data.prediction_settings import NOTICE, SEGMENTER_KEYS, Paths, PredictConfig
 from script.workflows.scan_segmenter import Segmenter
 from util.config.key_value_words import parse_words
 from util.config.settings import Count, Settings, Text, copy_key, key

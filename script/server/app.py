@@ -23,8 +23,8 @@ from starlette.exceptions import HTTPException
 
 from data.prediction_files import write_result
 from data.prediction_results import Segmentation
+from data.prediction_settings import NOTICE
 from data.raw.input_scans import InputScan, read_scan
-from prediction import NOTICE
 from script.server.access import AccessControl
 from script.workflows.scan_segmenter import Segmenter
 from util.errors import UserError

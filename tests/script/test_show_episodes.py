@@ -9,6 +9,7 @@ from config_ssl_upload import REPOSITORY, dataset_defaults, parse_config
 from dataloaders.episode_pictures import CAPTION_PX, GAP_PX, SIDE_PX, TRUTH_COLOUR, draw_episode
 from dataloaders.evaluation_sets import EvaluationScan
 from script import show_episodes
+from script.workflows.training_episodes import make_training_episodes
 from util.config.command_line import run_command_line
 from util.errors import UserError
 
@@ -40,7 +41,7 @@ def test_episodes_are_those_that_training_draws(overrides, tmp_path, capsys):
             "path": {"PHANTOM": {"data_dir": values["path.PHANTOM.data_dir"]}},
         }
     )
-    second = draw_episode(training.make_dataset(config)[1])
+    second = draw_episode(make_training_episodes(config)[1])
     shown = picture[CAPTION_PX:height, width + GAP_PX :]
     assert np.abs(shown / 255 - second).max() < 0.01
 
