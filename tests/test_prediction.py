@@ -513,7 +513,7 @@ MISTAKES = {
         {"reload_model_path": "best"},
         ["reload_model_path=best: runs holds no trained run;"],
     ),
-    "no snapshot": ({"reload_model_path": "none"}, ["none: holds no snapshots"]),
+    "no snapshot": ({"reload_model_path": "none"}, ["none: no such file or folder"]),
     "no query": ({"query": "none*"}, ["query=none*: matches 0 files"]),
     "out is a file": ({"out": "net.pt"}, ["out=net.pt: must be a folder, found a file"]),
     "out holds the queries": ({"out": "scans"}, ["out=scans: scans/b.nii.gz would replace an input"]),

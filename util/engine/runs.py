@@ -173,7 +173,7 @@ def _find_below(path: Path) -> Path:
         return find_snapshot(path.parent, BEST)
     snapshot = latest_snapshot_in(path.parent if path.name == SNAPSHOT_FOLDER else path)
     if snapshot is None:
-        raise UserError(
-            f"{path}: holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt; give a snapshot or a run folder"
-        )
+        exists = path.is_dir()
+        fault = f"holds no {SNAPSHOT_FOLDER}/snapshot_<step>.pt" if exists else "no such file or folder"
+        raise UserError(f"{path}: {fault}; give a snapshot or a run folder")
     return snapshot

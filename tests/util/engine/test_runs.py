@@ -74,11 +74,18 @@ def test_a_snapshot_or_a_run_folder_can_be_named(tmp_path):
     assert find_snapshot(tmp_path / "gone", str(tmp_path / "renamed.pt")) == tmp_path / "renamed.pt"
 
 
-@pytest.mark.parametrize("name", ["3", "gone", "gone.pt"])
-def test_a_named_path_without_a_snapshot_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("3", r"holds no snapshots/snapshot_<step>\.pt"),
+        ("gone", "no such file or folder"),
+        ("gone.pt", "no such file or folder"),
+    ],
+)
+def test_a_named_path_without_a_snapshot_is_refused(tmp_path, name, fault):
     _add_run(tmp_path, 1, 10)
     _add_run(tmp_path, 3)
-    with pytest.raises(UserError, match=rf"{name}: holds no snapshots/snapshot_<step>\.pt; give a snapshot"):
+    with pytest.raises(UserError, match=f"{name}: {fault}; give a snapshot"):
         find_snapshot(tmp_path, str(tmp_path / name))
 
 
@@ -130,7 +137,7 @@ def test_the_best_snapshot_of_any_run_can_be_named(tmp_path):
     )
     with pytest.raises(UserError, match=message):
         find_snapshot(tmp_path, str(tmp_path / "1/best"))
-    with pytest.raises(UserError, match=r"gone/best: holds no snapshots"):
+    with pytest.raises(UserError, match=r"gone/best: no such file or folder"):
         find_snapshot(tmp_path, str(tmp_path / "gone/best"))
 
 
