@@ -522,7 +522,7 @@ MISTAKES = {
     "another grid": ({"support_image": "scans/b.nii.gz"}, ["a_seg.nii.gz: must lie on the grid of b.nii.gz"]),
     "all at once": (
         {"reload_model_path": "none", "support_image": "x.nii", "query": "y.nii", "out": "net.pt"},
-        ["query=y.nii: no such file", "out=net.pt: must be", "none: holds no", "x.nii: no such file"],
+        ["query=y.nii: no such file", "out=net.pt: must be", "none: no such file or", "x.nii: no such file"],
     ),
 }
 
