@@ -29,6 +29,10 @@ def test_a_remark_states_whether_the_best_setting_is_worthwhile():
     assert allocators.make_remark("Step", little).endswith("jemalloc saves 2.0%, less than 5%.")
     none = {"glibc": [_measurement(2.0)], "jemalloc": [_measurement(2.1)]}
     assert allocators.make_remark("Step", none).endswith("; none is faster.")
+    scattered = {"glibc": [_measurement(2.0, 1.5, 2.1)], "jemalloc": [_measurement(1.6)]}
+    assert allocators.make_remark("Step", scattered).endswith(
+        "jemalloc saves 20.0%, within the scatter of the runs."
+    )
 
 
 def test_missing_libraries_are_left_out_and_found_ones_preloaded(monkeypatch, tmp_path):
