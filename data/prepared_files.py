@@ -131,7 +131,7 @@ def read_supervoxels(layout: DatasetLayout, scan_id: int, geometry: Geometry) ->
 def check_axes(layout: DatasetLayout, scan_ids: Iterable[int]) -> None:
     """Check that the volumes of a dataset are stored in one orientation.
 
-    A custom dataset that keeps each scan's slice axis has one orientation per slice axis.
+    A custom dataset whose scans are not reoriented to one slice axis has one orientation per slice axis.
 
     Raises:
         UserError: a scan's orientation differs from that of most others, or a header is damaged.

@@ -81,7 +81,7 @@ def _next_batch(batches: Iterator) -> PackedBatch | dict[str, torch.Tensor] | No
     try:
         return next(batches, None)
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader"):  # a bug in a worker keeps its traceback
+        if not str(error).startswith("DataLoader"):  # a bug in a worker is shown with its traceback
             raise
         raise _worker_error(" ".join(str(error).split())) from error
 

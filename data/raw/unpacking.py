@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 from util.errors import UserError
@@ -23,8 +24,8 @@ def unpack(archive: Path, into: Path) -> Path:
         into: the folder to create; must not exist, or be empty.
 
     Raises:
-        UserError: the archive is missing, not a zip, truncated, damaged or encrypted, or exceeds the disk; or
-            `into` is not empty. Nothing is left behind.
+        UserError: the archive is missing, not a zip, truncated, damaged or encrypted, holds a name twice, or
+            exceeds the disk; or `into` is not empty. Nothing is left behind.
     """
     archive, into = Path(archive), Path(into)
     if into.exists() and not (into.is_dir() and not any(into.iterdir())):
@@ -35,6 +36,7 @@ def unpack(archive: Path, into: Path) -> Path:
     try:
         with zipfile.ZipFile(archive) as opened:
             into.parent.mkdir(parents=True, exist_ok=True)
+            _check_names(opened)
             _check_space(opened, into.parent)
             temporary = Path(tempfile.mkdtemp(prefix=f".{into.name}.", suffix=".tmp", dir=into.parent))
             for entry in opened.infolist():
@@ -53,6 +55,14 @@ def unpack(archive: Path, into: Path) -> Path:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return into
+
+
+def _check_names(opened: zipfile.ZipFile) -> None:
+    """Raise if two files have one name, of which unpacking would silently keep the last."""
+    names = [entry.filename.replace("\\", "/") for entry in opened.infolist() if not entry.is_dir()]
+    for name, n_entries in Counter(names).items():
+        if n_entries > 1:
+            raise UserError(f"{opened.filename}: holds {name!r} {n_entries} times; download it again")
 
 
 def _check_space(opened: zipfile.ZipFile, folder: Path) -> None:

@@ -144,7 +144,7 @@ def test_supervoxels_of_a_smaller_minimum_size_are_refused(tmp_path, factor):
         UserError, match=r"_7\.nii\.gz: .* at least 48 voxels, got one of 46, .* --min-size 48"
     ):
         load(layout, with_labels=False)
-    supervoxel_record_path(layout.supervoxel_path(7)).touch()  # ours, and the record tells
+    supervoxel_record_path(layout.supervoxel_path(7)).touch()  # its record marks the file as ours
     assert load(layout, with_labels=False).supervoxels.max() == 3 * factor
 
 

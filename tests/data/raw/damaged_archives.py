@@ -1,6 +1,7 @@
 """Zip files that are damaged: `(name, set, damage, words of the one line)`."""
 
 import struct
+import warnings
 import zipfile
 
 
@@ -18,7 +19,8 @@ def _with_entry(name, content):
 
     def damage(folder, written):
         archive = zip_folder(folder)
-        with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as packed:
+        with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as packed, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a name that is there already
             packed.writestr(name, content)
         return archive
 
@@ -71,6 +73,7 @@ def _file_and_folder(folder, written):
 ARCHIVES = [
     ("zip: size that is a lie", "Hips", _lying_size, r"download\.zip: must be a whole zip file"),
     ("zip: encrypted", "Hips", _bytes(_encrypted), r"is encrypted"),
+    ("zip: name twice", "Hips", _with_entry("dataset.json", b"{}"), r"holds 'dataset\.json' 2 times"),
     (
         "zip: cut off",
         "Hips",
