@@ -21,7 +21,7 @@ from data.prediction_files import (
     PAGE_HTML,
     RECORD_NAMES,
     check_out,
-    probability_name,
+    probability_names,
     write_prediction_record,
     write_result,
     write_tables,
@@ -231,9 +231,9 @@ def _segment_file(
         check_dicom_seg(path)
     scan = read_scan(path, assume_orientation=segmenter.frame.preparation.assume_orientation)
     result = segmenter.segment(scan, slices=config.slices, confidence=config.confidence)
+    names = probability_names(target.name, segmenter.labels)
     for label, probabilities in result.probabilities.items():
-        name = probability_name(target.name, segmenter.labels[label])
-        write_result(target.with_name(name), probabilities, scan)
+        write_result(target.with_name(names[label]), probabilities, scan)
     if config.format == "dicom_seg":
         write_dicom_seg(target, result.label_map, path, segmenter.labels)
     else:

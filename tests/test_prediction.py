@@ -338,6 +338,17 @@ def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys)
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
 
 
+def test_probabilities_of_every_label_are_written_whatever_its_name(workspace, bright):
+    scan = l_scan("LPS")
+    labels = is_bright(scan).astype(np.uint8)
+    labels[labels.shape[0] // 2 :] *= 2
+    write_volume(workspace / "a_seg.nii.gz", labels, scan.geometry)
+    words = _set(query="scans/b.nii.gz", guide="none", confidence="True")
+    assert main([*words, "labels=1:kidney (left),2:kidney [left]"]) == 0
+    names = {path.name for path in (workspace / "masks").glob("*_probability_*")}
+    assert names == {f"b_probability_kidney_left__{label}.nii.gz" for label in (1, 2)}
+
+
 @pytest.fixture(name="series")
 def _series(workspace):
     """Coronal DICOM slices, from anterior to posterior, in the folder `series`."""
