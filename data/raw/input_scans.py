@@ -162,6 +162,8 @@ def _from_nibabel(image: nibabel.spatialimages.SpatialImage, name: str) -> sitk.
     if image.affine is None:
         raise UserError(f"{name}: orientation unknown (no affine); give the image an affine")
     voxels = np.asanyarray(image.dataobj)
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:  # such as a single time point, as in a file
+        voxels = voxels[..., 0]
     if voxels.ndim != 3:
         raise UserError(f"{name}: must be a 3D image of single values, got shape {voxels.shape}")
     affine = np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3]
@@ -170,7 +172,9 @@ def _from_nibabel(image: nibabel.spatialimages.SpatialImage, name: str) -> sitk.
         raise UserError(f"{name}: invalid affine; fix the header")
     if voxels.dtype.kind not in "iuf":
         raise UserError(f"{name}: must be a 3D image of single values, got voxels of {voxels.dtype}")
-    converted = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T, voxels.dtype.newbyteorder("=")))
+    dtype = np.dtype(np.float32) if voxels.dtype.kind == "f" else voxels.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # overflow gives infinity, which the checks report
+        converted = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T, dtype))
     converted.SetSpacing(spacing.tolist())
     converted.SetOrigin(affine[:, 3].tolist())
     converted.SetDirection((affine[:, :3] / spacing).ravel().tolist())
