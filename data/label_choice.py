@@ -10,6 +10,7 @@ from util.errors import UserError
 from util.io.json_files import read_json_object
 
 BACKGROUND = "background"  # the name of 0
+_NO_LABEL = "labels: the supports' masks hold no label above 0; outline the organ in one scan"
 _MAX_LABELS = 254  # as renumbered label maps are uint8
 
 
@@ -73,8 +74,15 @@ def choose_labels(
         name = name or names.get(label, f"label {label}")
         if selected.setdefault(label, name) != name:
             problems.append(f"labels: {label} must have one name, got {selected[label]} and {name}")
-    if not problems and not selected:
-        problems.append("labels: the supports' masks hold no label above 0; outline the organ in one scan")
+    problems += _selection_problems(selected) if selected or problems else [_NO_LABEL]
+    if problems:
+        raise UserError("\n".join(problems))
+    return dict(sorted(selected.items()))
+
+
+def _selection_problems(selected: Mapping[int, str]) -> list[str]:
+    """List what is wrong with names and number of the chosen labels."""
+    problems = []
     if len(set(selected.values())) < len(selected):
         problems.append(f"labels: names must differ, got {', '.join(selected.values())}")
     if BACKGROUND in selected.values():
@@ -84,9 +92,7 @@ def choose_labels(
             f"labels: at most {_MAX_LABELS} at once, got {len(selected)}; choose some of them, or "
             "give the mask if this is the image"
         )
-    if problems:
-        raise UserError("\n".join(problems))
-    return dict(sorted(selected.items()))
+    return problems
 
 
 def _parse_entry(

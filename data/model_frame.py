@@ -154,7 +154,12 @@ def registration_frame(modality: str | None) -> ModelFrame:
 
     Args:
         modality: one of `CLIPPING`; None: intensities are not clipped, as they were before.
+
+    Raises:
+        UserError: there is no such modality.
     """
+    if modality is not None and modality not in CLIPPING:
+        raise UserError(f"modality={modality!r}: must be one of {', '.join(CLIPPING)}, or None")
     clipping = CLIPPING[modality] if modality else {}
     return ModelFrame(Preparation(**clipping), None, "each scan's own", MAX_REGISTERED_PX)
 

@@ -4,11 +4,11 @@ import ast
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, create_model
 
 from data.custom_rules import Orientation
 from data.model_frame import CLIPPING
-from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
+from util.config.settings import Amount, MustBe, Settings, Text, Whole, copy_key, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
 from util.parallel.hardware import AUTO, PRECISIONS
@@ -172,3 +172,12 @@ class PredictConfig(Settings):
                 "again with prepared=True"
             )
         return problems
+
+
+SEGMENTER_FIELDS = {
+    name: copy_key(PredictConfig.model_fields[name], PredictConfig.model_fields[name].default)
+    for name in SEGMENTER_KEYS
+}
+SegmenterConfig = create_model(
+    "SegmenterConfig", __base__=Settings, __doc__="How a trained network serves.", **SEGMENTER_FIELDS
+)

@@ -264,6 +264,15 @@ def test_supports_must_be_set_first():
         segmenter.segment(l_scan())
 
 
+def test_invalid_settings_are_refused_in_python_too():
+    with pytest.raises(UserError, match=r"guide='registratoin': must be .*; precision='fp8': must be"):
+        Segmenter.from_snapshot("net.pt", guide="registratoin", precision="fp8")
+    with pytest.raises(UserError, match="modality='PET': must be one of MR, CT"):
+        Segmenter.by_registration("PET")
+    with pytest.raises(UserError, match="intensity_weight=-1: must be a number"):
+        Segmenter.by_registration("MR", intensity_weight=-1)
+
+
 OWN = {"name": "Tiny", "labels": {"background": 0, "liver": 1}, "orientation": "LPS", "size_px": [32, 32]}
 
 
