@@ -347,6 +347,16 @@ def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys)
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
 
 
+def test_a_tilde_stands_for_the_home_folder(workspace, bright, monkeypatch):
+    monkeypatch.setenv("HOME", str(workspace))
+    names = ("reload_model_path", "support_image", "support_label", "out", "work")
+    values = dict(word.split("=", 1) for word in WORDS) | {"work": "work"}
+    words = _set(**{name: f"~/{values[name]}" for name in names}, query="scans/b.nii.gz,~/scans/c.nrrd")
+    assert main([*words, "guide=none"]) == 0
+    assert {"b.nii.gz", "c.nrrd"} < {path.name for path in (workspace / "masks").iterdir()}
+    assert not (workspace / "~").exists()
+
+
 def test_probabilities_of_every_label_are_written_whatever_its_name(workspace, bright):
     scan = l_scan("LPS")
     labels = is_bright(scan).astype(np.uint8)
