@@ -125,13 +125,7 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
     """Check all settings and inputs; return the segmenter and the name of each query's result."""
     problems = ProblemList()
     inputs = [Path(text) for text in (*config.support_image, *config.support_label)]
-    matches = problems.attempt(partial(find_inputs, config.query)) or []
-    support_paths = {path.resolve() for path in inputs}
-    queries = [path for path in matches if path.resolve() not in support_paths]
-    if len(queries) < len(matches):
-        remark(f"{len(matches) - len(queries)} of the queries are supports or their masks, and left out")
-    if matches and not queries:
-        problems.lines.append("query: holds nothing but the supports; give the scans to segment")
+    queries = _find_queries(config, inputs, problems)
     outputs = _name_results(config, queries, inputs=inputs, problems=problems)
     problems.lines += config.method_problems()
     segmenter = _make_segmenter(config, queries, problems)
@@ -143,6 +137,24 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
         problems.attempt(partial(segmenter.set_support, images, masks, labels=config.labels))
     problems.raise_all()
     return segmenter, outputs
+
+
+def _find_queries(config: PredictConfig, supports: Sequence[Path], problems: ProblemList) -> list[Path]:
+    """List the scans to segment, without supports and earlier results."""
+    matches = problems.attempt(partial(find_inputs, config.query)) or []
+    support_paths = {path.resolve() for path in supports}
+    queries = [path for path in matches if path.resolve() not in support_paths]
+    if len(queries) < len(matches):
+        remark(f"{len(matches) - len(queries)} of the queries are supports or their masks, and left out")
+    if matches and not queries:
+        problems.lines.append("query: holds nothing but the supports; give the scans to segment")
+    result_folders = {Path(config.out).resolve(), config.work_dir.resolve()}
+    parents = {path: path.absolute().parent.resolve() for path in queries}
+    outside = [path for path in queries if result_folders.isdisjoint((parents[path], *parents[path].parents))]
+    if outside and len(outside) < len(queries):
+        remark(f"{len(queries) - len(outside)} of the queries lie in out or work, and are left out")
+        return outside
+    return queries
 
 
 def _make_segmenter(
@@ -172,6 +184,8 @@ def _name_results(
     if config.format == "dicom_seg":
         problems.attempt(partial(check_dicom_queries, queries, out, patterns=config.query))
         endings = {"dicom_ending": DICOM_SEG_ENDING}
+    elif out.resolve() in {path.resolve() for path in (*inputs, *queries)} and out.is_dir():
+        problems.lines.append(f"out={out}: is the folder of a DICOM series; choose another folder")
     outputs = problems.attempt(partial(name_outputs, queries, **endings)) or {}
     names = [*outputs.values(), *RECORD_NAMES]
     problems.attempt(partial(check_out, out, names=names, inputs=[*inputs, *queries]))

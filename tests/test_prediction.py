@@ -504,6 +504,27 @@ def test_supports_in_the_queries_folder_are_left_out(workspace, bright, capsys):
     assert {path.name for path in (workspace / "masks").glob("*.nii.gz")} == {"b.nii.gz"}
 
 
+def test_a_second_call_with_a_recursive_pattern_does_not_segment_results_of_the_first(
+    workspace, bright, capsys
+):
+    words = _set(query="scans/**/*.*", out="scans/masks", guide="none", confidence="True")
+    assert main(words) == 0
+    first = {path: path.read_bytes() for path in (workspace / "scans/masks").glob("*.nii.gz")}
+    assert first
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "6 of the queries lie in out or work, and are left out" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (workspace / "scans/masks").glob("*.nii.gz")} == first
+
+
+def test_masks_are_not_written_among_the_slices_of_a_series(workspace, bright, series, capsys):
+    before = sorted(workspace.rglob("*"))
+    assert main(_set(query="series", out="series")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "error: out=series: is the folder of a DICOM series; choose another folder"
+    assert sorted(workspace.rglob("*")) == before
+
+
 MISTAKES = {
     "nothing": (dict.fromkeys(("query", "out")), ["query: missing key", "out: missing key"]),
     "a typing error": ({"laebls": "1"}, ["laebls: unknown configuration key; did you mean labels?"]),
