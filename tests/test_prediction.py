@@ -428,6 +428,18 @@ def test_what_dicom_seg_cannot_do_is_refused_before_any_work(workspace, series, 
     assert sorted(workspace.rglob("*")) == before
 
 
+def test_a_series_of_another_modality_is_reported_in_one_line(workspace, capsys):
+    scan = l_scan("LIP")
+    for modality in ("CT", "MR"):
+        tags = [("0008|0060", modality)]
+        write_series(workspace / "series" / modality, scan.voxels, scan.geometry, tags=tags)
+    assert main(_set(**REGISTRATION, query="series")) == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: series/CT: must be MR, as modality= or the training")
+    assert (workspace / "masks/MR.nii.gz").exists()
+    assert not (workspace / "masks/CT.nii.gz").exists()
+
+
 def test_each_unusable_query_is_reported_in_one_line(workspace, bright, capsys):
     scan, queries = l_scan("LPS"), workspace / "scans"
     affine = np.diag([1.0, 1.0, 3.0, 1.0])

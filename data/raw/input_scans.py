@@ -32,12 +32,14 @@ class InputScan:
         geometry: its grid.
         name: for messages.
         path: the file or DICOM folder that it was read from; None for a scan in memory.
+        modality: by its DICOM header, such as "MR"; empty if unknown.
     """
 
     voxels: np.ndarray
     geometry: Geometry
     name: str
     path: Path | None = None
+    modality: str = ""
 
 
 def scan_ending(path: Path) -> str | None:
@@ -145,7 +147,7 @@ def _read_dicom(folder: Path) -> InputScan:
     problems = series_problems(headers, folder)
     if problems:
         raise UserError(problems[0])
-    return InputScan(*read_series(headers), str(folder), folder)
+    return InputScan(*read_series(headers), str(folder), folder, headers[0].modality)
 
 
 def _is_dicom(path: Path) -> bool:
