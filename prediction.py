@@ -6,7 +6,7 @@ out=masks` segments files; `Segmenter` does the same in Python. Research use onl
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -94,19 +94,26 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
             except (UserError, MemoryError, torch.OutOfMemoryError) as error:
                 failed[str(path)] = (str(error) or "not enough memory").splitlines()[0]
                 tqdm.write(f"error: {failed[str(path)]}", file=sys.stderr)
-                remove_file(out / name)  # an earlier result would pass for this one
+                _remove_results(out, name, segmenter.labels)
             write_tables(out, summaries, segmenter.labels)
             bar.update()
     record = {"notice": NOTICE, "failed": failed, "supports": segmenter.support_names}
     record["snapshot"] = str(segmenter.source) if segmenter.has_network else None
     write_prediction_record(out, segmenter.labels, {**record, "settings": plain_values(config)})
     print(f"{len(summaries)} of {len(outputs)} scans segmented; masks and tables: {out}")
-    print(describe_doubtful(summaries))
+    if summaries:
+        print(describe_doubtful(summaries))
     if page is not None:
         page.report(out, summaries, failed=failed, notice=NOTICE)
     if not failed:
         return 0
     return EXIT_PARTIAL if summaries else EXIT_USER_ERROR
+
+
+def _remove_results(out: Path, name: str, labels: Mapping[int, str]) -> None:
+    """Remove an earlier call's results of a scan, which would pass for this call's."""
+    for file_name in (name, *probability_names(name, labels).values()):
+        remove_file(out / file_name)
 
 
 def _describe_source(segmenter: Segmenter) -> str:

@@ -499,12 +499,14 @@ def test_registration_alone_needs_no_network(workspace, monkeypatch, capsys):
     assert json.loads((workspace / "masks/prediction.json").read_text())["snapshot"] is None
 
 
-def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(workspace, bright):
+def test_nothing_segmented_is_exit_code_2_and_no_old_result_stays(workspace, bright, capsys):
     (workspace / "scans/b.nii.gz").write_bytes(b"damaged")
     (workspace / "masks").mkdir()
-    (workspace / "masks/b.nii.gz").write_bytes(b"of an earlier call")
+    for name in ("b.nii.gz", "b_probability_label_1.nii.gz"):
+        (workspace / "masks" / name).write_bytes(b"of an earlier call")
     assert main(_set(query="scans/b.nii.gz")) == 2
-    assert not (workspace / "masks/b.nii.gz").exists()
+    assert not list((workspace / "masks").glob("b*"))
+    assert "agreement" not in capsys.readouterr().out
 
 
 def test_supports_in_the_queries_folder_are_left_out(workspace, bright, capsys):
