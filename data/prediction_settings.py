@@ -147,7 +147,9 @@ class PredictConfig(Settings):
             return self._registration_problems()
         if self.reload_model_path is not None:
             needless = "is for training, which reload_model_path replaces; leave one of them out"
-            return [] if self.modality is None else [f"modality={self.modality}: {needless}"]
+            names = [name for name in ("modality", "minutes") if name in self.model_fields_set]
+            given = [(name, getattr(self, name)) for name in names]
+            return [f"{name}={value}: {needless}" for name, value in given if value is not None]
         problems = []
         if self.modality is None:
             problems.append(

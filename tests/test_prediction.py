@@ -571,8 +571,11 @@ MISTAKES = {
         ],
     ),
     "a network and a modality": (
-        {"modality": "CT"},
-        ["modality=CT: is for training, which reload_model_path"],
+        {"modality": "CT", "minutes": "5"},
+        [
+            "modality=CT: is for training, which reload_model_path",
+            "minutes=5.0: is for training, which reload_model_path",
+        ],
     ),
     "no best snapshot": (
         {"reload_model_path": "best"},
