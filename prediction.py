@@ -270,8 +270,8 @@ def _segment_file(
     return result.summarise()
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
+def main(words: Sequence[str] | None = None, *, program: str = "python prediction.py") -> int:
+    """Run the command and return its exit code; `program` is its name in --help.
 
     That is 0; 2 for bad input, with one line on stderr per problem, or if no query could be segmented; 3 if
     some could not; 130 if interrupted, 143 if terminated.
@@ -282,7 +282,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     usage = describe_usage(
         PredictConfig,
-        "python prediction.py reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask> "
+        f"{program} reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask> "
         "query=<scans> out=<folder> [key=value ...]",
         footer=f"{NOTICE.capitalize()}. `bash script/predict.sh --help` says more.",
     )

@@ -96,11 +96,11 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, *, program: str = "python -m script.server") -> int:
     """Run the command and return its exit code, as `prediction.main`."""
     usage = describe_usage(
         ServerConfig,
-        "python -m script.server reload_model_path=<snapshot or run> [key=value ...]",
+        f"{program} reload_model_path=<snapshot or run> [key=value ...]",
         footer=f"{NOTICE.capitalize()}. `bash script/serve.sh --help` says more.",
     )
     return run_word_command(
