@@ -24,7 +24,8 @@ def read_itk_volume(path: Path) -> tuple[np.ndarray, Geometry]:
 
     Raises:
         UserError: the file is missing, damaged, not 3D, has several values per voxel, an implausible spacing,
-            axes that are not perpendicular, or a header without orientation, spacing or millimetres.
+            axes that are not perpendicular, or a header without orientation or spacing, or in
+            another unit than mm.
     """
     path = Path(path)
     if not path.is_file():
