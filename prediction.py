@@ -6,7 +6,7 @@ out=masks` segments files; `Segmenter` does the same in Python. Research use onl
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from data.prediction_files import (
     PAGE_HTML,
     RECORD_NAMES,
     check_out,
-    probability_name,
+    probability_names,
     write_prediction_record,
     write_result,
     write_tables,
@@ -94,19 +94,26 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
             except (UserError, MemoryError, torch.OutOfMemoryError) as error:
                 failed[str(path)] = (str(error) or "not enough memory").splitlines()[0]
                 tqdm.write(f"error: {failed[str(path)]}", file=sys.stderr)
-                remove_file(out / name)  # an earlier result would pass for this one
+                _remove_results(out, name, segmenter.labels)
             write_tables(out, summaries, segmenter.labels)
             bar.update()
     record = {"notice": NOTICE, "failed": failed, "supports": segmenter.support_names}
     record["snapshot"] = str(segmenter.source) if segmenter.has_network else None
     write_prediction_record(out, segmenter.labels, {**record, "settings": plain_values(config)})
     print(f"{len(summaries)} of {len(outputs)} scans segmented; masks and tables: {out}")
-    print(describe_doubtful(summaries))
+    if summaries:
+        print(describe_doubtful(summaries))
     if page is not None:
         page.report(out, summaries, failed=failed, notice=NOTICE)
     if not failed:
         return 0
     return EXIT_PARTIAL if summaries else EXIT_USER_ERROR
+
+
+def _remove_results(out: Path, name: str, labels: Mapping[int, str]) -> None:
+    """Remove an earlier call's results of a scan, which would pass for this call's."""
+    for file_name in (name, *probability_names(name, labels).values()):
+        remove_file(out / file_name)
 
 
 def _describe_source(segmenter: Segmenter) -> str:
@@ -125,13 +132,7 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
     """Check all settings and inputs; return the segmenter and the name of each query's result."""
     problems = ProblemList()
     inputs = [Path(text) for text in (*config.support_image, *config.support_label)]
-    matches = problems.attempt(partial(find_inputs, config.query)) or []
-    support_paths = {path.resolve() for path in inputs}
-    queries = [path for path in matches if path.resolve() not in support_paths]
-    if len(queries) < len(matches):
-        remark(f"{len(matches) - len(queries)} of the queries are supports or their masks, and left out")
-    if matches and not queries:
-        problems.lines.append("query: holds nothing but the supports; give the scans to segment")
+    queries = _find_queries(config, inputs, problems)
     outputs = _name_results(config, queries, inputs=inputs, problems=problems)
     problems.lines += config.method_problems()
     segmenter = _make_segmenter(config, queries, problems)
@@ -143,6 +144,24 @@ def _prepare(config: PredictConfig) -> tuple[Segmenter, dict[Path, str]]:
         problems.attempt(partial(segmenter.set_support, images, masks, labels=config.labels))
     problems.raise_all()
     return segmenter, outputs
+
+
+def _find_queries(config: PredictConfig, supports: Sequence[Path], problems: ProblemList) -> list[Path]:
+    """List the scans to segment, without supports and earlier results."""
+    matches = problems.attempt(partial(find_inputs, config.query)) or []
+    support_paths = {path.resolve() for path in supports}
+    queries = [path for path in matches if path.resolve() not in support_paths]
+    if len(queries) < len(matches):
+        remark(f"{len(matches) - len(queries)} of the queries are supports or their masks, and left out")
+    if matches and not queries:
+        problems.lines.append("query: holds nothing but the supports; give the scans to segment")
+    result_folders = {Path(config.out).resolve(), config.work_dir.resolve()}
+    parents = {path: path.absolute().parent.resolve() for path in queries}
+    outside = [path for path in queries if result_folders.isdisjoint((parents[path], *parents[path].parents))]
+    if outside and len(outside) < len(queries):
+        remark(f"{len(queries) - len(outside)} of the queries lie in out or work, and are left out")
+        return outside
+    return queries
 
 
 def _make_segmenter(
@@ -172,6 +191,8 @@ def _name_results(
     if config.format == "dicom_seg":
         problems.attempt(partial(check_dicom_queries, queries, out, patterns=config.query))
         endings = {"dicom_ending": DICOM_SEG_ENDING}
+    elif out.resolve() in {path.resolve() for path in (*inputs, *queries)} and out.is_dir():
+        problems.lines.append(f"out={out}: is the folder of a DICOM series; choose another folder")
     outputs = problems.attempt(partial(name_outputs, queries, **endings)) or {}
     names = [*outputs.values(), *RECORD_NAMES]
     problems.attempt(partial(check_out, out, names=names, inputs=[*inputs, *queries]))
@@ -231,9 +252,9 @@ def _segment_file(
         check_dicom_seg(path)
     scan = read_scan(path, assume_orientation=segmenter.frame.preparation.assume_orientation)
     result = segmenter.segment(scan, slices=config.slices, confidence=config.confidence)
+    names = probability_names(target.name, segmenter.labels)
     for label, probabilities in result.probabilities.items():
-        name = probability_name(target.name, segmenter.labels[label])
-        write_result(target.with_name(name), probabilities, scan)
+        write_result(target.with_name(names[label]), probabilities, scan)
     if config.format == "dicom_seg":
         write_dicom_seg(target, result.label_map, path, segmenter.labels)
     else:
@@ -249,8 +270,8 @@ def _segment_file(
     return result.summarise()
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
+def main(words: Sequence[str] | None = None, *, program: str = "python prediction.py") -> int:
+    """Run the command and return its exit code; `program` is its name in --help.
 
     That is 0; 2 for bad input, with one line on stderr per problem, or if no query could be segmented; 3 if
     some could not; 130 if interrupted, 143 if terminated.
@@ -261,7 +282,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     usage = describe_usage(
         PredictConfig,
-        "python prediction.py reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask> "
+        f"{program} reload_model_path=<snapshot or run> support_image=<scan> support_label=<mask> "
         "query=<scans> out=<folder> [key=value ...]",
         footer=f"{NOTICE.capitalize()}. `bash script/predict.sh --help` says more.",
     )

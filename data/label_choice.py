@@ -9,6 +9,8 @@ from data.custom_spec import DATASET_JSON
 from util.errors import UserError
 from util.io.json_files import read_json_object
 
+BACKGROUND = "background"  # the name of 0
+_NO_LABEL = "labels: the supports' masks hold no label above 0; outline the organ in one scan"
 _MAX_LABELS = 254  # as renumbered label maps are uint8
 
 
@@ -49,7 +51,8 @@ def choose_labels(
         Label id -> name in increasing order; "label <id>" if no name is known.
 
     Raises:
-        UserError: a label is unknown or in none of the masks, or a name is used twice; one line each.
+        UserError: a label is unknown, in none of the masks or named twice, or a name is used twice or is the
+            background's; one line each.
     """
     selected: dict[int, str] = {}
     problems = []
@@ -68,16 +71,28 @@ def choose_labels(
                 "give ids, or id:name"
             )
             continue
-        selected[label] = name or names.get(label, f"label {label}")
-    if not problems and not selected:
-        problems.append("labels: the supports' masks hold no label above 0; outline the organ in one scan")
-    if len(set(selected.values())) < len(selected):
-        problems.append(f"labels: names must differ, got {', '.join(selected.values())}")
-    if len(selected) > _MAX_LABELS:
-        problems.append(f"labels: at most {_MAX_LABELS} at once, got {len(selected)}; choose some of them")
+        name = name or names.get(label, f"label {label}")
+        if selected.setdefault(label, name) != name:
+            problems.append(f"labels: {label} must have one name, got {selected[label]} and {name}")
+    problems += _selection_problems(selected) if selected or problems else [_NO_LABEL]
     if problems:
         raise UserError("\n".join(problems))
     return dict(sorted(selected.items()))
+
+
+def _selection_problems(selected: Mapping[int, str]) -> list[str]:
+    """List what is wrong with names and number of the chosen labels."""
+    problems = []
+    if len(set(selected.values())) < len(selected):
+        problems.append(f"labels: names must differ, got {', '.join(selected.values())}")
+    if BACKGROUND in selected.values():
+        problems.append(f"labels: {BACKGROUND} names the voxels without a label; choose another name")
+    if len(selected) > _MAX_LABELS:
+        problems.append(
+            f"labels: at most {_MAX_LABELS} at once, got {len(selected)}; choose some of them, or "
+            "give the mask if this is the image"
+        )
+    return problems
 
 
 def _parse_entry(

@@ -29,6 +29,7 @@ CLIPPING = {
     for modality, dataset in (("MR", "CHAOST2"), ("CT", "SABS"))  # SABS: the window of soft tissue
 }
 MAX_REGISTERED_PX = 256  # of slices, as in the published data: larger ones cost memory, and gain nothing
+_IMAGING_MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "PT", "US", "XA")  # DICOM's; others may be either
 _RAW_SIZE_PX = 512  # of the CT slices for which a preparation gives its border and factor
 
 
@@ -42,12 +43,14 @@ class ModelFrame:
             scan keeps the axis that its slices are stacked along.
         source: where the orientation is from, for messages.
         max_side_px: slices with longer sides get larger pixels; None for no limit.
+        modality: of the training scans, one of `CLIPPING`; None: unknown.
     """
 
     preparation: Preparation
     reference: Geometry | None
     source: str
     max_side_px: int | None = None
+    modality: str | None = None
 
     def preparation_of(self, geometry: Geometry) -> Preparation:
         """Return the preparation of a scan on a grid, with its orientation.
@@ -124,6 +127,7 @@ def find_frame(
         UserError: the orientation is invalid or unknown, or a file is damaged.
     """
     preparation = _find_preparation(layout)
+    modality = _find_modality(layout, preparation)
     if are_prepared:
         preparation = replace(preparation, window=None, clip_percentile=None, rescale_to=None, border_px=0)
         preparation = replace(preparation, in_plane_factor=None)
@@ -133,9 +137,10 @@ def find_frame(
                 f"orientation={orientation_letters}: must be three letters, one of each of L/R, P/A and S/I, "
                 "such as LPS"
             )
-        return ModelFrame(replace(preparation, orientation=orientation_letters), None, "as requested")
+        preparation = replace(preparation, orientation=orientation_letters)
+        return ModelFrame(preparation, None, "as requested", modality=modality)
     if layout.spec.keeps_slice_axes:
-        return ModelFrame(preparation, None, f"{DATASET_JSON} sets none")
+        return ModelFrame(preparation, None, f"{DATASET_JSON} sets none", modality=modality)
     reference = _first_grid(layout)
     if reference is None and preparation.orientation is None:
         raise UserError(
@@ -143,10 +148,10 @@ def find_frame(
             "network expects; set data_dir to them, or orientation"
         )
     if reference is None:
-        return ModelFrame(preparation, None, f"{layout.spec.name}'s preparation")
+        return ModelFrame(preparation, None, f"{layout.spec.name}'s preparation", modality=modality)
     if preparation.orientation is not None:
         preparation = replace(preparation, orientation=orientation(reference))
-    return ModelFrame(preparation, reference, f"that of {layout.volumes_dir}")
+    return ModelFrame(preparation, reference, f"that of {layout.volumes_dir}", modality=modality)
 
 
 def registration_frame(modality: str | None) -> ModelFrame:
@@ -154,9 +159,31 @@ def registration_frame(modality: str | None) -> ModelFrame:
 
     Args:
         modality: one of `CLIPPING`; None: intensities are not clipped, as they were before.
+
+    Raises:
+        UserError: there is no such modality.
     """
+    if modality is not None and modality not in CLIPPING:
+        raise UserError(f"modality={modality!r}: must be one of {', '.join(CLIPPING)}, or None")
     clipping = CLIPPING[modality] if modality else {}
-    return ModelFrame(Preparation(**clipping), None, "each scan's own", MAX_REGISTERED_PX)
+    return ModelFrame(Preparation(**clipping), None, "each scan's own", MAX_REGISTERED_PX, modality)
+
+
+def check_modality(found: str, expected: str | None) -> None:
+    """Check that a scan is of the expected modality, if both are known.
+
+    Args:
+        found: by its DICOM header; may be empty.
+        expected: one of `CLIPPING`; None: unknown.
+
+    Raises:
+        UserError: they differ.
+    """
+    if expected is not None and found != expected and found in _IMAGING_MODALITIES:
+        raise UserError(
+            f"must be {expected}, as modality= or the training scans are, got {found} by its DICOM header; "
+            "leave the scan out"
+        )
 
 
 def restore_probabilities(
@@ -217,6 +244,17 @@ def _find_preparation(layout: DatasetLayout) -> Preparation:
             "set data_dir to the folder of the training"
         )
     return Preparation(orientation=orientation(grid), spacing_mm=grid.spacing_mm, size_px=grid.shape[1:])
+
+
+def _find_modality(layout: DatasetLayout, preparation: Preparation) -> str | None:
+    """Return the modality of a dataset's scans; None if unknown."""
+    if layout.spec.name not in DATASETS:
+        channel = read_dataset_json(layout.data_dir / DATASET_JSON).channel
+        return channel if channel in CLIPPING else None
+    for modality, clipping in CLIPPING.items():
+        if all(getattr(preparation, name) == value for name, value in clipping.items()):
+            return modality
+    return None
 
 
 def _first_grid(layout: DatasetLayout) -> Geometry | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.dicom_seg import DICOM_SEG_ENDING
+from data.label_choice import BACKGROUND
 from data.prediction_results import ScanSummary, sort_by_doubt
 from data.raw.input_scans import InputScan, scan_ending
 from util.errors import UserError
@@ -63,16 +64,24 @@ def write_result(path: Path, volume: np.ndarray, scan: InputScan) -> None:
         write_volume(path, volume, scan.geometry)
 
 
-def probability_name(result_name: str, organ: str) -> str:
-    """Return the file name of an organ's probabilities beside a result's.
+def probability_names(result_name: str, labels: Mapping[int, str]) -> dict[int, str]:
+    """Return the file names of the labels' probabilities beside a result's.
 
-    They are NIfTI beside a DICOM-SEG.
+    They are NIfTI beside a DICOM-SEG. Labels' ids follow the organs if their names alone would not differ in
+    files.
+
+    Args:
+        result_name: file name of the result.
+        labels: id -> name.
     """
     endings = (".nii.gz", ".nrrd", ".mha", DICOM_SEG_ENDING)
     ending = next(candidate for candidate in endings if result_name.endswith(candidate))
-    organ = re.sub(r"[^\w.-]+", "_", organ)
     written = ".nii.gz" if ending == DICOM_SEG_ENDING else ending
-    return f"{result_name.removesuffix(ending)}{PROBABILITY_SUFFIX}_{organ}{written}"
+    organs = {label: re.sub(r"[^\w.-]+", "_", name) for label, name in labels.items()}
+    if len({organ.lower() for organ in organs.values()}) < len(organs):  # some disks ignore the case
+        organs = {label: f"{organ}_{label}" for label, organ in organs.items()}
+    stem = result_name.removesuffix(ending)
+    return {label: f"{stem}{PROBABILITY_SUFFIX}_{organ}{written}" for label, organ in organs.items()}
 
 
 def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mapping[int, str]) -> None:
@@ -105,7 +114,7 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
 
 def write_prediction_record(out: Path, labels: Mapping[int, str], record: Mapping[str, Any]) -> None:
     """Write labels, in nnU-Net's form, and what a prediction was made with as JSON."""
-    values = {"labels": {"background": 0} | {name: label for label, name in labels.items()}, **record}
+    values = {"labels": {BACKGROUND: 0} | {name: label for label, name in labels.items()}, **record}
     write_json(out / RECORD_JSON, values, indent=2, ensure_ascii=False)
 
 

@@ -1,14 +1,15 @@
 """Configuration keys of `script/predict.sh`."""
 
 import ast
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, create_model
 
 from data.custom_rules import Orientation
 from data.model_frame import CLIPPING
-from util.config.settings import Amount, MustBe, Settings, Text, Whole, key
+from util.config.settings import Amount, MustBe, Settings, Text, Whole, copy_key, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
 from util.parallel.hardware import AUTO, PRECISIONS
@@ -60,8 +61,10 @@ def _parse_range(value: Any) -> Any:
     return bounds
 
 
+# Shells expand the ~ of `out=~/masks`, but not that of `out="~/masks"`, nor a second path's.
+PathText = Annotated[Text, AfterValidator(os.path.expanduser)]
 Paths = Annotated[
-    tuple[Text, ...],
+    tuple[PathText, ...],
     BeforeValidator(_split),
     AfterValidator(_require_entry),
     MustBe("one or several paths, separated by commas"),
@@ -76,7 +79,7 @@ SliceRange = Annotated[
 class PredictConfig(Settings):
     """Keys of `script/predict.sh`."""
 
-    reload_model_path: Text | None = key(
+    reload_model_path: PathText | None = key(
         None,
         "trained network: a snapshot, run folder, best or `<run folder>/best`; None: trains one on the scans",
         examples=["runs/CHAOST2/fold_0/training/1"],
@@ -91,7 +94,7 @@ class PredictConfig(Settings):
         ..., "their masks, in the same order, on the scans' grids", examples=["a_seg.nii.gz"]
     )
     query: Paths = key(..., "scans to segment: a file, a folder or a pattern, or several", examples=["scans"])
-    out: Text = key(..., "folder of the results", examples=["masks"])
+    out: PathText = key(..., "folder of the results", examples=["masks"])
     format: Literal["auto", "dicom_seg"] = key(
         "auto",
         "of the masks; auto: the scan's own, NIfTI for DICOM; dicom_seg: DICOM-SEG, for DICOM series only",
@@ -110,7 +113,7 @@ class PredictConfig(Settings):
         f"without reload_model_path, half of the steps that `minutes` allows, at most {MAX_ADAPTATION_STEPS}",
         must_be="a whole number of steps, or auto",
     )
-    work: Text | None = key(None, "folder of what a second call reuses; None: `<out>/work`")
+    work: PathText | None = key(None, "folder of what a second call reuses; None: `<out>/work`")
     slices: SliceRange | None = key(
         None, "only these slices of each query file, as 10:30 (counted from 0, the last one excluded)"
     )
@@ -127,7 +130,7 @@ class PredictConfig(Settings):
     orientation: Orientation | None = key(
         None, "axis codes the network expects, such as LPS; None: those of its training scans"
     )
-    data_dir: Text | None = key(None, "folder of the training data; None: as in the training")
+    data_dir: PathText | None = key(None, "folder of the training data; None: as in the training")
     device: Text = key("auto", "cpu, cuda, cuda:<n>, mps, or auto for the best one available")
     precision: Literal[(*PRECISIONS, AUTO)] = key(
         "fp32", "number format; auto: the fastest that the device computes in hardware"
@@ -144,7 +147,9 @@ class PredictConfig(Settings):
             return self._registration_problems()
         if self.reload_model_path is not None:
             needless = "is for training, which reload_model_path replaces; leave one of them out"
-            return [] if self.modality is None else [f"modality={self.modality}: {needless}"]
+            names = [name for name in ("modality", "minutes") if name in self.model_fields_set]
+            given = [(name, getattr(self, name)) for name in names]
+            return [f"{name}={value}: {needless}" for name, value in given if value is not None]
         problems = []
         if self.modality is None:
             problems.append(
@@ -172,3 +177,12 @@ class PredictConfig(Settings):
                 "again with prepared=True"
             )
         return problems
+
+
+SEGMENTER_FIELDS = {
+    name: copy_key(PredictConfig.model_fields[name], PredictConfig.model_fields[name].default)
+    for name in SEGMENTER_KEYS
+}
+SegmenterConfig = create_model(
+    "SegmenterConfig", __base__=Settings, __doc__="How a trained network serves.", **SEGMENTER_FIELDS
+)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from data.label_choice import find_label_names
-from data.model_frame import ModelFrame, restore_probabilities
+from data.model_frame import ModelFrame, check_modality, restore_probabilities
 from data.raw.input_scans import InputScan, check_image, to_label_map, to_scan
 from data.raw.scan_checks import grid_problems
 from data.registration.pairwise_registration import ScanVolume, register
@@ -220,6 +220,7 @@ def _frame(
     frame: ModelFrame, scan: InputScan, label_map: np.ndarray | None, size_px: tuple[int, int] | None
 ) -> tuple[FramedScan, np.ndarray | None]:
     try:
+        check_modality(scan.modality, frame.modality)
         image, prepared, geometry = frame.prepare(scan.voxels, scan.geometry, label_map=label_map)
     except UserError as error:
         raise UserError(f"{scan.name}: {error}") from error

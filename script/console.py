@@ -65,21 +65,21 @@ def predict() -> int:
     """Segment scans; returns the exit code."""
     from prediction import main
 
-    return main()
+    return main(program="hcpmnet-predict")
 
 
 def prepare() -> int:
     """Prepare a dataset, or bring predictions back; returns the exit code."""
     from data.prepare.__main__ import main
 
-    return main()
+    return main(program="hcpmnet-prepare")
 
 
 def serve() -> int:
     """Serve segmentation over HTTP; returns the exit code."""
     from script.server.__main__ import main
 
-    return main()
+    return main(program="hcpmnet-serve")
 
 
 def print_config() -> None:

@@ -129,14 +129,11 @@ def test_console_commands_explain_themselves_in_any_folder(wheel, tmp_path):
     commands = {entry_point.name: entry_point.value for entry_point in Distribution.at(info).entry_points}
     assert commands == _project()["scripts"]
     (tmp_path / "work/data").mkdir(parents=True)  # a folder of scans, which hides no package
-    for name, usage in {
-        "hcpmnet-train": "hcpmnet-train",
-        "hcpmnet-prepare": "python -m data.prepare",
-    }.items():
+    for name in ("hcpmnet-train", "hcpmnet-prepare", "hcpmnet-predict", "hcpmnet-serve"):
         module, function = commands[name].split(":")
         code = f"import sys; from {module} import {function} as main; sys.exit(main())"
         out = _run("-c", code, "--help", cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
-        assert out.startswith(f"usage: {usage} ")
+        assert out.startswith(f"usage: {name} ")
     code = f"import {EXTENSION.replace('/', '.')} as extension; print(extension.__file__)"
     actual = _run("-c", code, cwd=tmp_path / "work", PYTHONPATH=str(tmp_path / "site"))
     assert Path(actual.strip()).is_relative_to(tmp_path / "site")

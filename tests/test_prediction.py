@@ -264,6 +264,15 @@ def test_supports_must_be_set_first():
         segmenter.segment(l_scan())
 
 
+def test_invalid_settings_are_refused_in_python_too():
+    with pytest.raises(UserError, match=r"guide='registratoin': must be .*; precision='fp8': must be"):
+        Segmenter.from_snapshot("net.pt", guide="registratoin", precision="fp8")
+    with pytest.raises(UserError, match="modality='PET': must be one of MR, CT"):
+        Segmenter.by_registration("PET")
+    with pytest.raises(UserError, match="intensity_weight=-1: must be a number"):
+        Segmenter.by_registration("MR", intensity_weight=-1)
+
+
 OWN = {"name": "Tiny", "labels": {"background": 0, "liver": 1}, "orientation": "LPS", "size_px": [32, 32]}
 
 
@@ -338,6 +347,27 @@ def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys)
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
 
 
+def test_a_tilde_stands_for_the_home_folder(workspace, bright, monkeypatch):
+    monkeypatch.setenv("HOME", str(workspace))
+    names = ("reload_model_path", "support_image", "support_label", "out", "work")
+    values = dict(word.split("=", 1) for word in WORDS) | {"work": "work"}
+    words = _set(**{name: f"~/{values[name]}" for name in names}, query="scans/b.nii.gz,~/scans/c.nrrd")
+    assert main([*words, "guide=none"]) == 0
+    assert {"b.nii.gz", "c.nrrd"} < {path.name for path in (workspace / "masks").iterdir()}
+    assert not (workspace / "~").exists()
+
+
+def test_probabilities_of_every_label_are_written_whatever_its_name(workspace, bright):
+    scan = l_scan("LPS")
+    labels = is_bright(scan).astype(np.uint8)
+    labels[labels.shape[0] // 2 :] *= 2
+    write_volume(workspace / "a_seg.nii.gz", labels, scan.geometry)
+    words = _set(query="scans/b.nii.gz", guide="none", confidence="True")
+    assert main([*words, "labels=1:kidney (left),2:kidney [left]"]) == 0
+    names = {path.name for path in (workspace / "masks").glob("*_probability_*")}
+    assert names == {f"b_probability_kidney_left__{label}.nii.gz" for label in (1, 2)}
+
+
 @pytest.fixture(name="series")
 def _series(workspace):
     """Coronal DICOM slices, from anterior to posterior, in the folder `series`."""
@@ -396,6 +426,18 @@ def test_what_dicom_seg_cannot_do_is_refused_before_any_work(workspace, series, 
     [result] = capsys.readouterr().err.splitlines()
     assert result.startswith(f"error: {line}")
     assert sorted(workspace.rglob("*")) == before
+
+
+def test_a_series_of_another_modality_is_reported_in_one_line(workspace, capsys):
+    scan = l_scan("LIP")
+    for modality in ("CT", "MR"):
+        tags = [("0008|0060", modality)]
+        write_series(workspace / "series" / modality, scan.voxels, scan.geometry, tags=tags)
+    assert main(_set(**REGISTRATION, query="series")) == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: series/CT: must be MR, as modality= or the training")
+    assert (workspace / "masks/MR.nii.gz").exists()
+    assert not (workspace / "masks/CT.nii.gz").exists()
 
 
 def test_each_unusable_query_is_reported_in_one_line(workspace, bright, capsys):
@@ -457,12 +499,14 @@ def test_registration_alone_needs_no_network(workspace, monkeypatch, capsys):
     assert json.loads((workspace / "masks/prediction.json").read_text())["snapshot"] is None
 
 
-def test_nothing_segmented_is_exit_code_2_and_an_old_mask_does_not_stay(workspace, bright):
+def test_nothing_segmented_is_exit_code_2_and_no_old_result_stays(workspace, bright, capsys):
     (workspace / "scans/b.nii.gz").write_bytes(b"damaged")
     (workspace / "masks").mkdir()
-    (workspace / "masks/b.nii.gz").write_bytes(b"of an earlier call")
+    for name in ("b.nii.gz", "b_probability_label_1.nii.gz"):
+        (workspace / "masks" / name).write_bytes(b"of an earlier call")
     assert main(_set(query="scans/b.nii.gz")) == 2
-    assert not (workspace / "masks/b.nii.gz").exists()
+    assert not list((workspace / "masks").glob("b*"))
+    assert "agreement" not in capsys.readouterr().out
 
 
 def test_supports_in_the_queries_folder_are_left_out(workspace, bright, capsys):
@@ -472,6 +516,27 @@ def test_supports_in_the_queries_folder_are_left_out(workspace, bright, capsys):
     assert not (workspace / "masks/predictions.html").exists()
     assert "2 of the queries are supports or their masks" in capsys.readouterr().out
     assert {path.name for path in (workspace / "masks").glob("*.nii.gz")} == {"b.nii.gz"}
+
+
+def test_a_second_call_with_a_recursive_pattern_does_not_segment_results_of_the_first(
+    workspace, bright, capsys
+):
+    words = _set(query="scans/**/*.*", out="scans/masks", guide="none", confidence="True")
+    assert main(words) == 0
+    first = {path: path.read_bytes() for path in (workspace / "scans/masks").glob("*.nii.gz")}
+    assert first
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "6 of the queries lie in out or work, and are left out" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (workspace / "scans/masks").glob("*.nii.gz")} == first
+
+
+def test_masks_are_not_written_among_the_slices_of_a_series(workspace, bright, series, capsys):
+    before = sorted(workspace.rglob("*"))
+    assert main(_set(query="series", out="series")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "error: out=series: is the folder of a DICOM series; choose another folder"
+    assert sorted(workspace.rglob("*")) == before
 
 
 MISTAKES = {
@@ -506,8 +571,11 @@ MISTAKES = {
         ],
     ),
     "a network and a modality": (
-        {"modality": "CT"},
-        ["modality=CT: is for training, which reload_model_path"],
+        {"modality": "CT", "minutes": "5"},
+        [
+            "modality=CT: is for training, which reload_model_path",
+            "minutes=5.0: is for training, which reload_model_path",
+        ],
     ),
     "no best snapshot": (
         {"reload_model_path": "best"},

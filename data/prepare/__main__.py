@@ -20,10 +20,11 @@ _TEXTS = ("dataset", "raw", "data_dir", "supervoxel_dir", "back", "out")
 _BACK = "--back"
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, *, program: str = "python -m data.prepare") -> int:
     """Run the command and return its exit code: 0, 2, 130 or 143.
 
-    2: bad input, with one line on stderr per problem; 130: interrupted; 143: terminated.
+    2: bad input, with one line on stderr per problem; 130: interrupted; 143: terminated. `program` is its
+    name in --help.
     """
 
     def run(words: list[str]) -> int:
@@ -36,12 +37,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
     usage = describe_usage(
         PrepareConfig,
-        "python -m data.prepare dataset=<name> raw=<folder or zip> [key=value ...] [--check]",
+        f"{program} dataset=<name> raw=<folder or zip> [key=value ...] [--check]",
         footer="",
     )
     usage += describe_usage(
         RestoreConfig,
-        "python -m data.prepare dataset=<name> --back <folder> [key=value ...]",
+        f"{program} dataset=<name> --back <folder> [key=value ...]",
         footer="`bash script/prepare.sh --help` says more.",
     )
     return run_word_command(run, words, usage=usage)

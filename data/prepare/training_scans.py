@@ -8,8 +8,8 @@ from statistics import median
 import numpy as np
 
 from data.custom_spec import DATASET_JSON, VOLUMES_FOLDER, write_dataset_json
-from data.model_frame import CLIPPING
-from data.raw.input_scans import check_image, read_scan
+from data.model_frame import CLIPPING, check_modality
+from data.raw.input_scans import InputScan, check_image, read_scan
 from data.specs import CustomDataset, DatasetSpec
 from data.transforms import Preparation
 from util.errors import UserError
@@ -52,8 +52,7 @@ def write_training_scans(
     unusable: dict[Path, str] = {}
     for source in sources:
         try:
-            scan = read_scan(source)
-            check_image(scan)
+            scan = _read_training_scan(source, modality)
         except UserError as error:
             if source == sources[0]:
                 raise
@@ -98,6 +97,16 @@ def choose_preparation(grids: Sequence[Geometry], *, modality: str) -> Preparati
         size_px=(n_px, n_px),
         **CLIPPING[modality],
     )
+
+
+def _read_training_scan(source: Path, modality: str) -> InputScan:
+    scan = read_scan(source)
+    check_image(scan)
+    try:
+        check_modality(scan.modality, modality)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return scan
 
 
 def _finish(

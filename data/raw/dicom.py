@@ -14,6 +14,7 @@ from util.io.image_io import Geometry, read_slices
 from util.io.nifti_files import spacing_fault
 
 _SERIES, _POSITION, _ORIENTATION, _SPACING = "0020|000e", "0020|0032", "0020|0037", "0028|0030"
+_MODALITY = "0008|0060"
 _NAMES = {
     _POSITION: "ImagePositionPatient",
     _ORIENTATION: "ImageOrientationPatient",
@@ -36,6 +37,7 @@ class SliceHeader:
         spacing_mm: distance of neighbouring rows, and of neighbouring columns.
         position_mm: of the first pixel, patient `(x, y, z)`.
         orientation: direction cosines along a row, then along a column.
+        modality: such as "MR"; empty if missing.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class SliceHeader:
     spacing_mm: tuple[float, float]
     position_mm: tuple[float, float, float]
     orientation: tuple[float, ...]
+    modality: str = ""
 
     @property
     def normal(self) -> np.ndarray:
@@ -75,11 +78,12 @@ def read_header(path: Path) -> SliceHeader:
         )
     return SliceHeader(
         path=path,
-        series=reader.GetMetaData(_SERIES).strip("\0 ") if reader.HasMetaDataKey(_SERIES) else "",
+        series=_text(reader, _SERIES),
         size_px=(rows, columns),
         spacing_mm=_numbers(reader, _SPACING, path=path, length=2),
         position_mm=_numbers(reader, _POSITION, path=path, length=3),
         orientation=_numbers(reader, _ORIENTATION, path=path, length=6),
+        modality=_text(reader, _MODALITY),
     )
 
 
@@ -121,8 +125,12 @@ def read_series(headers: Sequence[SliceHeader]) -> tuple[np.ndarray, Geometry]:
     return read_slices([header.path for header in sort_slices(headers)])
 
 
+def _text(reader: sitk.ImageFileReader, tag: str) -> str:
+    return reader.GetMetaData(tag).strip("\0 ") if reader.HasMetaDataKey(tag) else ""
+
+
 def _numbers(reader: sitk.ImageFileReader, tag: str, *, path: Path, length: int) -> tuple[float, ...]:
-    text = reader.GetMetaData(tag).strip("\0 ") if reader.HasMetaDataKey(tag) else ""
+    text = _text(reader, tag)
     try:
         numbers = tuple(float(part) for part in text.split("\\"))
     except ValueError:

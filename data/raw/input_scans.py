@@ -32,12 +32,14 @@ class InputScan:
         geometry: its grid.
         name: for messages.
         path: the file or DICOM folder that it was read from; None for a scan in memory.
+        modality: by its DICOM header, such as "MR"; empty if unknown.
     """
 
     voxels: np.ndarray
     geometry: Geometry
     name: str
     path: Path | None = None
+    modality: str = ""
 
 
 def scan_ending(path: Path) -> str | None:
@@ -145,7 +147,7 @@ def _read_dicom(folder: Path) -> InputScan:
     problems = series_problems(headers, folder)
     if problems:
         raise UserError(problems[0])
-    return InputScan(*read_series(headers), str(folder), folder)
+    return InputScan(*read_series(headers), str(folder), folder, headers[0].modality)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -162,6 +164,8 @@ def _from_nibabel(image: nibabel.spatialimages.SpatialImage, name: str) -> sitk.
     if image.affine is None:
         raise UserError(f"{name}: orientation unknown (no affine); give the image an affine")
     voxels = np.asanyarray(image.dataobj)
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:  # such as a single time point, as in a file
+        voxels = voxels[..., 0]
     if voxels.ndim != 3:
         raise UserError(f"{name}: must be a 3D image of single values, got shape {voxels.shape}")
     affine = np.diag([-1.0, -1.0, 1.0]) @ image.affine[:3]
@@ -170,7 +174,9 @@ def _from_nibabel(image: nibabel.spatialimages.SpatialImage, name: str) -> sitk.
         raise UserError(f"{name}: invalid affine; fix the header")
     if voxels.dtype.kind not in "iuf":
         raise UserError(f"{name}: must be a 3D image of single values, got voxels of {voxels.dtype}")
-    converted = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T, voxels.dtype.newbyteorder("=")))
+    dtype = np.dtype(np.float32) if voxels.dtype.kind == "f" else voxels.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # overflow gives infinity, which the checks report
+        converted = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T, dtype))
     converted.SetSpacing(spacing.tolist())
     converted.SetOrigin(affine[:, 3].tolist())
     converted.SetDirection((affine[:, :3] / spacing).ravel().tolist())

@@ -13,10 +13,10 @@ from typing import Annotated
 
 from pydantic import Field, create_model
 
-from data.prediction_settings import NOTICE, SEGMENTER_KEYS, Paths, PredictConfig
+from data.prediction_settings import NOTICE, SEGMENTER_FIELDS, SEGMENTER_KEYS, Paths
 from script.workflows.scan_segmenter import Segmenter
 from util.config.key_value_words import parse_words
-from util.config.settings import Count, Settings, Text, copy_key, key
+from util.config.settings import Count, Settings, Text, key
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import UserError
 
@@ -42,12 +42,8 @@ class _ServerKeys(Settings):
     max_upload_mb: Count = key(512, "limit of one upload")
 
 
-_SEGMENTER_FIELDS = {name: PredictConfig.model_fields[name] for name in SEGMENTER_KEYS}
 ServerConfig = create_model(
-    "ServerConfig",
-    __base__=_ServerKeys,
-    __doc__="Keys of `script/serve.sh`.",
-    **{name: copy_key(field, field.default) for name, field in _SEGMENTER_FIELDS.items()},
+    "ServerConfig", __base__=_ServerKeys, __doc__="Keys of `script/serve.sh`.", **SEGMENTER_FIELDS
 )
 
 
@@ -100,11 +96,11 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, *, program: str = "python -m script.server") -> int:
     """Run the command and return its exit code, as `prediction.main`."""
     usage = describe_usage(
         ServerConfig,
-        "python -m script.server reload_model_path=<snapshot or run> [key=value ...]",
+        f"{program} reload_model_path=<snapshot or run> [key=value ...]",
         footer=f"{NOTICE.capitalize()}. `bash script/serve.sh --help` says more.",
     )
     return run_word_command(

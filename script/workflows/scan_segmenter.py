@@ -13,13 +13,14 @@ from data.datasets import path_group
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_results import Segmentation
+from data.prediction_settings import SegmenterConfig
 from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
 from models.inference.segmenters import SupportSegmenter
 from script.workflows.networks import load_segmenter
 from script.workflows.support_adaptation import SupportAdaptation
 from script.workflows.support_ensemble import Options, SupportEnsemble
-from util.config.settings import merge_values, with_present_names
+from util.config.settings import merge_values, parse_values, with_present_names
 from util.engine.runs import find_selected_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot
 from util.errors import ProblemList, UserError
@@ -91,15 +92,16 @@ class Segmenter:
         process then has PyTorch's deterministic kernels, and as many threads as are useful.
 
         Raises:
-            UserError: the snapshot is missing, damaged or of another version, the device is missing, or the
-                frame of its training scans is unknown.
+            UserError: a setting is invalid, the snapshot is missing, damaged or of another version, the
+                device is missing, or the frame of its training scans is unknown.
         """
+        parse_values(SegmenterConfig, {"guide": guide, "adaptation": adaptation, "precision": precision})
+        guiding = parse_values(EvaluationConfig, {"intensity_weight": intensity_weight})
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
         config, device = _start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
-        guiding = EvaluationConfig(intensity_weight=intensity_weight)
         guided = guide == "registration"
         options = Options(guided=guided, largest_component=largest_component, guiding=guiding)
         segmenter = cls(
@@ -128,8 +130,11 @@ class Segmenter:
             modality: "MR" or "CT", by which intensities are clipped; None: they were clipped before.
             largest_component: see `keep_largest_component`.
             intensity_weight: see `refine_by_intensities`.
+
+        Raises:
+            UserError: a setting is invalid.
         """
-        guiding = EvaluationConfig(intensity_weight=intensity_weight)
+        guiding = parse_values(EvaluationConfig, {"intensity_weight": intensity_weight})
         options = Options(largest_component=largest_component, guiding=guiding)
         return cls(None, registration_frame(modality), device=torch.device("cpu"), options=options)
 

@@ -24,6 +24,7 @@ TRAINING = {1: "liver", 4: "spleen"}
         (4, {}, {4: "label 4"}),
         (("prostate",), {1: "prostate"}, {1: "prostate"}),
         ({4: "gland"}, {4: "prostate"}, {4: "gland"}),
+        (("4:gland", "4:gland"), {}, {4: "gland"}),
     ],
 )
 def test_labels_are_chosen_by_id_and_name(requested, names, selected):
@@ -39,6 +40,8 @@ def test_labels_are_chosen_by_id_and_name(requested, names, selected):
         ({9: "x"}, {1}, "labels=9:x: must be"),
         (None, set(), "labels: the supports' masks hold no label above 0"),
         (("1:a", "4:a"), {1, 4}, "labels: names must differ, got a, a"),
+        (("1:a", "1:b"), {1, 4}, "labels: 1 must have one name, got a and b"),
+        (("1:background",), {1}, "labels: background names the voxels without a label"),
         (None, set(range(1, 256)), "labels: at most 254 at once, got 255"),
     ],
 )

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from util.errors import UserError
 from util.io.files import atomic_write
 from util.io.image_io import Geometry, error_reason, sitk_geometry, to_sitk
+from util.io.itk_headers import describe_meta_fault, describe_nrrd_fault
 from util.io.nifti_files import MAX_VOXELS, SKEW_TOLERANCE, spacing_fault
 
 ITK_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -23,7 +24,8 @@ def read_itk_volume(path: Path) -> tuple[np.ndarray, Geometry]:
 
     Raises:
         UserError: the file is missing, damaged, not 3D, has several values per voxel, an implausible spacing,
-            axes that are not perpendicular, or (NRRD) no patient space.
+            axes that are not perpendicular, or a header without orientation or spacing, or in
+            another unit than mm.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,8 +83,10 @@ def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     # ITK allocates what a header claims.
     if math.prod(reader.GetSize()) > MAX_VOXELS:
         raise UserError(f"{path}: header claims a size of {reader.GetSize()}; restore the file")
-    if path.suffix.lower() in _NRRD_ENDINGS and not reader.HasMetaDataKey("NRRD_space"):
-        raise UserError(f"{path}: orientation unknown (no NRRD space); fix the header")
+    is_nrrd = path.suffix.lower() in _NRRD_ENDINGS
+    fault = describe_nrrd_fault(path) if is_nrrd else describe_meta_fault(path)
+    if fault:
+        raise UserError(f"{path}: {fault}; fix the header")
 
 
 def _check_kind(name: str, size: tuple[int, ...], n_components: int) -> None:

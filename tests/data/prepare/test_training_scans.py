@@ -9,6 +9,7 @@ import pytest
 from data.custom_spec import read_dataset_json
 from data.prepare.training_scans import choose_preparation, write_training_scans
 from data.transforms import prepared_grid
+from tests.data.dicom_series import write_series
 from tests.oriented_scans import is_bright, l_scan
 from util.errors import UserError
 from util.io.image_io import Geometry, read_raw_volume, write_volume
@@ -99,6 +100,10 @@ def test_unusable_scans_are_left_out_unless_none_remains(sources, tmp_path):
     assert len(list((tmp_path / "raw").glob("image_*.nii.gz"))) == 2
     with pytest.raises(UserError, match="query: none of the scans can be read"):
         _write(tmp_path / "none", sources[:2])
+    write_series(tmp_path / "ct", l_scan().voxels, l_scan().geometry, tags=[("0008|0060", "CT")])
+    [(path, fault)] = _write(tmp_path / "mixed", [sources[0], sources[2], tmp_path / "ct"]).items()
+    assert path == tmp_path / "ct"
+    assert f"{path}: must be MR" in fault
     sources[0].write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"a\.nii\.gz: cannot be read"):
         _write(tmp_path / "first", sources)

@@ -32,7 +32,7 @@ def test_a_header_holds_what_was_written(tmp_path):
         series="1.2.3",
     )
     assert read_header(path) == SliceHeader(
-        path, "1.2.3", (6, 9), (1.5, 1.25), (1.25, -2.5, 3.0), orientation
+        path, "1.2.3", (6, 9), (1.5, 1.25), (1.25, -2.5, 3.0), orientation, "MR"
     )
     np.testing.assert_allclose(read_header(path).normal, (-1, 0, 0))
 

@@ -36,6 +36,17 @@ def test_images_in_memory_give_the_same_scan(tmp_path):
     assert [_same(to_scan(source, name="image")) for source in sources] == [True] * 3
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.longdouble, ">i2", np.int64])
+def test_nibabel_images_of_any_number_format_and_a_single_time_point_are_scans(dtype):
+    affine = np.diag([1.5, 1.5, 5.0, 1.0])
+    voxels = VOXELS.T.astype(dtype)
+    for stored in (voxels, voxels[..., None]):
+        scan = to_scan(nibabel.spatialimages.SpatialImage(stored, affine), name="image")
+        assert np.array_equal(scan.voxels, VOXELS)
+        assert scan.voxels.dtype.kind == voxels.dtype.kind
+        assert scan.voxels.dtype.itemsize in (voxels.dtype.itemsize, np.dtype(np.float32).itemsize)
+
+
 def test_an_array_with_spacing_is_lps():
     scan = to_scan((VOXELS, (2.0, 1.0, 1.0)), name="image")
     identity = Geometry((3, 4, 5), (2.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))

@@ -31,9 +31,12 @@ def test_doubles_become_float32(tmp_path):
     assert image_arrays(image, name="scan")[0].dtype == np.float32
 
 
+SPACE = b"space: left-posterior-superior"
+DIRECTIONS = b"space directions: (1,0,0) (0,1,0) (0,0,1)"
+CENTIMETRES = b'\nspace units: "cm" "cm" "cm"'
 WITHOUT_SPACE = (
-    (b"space: left-posterior-superior\n", b""),
-    (b"space directions: (1,0,0) (0,1,0) (0,0,1)", b"spacings: 1 1 1"),
+    (SPACE + b"\n", b""),
+    (DIRECTIONS, b"spacings: 1 1 1"),
     (b"space origin: (0,0,0)\n", b""),
 )
 
@@ -51,6 +54,13 @@ def _write(path, image, *changes):
     ("name", "changes", "message"),
     [
         ("a.nrrd", WITHOUT_SPACE, "orientation unknown"),
+        ("a.nrrd", [(SPACE, b"space: scanner-xyz")], r"orientation unknown \(NRRD space scanner-xyz, must"),
+        ("a.nrrd", [(SPACE, b"space: 3D-right-handed")], "orientation unknown"),
+        ("a.nrrd", [(DIRECTIONS + b"\n", b"")], "orientation and spacing unknown"),
+        ("a.nrrd", [(SPACE, SPACE + CENTIMETRES)], "must be in mm, got NRRD space units cm cm cm"),
+        ("a.mha", [(b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", b"")], "orientation unknown"),
+        ("a.mha", [(b"ElementSpacing = 1 1 1\n", b"")], "spacing unknown"),
+        ("a.mha", [(b"ElementSpacing", b"DistanceUnits = cm\nElementSpacing")], "must be in mm, got Dist"),
         ("a.nrrd", [(b"sizes: 5 4 3", b"sizes: 5 4 9")], "cannot be read as an image"),
         ("a.mha", [(b"DimSize = 5 4 3", b"DimSize = 99999 99999 3")], "header claims a size of"),
         (
@@ -68,6 +78,17 @@ def test_a_damaged_header_is_refused(tmp_path, name, changes, message):
         read_itk_volume(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_the_three_spaces_that_itk_knows_and_millimetres_are_read(tmp_path):
+    path, units = tmp_path / "a.nrrd", b'\nspace units: "mm" "mm" "mm"'
+    for space, signs in (("LPS", (1, 1)), ("right-anterior-superior", (-1, -1)), ("LAS", (1, -1))):
+        _write(path, sitk.GetImageFromArray(VOXELS), (SPACE, b"space: " + space.encode() + units))
+        axes = read_itk_volume(path)[1].axes
+        assert np.array_equal(axes[:, ::-1], np.diag([*signs, 1]))
+    meta = tmp_path / "a.mha"
+    _write(meta, sitk.GetImageFromArray(VOXELS), (b"ElementSpacing", b"DistanceUnits = mm\nElementSpacing"))
+    assert read_itk_volume(meta)[1].spacing_mm == (1, 1, 1)
 
 
 def test_other_kinds_of_images_are_refused(tmp_path):
