@@ -29,7 +29,6 @@ CLIPPING = {
     for modality, dataset in (("MR", "CHAOST2"), ("CT", "SABS"))  # SABS: the window of soft tissue
 }
 MAX_REGISTERED_PX = 256  # of slices, as in the published data: larger ones cost memory, and gain nothing
-_IMAGING_MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "PT", "US", "XA")  # DICOM's; others may be either
 _RAW_SIZE_PX = 512  # of the CT slices for which a preparation gives its border and factor
 
 
@@ -44,6 +43,7 @@ class ModelFrame:
         source: where the orientation is from, for messages.
         max_side_px: slices with longer sides get larger pixels; None for no limit.
         modality: of the training scans, one of `CLIPPING`; None: unknown.
+        are_prepared: scans' intensities are those of prepared volumes, not the scanner's.
     """
 
     preparation: Preparation
@@ -51,6 +51,7 @@ class ModelFrame:
     source: str
     max_side_px: int | None = None
     modality: str | None = None
+    are_prepared: bool = False
 
     def preparation_of(self, geometry: Geometry) -> Preparation:
         """Return the preparation of a scan on a grid, with its orientation.
@@ -127,7 +128,7 @@ def find_frame(
         UserError: the orientation is invalid or unknown, or a file is damaged.
     """
     preparation = _find_preparation(layout)
-    modality = _find_modality(layout, preparation)
+    known = {"modality": _find_modality(layout, preparation), "are_prepared": are_prepared}
     if are_prepared:
         preparation = replace(preparation, window=None, clip_percentile=None, rescale_to=None, border_px=0)
         preparation = replace(preparation, in_plane_factor=None)
@@ -138,9 +139,9 @@ def find_frame(
                 "such as LPS"
             )
         preparation = replace(preparation, orientation=orientation_letters)
-        return ModelFrame(preparation, None, "as requested", modality=modality)
+        return ModelFrame(preparation, None, "as requested", **known)
     if layout.spec.keeps_slice_axes:
-        return ModelFrame(preparation, None, f"{DATASET_JSON} sets none", modality=modality)
+        return ModelFrame(preparation, None, f"{DATASET_JSON} sets none", **known)
     reference = _first_grid(layout)
     if reference is None and preparation.orientation is None:
         raise UserError(
@@ -148,10 +149,10 @@ def find_frame(
             "network expects; set data_dir to them, or orientation"
         )
     if reference is None:
-        return ModelFrame(preparation, None, f"{layout.spec.name}'s preparation", modality=modality)
+        return ModelFrame(preparation, None, f"{layout.spec.name}'s preparation", **known)
     if preparation.orientation is not None:
         preparation = replace(preparation, orientation=orientation(reference))
-    return ModelFrame(preparation, reference, f"that of {layout.volumes_dir}", modality=modality)
+    return ModelFrame(preparation, reference, f"that of {layout.volumes_dir}", **known)
 
 
 def registration_frame(modality: str | None) -> ModelFrame:
@@ -167,23 +168,6 @@ def registration_frame(modality: str | None) -> ModelFrame:
         raise UserError(f"modality={modality!r}: must be one of {', '.join(CLIPPING)}, or None")
     clipping = CLIPPING[modality] if modality else {}
     return ModelFrame(Preparation(**clipping), None, "each scan's own", MAX_REGISTERED_PX, modality)
-
-
-def check_modality(found: str, expected: str | None) -> None:
-    """Check that a scan is of the expected modality, if both are known.
-
-    Args:
-        found: by its DICOM header; may be empty.
-        expected: one of `CLIPPING`; None: unknown.
-
-    Raises:
-        UserError: they differ.
-    """
-    if expected is not None and found != expected and found in _IMAGING_MODALITIES:
-        raise UserError(
-            f"must be {expected}, as modality= or the training scans are, got {found} by its DICOM header; "
-            "leave the scan out"
-        )
 
 
 def restore_probabilities(

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from data.label_choice import find_label_names
-from data.model_frame import ModelFrame, check_modality, restore_probabilities
+from data.modality import check_modality, remark_on_intensities
+from data.model_frame import ModelFrame, restore_probabilities
 from data.raw.input_scans import InputScan, check_image, to_label_map, to_scan
 from data.raw.scan_checks import grid_problems
 from data.registration.pairwise_registration import ScanVolume, register
@@ -224,6 +225,8 @@ def _frame(
         image, prepared, geometry = frame.prepare(scan.voxels, scan.geometry, label_map=label_map)
     except UserError as error:
         raise UserError(f"{scan.name}: {error}") from error
+    if not frame.are_prepared:
+        remark_on_intensities(scan.voxels, frame.modality, name=scan.name)
     slices = normalise_slices(image, size_px, source=scan.name)
     preparation = frame.preparation_of(scan.geometry)
     images = torch.from_numpy(slices)[:, None]

@@ -8,7 +8,8 @@ from statistics import median
 import numpy as np
 
 from data.custom_spec import DATASET_JSON, VOLUMES_FOLDER, write_dataset_json
-from data.model_frame import CLIPPING, check_modality
+from data.modality import check_modality, remark_on_intensities
+from data.model_frame import CLIPPING
 from data.raw.input_scans import InputScan, check_image, read_scan
 from data.specs import CustomDataset, DatasetSpec
 from data.transforms import Preparation
@@ -106,6 +107,7 @@ def _read_training_scan(source: Path, modality: str) -> InputScan:
         check_modality(scan.modality, modality)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+    remark_on_intensities(scan.voxels, modality, name=scan.name)
     return scan
 
 

@@ -8,7 +8,7 @@ import pytest
 from data.dataset_lookup import find_dataset
 from data.datasets import find_spec
 from data.layout import DatasetLayout
-from data.model_frame import ModelFrame, check_modality, find_frame, registration_frame, restore_probabilities
+from data.model_frame import ModelFrame, find_frame, registration_frame, restore_probabilities
 from data.transforms import Preparation, prepared_grid
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan, lps_grid
 from util.errors import UserError
@@ -140,24 +140,11 @@ def test_a_frame_knows_the_modality_of_its_scans_where_the_dataset_tells_it(tmp_
     datasets = {"CHAOST2": "MR", "SABS": "CT", "CMR": "MR"}
     for name, modality in datasets.items():
         frame = find_frame(_layout(name, tmp_path), orientation_letters="LPS", are_prepared=True)
-        assert frame.modality == modality
+        assert (frame.modality, frame.are_prepared) == (modality, True)
     own = {"name": "Own", "labels": {"background": 0, "organ": 1}, "supervoxel_min_size_vox": 5}
     for channel, modality in (("CT", "CT"), ("T1", None)):
         (tmp_path / "dataset.json").write_text(json.dumps(own | {"channel_names": {"0": channel}}))
         assert find_frame(_layout("Own", tmp_path, spec=find_dataset("Own", tmp_path))).modality == modality
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"), [("MR", "MR"), ("", "MR"), ("OT", "CT"), ("CT", None), ("PT", None)]
-)
-def test_a_modality_is_accepted_if_it_is_the_expected_one_or_either_is_unknown(found, expected):
-    check_modality(found, expected)
-
-
-def test_another_modality_is_refused():
-    assert registration_frame("MR").modality == "MR"
-    with pytest.raises(UserError, match=r"must be MR, .* got CT by its DICOM header; leave"):
-        check_modality("CT", "MR")
 
 
 def test_an_impossible_orientation_is_refused(tmp_path):

@@ -18,6 +18,7 @@ from dataloaders.framed_scans import (
 )
 from tests.oriented_scans import is_bright, l_scan
 from util.errors import UserError
+from util.remarks import Remark
 
 FRAME = ModelFrame(Preparation(orientation="LPS"), None, "test")
 IDENTITY = SpatialTransform((1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0, 0, 0, 0), (0.0, 0.0, 0.0))
@@ -51,6 +52,17 @@ def test_a_support_that_the_frame_cuts_off_is_refused():
     frame = ModelFrame(Preparation(orientation="LPS", size_px=(20, 20)), None, "test")
     with pytest.raises(UserError, match="nothing of an outlined organ is left"):
         frame_support(frame, scan, label_map, labels=(1,), n_part=3, image_size_px=None)
+
+
+def test_intensities_unlike_the_networks_modality_are_remarked_on_unless_prepared(recwarn):
+    scan, frame = l_scan(), replace(FRAME, modality="CT")
+    mask = is_bright(scan).astype(np.uint8)
+    _query(frame=replace(frame, are_prepared=True))
+    assert not recwarn.list
+    with pytest.warns(Remark, match="L in LPS: the lowest intensity is"):
+        frame_query(frame, scan, image_size_px=None)
+    with pytest.warns(Remark, match="L in LPS: the lowest intensity is"):
+        frame_support(frame, scan, mask, labels=(1,), n_part=3, image_size_px=None)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.oriented_scans import is_bright, l_scan
 from util.errors import UserError
 from util.io.image_io import Geometry, read_raw_volume, write_volume
 from util.io.itk_files import write_itk_volume
+from util.remarks import Remark
 
 
 def _axial(shape, spacing_mm):
@@ -61,9 +62,9 @@ def _sources(tmp_path):
     return [tmp_path / name for name in scans]
 
 
-def _write(folder, sources):
+def _write(folder, sources, modality="MR"):
     mask = 5 * is_bright(l_scan("LPS")).astype(np.uint16)
-    return write_training_scans(folder, sources, mask, modality="MR")
+    return write_training_scans(folder, sources, mask, modality=modality)
 
 
 def test_scans_of_all_formats_become_a_custom_dataset_with_one_mask(sources, tmp_path):
@@ -90,6 +91,13 @@ def test_a_second_call_writes_what_changed_and_removes_what_is_gone(sources, tmp
     assert set(after) == {"image_0.nii.gz", "image_1.nii.gz", "label_0.nii.gz"}
     assert {name for name in after if after[name] != before[name]} == {"image_1.nii.gz"}
     assert set(json.loads((raw / "scans.json").read_text())) == set(after)
+
+
+def test_intensities_unlike_the_modality_are_remarked_on_before_training(sources, tmp_path):
+    with pytest.warns(Remark) as remarks:
+        _write(tmp_path / "ct", sources, modality="CT")
+    names = [str(entry.message).partition(": the lowest intensity is")[0] for entry in remarks]
+    assert names == list(map(str, sources))
 
 
 def test_unusable_scans_are_left_out_unless_none_remains(sources, tmp_path):
