@@ -1,5 +1,7 @@
 """Read scans of any supported format, from files or from memory."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,11 +145,41 @@ def _read_dicom(folder: Path) -> InputScan:
     files = list_dicom_files(folder)
     if not files:
         raise UserError(f"{folder}: holds no DICOM file; give a scan's file or the folder of a DICOM series")
+    _check_lost_slices(folder, files)
     headers = [read_header(path) for path in files]
     problems = series_problems(headers, folder)
     if problems:
         raise UserError(problems[0])
     return InputScan(*read_series(headers), str(folder), folder, headers[0].modality)
+
+
+def _check_lost_slices(folder: Path, slices: Sequence[Path]) -> None:
+    """Refuse a file that has the name of a slice, but is empty, unreadable or not DICOM.
+
+    Nothing else shows that the first or the last slice of a series is lost. Hidden files, and those with
+    other names than the slices have, are ignored.
+    """
+    endings = {path.suffix.lower() for path in slices if path.suffix[1:].isalpha()}
+    forms = {_name_form(path) for path in slices}
+    for path in sorted(set(folder.iterdir()) - set(slices)):
+        is_named_as_slice = path.suffix.lower() in endings or _name_form(path) in forms
+        if is_named_as_slice and not (path.name.startswith(".") or path.is_dir()):
+            raise UserError(
+                f"{path}: must be DICOM, as the other slices are, {_describe_fault(path)}; restore the "
+                "file, or remove it"
+            )
+
+
+def _name_form(path: Path) -> str:
+    return re.sub(r"\d+", "0", path.name.lower())
+
+
+def _describe_fault(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return "got another format" if file.read(1) else "got an empty one"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def _is_dicom(path: Path) -> bool:

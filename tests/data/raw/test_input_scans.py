@@ -6,6 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from data.raw.input_scans import InputScan, check_image, check_slices, read_scan, to_label_map, to_scan
+from tests.data.dicom_series import write_series
 from util.errors import UserError
 from util.io.image_io import Geometry, to_sitk, write_volume
 from util.io.itk_files import write_itk_volume
@@ -83,6 +84,52 @@ def test_unreadable_files_are_refused(tmp_path):
     for name, message in expected.items():
         with pytest.raises(UserError, match=message):
             read_scan(tmp_path / name)
+
+
+def _damage(path, content):
+    path.unlink(missing_ok=True)
+    if content is None:
+        path.symlink_to("none")
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("position", [99, 98, 97])
+@pytest.mark.parametrize(
+    ("content", "fault"), [(b"", "an empty one"), (b"damaged", "another format"), (None, "cannot be read")]
+)
+@pytest.mark.parametrize("name", ["{}.dcm", "IM00{}", "1.2.840.{}"])
+def test_a_lost_slice_of_a_series_is_named_wherever_it_lies(tmp_path, position, content, fault, name):
+    write_series(tmp_path, np.concatenate([VOXELS, VOXELS])[:5], GRID)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / name.format(path.stem))
+    _damage(tmp_path / name.format(position), content)
+    with pytest.raises(UserError) as caught:
+        read_scan(tmp_path)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / name.format(position)}: must be DICOM, as the other slices are, ")
+    assert fault in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", ["{}.dcm", "IM00{}"])
+def test_other_files_in_the_folder_of_a_series_are_ignored(tmp_path, name):
+    write_series(tmp_path, VOXELS, GRID)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / name.format(path.stem))
+    names = (
+        "DICOMDIR",
+        "README",
+        "notes.txt",
+        "IM0001.json",
+        ".DS_Store",
+        f"._{name.format(96)}",
+        "Thumbs.db",
+    )
+    for other in names:
+        (tmp_path / other).write_bytes(b"")
+    (tmp_path / name.format(7)).mkdir()
+    assert _same(read_scan(tmp_path))
 
 
 def test_images_and_masks_are_checked():
