@@ -13,6 +13,7 @@ from data.prepare.dataset import prepare_dataset
 from data.prepare.original_predictions import restore_predictions
 from util.config import key_value_words
 from util.engine.word_command import describe_usage, run_word_command
+from util.errors import UserError
 
 _FLAGS = ("--check", "--force")
 # Their values are names and folders, and a folder may be named 2019.
@@ -57,12 +58,19 @@ def parse_words(words: Sequence[str]) -> PrepareConfig | RestoreConfig:
         UserError: a word cannot be parsed, a key is unknown or missing, or a value breaks its rule.
     """
     words = list(words)
-    if _BACK in words[:-1]:
+    if _BACK in words:
         index = words.index(_BACK)
-        words[index : index + 2] = [f"back={words[index + 1]}"]
+        words[index : index + 2] = [f"back={_folder_after(_BACK, words[index + 1 :])}"]
     if any(word.partition("=")[0].strip() == "back" for word in words):
         return key_value_words.parse_words(RestoreConfig, words, texts=_TEXTS)
     return key_value_words.parse_words(PrepareConfig, words, flags=_FLAGS, texts=_TEXTS)
+
+
+def _folder_after(option: str, words: Sequence[str]) -> str:
+    word = words[0] if words else ""
+    if not word or word.startswith("--") or word.partition("=")[0] in RestoreConfig.model_fields:
+        raise UserError(f"{option}: needs a folder, as {option} runs/CHAOST2/fold_0/evaluation/1")
+    return word
 
 
 if __name__ == "__main__":

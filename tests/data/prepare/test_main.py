@@ -80,6 +80,7 @@ BAD_WORDS = {
     "no switch": ([*NEEDED, "check=maybe"], "check='maybe': must be True or False"),
     "unknown option": ([*NEEDED, "--chekc"], "cannot understand '--chekc'; write key=value, or --help"),
     "option with value": ([*NEEDED, "--check=True"], "cannot understand '--check=True'; write key=value"),
+    "no folder after --back": (["--back", "dataset=CMR"], "--back: needs a folder, as --back runs/CHAOST2"),
     "lone word": ([*NEEDED, "scans"], "cannot understand 'scans'; write key=value, or --help for the keys"),
     "with at the end": ([*NEEDED, "with"], "cannot understand 'with'"),
     "no key": ([*NEEDED, "=3"], "cannot understand '=3'"),

@@ -222,7 +222,7 @@ MISTAKES = {
     ),
     "unknown scan": (["back=others"], "image_77.nii.gz: was not prepared by script/prepare.sh dataset=CMR"),
     "in place of raw files": (["back=masks", "out=download/c0t2lge"], "would replace an input"),
-    "no folder": (["--back"], "cannot understand '--back'"),
+    "no folder": (["--back"], "error: --back: needs a folder, as --back runs/"),
     "synthetic": (["back=masks", "dataset=PHANTOM"], "PHANTOM is synthetic"),
 }
 
