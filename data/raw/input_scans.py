@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from data.raw.dicom import read_header, read_series, series_problems
 from data.raw.listing import natural_sort_key
 from data.raw.scan_checks import image_problems
 from util.errors import UserError, shorten_list
-from util.io.image_io import AXIS_DIRECTIONS, PREPARED_ORIENTATION, Geometry, read_raw_volume
+from util.io.image_io import AXIS_DIRECTIONS, FIX_HEADER, PREPARED_ORIENTATION, Geometry, read_raw_volume
 from util.io.itk_files import ITK_ENDINGS, image_arrays, read_itk_volume
 from util.io.nifti_files import spacing_fault
 from util.io.nifti_names import NIFTI_ENDINGS
@@ -79,7 +80,8 @@ def read_scan(path: Path, *, assume_orientation: str | None = None) -> InputScan
             raise UserError(f"{path}: is a single DICOM file; give the folder of its series")
         raise UserError(f"{path}: unknown format; must end with {', '.join(ENDINGS)}, or be a DICOM folder")
     if ending in NIFTI_ENDINGS:
-        return InputScan(*read_raw_volume(path, assume_orientation=assume_orientation), str(path), path)
+        volume = read_raw_volume(path, assume_orientation=assume_orientation, hint=FIX_HEADER)
+        return InputScan(*volume, str(path), path)
     return InputScan(*read_itk_volume(path), str(path), path)
 
 
@@ -120,12 +122,24 @@ def check_image(scan: InputScan) -> None:
 
 
 def check_slices(slices: tuple[int, int | None] | None, scan: InputScan) -> tuple[int, int]:
-    """Return first and end of a range of slices; `UserError` if it is outside."""
-    first, end = slices or (0, None)
+    """Return first and end of a range of slices; `UserError` if it is invalid or outside."""
+    first, end = _parse_bounds(slices, name=scan.name)
     n_slices = scan.geometry.shape[0]
     if not 0 <= first < n_slices or (end is not None and end <= first):
         raise UserError(f"{scan.name}: slices={first}:{end or ''} must hold some of its 0 to {n_slices - 1}")
     return first, min(end or n_slices, n_slices)
+
+
+def _parse_bounds(slices: Any, *, name: str) -> tuple[int, int | None]:
+    bounds = (0, None) if slices is None else slices
+    try:
+        first, end = bounds
+        return index(first), None if end is None else index(end)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{name}: slices must be None or a pair of whole numbers such as (3, 5), the last one excluded, "
+            f"got {slices!r}"
+        ) from None
 
 
 def to_label_map(scan: InputScan) -> np.ndarray:

@@ -26,6 +26,12 @@ AXIS_DIRECTIONS = {
     "I": (0, 0, -1),
     "S": (0, 0, 1),
 }
+# The way out for a file without qform and sform.
+FIX_HEADER = "set qform or sform in its header"
+FIX_OR_ASSUME = (
+    f'{FIX_HEADER}, or for a custom dataset add "assume_orientation": "RAS" (or the correct one) to '
+    "dataset.json"
+)
 PREPARED_ORIENTATION = "LPS"  # of prepared volumes without an affine, as ITK assumes
 
 
@@ -104,13 +110,16 @@ def read_geometry(path: Path, *, needs_orientation: bool = True) -> Geometry:
     return _prepared_geometry(path, read_header(path), needs_orientation=needs_orientation)
 
 
-def read_raw_volume(path: Path, *, assume_orientation: str | None = None) -> tuple[np.ndarray, Geometry]:
+def read_raw_volume(
+    path: Path, *, assume_orientation: str | None = None, hint: str = FIX_OR_ASSUME
+) -> tuple[np.ndarray, Geometry]:
     """Read a NIfTI volume from an external source.
 
     Args:
         path: the file.
         assume_orientation: axis codes (x, y, z), such as "RAS", for a header without an affine; None refuses
             such a file.
+        hint: the way out for a file that is refused for this reason.
 
     Returns:
         The voxels `(Z, H, W)`, an integer type or float32 that may hold NaN and infinity, and their geometry.
@@ -120,7 +129,7 @@ def read_raw_volume(path: Path, *, assume_orientation: str | None = None) -> tup
     """
     path = Path(path)
     header = read_header(path)
-    geometry = _raw_geometry(path, header, assume_orientation)
+    geometry = _raw_geometry(path, header, assume_orientation, hint)
     voxels = read_voxels(path, header, allow_padding=True)
     if voxels.dtype.kind == "f":
         with np.errstate(over="ignore"):  # overflow gives infinity, which the checks report
@@ -130,7 +139,7 @@ def read_raw_volume(path: Path, *, assume_orientation: str | None = None) -> tup
 
 def read_raw_geometry(path: Path, *, assume_orientation: str | None = None) -> Geometry:
     """Read the geometry of a volume for `read_raw_volume`, without its voxels."""
-    return _raw_geometry(Path(path), read_header(Path(path)), assume_orientation)
+    return _raw_geometry(Path(path), read_header(Path(path)), assume_orientation, FIX_OR_ASSUME)
 
 
 def read_slices(files: Sequence[Path]) -> tuple[np.ndarray, Geometry]:
@@ -200,12 +209,9 @@ def _prepared_geometry(path: Path, header: NiftiHeader, *, needs_orientation: bo
     return _grid_geometry(header, PREPARED_ORIENTATION)
 
 
-def _raw_geometry(path: Path, header: NiftiHeader, assume_orientation: str | None) -> Geometry:
+def _raw_geometry(path: Path, header: NiftiHeader, assume_orientation: str | None, hint: str) -> Geometry:
     if header.affine is None and assume_orientation is None:
-        raise UserError(
-            f"{path}: orientation unknown (qform_code and sform_code are 0); fix the header, or for a "
-            'custom dataset add "assume_orientation": "RAS" (or the correct one) to dataset.json'
-        )
+        raise UserError(f"{path}: orientation unknown (qform_code and sform_code are 0); {hint}")
     return _grid_geometry(header, assume_orientation)
 
 

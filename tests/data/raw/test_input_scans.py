@@ -148,3 +148,20 @@ def test_ranges_of_slices_lie_within_the_scan():
     for outside in ((3, None), (2, 2), (-1, 2)):
         with pytest.raises(UserError, match="slices="):
             check_slices(outside, scan)
+
+
+@pytest.mark.parametrize("slices", ["3:5", "35", (0.0, 2.0), (0, 2.5), (1,), 1, ("0", "2"), (0, 1, 2)])
+def test_invalid_ranges_of_slices_are_refused(slices):
+    with pytest.raises(
+        UserError, match=r"scan: slices must be None or a pair of whole numbers such as \(3, 5\)"
+    ):
+        check_slices(slices, InputScan(VOXELS, GRID, "scan"))
+
+
+def test_the_hint_for_a_scan_without_orientation_can_be_followed_in_prediction(tmp_path):
+    path = tmp_path / "a.nii"
+    nibabel.Nifti1Image(VOXELS.T, None).to_filename(path)
+    with pytest.raises(UserError) as caught:
+        read_scan(path)
+    reason = "orientation unknown (qform_code and sform_code are 0)"
+    assert str(caught.value) == f"{path}: {reason}; set qform or sform in its header"
