@@ -31,6 +31,7 @@ from models.inference.supports import SUPPORT_COMBINATIONS
 from models.inference.test_time_augmentation import MAX_VERSIONS
 from models.losses import CRITERIA
 from models.prior_masks import PRIOR_FORMS, PRIOR_GRADIENTS
+from util.config.path_values import PathText
 from util.config.settings import (
     Amount,
     Count,
@@ -72,7 +73,7 @@ class ModelConfig(Settings):
     """The network."""
 
     encoder: Literal[tuple(BACKBONES)] = key("resnet101", "encoder; the small ones suit CPUs")
-    encoder_weights: Text | None = key(
+    encoder_weights: PathText | None = key(
         "deeplabv3_coco",
         "encoder weights: `deeplabv3_coco` or `imagenet` (downloaded once), a file, or None for random",
     )
@@ -269,9 +270,8 @@ class Config(Settings):
     method: Literal[METHODS] = key(
         "network", "what evaluation scores; registration: without any network or snapshot"
     )
-    reload_model_path: Text | None = key(
-        None,
-        "snapshot or run folder to evaluate, best or `<run folder>/best`; None: the latest of its fold",
+    reload_model_path: PathText | None = key(
+        None, "snapshot or run folder to evaluate, best or `<run folder>/best`; None: the latest of its fold"
     )
     optim: OptimConfig = group(OptimConfig)
     model: ModelConfig = group(ModelConfig)

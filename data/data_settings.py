@@ -10,7 +10,8 @@ from data.datasets import DATASETS, RAW_DATASETS, default_data_dir
 from data.layout import DatasetLayout
 from data.phantom.scans import PhantomSettings
 from data.specs import DatasetSpec
-from util.config.settings import MAX_WHOLE, Count, Settings, Text, Whole, group, key
+from util.config.path_values import PathText
+from util.config.settings import MAX_WHOLE, Count, Settings, Whole, group, key
 
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
 
@@ -32,7 +33,7 @@ def _paths(name: str, data_dir: tuple[Any, Any]) -> tuple[type[Settings], Any]:
     """Return type and default of a dataset's group of folders."""
     supervoxel_dir = key(None, "folder of `supervoxels_<n_sv>`; None: the same")
     paths = create_model(
-        f"{name}Paths", __base__=Settings, data_dir=data_dir, supervoxel_dir=(Text | None, supervoxel_dir)
+        f"{name}Paths", __base__=Settings, data_dir=data_dir, supervoxel_dir=(PathText | None, supervoxel_dir)
     )
     return paths, group(paths)
 
@@ -41,15 +42,15 @@ def _paths(name: str, data_dir: tuple[Any, Any]) -> tuple[type[Settings], Any]:
 PathConfig = create_model(
     "PathConfig",
     __base__=Settings,
-    log_dir=(Text, key("runs", "folder of all runs")),
+    log_dir=(PathText, key("runs", "folder of all runs")),
     **{
-        name: _paths(name, (Text, key(default_data_dir(name), f"folder of the prepared {name} volumes")))
+        name: _paths(name, (PathText, key(default_data_dir(name), f"folder of the prepared {name} volumes")))
         for name in DATASETS
     },
     OWN=_paths(
         "Own",
         (
-            Text | None,
+            PathText | None,
             key(None, "folder of your own prepared volumes and their `dataset.json`; None: `data/<dataset>`"),
         ),
     ),
@@ -62,11 +63,11 @@ class PrepareConfig(Settings):
     dataset: RawName = key(
         ..., f"{', '.join(RAW_DATASETS)}, or the name of your own data", examples=["CHAOST2"]
     )
-    raw: Text = key(
+    raw: PathText = key(
         ..., "the download: a folder, or its zip file", examples=["downloads/CHAOS_Train_Sets.zip"]
     )
-    data_dir: Text | None = key(None, "where the prepared volumes go; None: `data/<dataset>`")
-    supervoxel_dir: Text | None = key(None, "where `supervoxels_<n_sv>` goes; None: the same")
+    data_dir: PathText | None = key(None, "where the prepared volumes go; None: `data/<dataset>`")
+    supervoxel_dir: PathText | None = key(None, "where `supervoxels_<n_sv>` goes; None: the same")
     n_sv: Count | None = key(None, "minimum supervoxel size in voxels; None: the dataset's")
     num_workers: int | None = key(None, "scans processed at once; None: one per core", ge=1, le=256)
     check: bool = key(False, "only check the download; write nothing")
@@ -93,19 +94,19 @@ class RestoreConfig(Settings):
     dataset: RawName = key(
         ..., f"{', '.join(RAW_DATASETS)}, or the name of your own data", examples=["CHAOST2"]
     )
-    back: Text = key(
+    back: PathText = key(
         ...,
         "predictions of prepared scans: an evaluation's run folder, or any folder of `scan_<id>` or "
         "`image_<id>` files",
         examples=["runs/CHAOST2/fold_0/evaluation/1"],
     )
-    out: Text | None = key(None, "where they go; None: beside the predictions, with `_original` added")
+    out: PathText | None = key(None, "where they go; None: beside the predictions, with `_original` added")
     kind: Literal["auto", "labels", "continuous"] = key(
         "auto",
         "labels: any label ids, brought back label by label; continuous: any numbers, interpolated linearly; "
         "auto: labels of the dataset, and probabilities",
     )
-    data_dir: Text | None = key(None, "where the prepared volumes are; None: `data/<dataset>`")
+    data_dir: PathText | None = key(None, "where the prepared volumes are; None: `data/<dataset>`")
 
     @property
     def folder(self) -> Path:

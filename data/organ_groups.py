@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     """Print the number and return the exit code."""
     name, data_dir = arguments
     try:
-        print(len(find_dataset(name, Path(data_dir)).organ_groups))
+        print(len(find_dataset(name, Path(data_dir).expanduser()).organ_groups))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

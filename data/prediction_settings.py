@@ -1,7 +1,6 @@
 """Configuration keys of `script/predict.sh`."""
 
 import ast
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, create_model
 
 from data.custom_rules import Orientation
 from data.model_frame import CLIPPING
+from util.config.path_values import PathText
 from util.config.settings import Amount, MustBe, Settings, Text, Whole, copy_key, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
@@ -61,8 +61,6 @@ def _parse_range(value: Any) -> Any:
     return bounds
 
 
-# Shells expand the ~ of `out=~/masks`, but not that of `out="~/masks"`, nor a second path's.
-PathText = Annotated[Text, AfterValidator(os.path.expanduser)]
 Paths = Annotated[
     tuple[PathText, ...],
     BeforeValidator(_split),

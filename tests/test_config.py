@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,19 @@ def test_names_are_those_shared_by_the_field():
     paths = dataset_defaults("CHAOST2")["path"]
     assert "log_dir" in paths
     assert all("data_dir" in paths[name] for name in ("CHAOST2", "SABS", "CMR"))
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    folders = {"data_dir": "~/scans", "supervoxel_dir": "~/supervoxels"}
+    changes = {"path": {"log_dir": "~/runs", "CMR": folders}, "model": {"encoder_weights": "~/weights.pt"}}
+    config = parse_config(with_changes("CMR", **changes, reload_model_path="~/net.pt"))
+    assert config.layout.volumes_dir == Path("/home/me/scans/cmr_MR_normalized")
+    assert config.layout.supervoxels_dir.parent == Path("/home/me/supervoxels")
+    assert config.fold_dir.is_relative_to("/home/me/runs")
+    assert (config.reload_model_path, config.model.encoder_weights) == (
+        *("/home/me/net.pt", "/home/me/weights.pt"),
+    )
 
 
 def test_setting_2_tests_and_excludes_the_organ_group():

@@ -84,7 +84,7 @@ def list_resumable(training_dir: Path, resume: str) -> list[tuple[Path, bool]]:
         UserError: the requested run does not exist or has neither.
     """
     if resume != "latest":
-        run_dir = training_dir / resume if resume.isdecimal() else Path(resume)
+        run_dir = training_dir / resume if resume.isdecimal() else Path(resume).expanduser()
         if not run_dir.is_dir():
             fault = "is a file, not a run folder" if run_dir.exists() else "no such run folder"
             path = f" ({run_dir})" if resume.isdecimal() else ""

@@ -52,6 +52,19 @@ def test_a_folder_may_be_called_anything(text, value):
     assert parse_words(["dataset=Hips", f"raw={text}"]).raw == value
 
 
+def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    prepared = parse_words(["dataset=Hips", "raw=~/a.zip", "data_dir=~/data", "supervoxel_dir=~/supervoxels"])
+    paths = (prepared.raw, prepared.data_dir, prepared.supervoxel_dir)
+    assert paths == ("/home/me/a.zip", "/home/me/data", "/home/me/supervoxels")
+    restored = parse_words(["dataset=Hips", "--back", "~/masks", "out=~/out", "data_dir=~/data"])
+    assert (restored.back, restored.out, restored.data_dir) == (
+        "/home/me/masks",
+        "/home/me/out",
+        "/home/me/data",
+    )
+
+
 def test_none_is_the_default():
     assert parse_words([*NEEDED, "data_dir=None", "n_sv=None"]) == parse_words(NEEDED)
 

@@ -65,6 +65,12 @@ def test_the_latest_run_with_a_checkpoint_is_listed_first(tmp_path):
     assert list_resumable(tmp_path, str(second)) == [(second, False)]
 
 
+def test_a_tilde_in_the_folder_to_resume_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run_dir = _run(tmp_path, 1, checkpoint=5)
+    assert list_resumable(tmp_path / "absent", "~/1") == [(run_dir, False)]
+
+
 def test_without_runs_there_is_nothing_to_resume(tmp_path):
     assert list_resumable(tmp_path / "absent", "latest") == []
 
