@@ -16,7 +16,7 @@ from dataloaders.framed_scans import (
     read_supports,
     warp_support,
 )
-from tests.oriented_scans import is_bright, l_scan
+from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan
 from util.errors import UserError
 from util.remarks import Remark
 
@@ -69,6 +69,7 @@ def test_intensities_unlike_the_networks_modality_are_remarked_on_unless_prepare
     ("change", "message"),
     [
         ({"origin_mm": (0.0, 0.0, 0.0)}, "mask: must lie on the grid of L in LPS, origin"),
+        ({"direction": (-1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}, "mask: must lie on the grid of .*, direction"),
         ({"spacing_mm": (5.0, 1.5, 1.6)}, "mask: must lie on the grid of L in LPS, spacing"),
     ],
 )
@@ -76,6 +77,14 @@ def test_a_mask_on_another_grid_is_refused(change, message):
     scan = l_scan()
     with pytest.raises(UserError, match=message):
         read_supports(scan, _mask(scan, **change), assume_orientation=None)
+
+
+@pytest.mark.parametrize("letters", ORIENTATIONS)
+@pytest.mark.parametrize("is_oblique", [False, True])
+def test_a_mask_whose_axes_are_permuted_or_flipped_serves_without_loss(letters, is_oblique):
+    scan, turned = (l_scan(order, is_oblique=is_oblique) for order in ("SPR", letters))
+    [_], [label_map], _ = read_supports(scan, _mask(turned), assume_orientation=None)
+    assert np.array_equal(label_map, is_bright(scan))
 
 
 def test_every_unusable_support_is_reported():

@@ -40,14 +40,14 @@ def same_axes(geometry: Geometry, other: Geometry) -> bool:
     """
     if orientation(geometry) == orientation(other):
         return True
-    return np.array_equal(_nearest_orientation(other.axes.T @ geometry.axes), [[0, 1], [1, 1], [2, 1]])
+    return np.array_equal(find_reorientation_like(geometry, other), [[0, 1], [1, 1], [2, 1]])
 
 
 def orient_like(geometry: Geometry, other: Geometry) -> str:
     """Return the orientation in which a grid's axes are nearest to another grid's."""
     if same_axes(geometry, other):
         return orientation(geometry)
-    return orientation(reorient_grid(geometry, _nearest_orientation(other.axes.T @ geometry.axes)))
+    return orientation(reorient_grid(geometry, find_reorientation_like(geometry, other)))
 
 
 def orient_like_majority(geometries: Mapping[Key, Geometry]) -> dict[Key, str]:
@@ -96,6 +96,11 @@ def find_reorientation(geometry: Geometry, letters: str) -> np.ndarray:
     """
     # Letters are in the order x, y, z, arrays in the order z, y, x.
     return ornt_transform(_array_orientation(geometry), axcodes2ornt(letters[::-1], _ENDS))
+
+
+def find_reorientation_like(geometry: Geometry, other: Geometry) -> np.ndarray:
+    """Return the nibabel orientation transform `(3, 2)` that turns axes to the nearest of another grid."""
+    return _nearest_orientation(other.axes.T @ geometry.axes)
 
 
 def reorient_volume(volume: np.ndarray, transform: np.ndarray) -> np.ndarray:
