@@ -41,6 +41,7 @@ from util.errors import EXIT_PARTIAL, EXIT_USER_ERROR, ProblemList, UserError
 from util.io.files import remove_file
 from util.io.folders import check_folder
 from util.parallel.devices import choose_device
+from util.parallel.wait_policy import AdaptiveWaitPolicy
 from util.progress import progress_bar
 from util.remarks import remark
 
@@ -124,7 +125,7 @@ def _describe_source(segmenter: Segmenter) -> str:
     return (
         f"snapshot: {segmenter.source}\n"
         f"scans are brought to the frame of the training scans: {frame}; a scan of another modality or "
-        "sequence cannot be recognised, and its mask would be wrong"
+        "sequence may not be recognised, and its mask would be wrong"
     )
 
 
@@ -278,7 +279,8 @@ def main(words: Sequence[str] | None = None, *, program: str = "python predictio
     """
 
     def run(words: list[str]) -> int:
-        return predict(parse_words(PredictConfig, words, texts=_TEXTS), progress=sys.stderr.isatty())
+        with AdaptiveWaitPolicy():
+            return predict(parse_words(PredictConfig, words, texts=_TEXTS), progress=sys.stderr.isatty())
 
     usage = describe_usage(
         PredictConfig,

@@ -3,6 +3,7 @@
 import csv
 import doctest
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,6 +346,25 @@ def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys)
     assert {row["scan"] for row in rows} == names
     volume_ml = int(is_bright(l_scan()).sum()) * 5.0 * 1.5 * 1.5 / 1000
     assert all(float(row["volume_ml"]) == pytest.approx(volume_ml, abs=1e-3) for row in rows)
+
+
+def test_threads_do_not_spin_on_busy_cores_while_the_command_works(workspace, bright, monkeypatch):
+    states, segment = [], Segmenter.segment
+
+    @contextmanager
+    def policy():
+        states.append("on")
+        yield
+        states.append("off")
+
+    def segment_and_note(*arguments, **options):
+        states.append("segments")
+        return segment(*arguments, **options)
+
+    monkeypatch.setattr(prediction, "AdaptiveWaitPolicy", policy)
+    monkeypatch.setattr(Segmenter, "segment", segment_and_note)
+    assert main(_set(query="scans/b.nii.gz", guide="none")) == 0
+    assert states == ["on", "segments", "off"]
 
 
 def test_a_tilde_stands_for_the_home_folder(workspace, bright, monkeypatch):

@@ -19,6 +19,7 @@ from util.config.key_value_words import parse_words
 from util.config.settings import Count, Settings, Text, key
 from util.engine.word_command import describe_usage, run_word_command
 from util.errors import UserError
+from util.parallel.wait_policy import AdaptiveWaitPolicy
 
 REQUIREMENTS = "script/requirements/server.txt"
 _MAX_CONNECTIONS = 16
@@ -81,7 +82,7 @@ def serve(config: Settings) -> int:
             timeout_graceful_shutdown=_SHUTDOWN_S,
         )
     )
-    with listener:
+    with listener, AdaptiveWaitPolicy():
         server.run(sockets=[listener])
     return 0
 

@@ -6,6 +6,7 @@ import stat
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -260,6 +261,18 @@ def test_a_token_is_made_and_printed_unless_only_this_computer_can_connect(runs,
         assert token == "abc" if words == ["token=abc"] else len(token) >= 32
         answer = client.get("/status", headers={"Authorization": f"Bearer {token}"})
         assert answer.json()["models"] == ["net.pt"]
+
+
+def test_threads_do_not_spin_on_busy_cores_while_the_server_works(runs, monkeypatch):
+    @contextmanager
+    def policy():
+        runs.append("on")
+        yield
+        runs.append("off")
+
+    monkeypatch.setattr(command, "AdaptiveWaitPolicy", policy)
+    assert command.main(["reload_model_path=net.pt", "port=0"]) == 0
+    assert [runs[0], len(runs), runs[-1]] == ["on", 3, "off"]
 
 
 def test_mistakes_in_the_call_cost_a_line_each(runs, capsys, monkeypatch):
