@@ -1,6 +1,7 @@
 """README and docs say what the code does, and lead to files that exist."""
 
 import re
+import shlex
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from config_ssl_upload import DATASETS, Config, dataset_defaults
+from data.prediction_settings import PredictConfig
+from dataloaders.splits import fold_scan_ids
+from util.config.key_value_words import parse_words
 from util.config.settings import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +65,32 @@ def missing_files(text):
     code = "\n".join(CODE.findall(text))
     missing = [name for name in FILE.findall(code) if not (ROOT / name).is_file()]
     return missing + [name for name in MODULE.findall(code) if find_spec(name) is None]
+
+
+def commands(page, script):
+    """List the words of each call of a script in a page's blocks of commands, but for abridged ones."""
+    blocks = re.findall(r"```bash\n(.*?)```", read(page), flags=re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [shlex.split(line, comments=True) for line in lines if line.startswith(f"bash {script}")]
+    return [words[2:] for words in calls if "..." not in words]
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "prediction.md"], ids=lambda page: page.name)
+def test_the_keys_of_documented_predictions_exist_and_fit_together(page):
+    calls = commands(page, "script/predict.sh")
+    assert calls
+    for words in calls:
+        assert parse_words(PredictConfig, words).method_problems() == []
+
+
+def test_the_first_try_takes_few_steps_and_scans_of_the_fold_that_training_leaves_out():
+    page = ROOT / "docs" / "prediction.md"
+    [training] = commands(page, "script/train.sh")
+    [first_try] = [words for words in commands(page, "script/predict.sh") if "PHANTOM" in words[0]]
+    assert {"dataset=PHANTOM", "eval_fold=0"} < set(training)
+    assert "reload_model_path=runs/PHANTOM/fold_0/training/1" in first_try
+    assert "query=$scans/image_[0-4].nii.gz" in first_try
+    assert fold_scan_ids(range(20), 0) == [0, 1, 2, 3, 4]
 
 
 def test_the_readme_is_short():
