@@ -178,7 +178,7 @@ def _label_ids(image: InputScan, mask: InputScan) -> np.ndarray:
 
 
 def _turn_to_grid(mask: InputScan, grid: Geometry) -> InputScan:
-    """Permute and flip a mask's axes if it then lies on the grid; else return it unchanged."""
+    """Permute and flip a mask's axes if it then lies on the grid."""
     turn = find_reorientation_like(mask.geometry, grid)
     turned = reorient_grid(mask.geometry, turn)
     if not turned.same_grid(grid):

@@ -122,7 +122,7 @@ def check_image(scan: InputScan) -> None:
 
 
 def check_slices(slices: tuple[int, int | None] | None, scan: InputScan) -> tuple[int, int]:
-    """Return first and end of a range of slices; `UserError` if it is invalid or outside."""
+    """Return first and end of a range of slices; `UserError` if it is unusable."""
     first, end = _parse_bounds(slices, name=scan.name)
     n_slices = scan.geometry.shape[0]
     if not 0 <= first < n_slices or (end is not None and end <= first):

@@ -99,7 +99,7 @@ def find_reorientation(geometry: Geometry, letters: str) -> np.ndarray:
 
 
 def find_reorientation_like(geometry: Geometry, other: Geometry) -> np.ndarray:
-    """Return the nibabel orientation transform `(3, 2)` that turns axes to the nearest of another grid."""
+    """Return the nibabel orientation transform `(3, 2)` to another grid's axes."""
     return _nearest_orientation(other.axes.T @ geometry.axes)
 
 
