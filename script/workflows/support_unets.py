@@ -1,12 +1,13 @@
-"""Score a U-Net that is trained on the support scan alone, as a baseline.
+"""U-Nets of one support scan: a baseline, or a help beside the network.
 
-It is what a practitioner would try first. Source: Ronneberger et al., "U-Net: Convolutional networks for
+They are what a practitioner would try first. Source: Ronneberger et al., "U-Net: Convolutional networks for
 biomedical image segmentation", MICCAI 2015, in MONAI's implementation with residual units and instance
 normalisation.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import chain
 
 import numpy as np
 import torch
@@ -38,33 +39,57 @@ def check_monai() -> None:
         )
 
 
-def segment_by_unets(
-    jobs: Sequence[Job], *, config: Config, device: torch.device
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Segment jobs by U-Nets, one for all organs of each support scan.
+class SupportUNets:
+    """U-Nets, one for all organs of each main support.
 
-    Each trains for `evaluation.unet_steps` batches, augmented as adaptation's episodes are.
+    Each trains when it is first used, for `evaluation.unet_steps` batches, augmented as adaptation's episodes
+    are.
 
-    Yields:
-        The job and the organ's probability in its slices, `(n, H, W)`.
+    Args:
+        jobs: all that may be segmented.
+        config: of the evaluation.
+        device: where U-Nets train and segment.
     """
-    for support_jobs in _group(jobs, lambda job: job.support.scan_id):
-        labels = sorted({job.label for job in support_jobs})
-        model = _train(support_jobs[0].support, labels, config=config, device=device)
-        for query_jobs in _group(support_jobs, lambda job: job.query.scan_id):
-            query = query_jobs[0].query
-            probabilities = segment_slices(model, query.images[:, 0].to(device)).cpu()
-            for job in query_jobs:
-                organ_probabilities = probabilities[job.assignment.slices, 1 + labels.index(job.label)]
-                yield job, resize_slices(organ_probabilities, query.label_map.shape[1:]).numpy()
+
+    def __init__(self, jobs: Sequence[Job], *, config: Config, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._labels: dict[int, list[int]] = {}
+        organs = {(job.support.scan_id, job.label) for job in jobs if job.main_support}
+        for support_id, label in sorted(organs):
+            self._labels.setdefault(support_id, []).append(label)
+        self._models: dict[int, nn.Module] = {}
+        self._segmented: tuple[tuple[int, int], Tensor] | None = None  # the last query, with its support
+
+    def segment(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, np.ndarray]]:
+        """Yield jobs with their probabilities, query by query."""
+        by_pair: dict[tuple[int, int], list[Job]] = {}
+        for job in jobs:
+            by_pair.setdefault(_pair(job), []).append(job)
+        for job in chain.from_iterable(by_pair.values()):
+            yield job, self.segment_job(job)
+
+    def segment_job(self, job: Job) -> np.ndarray:
+        """Return a job's probability in its slices, `(n, H, W)`; main supports only.
+
+        Jobs of the same query are the fastest in turn: it is segmented once.
+        """
+        pair = _pair(job)
+        if self._segmented is None or self._segmented[0] != pair:
+            images = job.query.images[:, 0].to(self._device)
+            self._segmented = pair, segment_slices(self._find_model(job.support), images).cpu()
+        position = 1 + self._labels[job.support.scan_id].index(job.label)
+        probabilities = self._segmented[1][job.assignment.slices, position]
+        return resize_slices(probabilities, job.query.label_map.shape[1:]).numpy()
+
+    def _find_model(self, support: EvaluationScan) -> nn.Module:
+        if support.scan_id not in self._models:
+            labels = self._labels[support.scan_id]
+            self._models[support.scan_id] = _train(support, labels, config=self._config, device=self._device)
+        return self._models[support.scan_id]
 
 
-def _group(jobs: Sequence[Job], key: Callable[[Job], int]) -> list[list[Job]]:
-    """Group jobs by a scan, in the order of the first job of each."""
-    groups: dict[int, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(key(job), []).append(job)
-    return list(groups.values())
+def _pair(job: Job) -> tuple[int, int]:
+    return job.support.scan_id, job.query.scan_id
 
 
 def train_unet(
