@@ -77,7 +77,7 @@ def check_request(config: Config) -> None:
     if config.method == NETWORK:
         _choose_training(config)
     if config.evaluation.unet_steps:
-        check_monai()
+        check_monai("evaluation.unet_steps")
     elif config.evaluation.unet_joins:
         raise UserError("evaluation.unet_joins=True: no U-Net is trained; set evaluation.unet_steps")
     split = config.find_split()

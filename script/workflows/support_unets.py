@@ -5,7 +5,8 @@ biomedical image segmentation", MICCAI 2015, in MONAI's implementation with resi
 normalisation.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from config_ssl_upload import Config
 from dataloaders.evaluation_sets import EvaluationScan, Job
+from dataloaders.framed_scans import FramedSupport
 from dataloaders.labelled_slices import iterate_labelled_slices
 from models.inference.scan import resize_slices
 from util.engine.seeding import derive_seed
@@ -30,12 +32,12 @@ _MULTIPLE = 2 ** len(_STRIDES)  # of which padded slices have a size
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 1e-2
 
 
-def check_monai() -> None:
-    """Raise `UserError` if MONAI is not installed."""
+def check_monai(key: str) -> None:
+    """Raise `UserError`, which names the key, if MONAI is not installed."""
     if find_spec("monai") is None:
         raise UserError(
-            "evaluation.unet_steps: the package monai is not installed; run pip install monai in the "
-            "environment, or leave the key out"
+            f"{key}: the package monai is not installed; run pip install monai in the environment, or leave "
+            "the key out"
         )
 
 
@@ -84,7 +86,17 @@ class SupportUNets:
     def _find_model(self, support: EvaluationScan) -> nn.Module:
         if support.scan_id not in self._models:
             labels = self._labels[support.scan_id]
-            self._models[support.scan_id] = _train(support, labels, config=self._config, device=self._device)
+            classes = np.zeros(support.support_labels.shape, np.int64)
+            for position, label in enumerate(labels, start=1):
+                classes[support.support_labels == label] = position
+            self._models[support.scan_id] = _train(
+                support.images[:, 0].numpy(),
+                classes,
+                n_classes=1 + len(labels),
+                title=f"training a U-Net on scan {support.scan_id}",
+                config=self._config,
+                device=self._device,
+            )
         return self._models[support.scan_id]
 
 
@@ -146,29 +158,80 @@ def segment_slices(model: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([_logits(model, image[None]).softmax(1) for image in images])
 
 
+def make_unet_training(
+    config: Config, n_steps: int, *, device: torch.device
+) -> Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor]] | None:
+    """Return `train_on_supports` for so many steps; None for 0.
+
+    Raises `UserError` if MONAI is not installed.
+    """
+    if n_steps == 0:
+        return None
+    check_monai("unet_steps")
+    evaluation = config.evaluation.model_copy(update={"unet_steps": n_steps})
+    return partial(
+        train_on_supports, config=config.model_copy(update={"evaluation": evaluation}), device=device
+    )
+
+
+def train_on_supports(
+    supports: Sequence[FramedSupport], n_labels: int, *, config: Config, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Train one U-Net on all slices of several supports.
+
+    Args:
+        supports: their labels are 1 to `n_labels`.
+        n_labels: their number.
+        config: with `evaluation.unet_steps`, the augmentation of `adaptation`, and the seed.
+        device: where to train and to segment.
+
+    Returns:
+        A function from slices `(n, 1, h, w)` to each class's probability, `(n, 1 + n_labels, h, w)`, on the
+        CPU.
+
+    Raises:
+        UserError: the supports' slices differ in size.
+    """
+    images = [support.scan.images[:, 0].numpy() for support in supports]
+    if len({scan.shape[1:] for scan in images}) > 1:
+        raise UserError("unet_steps: needs supports with slices of one size; leave it out, or some supports")
+    model = _train(
+        np.concatenate(images),
+        np.concatenate([support.network_labels for support in supports]),
+        n_classes=1 + n_labels,
+        title=f"training a U-Net on {', '.join(support.scan.name for support in supports)}",
+        config=config,
+        device=device,
+    )
+    return lambda slices: segment_slices(model, slices[:, 0].to(device)).cpu()
+
+
 def _train(
-    support: EvaluationScan, labels: Sequence[int], *, config: Config, device: torch.device
+    images: np.ndarray,
+    classes: np.ndarray,
+    *,
+    n_classes: int,
+    title: str,
+    config: Config,
+    device: torch.device,
 ) -> nn.Module:
-    classes = np.zeros(support.support_labels.shape, np.int64)
-    for position, label in enumerate(labels):
-        classes[support.support_labels == label] = position + 1
+    """Train a U-Net on slices `(n, h, w)` and their classes."""
     n_batches = config.evaluation.unet_steps
     batches = iterate_labelled_slices(
-        support.images[:, 0].numpy(),
+        images,
         classes,
         batch_size=BATCH_SIZE,
         n_batches=n_batches,
         ranges=config.adaptation.augmentation,
         seed=derive_seed(config.seed, "adaptation"),
     )
-    title = f"training a U-Net on scan {support.scan_id}"
     with progress_bar(
         batches, total=n_batches, desc=title, unit="step", disable=not find_ranks().is_main
     ) as bar:
         return train_unet(
             (tuple(map(torch.from_numpy, batch)) for batch in bar),
             n_batches=n_batches,
-            n_classes=1 + len(labels),
+            n_classes=n_classes,
             seed=derive_seed(config.seed, "weights"),
             device=device,
         )
