@@ -104,6 +104,7 @@ class EvaluationConfig(Settings):
     unet_steps: Whole = key(
         0, "above 0: also score a U-Net, trained in so many steps on the support scan alone; needs MONAI"
     )
+    unet_joins: bool = key(False, "average the network's log-odds and those of that U-Net")
     guide: Literal[GUIDES] = key(
         "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
     )
@@ -445,6 +446,5 @@ def dataset_defaults(dataset: str, recipe: str = "published", protocol: str = "p
 
 
 if __name__ == "__main__":
-    is_schema = sys.argv[1:] == ["schema"]
-    # Else docs/configuration.md's table.
-    print(json.dumps(Config.model_json_schema(), indent=2) if is_schema else markdown_table(Config))
+    schema = json.dumps(Config.model_json_schema(), indent=2)
+    print(schema if sys.argv[1:] == ["schema"] else markdown_table(Config))  # of docs/configuration.md

@@ -179,7 +179,7 @@ def _make_segmenter(
         trained = _train(config, queries, problems)
         path, options["auto_steps"] = trained.snapshot, trained.adaptation_steps
     if problems.lines:  # with a mistake in the call, supports are checked, and no time is spent on them
-        options["adaptation"] = 0
+        options["adaptation"] = options["unet_steps"] = 0
     cache_dir = config.work_dir / "adapted"
     return problems.attempt(partial(Segmenter.from_snapshot, path, cache_dir=cache_dir, **options))
 
@@ -224,7 +224,7 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
 
 def _time_scan(config: PredictConfig, queries: Sequence[Path], snapshot: Path) -> float | None:
     """Return the seconds that the first usable query takes; None if no query is usable."""
-    options = config.model_dump(include=set(SEGMENTER_KEYS)) | {"adaptation": 0}
+    options = config.model_dump(include=set(SEGMENTER_KEYS)) | {"adaptation": 0, "unet_steps": 0}
     segmenter = Segmenter.from_snapshot(snapshot, **options)
     segmenter.set_support(list(config.support_image), list(config.support_label), labels=config.labels)
     for path in queries:

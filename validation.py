@@ -7,7 +7,7 @@ compares evaluations. Runs lie under `runs/<dataset>/fold_<k>/evaluation/<number
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,11 @@ from dataloaders.splits import Split, describe_split
 from dataloaders.support_choice import describe_supports
 from dataloaders.warped_masks import WarpedMasks, warp_supports
 from script.workflows.case_recording import record_case, record_prior_masks
-from script.workflows.evaluation_methods import make_methods, make_split
+from script.workflows.evaluation_methods import improve, make_methods, make_split
 from script.workflows.experiment import make_experiment
 from script.workflows.networks import adopt_network
-from script.workflows.refinement import guide_job, refine_job
 from script.workflows.support_adaptation import adapt_to_supports
-from script.workflows.unet_baseline import check_monai
+from script.workflows.support_unets import SupportUNets, check_monai
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
@@ -52,16 +51,12 @@ from util.evaluation.method_names import (
     ADAPTED,
     NETWORK,
     NETWORK_METHODS,
-    NO_GUIDE,
     REGISTRATION,
     TRAINED,
     UNET,
-    guided,
-    refined,
 )
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.paper_tables import write_tables
-from util.evaluation.postprocess import keep_largest_component
 from util.evaluation.predictions import PredictionWriter
 from util.evaluation.report import describe_dead_network, describe_scores, summarise_scores
 from util.evaluation.report_cases import Cases
@@ -82,7 +77,9 @@ def check_request(config: Config) -> None:
     if config.method == NETWORK:
         _choose_training(config)
     if config.evaluation.unet_steps:
-        check_monai()
+        check_monai("evaluation.unet_steps")
+    elif config.evaluation.unet_joins:
+        raise UserError("evaluation.unet_joins=True: no U-Net is trained; set evaluation.unet_steps")
     split = config.find_split()
     if not split.held_out:
         raise UserError(
@@ -320,24 +317,25 @@ def score_methods(
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     rank_jobs = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, rank_jobs) if config.needs_registration else None
+    unets = SupportUNets(rank_jobs, config=config, device=device) if config.evaluation.unet_steps else None
     writers = _make_writers(config, rank_jobs, run_dir)
     predicting = REGISTRATION if snapshot is None else ADAPTED if adapted else TRAINED
     scores = []
-    methods = make_methods(config, snapshot, warped, adapted=adapted, device=device)
+    methods = make_methods(config, snapshot, warped, unets, adapted=adapted, device=device)
     for n_method, (method, segment) in enumerate(methods):
         selected = _select_jobs(rank_jobs, method, config)
         started = time.perf_counter()
         for n_job, (job, raw) in enumerate(segment(selected)):
-            for n_version, (name, probabilities) in enumerate(_finish(config, job, raw, method, warped)):
+            versions = improve(config, job, raw, method=method, warped=warped, unets=unets)
+            for n_version, (name, probabilities) in enumerate(versions):
                 entry = _score(config, job, probabilities, method=name)
                 order = (n_method, n_version, query_ids.index(job.query.scan_id), n_job)
                 scores.append((order, entry))
             if method != predicting or not job.main_support:
                 continue
+            _add_prediction(writers, job, probabilities, organ=entry.organ)
             if on_prediction is not None:
                 on_prediction(job, probabilities, entry)
-            for writer in writers[job.protocol]:
-                _add_prediction(writer, job, probabilities, organ=entry.organ)
         seconds, n_slices = time.perf_counter() - started, sum(len(job.assignment.slices) for job in selected)
         print(f"{method}: {n_slices} slices, {seconds / max(n_slices, 1):.3f} s a slice", flush=True)
     for writer in (writer for protocol_writers in writers.values() for writer in protocol_writers):
@@ -345,24 +343,6 @@ def score_methods(
     gathered = gather_values((scores, warped.describe() if warped else []))
     all_scores = sorted((entry for entries, _ in gathered for entry in entries), key=lambda entry: entry[0])
     return [entry for _, entry in all_scores], [line for _, lines in gathered for line in lines]
-
-
-def _finish(
-    config: Config, job: Job, probabilities: np.ndarray, method: str, warped: WarpedMasks | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what is scored of a method's result, with names; the last is the prediction."""
-    options = config.evaluation
-    if method == REGISTRATION and options.largest_component:
-        probabilities = keep_largest_component(probabilities)
-    name = method
-    yield name, probabilities
-    if method not in (REGISTRATION, UNET, *NETWORK_METHODS) or not job.main_support:
-        return
-    if options.guide != NO_GUIDE and method != REGISTRATION:
-        name, probabilities = guided(method), guide_job(probabilities, job, warped, options)
-        yield name, probabilities
-    if options.intensity_weight:
-        yield refined(name), refine_job(probabilities, job, options)
 
 
 def _score(config: Config, job: Job, probabilities: np.ndarray, *, method: str) -> VolumeScore:
@@ -391,15 +371,18 @@ def _find_original_grids(config: Config, scan_ids: Sequence[int]) -> dict[int, O
         raise UserError(f"evaluation.original_grid=True: {error}") from error
 
 
-def _add_prediction(writer: PredictionWriter, job: Job, probabilities: np.ndarray, *, organ: str) -> None:
-    writer.add(
-        job.query.scan_id,
-        job.query.geometry,
-        label=job.label,
-        organ=organ,
-        slices=job.assignment.slices,
-        probabilities=probabilities,
-    )
+def _add_prediction(
+    writers: Mapping[str, Sequence[PredictionWriter]], job: Job, probabilities: np.ndarray, *, organ: str
+) -> None:
+    for writer in writers[job.protocol]:
+        writer.add(
+            job.query.scan_id,
+            job.query.geometry,
+            label=job.label,
+            organ=organ,
+            slices=job.assignment.slices,
+            probabilities=probabilities,
+        )
 
 
 def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:

@@ -22,12 +22,15 @@ GPU_ADAPTATION_STEPS = 150
 MAX_ADAPTATION_STEPS = 600
 # How a trained network serves, in prediction and on a server.
 SEGMENTER_KEYS = (
-    *("guide", "adaptation", "largest_component", "intensity_weight", "prepared"),
-    *("orientation", "data_dir", "device", "precision"),
+    *("guide", "adaptation", "unet_steps", "largest_component", "intensity_weight"),
+    *("prepared", "orientation", "data_dir", "device", "precision"),
 )
 _MODALITIES = " or ".join(f"modality={modality}" for modality in CLIPPING)
 # What describes a network or its training, and is meaningless without one.
-_NETWORK_KEYS = ("reload_model_path", "minutes", "adaptation", "precision", "orientation", "data_dir")
+_NETWORK_KEYS = (
+    *("reload_model_path", "minutes", "adaptation", "unet_steps"),
+    *("precision", "orientation", "data_dir"),
+)
 
 
 def _split(value: Any) -> Any:
@@ -110,6 +113,11 @@ class PredictConfig(Settings):
         f"training steps on the supports before they serve; auto: {GPU_ADAPTATION_STEPS} on a GPU, else 0; "
         f"without reload_model_path, half of the steps that `minutes` allows, at most {MAX_ADAPTATION_STEPS}",
         must_be="a whole number of steps, or auto",
+    )
+    unet_steps: Whole = key(
+        0,
+        "above 0: a U-Net, trained in so many steps on the supports, helps the network (600 in our study); "
+        "needs MONAI, and time beside `minutes`",
     )
     work: PathText | None = key(None, "folder of what a second call reuses; None: `<out>/work`")
     slices: SliceRange | None = key(

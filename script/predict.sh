@@ -41,6 +41,8 @@ agreement.csv and prediction.json.
   adaptation=          steps in which the network learns from the supports first, such as 150 (1.6 s each on a CPU
                        core at 128 px); auto (default): 150 on a GPU, 0 without one; for a network trained on the
                        scans, half of the steps that minutes allows, at most 600
+  unet_steps=          600: a U-Net, trained in so many steps on the supports, helps the network (four minutes on a CPU
+                       core at 128 px, beside minutes; needs `pip install monai`); default 0
   work=                folder of what a second call reuses; default <out>/work
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes

@@ -26,7 +26,7 @@ from dataloaders.prepared_scans import normalise_slices
 from dataloaders.warped_masks import WarpedSupport, warp_supports
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import main
-from script.workflows import networks, support_ensemble
+from script.workflows import networks, refinement, support_ensemble, support_unets
 from script.workflows.evaluation_methods import segment_jobs
 from script.workflows.networks import make_network
 from script.workflows.refinement import refine_job
@@ -582,10 +582,11 @@ MISTAKES = {
         ["labels=7: must be a label", "device=tpu: must be", "work=net.pt: must be a folder"],
     ),
     "registration and a network": (
-        {"method": "registration", "guide": "none", "minutes": "3"},
+        {"method": "registration", "guide": "none", "minutes": "3", "unet_steps": "9"},
         [
             "reload_model_path=net.pt: method=registration has no network; leave",
             "minutes=3.0: method=registration has no network; leave minutes out",
+            "unet_steps=9: method=registration has no network; leave unet_steps out",
             "guide=none: leaves nothing",
             "modality: missing key; method=registration clips",
         ],
@@ -678,6 +679,61 @@ def test_the_network_learns_from_all_supports_and_is_cached_for_a_second_call(wo
     assert all(np.array_equal(again[label], adapted[label]) for label in (3, 7))
     assert cached.stat().st_mtime_ns == written
     assert "steps in" not in capsys.readouterr().out
+
+
+def test_a_unet_of_the_supports_joins_each_label():
+    scan = l_scan("PSR")
+    shapes = []
+
+    def train_unet(supports, n_labels):
+        shapes.append(([support.scan.images.shape for support in supports], n_labels))
+        levels = torch.tensor([0.3, 0.6, 0.1])  # of the background and two labels
+        return lambda slices: levels[None, :, None, None].expand(len(slices), -1, *slices.shape[-2:])
+
+    segmenter = Segmenter(
+        BrightSegmenter(0.8), TURNED, device=CPU, options=Options(guided=False), train_unet=train_unet
+    )
+    mask = _mask(scan, label=4).voxels
+    mask[0] = 9
+    segmenter.set_support([scan], [InputScan(mask, scan.geometry, "mask")])
+    assert shapes == [([segmenter.supports[0].scan.images.shape], 2)]
+    result = segmenter.segment(scan, confidence=True).probabilities
+    bright = is_bright(scan)
+    for label, unet in ((4, 0.6), (9, None)):  # the second has no foreground, and is not joined
+        inside, outside = (
+            p if unet is None else 1 / (1 + ((1 - p) / p * (1 - unet) / unet) ** 0.5) for p in (0.8, 0.2)
+        )
+        np.testing.assert_allclose(result[label], np.where(bright, inside, outside), atol=1e-4)
+
+
+def test_a_unet_is_trained_on_all_supports_repeatably(workspace, monkeypatch):
+    pytest.importorskip("monai", reason="MONAI, which U-Nets need, is not installed")
+    monkeypatch.setattr(support_unets, "CHANNELS", (4, 4, 4, 4))
+    drawn = []
+    iterate = support_unets.iterate_labelled_slices
+
+    def recording(images, classes, **options):
+        drawn.append((images.shape, np.unique(classes).tolist(), options["n_batches"]))
+        return iterate(images, classes, **options)
+
+    monkeypatch.setattr(support_unets, "iterate_labelled_slices", recording)
+    # So that what three steps teach counts as foreground.
+    monkeypatch.setattr(refinement, "THRESHOLD", 0.0)
+    alone, joined, again = (_probabilities(unet_steps=n) for n in (0, 3, 3))
+    [(shape, classes, n_batches), repeated] = drawn
+    assert repeated == drawn[0]
+    assert shape[0] == sum(l_scan(letters).voxels.shape[0] for letters in ("LPS", "RAS"))
+    assert (classes, n_batches) == ([0, 1, 2], 3)
+    assert all(np.array_equal(joined[label], again[label]) for label in (3, 7))
+    assert not any(np.allclose(joined[label], alone[label], atol=1e-4) for label in (3, 7))
+
+
+def test_a_unet_without_monai_is_refused_before_any_work(workspace, monkeypatch, capsys):
+    monkeypatch.setattr(support_unets, "find_spec", lambda name: None)
+    before = sorted(workspace.rglob("*"))
+    assert main(_set(unet_steps="600")) == 2
+    assert "error: unet_steps: the package monai is not installed;" in capsys.readouterr().err
+    assert sorted(workspace.rglob("*")) == before
 
 
 def test_without_a_gpu_nothing_is_adapted_unless_requested(workspace):

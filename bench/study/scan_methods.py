@@ -22,6 +22,7 @@ from util.evaluation.method_names import (
     UNET,
     UNTRAINED,
     guided,
+    joined,
     refined,
 )
 from util.evaluation.metrics import VolumeScore
@@ -50,6 +51,14 @@ LABELS = {
     "adapted, registration, intensities": "trained, then adapted + registration + intensities",
     ALL: "trained, then adapted + registration, 3 shots",
     f"{ALL}, intensities": "trained, then adapted + registration + intensities, 3 shots",
+    "U-Net joins": "trained + U-Net + registration",
+    "adapted, U-Net joins": "trained, then adapted + U-Net + registration",
+    "only adapted, U-Net joins": "adapted without training + U-Net + registration",
+    "U-Net joins, intensities": "trained + U-Net + registration + intensities",
+    "adapted, U-Net joins, intensities": "trained, then adapted + U-Net + registration + intensities",
+    "only adapted, U-Net joins, intensities": (
+        "adapted without training + U-Net + registration + intensities"
+    ),
     "only adapted": "adapted without training",
     "only adapted, registration": "adapted without training + registration",
     "only adapted, registration, intensities": "adapted without training + registration + intensities",
@@ -63,6 +72,9 @@ REFINED = (
     REGISTRATION,
     ALL,
     "only adapted, registration",
+    "U-Net joins",
+    "adapted, U-Net joins",
+    "only adapted, U-Net joins",
 )
 BASELINES = (UNTRAINED, COSINE, COPIED_MASK)
 
@@ -104,6 +116,7 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         ALL: (shots, guided(ADAPTED)),
         "only adapted": (only, ADAPTED),
         "only adapted, registration": (only, guided(ADAPTED)),
+        **_score_with_unet(config, snapshot, untrained),
     }
     rows |= {f"{name}, intensities": (rows[name][0], refined(rows[name][1])) for name in REFINED}
     rows |= {name: ([*both, *baselines], name) for name in BASELINES}
@@ -116,6 +129,22 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
     return {
         "methods": {name: _tabulate(scores, method) for name, (scores, method) in rows.items()},
         "method_seconds": {name: round(s / n_queries, 1) for name, s in seconds.items()} if is_fresh else {},
+    }
+
+
+def _score_with_unet(
+    config: Config, snapshot: Path, untrained: Path
+) -> dict[str, tuple[list[VolumeScore], str]]:
+    """Return the rows of networks that a U-Net joins: scores and the method that counts."""
+    options = {"unet_steps": config.adaptation.steps, "unet_joins": True}
+    trained, only = (
+        _evaluate(config, path, guide="registration", adapted=True, **options)[0]
+        for path in (snapshot, untrained)
+    )
+    return {
+        "U-Net joins": (trained, guided(joined(TRAINED))),
+        "adapted, U-Net joins": (trained, guided(joined(ADAPTED))),
+        "only adapted, U-Net joins": (only, guided(joined(ADAPTED))),
     }
 
 

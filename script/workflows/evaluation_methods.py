@@ -19,16 +19,22 @@ from models.inference.scan import OrganQuery, segment_queries
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter, SupportSegmenter
 from models.inference.supports import SupportBank
 from script.workflows.networks import load_segmenter, make_network
-from script.workflows.unet_baseline import segment_by_unets
+from script.workflows.refinement import guide_job, join, refine_job
+from script.workflows.support_unets import SupportUNets
 from util.engine.snapshots import Snapshot
 from util.evaluation.method_names import (
     ADAPTED,
     COPIED_MASK,
     COSINE,
+    NETWORK_METHODS,
+    NO_GUIDE,
     REGISTRATION,
     TRAINED,
     UNET,
     UNTRAINED,
+    guided,
+    joined,
+    refined,
 )
 from util.evaluation.postprocess import keep_largest_component
 from util.parallel.ranks import find_ranks
@@ -41,6 +47,7 @@ def make_methods(
     config: Config,
     snapshot: Snapshot | None,
     warped: WarpedMasks | None,
+    unets: SupportUNets | None,
     *,
     adapted: Mapping[tuple[int, int], Snapshot],
     device: torch.device,
@@ -48,14 +55,52 @@ def make_methods(
     """Yield the name of each method, and a function from jobs to probabilities."""
     if config.evaluation.baselines or snapshot is None:
         yield REGISTRATION, warped.segment
-    if config.evaluation.unet_steps:
-        yield UNET, partial(segment_by_unets, config=config, device=device)
+    if unets is not None:
+        yield UNET, unets.segment
     if snapshot is None:
         return
     for name, segmenter in make_segmenters(config, snapshot, device=device):
         yield name, partial(segment_jobs, segmenter, config=config, device=device, name=name)
     if adapted:
         yield ADAPTED, partial(segment_adapted, adapted=adapted, config=config, device=device)
+
+
+def improve(
+    config: Config,
+    job: Job,
+    probabilities: np.ndarray,
+    *,
+    method: str,
+    warped: WarpedMasks | None,
+    unets: SupportUNets | None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Improve a method's result as configured; yields each version with its name.
+
+    The first is the result itself, the last the prediction.
+
+    Args:
+        config: of the evaluation.
+        job: what was segmented.
+        probabilities: of the foreground, `(n, H, W)` in the job's slices.
+        method: its name.
+        warped: the supports' masks, if registration guides.
+        unets: those of the supports, if they join the network.
+    """
+    options = config.evaluation
+    if method == REGISTRATION and options.largest_component:
+        probabilities = keep_largest_component(probabilities)
+    name = method
+    yield name, probabilities
+    if method not in (REGISTRATION, UNET, *NETWORK_METHODS) or not job.main_support:
+        return
+    if options.unet_joins and method in NETWORK_METHODS:
+        name, probabilities = joined(name), join(probabilities, unets.segment_job(job))
+        yield name, probabilities
+    if options.guide != NO_GUIDE and method != REGISTRATION:
+        name, probabilities = guided(name), guide_job(probabilities, job, warped, options)
+        yield name, probabilities
+    if options.intensity_weight:
+        yield refined(name), refine_job(probabilities, job, options)
 
 
 def make_segmenters(

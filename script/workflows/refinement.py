@@ -18,6 +18,21 @@ NO_SHIFT, MAX_ALIGNMENTS = (0.0, 0.0, 0.0), 3
 MAX_LOG_ODDS = 4.0  # so that a few certain voxels do not decide where a mask lies
 
 
+def join(probabilities: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Average the log-odds of two segmentations.
+
+    One without any foreground, as after too short a training, is ignored, as in `guide`.
+
+    Args:
+        probabilities, other: of the foreground, `(n, H, W)`.
+    """
+    members = [member for member in (probabilities, other) if (member > THRESHOLD).any()]
+    if len(members) < 2:
+        return members[0] if members else probabilities
+    bounds = MIN_PROBABILITY, 1 - MIN_PROBABILITY
+    return special.expit(np.mean([special.logit(np.clip(member, *bounds)) for member in members], axis=0))
+
+
 def guide_job(
     probabilities: np.ndarray, job: Job, warped: WarpedMasks, options: EvaluationConfig
 ) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_config
 from data.datasets import path_group
@@ -20,11 +21,13 @@ from models.inference.segmenters import SupportSegmenter
 from script.workflows.networks import load_segmenter
 from script.workflows.support_adaptation import SupportAdaptation
 from script.workflows.support_ensemble import Options, SupportEnsemble
+from script.workflows.support_unets import make_unet_training
 from util.config.settings import merge_values, parse_values, with_present_names
 from util.engine.runs import find_selected_snapshot
 from util.engine.snapshots import Snapshot, load_snapshot
 from util.errors import ProblemList, UserError
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
+from util.evaluation.method_names import NO_GUIDE
 from util.evaluation.postprocess import THRESHOLD
 from util.io.resampling import assign_label
 from util.parallel.hardware import set_up_device
@@ -43,6 +46,7 @@ class Segmenter:
         options: see `Options`.
         training_names: label id -> name in the training data, to request labels by name.
         adapt: takes supports and the number of labels; returns what segments slices in place of `slices`.
+        train_unet: see `train_on_supports`; None: no U-Net helps.
 
     Attributes:
         source: the snapshot's file; None without one.
@@ -58,10 +62,12 @@ class Segmenter:
         options: Options | None = None,
         training_names: Mapping[int, str] | None = None,
         adapt: Callable[[Sequence[FramedSupport], int], SupportSegmenter] | None = None,
+        train_unet: Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         self.frame, self.device = frame, device
         self._slices = slices
         self._adapt = adapt or (lambda supports, n_labels: slices)
+        self._train_unet = train_unet or (lambda supports, n_labels: None)
         self._image_size_px, self._options = image_size_px, options or Options()
         self._training_names = training_names or {}
         self.source: Path | None = None
@@ -76,6 +82,7 @@ class Segmenter:
         guide: str = "registration",
         adaptation: int | str = "auto",
         auto_steps: int | None = None,
+        unet_steps: int = 0,
         cache_dir: str | Path | None = None,
         largest_component: bool = False,
         intensity_weight: float = RECOMMENDED_WEIGHT,
@@ -96,14 +103,14 @@ class Segmenter:
                 device is missing, or the frame of its training scans is unknown.
         """
         parse_values(SegmenterConfig, {"guide": guide, "adaptation": adaptation, "precision": precision})
-        guiding = parse_values(EvaluationConfig, {"intensity_weight": intensity_weight})
+        refinement = {"intensity_weight": intensity_weight, "unet_steps": unet_steps}
+        guiding = parse_values(EvaluationConfig, refinement)
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = _trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
         config, device = _start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
-        guided = guide == "registration"
-        options = Options(guided=guided, largest_component=largest_component, guiding=guiding)
+        options = Options(guide != NO_GUIDE, largest_component, guiding=guiding)
         segmenter = cls(
             slices,
             frame,
@@ -112,6 +119,7 @@ class Segmenter:
             options=options,
             training_names=config.spec.labels,
             adapt=SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps),
+            train_unet=make_unet_training(config, unet_steps, device=device),
         )
         segmenter.source = snapshot.source
         return segmenter
@@ -180,9 +188,10 @@ class Segmenter:
         problems.raise_all()
         supports = [support for support in supports if support.support_slices]
         self._slices = self._adapt(supports, len(selected))
+        unet = self._train_unet(supports, len(selected))
         self.labels = selected
         self._ensemble = SupportEnsemble(
-            self._slices, supports, selected, options=self._options, device=self.device
+            self._slices, supports, selected, options=self._options, device=self.device, unet=unet
         )
 
     @property

@@ -1,10 +1,11 @@
 """Segment scans in a network's frame by several annotated scans together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from config_ssl_upload import Config, EvaluationConfig
 from data.prediction_results import Agreement
@@ -15,10 +16,10 @@ from dataloaders.framed_scans import (
     assign_support_slices,
     warp_support,
 )
-from models.inference.scan import OrganQuery, segment_queries
+from models.inference.scan import OrganQuery, resize_slices, segment_queries
 from models.inference.segmenters import SupportSegmenter
 from models.inference.supports import SupportBank
-from script.workflows.refinement import guide_by_mask, refine_by_slices
+from script.workflows.refinement import guide_by_mask, join, refine_by_slices
 from util.evaluation.postprocess import keep_largest_component
 
 
@@ -48,6 +49,8 @@ class SupportEnsemble:
         labels: id -> name.
         options: see `Options`.
         device: where `slices` computes.
+        unet: returns each class's probability in slices `(n, 1, h, w)`, `(n, C, h, w)`, the labels' from 1;
+            it joins `slices`. None: none does.
     """
 
     def __init__(
@@ -58,8 +61,9 @@ class SupportEnsemble:
         *,
         options: Options,
         device: torch.device,
+        unet: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.supports = supports
+        self.supports, self._unet = supports, unet
         self._slices, self._labels, self._options, self._device = slices, labels, options, device
         if slices is not None:
             self._bank = SupportBank(slices, n_slices=1, join="probabilities", device=device)
@@ -128,8 +132,14 @@ class SupportEnsemble:
             yield from [None] * len(pairs)
             return
         queries = [self._make_query(pair, query, slices=slices, warped=warped[pair[0]]) for pair in pairs]
-        for _, result in segment_queries(self._slices, queries, device=self._device, bank=self._bank):
-            yield result.numpy()
+        classes = None if self._unet is None else self._unet(query.images[slices])
+        results = segment_queries(self._slices, queries, device=self._device, bank=self._bank)
+        for (_, position), (_, result) in zip(pairs, results, strict=True):
+            if classes is None:
+                yield result.numpy()
+            else:
+                size_px = query.geometry.shape[1:]
+                yield join(result.numpy(), resize_slices(classes[:, position], size_px).numpy())
 
     @staticmethod
     def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:

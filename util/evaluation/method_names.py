@@ -18,9 +18,14 @@ def refined(method: str) -> str:
     return f"{method} + intensities"
 
 
+def joined(method: str) -> str:
+    """Return the name of a network's method that a one-scan U-Net joins."""
+    return f"{method} + U-Net"
+
+
 # A network's methods, from the least to the most that is done for a result.
 NETWORK_METHODS = tuple(
     variant
-    for base in (TRAINED, ADAPTED)
+    for base in (TRAINED, joined(TRAINED), ADAPTED, joined(ADAPTED))
     for variant in (base, refined(base), guided(base), refined(guided(base)))
 )

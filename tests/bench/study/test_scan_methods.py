@@ -30,6 +30,9 @@ TRAINED, UNTRAINED = "snapshot_000004", "untrained"
 def _methods(config):
     """Name the methods that an evaluation scores."""
     methods = ["trained"] + ["adapted"] * (config.adaptation.steps > 0)
+    if config.evaluation.unet_joins:
+        assert config.evaluation.unet_steps == config.adaptation.steps > 0
+        methods = [f"{method} + U-Net" for method in methods]
     guided = [f"{method} + registration" for method in methods] * (config.evaluation.guide == "registration")
     assert config.evaluation.intensity_weight > 0
     methods = [name for method in methods for name in (method, f"{method} + intensities")]
@@ -101,6 +104,9 @@ def test_rows_come_from_their_snapshot_method_and_protocol(origins):
         "adapted, registration, 3 shots": (TRAINED, 3, "adapted + registration"),
         "only adapted": (UNTRAINED, 1, "adapted"),
         "only adapted, registration": (UNTRAINED, 1, "adapted + registration"),
+        "U-Net joins": (TRAINED, 1, "trained + U-Net + registration"),
+        "adapted, U-Net joins": (TRAINED, 1, "adapted + U-Net + registration"),
+        "only adapted, U-Net joins": (UNTRAINED, 1, "adapted + U-Net + registration"),
         **{name: (TRAINED, 1, name) for name in (*BASELINES, "one-scan U-Net")},
     }
     expected["registration, intensities"] = expected.pop("registration + intensities")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from config_ssl_upload import EvaluationConfig
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan, find_organ_slices
 from models.few_shot_seg import FewShotSeg
@@ -13,7 +14,7 @@ from models.inference import calls
 from models.inference.segmenters import CopySegmenter, CosineSegmenter, NetworkSegmenter
 from models.inference.supports import nearest_slices
 from models.inference.test_time_augmentation import PERTURBATIONS, average_over_versions
-from script.workflows.evaluation_methods import segment_jobs
+from script.workflows.evaluation_methods import improve, segment_jobs
 from tests.models.small_network import make_network, smooth
 from util.evaluation.postprocess import keep_largest_component
 from util.io.image_io import Geometry
@@ -250,3 +251,21 @@ def test_cosine_matching_goes_through_the_same_choices(network, jobs):
     for choices in ({"support_slices": 3}, {"test_time_augmentation": 2}, {"largest_component": True}):
         changed = _segment(segmenter, jobs[:2], **choices)
         assert any((a != b).any() for (_, a), (_, b) in zip(plain, changed, strict=True))
+
+
+def test_a_unet_joins_networks_alone_and_before_anything_else_improves_them(jobs):
+    job = next(job for job in jobs if job.main_support)
+    shape = (len(job.assignment.slices), *SIZE)
+    network, unet = np.full(shape, 0.6, np.float32), np.full(shape, 0.9, np.float32)
+    unets = SimpleNamespace(segment_job=lambda requested: unet if requested is job else None)
+    config = SimpleNamespace(evaluation=EvaluationConfig(unet_joins=True, intensity_weight=1.0))
+
+    def versions(method):
+        return dict(improve(config, job, network, method=method, warped=None, unets=unets))
+
+    joined = versions("adapted")
+    assert list(joined) == ["adapted", "adapted + U-Net", "adapted + U-Net + intensities"]
+    np.testing.assert_allclose(joined["adapted + U-Net"], 1 / (1 + np.sqrt(2 / 27)), atol=1e-5)
+    assert list(versions("registration")) == ["registration", "registration + intensities"]
+    assert list(versions("one-scan U-Net")) == ["one-scan U-Net", "one-scan U-Net + intensities"]
+    assert list(versions("copied support mask")) == ["copied support mask"]

@@ -1,4 +1,4 @@
-"""A warped mask joins the network's log-odds."""
+"""A U-Net's and a warped mask's log-odds join the network's."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,21 @@ import torch
 
 from config_ssl_upload import EvaluationConfig
 from dataloaders.warped_masks import WarpedMasks, WarpedSupport
-from script.workflows.refinement import guide, guide_by_mask, guide_job
+from script.workflows.refinement import guide, guide_by_mask, guide_job, join
+
+
+def test_two_segmentations_are_joined_by_their_mean_log_odds():
+    network, unet = (np.float32(values) for values in ([0.2, 0.5, 0.9, 1.0], [0.6, 0.1, 0.9, 0.0]))
+    odds = np.sqrt([0.2 / 0.8 * 0.6 / 0.4, 0.1 / 0.9, 0.9 / 0.1 * 0.9 / 0.1, 1.0])  # the last: as certain
+    for result in (join(network, unet), join(unet, network)):
+        np.testing.assert_allclose(result, odds / (1 + odds), atol=1e-4)
+        assert result.dtype == np.float32
+
+
+def test_a_segmentation_without_foreground_is_not_joined():
+    found, nothing = np.float32([0.7, 0.1]), np.float32([0.4, 0.5])
+    assert join(found, nothing) is join(nothing, found) is found
+    assert join(nothing, nothing) is nothing
 
 
 def test_log_odds_are_added_with_weight_and_offset():
