@@ -78,7 +78,7 @@ def make_remark(parts: dict[str, dict[str, Any]]) -> str:
     """Describe what all slices cost, whatever the network."""
     growth = {key: parts[DEFAULT][key] / parts["chunks"][key] for key in ("n_encoded", "n_pairs")}
     return (
-        f"All slices need {growth['n_encoded']:.2f} times as many encoded slices and "
+        f"With the first network, all slices need {growth['n_encoded']:.2f} times as many encoded slices and "
         f"{growth['n_pairs']:.2f} times as many segmentations as the chunks, because each organ is also "
         "segmented in slices without it. Time grows by a factor between these two, closer to the second for "
         "larger slices. All slices are what a user gets, so they are part of the default; "

@@ -10,7 +10,7 @@ def test_the_remark_compares_the_work_of_the_default_with_that_of_chunks():
         "chunks and all slices (default)": {"n_encoded": 50, "n_pairs": 190},
     }
     assert make_remark(parts).startswith(
-        "All slices need 1.25 times as many encoded slices and 1.90 times as many segmentations as the "
+        "With the first network, all slices need 1.25 times as many encoded slices and 1.90 times as many "
     )
 
 
