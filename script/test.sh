@@ -27,9 +27,7 @@ style_code=0
 imports_code=0
 "$python" "${python%/*}/lint-imports" --no-logo --no-cache || imports_code=1
 test_code=0
-# One process more than cores, as tests that start programs often wait. One thread per process: tests use small
-# tensors, and their processes share the cores.
-export PYTEST_XDIST_AUTO_NUM_WORKERS=${PYTEST_XDIST_AUTO_NUM_WORKERS:-$(($(nproc) + 1))}
+# One thread per process: tests use small tensors, and their processes share the cores.
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
     --no-loadscope-reorder "$@" || test_code=$?
 
