@@ -75,7 +75,7 @@ def _headline(network: str, parts: dict[str, dict[str, Any]]) -> Headline:
 
 
 def make_remark(parts: dict[str, dict[str, Any]]) -> str:
-    """Describe what all slices cost, whatever the network."""
+    """Describe what all slices cost, from the parts of the first network."""
     growth = {key: parts[DEFAULT][key] / parts["chunks"][key] for key in ("n_encoded", "n_pairs")}
     return (
         f"With the first network, all slices need {growth['n_encoded']:.2f} times as many encoded slices and "

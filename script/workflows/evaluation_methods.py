@@ -95,6 +95,8 @@ def improve(
         return
     if options.unet_joins and method in NETWORK_METHODS:
         name, probabilities = joined(name), join(probabilities, unets.segment_job(job))
+        if options.largest_component:
+            probabilities = keep_largest_component(probabilities)
         yield name, probabilities
     if options.guide != NO_GUIDE and method != REGISTRATION:
         name, probabilities = guided(name), guide_job(probabilities, job, warped, options)

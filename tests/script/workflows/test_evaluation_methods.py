@@ -269,3 +269,16 @@ def test_a_unet_joins_networks_alone_and_before_anything_else_improves_them(jobs
     assert list(versions("registration")) == ["registration", "registration + intensities"]
     assert list(versions("one-scan U-Net")) == ["one-scan U-Net", "one-scan U-Net + intensities"]
     assert list(versions("copied support mask")) == ["copied support mask"]
+
+
+@pytest.mark.parametrize("largest_component", [False, True])
+def test_what_a_unet_joins_has_one_component_if_requested(jobs, largest_component):
+    job = next(job for job in jobs if job.main_support)
+    network = np.full((len(job.assignment.slices), *SIZE), 0.1, np.float32)
+    network[:, :2, :2] = network[:, -9:, -9:] = 0.9
+    unets = SimpleNamespace(segment_job=lambda job: network)
+    options = EvaluationConfig(unet_joins=True, largest_component=largest_component)
+    config = SimpleNamespace(evaluation=options)
+    *_, (_, joined) = improve(config, job, network, method="adapted", warped=None, unets=unets)
+    assert (joined[:, -9:, -9:] > 0.5).all()
+    assert (joined[:, :2, :2] > 0.5).any() != largest_component
