@@ -20,14 +20,16 @@ from data.label_choice import choose_labels
 from data.prediction_files import (
     PAGE_HTML,
     RECORD_NAMES,
+    SUPPORTS_CSV,
     check_out,
     probability_names,
     write_prediction_record,
     write_result,
+    write_support_table,
     write_tables,
 )
 from data.prediction_page import PredictionPage
-from data.prediction_results import ScanSummary, describe_doubtful
+from data.prediction_results import ScanSummary, describe_doubtful, describe_supports
 from data.prediction_settings import GPU_ADAPTATION_STEPS, NOTICE, SEGMENTER_KEYS, PredictConfig
 from data.raw.input_listing import find_inputs, name_outputs
 from data.raw.input_scans import read_scan
@@ -73,20 +75,11 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
     print(NOTICE, flush=True)
     segmenter, outputs = _prepare(config)
     out = Path(config.out)
-    print(
-        f"{_describe_source(segmenter)}\n"
-        f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}",
-        flush=True,
-    )
-    if config.reload_model_path and config.adaptation == "auto" and segmenter.device.type != "cuda":
-        print(
-            f"the network is not adapted to the supports, as no GPU is used; "
-            f"adaptation={GPU_ADAPTATION_STEPS} does so, in some minutes",
-            flush=True,
-        )
+    _announce(segmenter, config)
+    page = _start_page(segmenter) if config.report else None
+    _compare_supports(segmenter, config, page, progress=progress)
     summaries: dict[str, ScanSummary] = {}
     failed: dict[str, str] = {}
-    page = _start_page(segmenter) if config.report else None
     remove_file(out / PAGE_HTML)  # an earlier page would pass for this one
     with progress_bar(total=len(outputs), desc="segmenting", unit="scan", disable=not progress) as bar:
         for path, name in outputs.items():
@@ -109,6 +102,34 @@ def predict(config: PredictConfig, *, progress: bool = True) -> int:
     if not failed:
         return 0
     return EXIT_PARTIAL if summaries else EXIT_USER_ERROR
+
+
+def _announce(segmenter: Segmenter, config: PredictConfig) -> None:
+    print(
+        f"{_describe_source(segmenter)}\n"
+        f"labels: {', '.join(f'{label} {name}' for label, name in segmenter.labels.items())}",
+        flush=True,
+    )
+    if config.reload_model_path and config.adaptation == "auto" and segmenter.device.type != "cuda":
+        print(
+            f"the network is not adapted to the supports, as no GPU is used; "
+            f"adaptation={GPU_ADAPTATION_STEPS} does so, in some minutes",
+            flush=True,
+        )
+
+
+def _compare_supports(
+    segmenter: Segmenter, config: PredictConfig, page: PredictionPage | None, *, progress: bool
+) -> None:
+    """Print and write how much each of several supports helps; an earlier table is removed."""
+    remove_file(Path(config.out) / SUPPORTS_CSV)
+    scores = segmenter.compare_supports(progress=progress) if config.compare_supports else []
+    if not scores:
+        return
+    write_support_table(Path(config.out), scores, segmenter.labels)
+    if page is not None:
+        page.support_scores = scores
+    print("\n".join(describe_supports(scores, by=segmenter.describe_comparison())), flush=True)
 
 
 def _remove_results(out: Path, name: str, labels: Mapping[int, str]) -> None:

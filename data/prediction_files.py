@@ -11,7 +11,7 @@ import numpy as np
 
 from data.dicom_seg import DICOM_SEG_ENDING
 from data.label_choice import BACKGROUND
-from data.prediction_results import ScanSummary, sort_by_doubt
+from data.prediction_results import ScanSummary, SupportScore, sort_by_doubt
 from data.raw.input_scans import InputScan, scan_ending
 from util.errors import UserError
 from util.io.files import write_text
@@ -22,10 +22,10 @@ from util.io.json_files import write_json
 from util.io.nifti_masks import write_volume_like
 from util.io.nifti_names import NIFTI_ENDINGS
 
-VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON = "volumes.csv", "agreement.csv", "prediction.json"
-PAGE_HTML = "predictions.html"
+VOLUMES_CSV, AGREEMENT_CSV, SUPPORTS_CSV = "volumes.csv", "agreement.csv", "supports.csv"
+RECORD_JSON, PAGE_HTML = "prediction.json", "predictions.html"
 PROBABILITY_SUFFIX = "_probability"  # of a result's name, before the organ's
-RECORD_NAMES = (VOLUMES_CSV, AGREEMENT_CSV, RECORD_JSON, PAGE_HTML)
+RECORD_NAMES = (VOLUMES_CSV, AGREEMENT_CSV, SUPPORTS_CSV, RECORD_JSON, PAGE_HTML)
 
 
 def check_out(out: Path, *, names: Iterable[str], inputs: Iterable[Path]) -> None:
@@ -110,6 +110,25 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
     header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
     header += ("dice_support_joint", "registration_similarity", "registration_failure")
     _write_table(out / AGREEMENT_CSV, header, agreements)
+
+
+def write_support_table(out: Path, scores: Sequence[SupportScore], labels: Mapping[int, str]) -> None:
+    """Write how well each support segments the others as CSV.
+
+    Args:
+        out: the folder.
+        scores: see `SupportScore`.
+        labels: id -> name.
+    """
+    rows = [
+        (
+            *(score.label, labels[score.label], score.scan, score.support),
+            *(score.alone, score.together, score.without),
+        )
+        for score in scores
+    ]
+    header = ("label", "name", "segmented_support", "support", "dice_alone", "dice_together", "dice_without")
+    _write_table(out / SUPPORTS_CSV, header, rows)
 
 
 def write_prediction_record(out: Path, labels: Mapping[int, str], record: Mapping[str, Any]) -> None:

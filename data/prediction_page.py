@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from data.prediction_files import PAGE_HTML
-from data.prediction_results import Agreement, ScanSummary, describe_doubtful, sort_by_doubt
+from data.prediction_results import (
+    Agreement,
+    ScanSummary,
+    SupportScore,
+    describe_doubtful,
+    sort_by_doubt,
+)
 from util.evaluation.page_rendering import render_page
 from util.evaluation.prediction_pictures import OutlinedSlice, ScanPictures, picture_scan
 from util.io.files import write_text
@@ -29,11 +35,13 @@ class PredictionPage:
     Attributes:
         labels: id -> name.
         scans, supports: name -> pictures.
+        support_scores: of several supports, see `SupportScore`.
     """
 
     labels: Mapping[int, str]
     scans: dict[str, ScanPictures] = field(default_factory=dict)
     supports: dict[str, ScanPictures] = field(default_factory=dict)
+    support_scores: Sequence[SupportScore] = ()
 
     def add_scan(self, name: str, image: np.ndarray, label_map: np.ndarray, geometry: Geometry) -> None:
         """Add a segmented scan; see `picture_scan`."""
@@ -83,6 +91,7 @@ class PredictionPage:
             "labels": self._describe_labels(),
             "describe_outlines": self._describe_outlines,
             "supports": self.supports,
+            "support_scores": [self._describe_score(score) for score in self.support_scores],
             "scans": [
                 self._describe_scan(name, summaries[name], is_open=n < _N_OPEN)
                 for n, name in enumerate(sort_by_doubt(summaries))
@@ -120,8 +129,15 @@ class PredictionPage:
 
     def _describe_agreement(self, agreement: Agreement) -> Sequence[str]:
         values = (agreement.with_registration, agreement.with_joint)
-        numbers = ("-" if value is None else f"{value:.2f}" for value in values)
-        return (self.labels[agreement.label], agreement.support, *numbers)
+        return (self.labels[agreement.label], agreement.support, *map(_format, values))
+
+    def _describe_score(self, score: SupportScore) -> Sequence[str]:
+        values = (score.alone, score.together, score.without)
+        return (self.labels[score.label], score.scan, score.support, *map(_format, values))
+
+
+def _format(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _hash_summaries(summaries: Mapping[str, ScanSummary]) -> str:

@@ -1,6 +1,6 @@
 """The segmentation of one scan on its own grid, and how far its sources agree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import nibabel
@@ -51,6 +51,27 @@ class Agreement:
             None if network is None or warped is None else _overlap(network, warped),
             None if result is None or result is joint else _overlap(result, joint),
         )
+
+
+@dataclass(frozen=True)
+class SupportScore:
+    """How well one support segments another one, whose mask is known; Dice, 0 to 1.
+
+    Attributes:
+        label: the organ.
+        scan: name of the support that is segmented.
+        support: name of the one that segments it.
+        alone: Dice of its segmentation; None if it gives none.
+        together: Dice of all supports but the segmented one; None if none of them gives any.
+        without: the same without this support; None if no other one is left.
+    """
+
+    label: int
+    scan: str
+    support: str
+    alone: float | None
+    together: float | None
+    without: float | None
 
 
 @dataclass(frozen=True)
@@ -154,3 +175,23 @@ def describe_doubtful(summaries: Mapping[str, ScanSummary], *, n_named: int = 3)
         return "agreement unknown, as there is nothing to compare with: check every mask"
     text = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
     return f"check the masks of lowest agreement first: {text}"
+
+
+def describe_supports(scores: Sequence[SupportScore], *, by: str) -> list[str]:
+    """List how much each support helps, a line each; `by` names what segments."""
+    together = {(score.label, score.scan): score.together for score in scores}
+    lines = [f"supports, each segmented from the others by {by}: mean Dice {_mean(together.values())}"]
+    for support in dict.fromkeys(score.scan for score in scores):
+        own = [score for score in scores if score.support == support]
+        line = f"  from {support} alone: {_mean(score.alone for score in own)}"
+        others = [score for score in own if score.without is not None and score.together is not None]
+        if others:
+            line += f"; all with it {_mean(score.together for score in others)}, "
+            line += f"without it {_mean(score.without for score in others)}"
+        lines.append(line)
+    return lines
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.2f}" if known else "unknown"

@@ -119,6 +119,9 @@ class PredictConfig(Settings):
         "above 0: a U-Net, trained in so many steps on the supports, helps the network (600 in our study); "
         "needs MONAI, and time beside `minutes`",
     )
+    compare_supports: bool = key(
+        True, "segment each of several supports from the others: how much does each help?"
+    )
     work: PathText | None = key(None, "folder of what a second call reuses; None: `<out>/work`")
     slices: SliceRange | None = key(
         None, "only these slices of each query file, as 10:30 (counted from 0, the last one excluded)"

@@ -43,6 +43,8 @@ agreement.csv and prediction.json.
                        scans, half of the steps that minutes allows, at most 600
   unet_steps=          600: a U-Net, trained in so many steps on the supports, helps the network (four minutes on a CPU
                        core at 128 px, beside minutes; needs `pip install monai`); default 0
+  compare_supports=    False: do not segment each of several supports from the others first, which shows how much each
+                       helps and takes as long as so many further scans
   work=                folder of what a second call reuses; default <out>/work
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes

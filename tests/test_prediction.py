@@ -17,7 +17,7 @@ import prediction
 from config_ssl_upload import EvaluationConfig, dataset_defaults, parse_config
 from data.dicom_seg import REQUIREMENTS
 from data.model_frame import ModelFrame
-from data.prediction_files import RECORD_NAMES
+from data.prediction_files import RECORD_NAMES, SUPPORTS_CSV
 from data.raw.input_scans import InputScan, read_scan
 from data.transforms import Preparation
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
@@ -323,9 +323,8 @@ def test_one_command_segments_a_folder_of_all_formats(workspace, bright, capsys)
     assert err.startswith("error: scans/bad.nii: cannot be read")
     names = {"b.nii.gz", "c.nrrd", "d.mha"}
     written = {path.name for path in (workspace / "masks").iterdir()}
-    assert written == names | {"b_probability_liver.nii.gz", "c_probability_liver.nrrd", *RECORD_NAMES} | {
-        "d_probability_liver.mha"
-    }
+    probabilities = {"b_probability_liver.nii.gz", "c_probability_liver.nrrd", "d_probability_liver.mha"}
+    assert written == (names | probabilities | set(RECORD_NAMES)) - {SUPPORTS_CSV}
     for name in names:
         mask, scan = read_scan(workspace / "masks" / name), read_scan(workspace / "scans" / name)
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
@@ -413,7 +412,7 @@ def test_a_dicom_seg_holds_the_voxels_of_the_nifti_result_at_their_positions(wor
     assert main(_set(**words)) == 0
     assert main(_set(**words, format="dicom_seg", out="segs", confidence="True")) == 0
     written = {path.name for path in (workspace / "segs").iterdir()}
-    assert written == {"series.dcm", "series_probability_liver.nii.gz", *RECORD_NAMES}
+    assert written == {"series.dcm", "series_probability_liver.nii.gz", *RECORD_NAMES} - {SUPPORTS_CSV}
     mask = nibabel.load(workspace / "masks/series.nii.gz")
     volume = highdicom.seg.segread(workspace / "segs/series.dcm").get_volume(combine_segments=True)
     ras_mm = nibabel.affines.apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj) == 1))
@@ -479,6 +478,25 @@ def test_each_unusable_query_is_reported_in_one_line(workspace, bright, capsys):
     assert len(list(csv.DictReader((workspace / "masks/volumes.csv").open()))) == 3
 
 
+def test_several_supports_are_compared_and_an_old_comparison_goes(workspace, bright, capsys):
+    words = _set(support_image="a.nii.gz,b.nii.gz", support_label="a_seg.nii.gz,b_seg.nii.gz", guide="none")
+    for ending in ("", "_seg"):
+        (workspace / f"b{ending}.nii.gz").write_bytes((workspace / f"a{ending}.nii.gz").read_bytes())
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "supports, each segmented from the others by the network: mean Dice 1.00" in out
+    assert "from a.nii.gz alone: 1.00" in out
+    rows = list(csv.DictReader((workspace / "masks" / SUPPORTS_CSV).open()))
+    pairs = [(row["segmented_support"], row["support"], row["dice_without"]) for row in rows]
+    assert pairs == [("a.nii.gz", "b.nii.gz", ""), ("b.nii.gz", "a.nii.gz", "")]
+    assert {float(row["dice_alone"]) for row in rows} == {1.0}
+    page = workspace / "masks/predictions.html"
+    assert "How much each support helps" in page.read_text(encoding="utf-8")
+    assert main([*words, "compare_supports=False"]) == 0
+    assert not (workspace / "masks" / SUPPORTS_CSV).exists()
+    assert "How much each support helps" not in page.read_text(encoding="utf-8")
+
+
 def test_doubtful_scans_stand_first(workspace, bright, capsys):
     short = l_scan("LPS")
     write_volume(workspace / "scans/z.nii.gz", short.voxels[:3], replace(short.geometry, shape=(3, 30, 32)))
@@ -515,7 +533,7 @@ def test_registration_alone_needs_no_network(workspace, monkeypatch, capsys):
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
         assert dice_and_iou(mask.voxels == 1, scan.voxels == BRIGHT)[0] > 0.7
     written = {path.name for path in (workspace / "masks").iterdir()}
-    assert {*RECORD_NAMES, "c_probability_label_1.nrrd"} < written
+    assert {*RECORD_NAMES, "c_probability_label_1.nrrd"} - {SUPPORTS_CSV} < written
     assert json.loads((workspace / "masks/prediction.json").read_text())["snapshot"] is None
 
 

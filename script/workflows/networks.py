@@ -5,11 +5,18 @@ from pathlib import Path
 import torch
 
 from config_ssl_upload import Config, ModelConfig, dataset_defaults, parse_config
+from data.datasets import path_group
 from models.encoder_weights import WeightsError
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
 from models.inference.segmenters import NetworkSegmenter
-from util.config.settings import default_values, parse_values, plain_values
+from util.config.settings import (
+    default_values,
+    merge_values,
+    parse_values,
+    plain_values,
+    with_present_names,
+)
 from util.engine.seeding import derive_seed
 from util.engine.snapshots import Snapshot, load_weights
 from util.errors import UserError
@@ -74,3 +81,20 @@ def _refuse_other(
     if requested not in (default, trained):
         hint = f"leave {key} out" + (f", or use another snapshot than {source}" if source else "")
         raise UserError(f"{key}={requested}: the snapshot was trained with {trained}; {hint}")
+
+
+def trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:
+    """Return what prediction needs of a snapshot's training configuration.
+
+    Raises `UserError` if it is not usable. `data_dir` replaces the folder of the training data; None: not.
+    """
+    try:
+        dataset, names = snapshot.config["dataset"], ("model", "image_size_px", "path")
+        saved = {name: snapshot.config[name] for name in names if name in snapshot.config}
+        values = merge_values(dataset_defaults(dataset), with_present_names(Config, saved)[0])
+        if data_dir is not None:
+            values = merge_values(values, {"path": {path_group(dataset): {"data_dir": data_dir}}})
+        return parse_config(values)
+    except (KeyError, TypeError, UserError) as error:
+        fault = f"its configuration is not usable ({error})"
+        raise UserError(f"{snapshot.source}: {fault}; set data_dir, or train it again") from error

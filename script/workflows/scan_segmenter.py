@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_ssl_upload import Config, EvaluationConfig, dataset_defaults, parse_config
-from data.datasets import path_group
+from config_ssl_upload import Config, EvaluationConfig
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame, registration_frame
-from data.prediction_results import Segmentation
+from data.prediction_results import Segmentation, SupportScore
 from data.prediction_settings import SegmenterConfig
 from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
 from models.inference.segmenters import SupportSegmenter
-from script.workflows.networks import load_segmenter
+from script.workflows.networks import load_segmenter, trained_config
 from script.workflows.support_adaptation import SupportAdaptation
+from script.workflows.support_comparison import compare_supports
 from script.workflows.support_ensemble import Options, SupportEnsemble
 from script.workflows.support_unets import make_unet_training
-from util.config.settings import merge_values, parse_values, with_present_names
+from util.config.settings import parse_values
 from util.engine.runs import find_selected_snapshot
-from util.engine.snapshots import Snapshot, load_snapshot
+from util.engine.snapshots import load_snapshot
 from util.errors import ProblemList, UserError
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import NO_GUIDE
@@ -65,13 +65,14 @@ class Segmenter:
         train_unet: Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         self.frame, self.device = frame, device
-        self._slices = slices
+        self._slices = self._unadapted = slices
         self._adapt = adapt or (lambda supports, n_labels: slices)
         self._train_unet = train_unet or (lambda supports, n_labels: None)
         self._image_size_px, self._options = image_size_px, options or Options()
         self._training_names = training_names or {}
         self.source: Path | None = None
         self._ensemble: SupportEnsemble | None = None
+        self._unet: Callable[[Tensor], Tensor] | None = None
         self.labels: dict[int, str] = {}
 
     @classmethod
@@ -106,7 +107,7 @@ class Segmenter:
         refinement = {"intensity_weight": intensity_weight, "unet_steps": unet_steps}
         guiding = parse_values(EvaluationConfig, refinement)
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
-        config = _trained_config(snapshot, data_dir)
+        config = trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
         config, device = _start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
@@ -188,11 +189,37 @@ class Segmenter:
         problems.raise_all()
         supports = [support for support in supports if support.support_slices]
         self._slices = self._adapt(supports, len(selected))
-        unet = self._train_unet(supports, len(selected))
+        self._unet = self._train_unet(supports, len(selected))
         self.labels = selected
         self._ensemble = SupportEnsemble(
-            self._slices, supports, selected, options=self._options, device=self.device, unet=unet
+            self._slices, supports, selected, options=self._options, device=self.device, unet=self._unet
         )
+
+    def compare_supports(self, *, progress: bool = False) -> list[SupportScore]:
+        """Segment every support from the others, to measure how much each of them helps.
+
+        A network serves as it was before it was adapted to the supports, and without a U-Net: both have
+        learnt from the masks that are to be found.
+
+        Args:
+            progress: show a progress bar.
+
+        Returns:
+            A score for each label and pair of supports that hold it; none with a single support.
+        """
+
+        def make_ensemble(supports: Sequence[FramedSupport]) -> SupportEnsemble:
+            slices, options, device = self._unadapted, self._options, self.device
+            return SupportEnsemble(slices, supports, self.labels, options=options, device=device)
+
+        return compare_supports(self.supports, make_ensemble, progress=progress)
+
+    def describe_comparison(self) -> str:
+        """Name what segments in `compare_supports`."""
+        if not self.has_network:
+            return "registration"
+        learns = self._slices is not self._unadapted or self._unet is not None
+        return "the network before it learnt from them" if learns else "the network"
 
     @property
     def supports(self) -> list[FramedSupport]:
@@ -271,17 +298,3 @@ def _start_computing(
     width = config.model.feature_width
     set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
     return config.model_copy(update={"precision": precision}), device
-
-
-def _trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:
-    """Return the configuration of a snapshot's training, as far as prediction needs it."""
-    try:
-        dataset, names = snapshot.config["dataset"], ("model", "image_size_px", "path")
-        saved = {name: snapshot.config[name] for name in names if name in snapshot.config}
-        values = merge_values(dataset_defaults(dataset), with_present_names(Config, saved)[0])
-        if data_dir is not None:
-            values = merge_values(values, {"path": {path_group(dataset): {"data_dir": data_dir}}})
-        return parse_config(values)
-    except (KeyError, TypeError, UserError) as error:
-        fault = f"its configuration is not usable ({error})"
-        raise UserError(f"{snapshot.source}: {fault}; set data_dir, or train it again") from error

@@ -40,6 +40,23 @@ class Options:
     guiding: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
+@dataclass(frozen=True, eq=False)
+class SupportResult:
+    """What one support gives for one label, in slices `(n, H, W)`.
+
+    Attributes:
+        support: its name.
+        network: the network's probability; None without a network.
+        warped: the support's warped mask; None without registration, or if it failed.
+        result: both together; None without either.
+    """
+
+    support: str
+    network: np.ndarray | None
+    warped: np.ndarray | None
+    result: np.ndarray | None
+
+
 class SupportEnsemble:
     """Segment labels by the mean over several supports.
 
@@ -86,6 +103,25 @@ class SupportEnsemble:
             Each label's id, its joint probability in these slices, `(n, H, W)`, and how far the supports and
             registration agree.
         """
+        for label, sources in self.segment_by_support(query, slices, warped):
+            joint = self._average([source.result for source in sources], query, slices)
+            agreements = [
+                Agreement.measure(
+                    label,
+                    source.support,
+                    network=source.network,
+                    warped=source.warped,
+                    result=source.result,
+                    joint=joint,
+                )
+                for source in sources
+            ]
+            yield label, self._refine(joint, query, slices), agreements
+
+    def segment_by_support(
+        self, query: FramedScan, slices: np.ndarray, warped: Sequence[WarpedSupport | None]
+    ) -> Iterator[tuple[int, list[SupportResult]]]:
+        """Yield each label's id, and the results of its supports; see `segment`."""
         pairs = [
             (number, position)
             for position in range(1, len(self._labels) + 1)
@@ -94,30 +130,23 @@ class SupportEnsemble:
         ]
         results = self._segment_slices(query, pairs, slices=slices, warped=warped)
         for position, label in enumerate(self._labels, start=1):
-            numbers = [number for number, label_position in pairs if label_position == position]
-            masks = [warped[n].masks.get(position) if warped[n] else None for n in numbers]
-            networks = [next(results) for _ in numbers]
-            guided = [self._guide(*pair, query, slices) for pair in zip(networks, masks, strict=True)]
-            joint = self._join(guided, shape=(len(slices), *query.geometry.shape[1:]))
-            agreements = [
-                Agreement.measure(
-                    label,
-                    self.supports[n].scan.name,
-                    network=network,
-                    warped=None if mask is None else mask[slices],
-                    result=result,
-                    joint=joint,
-                )
-                for n, network, mask, result in zip(numbers, networks, masks, guided, strict=True)
-            ]
-            joint = refine_by_slices(
-                joint,
-                query.images[slices],
-                spacing_mm=query.geometry.spacing_mm,
-                options=self._options.guiding,
-            )
-            joint = keep_largest_component(joint) if self._options.largest_component else joint
-            yield label, joint, agreements
+            sources = []
+            for number in [number for number, label_position in pairs if label_position == position]:
+                network = next(results)
+                mask = warped[number].masks.get(position) if warped[number] else None
+                result = self._guide(network, mask, query, slices)
+                cropped = None if mask is None else mask[slices]
+                sources.append(SupportResult(self.supports[number].scan.name, network, cropped, result))
+            yield label, sources
+
+    def combine(
+        self, sources: Sequence[SupportResult], query: FramedScan, slices: np.ndarray
+    ) -> np.ndarray | None:
+        """Return the joint probability `(n, H, W)` of supports; None without any."""
+        results = [source.result for source in sources]
+        if all(result is None for result in results):
+            return None
+        return self._refine(self._average(results, query, slices), query, slices)
 
     def _segment_slices(
         self,
@@ -142,12 +171,20 @@ class SupportEnsemble:
                 yield join(result.numpy(), resize_slices(classes[:, position], size_px).numpy())
 
     @staticmethod
-    def _join(results: Sequence[np.ndarray | None], *, shape: tuple[int, ...]) -> np.ndarray:
+    def _average(results: Sequence[np.ndarray | None], query: FramedScan, slices: np.ndarray) -> np.ndarray:
         """Average the supports' probabilities; 0 if no support has any."""
         results = [result for result in results if result is not None]
         if len(results) == 1:
             return results[0]
-        return np.mean(results, axis=0, dtype=np.float32) if results else np.zeros(shape, np.float32)
+        if not results:
+            return np.zeros((len(slices), *query.geometry.shape[1:]), np.float32)
+        return np.mean(results, axis=0, dtype=np.float32)
+
+    def _refine(self, joint: np.ndarray, query: FramedScan, slices: np.ndarray) -> np.ndarray:
+        """Refine joint probabilities by the query's intensities and, if set, by their largest component."""
+        spacing_mm, images = query.geometry.spacing_mm, query.images[slices]
+        joint = refine_by_slices(joint, images, spacing_mm=spacing_mm, options=self._options.guiding)
+        return keep_largest_component(joint) if self._options.largest_component else joint
 
     def _make_query(
         self, pair: tuple[int, int], query: FramedScan, *, slices: np.ndarray, warped: WarpedSupport | None
