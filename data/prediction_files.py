@@ -101,14 +101,15 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
     agreements = [
         (
             *(name, summaries[name].agreement, row.label, labels[row.label], row.support),
-            *(row.with_registration, row.with_joint, summaries[name].similarities.get(row.support)),
+            *(*row.values, summaries[name].similarities.get(row.support)),
             summaries[name].failures.get(row.support),
         )
         for name in sort_by_doubt(summaries)
         for row in summaries[name].agreements
     ]
     header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
-    header += ("dice_support_joint", "registration_similarity", "registration_failure")
+    header += ("dice_network_unet", "dice_between_versions", "dice_support_joint")
+    header += ("registration_similarity", "registration_failure")
     _write_table(out / AGREEMENT_CSV, header, agreements)
 
 

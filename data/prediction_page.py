@@ -128,8 +128,7 @@ class PredictionPage:
         }
 
     def _describe_agreement(self, agreement: Agreement) -> Sequence[str]:
-        values = (agreement.with_registration, agreement.with_joint)
-        return (self.labels[agreement.label], agreement.support, *map(_format, values))
+        return (self.labels[agreement.label], agreement.support, *map(_format, agreement.values))
 
     def _describe_score(self, score: SupportScore) -> Sequence[str]:
         values = (score.alone, score.together, score.without)

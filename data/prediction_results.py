@@ -22,12 +22,21 @@ class Agreement:
         with_registration: the network's mask and the mask that registration warped; None without one of both,
             or if registration failed.
         with_joint: this support's mask and that of all supports together; None with a single support.
+        with_unet: the network's mask and the U-Net's; None without a U-Net.
+        between_versions: the network's masks in changed versions of the query; None with a single version.
     """
 
     label: int
     support: str
     with_registration: float | None
     with_joint: float | None
+    with_unet: float | None = None
+    between_versions: float | None = None
+
+    @property
+    def values(self) -> tuple[float | None, ...]:
+        """All of them, in the tables' order."""
+        return self.with_registration, self.with_unet, self.between_versions, self.with_joint
 
     @classmethod
     def measure(
@@ -39,17 +48,19 @@ class Agreement:
         warped: np.ndarray | None,
         result: np.ndarray | None,
         joint: np.ndarray,
+        **further: float | None,
     ) -> "Agreement":
         """Compare probabilities of one shape.
 
         They are the network's, the warped mask's, the support's result and the joint one; with a single
-        support `result is joint`. None: that source is missing.
+        support `result is joint`. None: that source is missing. `further` are the other attributes.
         """
         return cls(
             label,
             support,
-            None if network is None or warped is None else _overlap(network, warped),
-            None if result is None or result is joint else _overlap(result, joint),
+            None if network is None or warped is None else overlap(network, warped),
+            None if result is None or result is joint else overlap(result, joint),
+            **further,
         )
 
 
@@ -123,15 +134,17 @@ class Segmentation:
 
     @property
     def agreement(self) -> float | None:
-        """Mean of all agreements, 0 to 1; low means doubtful, None means unknown.
+        """Mean agreement of network, registration, U-Net and supports; None: unknown.
 
-        A failed registration counts as 0. Without any agreement it is the mean similarity.
+        It is 0 to 1; low means doubtful. A failed registration counts as 0. Without any agreement it is the
+        mean similarity. Versions of a scan do not count: they agree where the mask is wrong, too.
         """
         agreements = [
-            entry.with_registration for entry in self.agreements if entry.support not in self.failures
+            value
+            for entry in self.agreements
+            for value in (entry.with_registration, entry.with_unet, entry.with_joint)
         ]
         agreements += [0.0 for entry in self.agreements if entry.support in self.failures]
-        agreements += [entry.with_joint for entry in self.agreements]
         known = [value for value in agreements if value is not None] or list(self.similarities.values())
         return float(np.mean(known)) if known else None
 
@@ -151,8 +164,11 @@ class Segmentation:
         return nibabel.Nifti1Image(self.label_map.T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
-def _overlap(probabilities: np.ndarray, other_probabilities: np.ndarray) -> float:
-    """Return the Dice of two masks; 0 if both are empty, as a scan without its organ is doubtful."""
+def overlap(probabilities: np.ndarray, other_probabilities: np.ndarray) -> float:
+    """Return the Dice of two masks; 0 if both are empty.
+
+    A scan in which no source finds the organ is doubtful.
+    """
     mask, other = probabilities > THRESHOLD, other_probabilities > THRESHOLD
     return float(dice_and_iou(mask, other)[0]) if mask.any() or other.any() else 0.0
 

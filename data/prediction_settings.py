@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, create_model
 from data.custom_rules import Orientation
 from data.model_frame import CLIPPING
 from util.config.path_values import PathText
-from util.config.settings import Amount, MustBe, Settings, Text, Whole, copy_key, key
+from util.config.settings import Amount, Count, MustBe, Settings, Text, Whole, copy_key, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
 from util.parallel.hardware import AUTO, PRECISIONS
@@ -22,13 +22,13 @@ GPU_ADAPTATION_STEPS = 150
 MAX_ADAPTATION_STEPS = 600
 # How a trained network serves, in prediction and on a server.
 SEGMENTER_KEYS = (
-    *("guide", "adaptation", "unet_steps", "largest_component", "intensity_weight"),
-    *("prepared", "orientation", "data_dir", "device", "precision"),
+    *("guide", "adaptation", "unet_steps", "test_time_augmentation", "largest_component"),
+    *("intensity_weight", "prepared", "orientation", "data_dir", "device", "precision"),
 )
 _MODALITIES = " or ".join(f"modality={modality}" for modality in CLIPPING)
 # What describes a network or its training, and is meaningless without one.
 _NETWORK_KEYS = (
-    *("reload_model_path", "minutes", "adaptation", "unet_steps"),
+    *("reload_model_path", "minutes", "adaptation", "unet_steps", "test_time_augmentation"),
     *("precision", "orientation", "data_dir"),
 )
 
@@ -121,6 +121,9 @@ class PredictConfig(Settings):
     )
     compare_supports: bool = key(
         True, "segment each of several supports from the others: how much does each help?"
+    )
+    test_time_augmentation: Count = key(
+        1, "versions of each scan to average over, at most 5: itself and shifted, scaled and brightened ones"
     )
     work: PathText | None = key(None, "folder of what a second call reuses; None: `<out>/work`")
     slices: SliceRange | None = key(

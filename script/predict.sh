@@ -45,6 +45,8 @@ agreement.csv and prediction.json.
                        core at 128 px, beside minutes; needs `pip install monai`); default 0
   compare_supports=    False: do not segment each of several supports from the others first, which shows how much each
                        helps and takes as long as so many further scans
+  test_time_augmentation= 3: average over three versions of each scan (itself, and shifted, scaled and brightened
+                       ones), and compare them; at most 5; default 1
   work=                folder of what a second call reuses; default <out>/work
   slices=              only these slices of each query file, as 10:30 (counted from 0, the last one excluded)
   largest_component=   True: keep the largest connected component of each organ, and fill its holes

@@ -20,8 +20,9 @@ calls, and script/napari_client.py uses them.
   port=                port to listen on; default 8765, 0 for a free one
   token=               what clients must send; by default none on a loopback address, otherwise generated and printed
   max_upload_mb=       limit of one upload; default 512
-  guide=, adaptation=, unet_steps=, largest_component=, intensity_weight=, prepared=, orientation=, data_dir=, device=,
-  precision=           as in script/predict.sh; adapted networks are not kept
+  guide=, adaptation=, unet_steps=, test_time_augmentation=, largest_component=, intensity_weight=, prepared=,
+  orientation=, data_dir=, device=, precision=
+                       as in script/predict.sh; adapted networks are not kept
 
 There is one network and one annotated scan per server, for all of its clients, and one call computes at a time.
 On a computer that several people use, set a token: the others reach the loopback address, too.

@@ -724,6 +724,41 @@ def test_a_unet_of_the_supports_joins_each_label():
         np.testing.assert_allclose(result[label], np.where(bright, inside, outside), atol=1e-4)
 
 
+def test_network_and_unet_are_compared():
+    scan = l_scan("LAS")
+    half = is_bright(scan) & (np.arange(scan.geometry.shape[0]) < 6)[:, None, None]
+
+    def find_half(slices):
+        foreground = torch.from_numpy(half)[:, None].float() * (slices > 2)
+        return torch.cat([1 - foreground, foreground], dim=1)
+
+    segmenter = Segmenter(
+        BrightSegmenter(),
+        TURNED,
+        device=CPU,
+        options=Options(guided=False),
+        train_unet=lambda supports, n_labels: find_half,
+    )
+    segmenter.set_support(scan, _mask(scan))
+    result = segmenter.segment(scan)
+    expected = dice_and_iou(half, is_bright(scan))[0]
+    assert 0 < expected < 1
+    assert [entry.with_unet for entry in result.agreements] == [pytest.approx(expected)]
+    assert result.agreement == pytest.approx(expected)
+
+
+def test_versions_of_a_scan_are_averaged_and_compared_but_tell_no_doubt():
+    segmenters = [
+        _segmenter(BrightSegmenter(0.7), guiding=EvaluationConfig(test_time_augmentation=n)) for n in (1, 3)
+    ]
+    scan = l_scan("RSA")
+    alone, averaged = (segmenter.segment(scan, confidence=True) for segmenter in segmenters)
+    assert not np.array_equal(alone.probabilities[1], averaged.probabilities[1])
+    assert alone.agreements[0].between_versions is None
+    assert 0.5 < averaged.agreements[0].between_versions < 1
+    assert alone.agreement is averaged.agreement is None
+
+
 def test_a_unet_is_trained_on_all_supports_repeatably(workspace, monkeypatch):
     pytest.importorskip("monai", reason="MONAI, which U-Nets need, is not installed")
     monkeypatch.setattr(support_unets, "CHANNELS", (4, 4, 4, 4))

@@ -66,6 +66,7 @@ def segment_queries(
     per_call: int | None = None,
     on_encoding: Callable[[Hashable, str], None] = lambda query_id, progress: None,
     on_segmented: Callable[[int], None] = lambda n_slices: None,
+    on_version: Callable[[int, Tensor], None] = lambda position, probabilities: None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Segment organs in queries, scan by scan.
 
@@ -80,6 +81,7 @@ def segment_queries(
         per_call: maximum number of slices encoded or segmented at once; None: see `best_slices_per_call`.
         on_encoding: called as in `segment_scan`, with the query scan's id before the progress.
         on_segmented: see `segment_scan`.
+        on_version: called as in `average_over_versions`, with the position in `queries` for the index.
 
     Yields:
         Position in `queries`, and the foreground's probability in the query's slices, `(n, H, W)` on the CPU.
@@ -105,9 +107,16 @@ def segment_queries(
             on_segmented=on_segmented,
         )
         images = queries[positions[0]].query_images
-        results = segment(images) if n_versions == 1 else average_over_versions(segment, images, n_versions)
+        note = partial(_note_version, on_version, positions)
+        results = average_over_versions(segment, images, n_versions, on_version=note)
         for position, foreground in zip(positions, results, strict=True):
             yield position, resize_slices(foreground, queries[position].size_px)
+
+
+def _note_version(
+    on_version: Callable[[int, Tensor], None], positions: Sequence[int], index: int, probabilities: Tensor
+) -> None:
+    on_version(positions[index], probabilities)
 
 
 def segment_scan(

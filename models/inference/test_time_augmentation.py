@@ -55,7 +55,11 @@ MAX_VERSIONS = 1 + len(PERTURBATIONS)
 
 
 def average_over_versions(
-    segment: Callable[[Tensor], Iterable[Tensor]], images: Tensor, n_versions: int
+    segment: Callable[[Tensor], Iterable[Tensor]],
+    images: Tensor,
+    n_versions: int,
+    *,
+    on_version: Callable[[int, Tensor], None] = lambda index, probabilities: None,
 ) -> Iterator[Tensor]:
     """Average the segmentations of a scan's slices and of changed versions of them.
 
@@ -68,6 +72,8 @@ def average_over_versions(
             `segment_scan`.
         images: the scan's slices, `(Z, 1, H, W)`.
         n_versions: 1 to `MAX_VERSIONS`: the slices themselves and the first so many `PERTURBATIONS`.
+        on_version: called, unless there is a single version, with each request's index and each version's
+            probabilities, mapped back.
 
     Yields:
         For each request its mean probabilities `(n, H, W)`; with a single version those of `segment` itself.
@@ -81,11 +87,15 @@ def average_over_versions(
         yield from segment(images)
         return
     totals = list(segment(images))
+    for index, result in enumerate(totals):
+        on_version(index, result)
     visible = images.new_ones(1, *images.shape[-2:])
     n_visible = visible
     for change in PERTURBATIONS[: n_versions - 1]:
         for index, result in enumerate(segment(change.apply(images))):
-            totals[index] = totals[index] + change.undo(result)
+            mapped = change.undo(result)
+            on_version(index, mapped)
+            totals[index] = totals[index] + mapped
         n_visible = n_visible + change.undo(visible)
     for total in totals:
         yield total / n_visible.to(total)

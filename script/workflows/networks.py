@@ -6,6 +6,7 @@ import torch
 
 from config_ssl_upload import Config, ModelConfig, dataset_defaults, parse_config
 from data.datasets import path_group
+from data.model_frame import ModelFrame
 from models.encoder_weights import WeightsError
 from models.factory import build_network
 from models.few_shot_seg import FewShotSeg
@@ -20,6 +21,9 @@ from util.config.settings import (
 from util.engine.seeding import derive_seed
 from util.engine.snapshots import Snapshot, load_weights
 from util.errors import UserError
+from util.parallel.hardware import set_up_device
+from util.parallel.ranks import find_ranks
+from util.parallel.threads import set_threads
 
 
 def make_network(config: Config, *, pretrained: bool = True) -> FewShotSeg:
@@ -98,3 +102,18 @@ def trained_config(snapshot: Snapshot, data_dir: str | None) -> Config:
     except (KeyError, TypeError, UserError) as error:
         fault = f"its configuration is not usable ({error})"
         raise UserError(f"{snapshot.source}: {fault}; set data_dir, or train it again") from error
+
+
+def start_computing(
+    config: Config, frame: ModelFrame, *, device: str, precision: str
+) -> tuple[Config, torch.device]:
+    """Choose device, number format, kernels and threads for prediction.
+
+    Raises `UserError` if the device is missing or lacks the format. Returns the configuration with the
+    format, and the device.
+    """
+    device, precision = set_up_device(device, precision, deterministic=True)
+    size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
+    width = config.model.feature_width
+    set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
+    return config.model_copy(update={"precision": precision}), device

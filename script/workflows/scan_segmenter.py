@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_ssl_upload import Config, EvaluationConfig
+from config_ssl_upload import EvaluationConfig
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_results import Segmentation, SupportScore
@@ -17,7 +17,7 @@ from data.prediction_settings import SegmenterConfig
 from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
 from models.inference.segmenters import SupportSegmenter
-from script.workflows.networks import load_segmenter, trained_config
+from script.workflows.networks import load_segmenter, start_computing, trained_config
 from script.workflows.support_adaptation import SupportAdaptation
 from script.workflows.support_comparison import compare_supports
 from script.workflows.support_ensemble import Options, SupportEnsemble
@@ -30,9 +30,6 @@ from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import NO_GUIDE
 from util.evaluation.postprocess import THRESHOLD
 from util.io.resampling import assign_label
-from util.parallel.hardware import set_up_device
-from util.parallel.ranks import find_ranks
-from util.parallel.threads import set_threads
 
 
 class Segmenter:
@@ -84,6 +81,7 @@ class Segmenter:
         adaptation: int | str = "auto",
         auto_steps: int | None = None,
         unet_steps: int = 0,
+        test_time_augmentation: int = 1,
         cache_dir: str | Path | None = None,
         largest_component: bool = False,
         intensity_weight: float = RECOMMENDED_WEIGHT,
@@ -104,12 +102,13 @@ class Segmenter:
                 device is missing, or the frame of its training scans is unknown.
         """
         parse_values(SegmenterConfig, {"guide": guide, "adaptation": adaptation, "precision": precision})
-        refinement = {"intensity_weight": intensity_weight, "unet_steps": unet_steps}
-        guiding = parse_values(EvaluationConfig, refinement)
+        values = {"intensity_weight": intensity_weight, "unet_steps": unet_steps}
+        values["test_time_augmentation"] = test_time_augmentation
+        guiding = parse_values(EvaluationConfig, values)
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
-        config, device = _start_computing(config, frame, device=device, precision=precision)
+        config, device = start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
         options = Options(guide != NO_GUIDE, largest_component, guiding=guiding)
         segmenter = cls(
@@ -287,14 +286,3 @@ class Segmenter:
     @property
     def _assumed(self) -> str | None:
         return self.frame.preparation.assume_orientation
-
-
-def _start_computing(
-    config: Config, frame: ModelFrame, *, device: str, precision: str
-) -> tuple[Config, torch.device]:
-    """Choose device, number format, kernels and threads; returns the configuration with the format."""
-    device, precision = set_up_device(device, precision, deterministic=True)
-    size_px = config.image_size_px or frame.preparation.size_px or (256, 256)
-    width = config.model.feature_width
-    set_threads(find_ranks(), n_workers=0, slice_size_px=size_px, feature_width=width)
-    return config.model_copy(update={"precision": precision}), device

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from config_ssl_upload import Config, EvaluationConfig
-from data.prediction_results import Agreement
+from data.prediction_results import Agreement, overlap
 from dataloaders.framed_scans import (
     FramedScan,
     FramedSupport,
@@ -20,7 +21,7 @@ from models.inference.scan import OrganQuery, resize_slices, segment_queries
 from models.inference.segmenters import SupportSegmenter
 from models.inference.supports import SupportBank
 from script.workflows.refinement import guide_by_mask, join, refine_by_slices
-from util.evaluation.postprocess import keep_largest_component
+from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Options:
         guided: register each support to the query; its warped mask joins the network's log-odds.
         largest_component: see `keep_largest_component`.
         n_part: support slices of each organ.
-        guiding: weights and other settings of the warped mask and of intensities.
+        guiding: settings of the warped mask, of intensities and of test-time augmentation.
     """
 
     guided: bool = True
@@ -41,18 +42,34 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
+class NetworkResult:
+    """What a network gives for one label from one support, in slices `(n, H, W)`.
+
+    Attributes:
+        probabilities: joined with the U-Net's, if there is one.
+        with_unet: Dice of the network's mask and the U-Net's; None without a U-Net.
+        between_versions: mean Dice of its masks in changed versions of the slices, over all pairs; None with
+            a single version.
+    """
+
+    probabilities: np.ndarray
+    with_unet: float | None
+    between_versions: float | None
+
+
+@dataclass(frozen=True, eq=False)
 class SupportResult:
     """What one support gives for one label, in slices `(n, H, W)`.
 
     Attributes:
         support: its name.
-        network: the network's probability; None without a network.
+        network: see `NetworkResult`; None without a network.
         warped: the support's warped mask; None without registration, or if it failed.
         result: both together; None without either.
     """
 
     support: str
-    network: np.ndarray | None
+    network: NetworkResult | None
     warped: np.ndarray | None
     result: np.ndarray | None
 
@@ -109,10 +126,12 @@ class SupportEnsemble:
                 Agreement.measure(
                     label,
                     source.support,
-                    network=source.network,
+                    network=None if source.network is None else source.network.probabilities,
                     warped=source.warped,
                     result=source.result,
                     joint=joint,
+                    with_unet=source.network and source.network.with_unet,
+                    between_versions=source.network and source.network.between_versions,
                 )
                 for source in sources
             ]
@@ -155,20 +174,31 @@ class SupportEnsemble:
         *,
         slices: np.ndarray,
         warped: Sequence[WarpedSupport | None],
-    ) -> Iterator[np.ndarray | None]:
-        """Yield the network's probabilities `(n, H, W)` of each support and label; None without a network."""
+    ) -> Iterator[NetworkResult | None]:
+        """Yield the network's result from each support for each label; None without a network."""
         if self._slices is None:
             yield from [None] * len(pairs)
             return
         queries = [self._make_query(pair, query, slices=slices, warped=warped[pair[0]]) for pair in pairs]
         classes = None if self._unet is None else self._unet(query.images[slices])
-        results = segment_queries(self._slices, queries, device=self._device, bank=self._bank)
-        for (_, position), (_, result) in zip(pairs, results, strict=True):
-            if classes is None:
-                yield result.numpy()
-            else:
-                size_px = query.geometry.shape[1:]
-                yield join(result.numpy(), resize_slices(classes[:, position], size_px).numpy())
+        versions: dict[int, list[np.ndarray]] = {}
+        results = segment_queries(
+            self._slices,
+            queries,
+            device=self._device,
+            bank=self._bank,
+            n_versions=self._options.guiding.test_time_augmentation,
+            on_version=lambda n, result: versions.setdefault(n, []).append(result.numpy() > THRESHOLD),
+        )
+        size_px = query.geometry.shape[1:]
+        for (_, position), (number, result) in zip(pairs, results, strict=True):
+            own, masks = result.numpy(), versions.pop(number, [])
+            unet = None if classes is None else resize_slices(classes[:, position], size_px).numpy()
+            yield NetworkResult(
+                own if unet is None else join(own, unet),
+                None if unet is None else overlap(own, unet),
+                float(np.mean([overlap(*pair) for pair in combinations(masks, 2)])) if masks else None,
+            )
 
     @staticmethod
     def _average(results: Sequence[np.ndarray | None], query: FramedScan, slices: np.ndarray) -> np.ndarray:
@@ -208,14 +238,14 @@ class SupportEnsemble:
         )
 
     def _guide(
-        self, network: np.ndarray | None, mask: np.ndarray | None, query: FramedScan, slices: np.ndarray
+        self, network: NetworkResult | None, mask: np.ndarray | None, query: FramedScan, slices: np.ndarray
     ) -> np.ndarray | None:
         if mask is None:
-            return network
+            return None if network is None else network.probabilities
         if network is None:
             return mask[slices]
         return guide_by_mask(
-            network,
+            network.probabilities,
             mask,
             query.images,
             slices=slices,

@@ -59,7 +59,7 @@ def test_volumes_failures_and_the_notice_are_reported(page):
     text = " ".join(page.texts)
     for part in (NOTICE, "not segmented: bad.nii: cannot be read", "the bodies hardly overlap"):
         assert part in text
-    assert ["liver", "a.nii.gz", "0.20", "-"] in page.tables[1]
+    assert ["liver", "a.nii.gz", "0.20", "-", "-", "-"] in page.tables[1]
 
 
 def test_nothing_is_fetched_or_run_and_every_picture_has_a_text(written, page):

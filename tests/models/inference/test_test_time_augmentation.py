@@ -172,6 +172,23 @@ def test_the_mean_is_that_of_plain_loops(n_versions):
     assert (averaged - results[0][:, 0]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("n_versions", [1, 3])
+def test_each_version_is_passed_on_where_its_pixels_were(n_versions):
+    versions = {}
+    averaged = list(
+        average_over_versions(
+            _Recorder(), _images(), n_versions, on_version=lambda i, p: versions.setdefault(i, []).append(p)
+        )
+    )
+    if n_versions == 1:
+        assert versions == {}
+        return
+    assert {index: len(maps) for index, maps in versions.items()} == {0: 3, 1: 3}
+    inner = (slice(None), slice(4, 7), slice(5, 9))  # which all versions show
+    for index, mean in enumerate(averaged):
+        torch.testing.assert_close(torch.stack(versions[index]).mean(dim=0)[inner], mean[inner])
+
+
 def test_the_same_images_give_the_same_mean_and_each_slice_its_own():
     images = _images()
     first, _ = average_over_versions(_Recorder(), images, MAX_VERSIONS)
