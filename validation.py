@@ -36,7 +36,8 @@ from script.workflows.evaluation_methods import improve, make_methods, make_spli
 from script.workflows.experiment import make_experiment
 from script.workflows.networks import adopt_network
 from script.workflows.support_adaptation import adapt_to_supports
-from script.workflows.support_unets import SupportUNets, check_monai
+from script.workflows.support_unets import SupportUNets
+from script.workflows.unet_training import check_monai
 from util.config.command_line import run_command_line, run_guarded
 from util.config.rerun_commands import list_commands
 from util.config.settings import default_values, plain_values
@@ -317,7 +318,7 @@ def score_methods(
     query_ids = list(dict.fromkeys(job.query.scan_id for job in jobs))
     rank_jobs = jobs_of_rank(jobs, rank=ranks.rank, n_ranks=ranks.n_ranks)
     warped = _warp_supports(config, rank_jobs) if config.needs_registration else None
-    unets = SupportUNets(rank_jobs, config=config, device=device) if config.evaluation.unet_steps else None
+    unets = _make_unets(config, rank_jobs, device=device)
     writers = _make_writers(config, rank_jobs, run_dir)
     predicting = REGISTRATION if snapshot is None else ADAPTED if adapted else TRAINED
     scores = []
@@ -401,6 +402,14 @@ def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedMasks:
     """Register the main supports to the queries of jobs."""
     cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
     return warp_supports(jobs, cache_dir=cache_dir, progress=find_ranks().is_main)
+
+
+def _make_unets(config: Config, jobs: Sequence[Job], *, device: torch.device) -> SupportUNets | None:
+    """Return the U-Nets of the supports, if the configuration trains any."""
+    if config.evaluation.unet_steps == 0:
+        return None
+    cache_dir = Path(config.path.log_dir) / config.dataset / "unets"
+    return SupportUNets(jobs, config=config, device=device, cache_dir=cache_dir)
 
 
 def _choose_training(config: Config) -> TrainingChoice:

@@ -26,7 +26,7 @@ from dataloaders.prepared_scans import normalise_slices
 from dataloaders.warped_masks import WarpedSupport, warp_supports
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import main
-from script.workflows import networks, refinement, support_ensemble, support_unets
+from script.workflows import networks, refinement, support_ensemble, unet_training
 from script.workflows.evaluation_methods import segment_jobs
 from script.workflows.networks import make_network
 from script.workflows.refinement import refine_job
@@ -761,15 +761,15 @@ def test_versions_of_a_scan_are_averaged_and_compared_but_tell_no_doubt():
 
 def test_a_unet_is_trained_on_all_supports_repeatably(workspace, monkeypatch):
     pytest.importorskip("monai", reason="MONAI, which U-Nets need, is not installed")
-    monkeypatch.setattr(support_unets, "CHANNELS", (4, 4, 4, 4))
+    monkeypatch.setattr(unet_training, "CHANNELS", (4, 4, 4, 4))
     drawn = []
-    iterate = support_unets.iterate_labelled_slices
+    iterate = unet_training.iterate_labelled_slices
 
     def recording(images, classes, **options):
         drawn.append((images.shape, np.unique(classes).tolist(), options["n_batches"]))
         return iterate(images, classes, **options)
 
-    monkeypatch.setattr(support_unets, "iterate_labelled_slices", recording)
+    monkeypatch.setattr(unet_training, "iterate_labelled_slices", recording)
     # So that what three steps teach counts as foreground.
     monkeypatch.setattr(refinement, "THRESHOLD", 0.0)
     alone, joined, again = (_probabilities(unet_steps=n) for n in (0, 3, 3))
@@ -782,7 +782,7 @@ def test_a_unet_is_trained_on_all_supports_repeatably(workspace, monkeypatch):
 
 
 def test_a_unet_without_monai_is_refused_before_any_work(workspace, monkeypatch, capsys):
-    monkeypatch.setattr(support_unets, "find_spec", lambda name: None)
+    monkeypatch.setattr(unet_training, "find_spec", lambda name: None)
     before = sorted(workspace.rglob("*"))
     assert main(_set(unet_steps="600")) == 2
     assert "error: unet_steps: the package monai is not installed;" in capsys.readouterr().err

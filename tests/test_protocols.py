@@ -9,7 +9,7 @@ import pytest
 import training
 import validation
 from dataloaders.warped_masks import WarpedMasks
-from script.workflows import support_unets
+from script.workflows import unet_training
 from tests.bad_inputs import QUICK, evaluate
 from tests.test_bad_input import without
 from util.config.command_line import run_command_line
@@ -142,7 +142,7 @@ def test_registration_alone_needs_no_training(overrides_for, tmp_path, capsys):
 
 
 def test_a_unet_without_monai_is_refused_before_the_run(overrides_for, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(support_unets, "find_spec", lambda name: None)
+    monkeypatch.setattr(unet_training, "find_spec", lambda name: None)
     words = [*overrides_for(tmp_path)[1:], "method=registration", "evaluation.unet_steps=2"]
     assert evaluate(*words) == 2
     assert "monai is not installed; run pip install monai" in capsys.readouterr().err

@@ -119,7 +119,7 @@ class Segmenter:
             options=options,
             training_names=config.spec.labels,
             adapt=SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps),
-            train_unet=make_unet_training(config, unet_steps, device=device),
+            train_unet=make_unet_training(config, unet_steps, device=device, cache_dir=cache_dir),
         )
         segmenter.source = snapshot.source
         return segmenter

@@ -1,44 +1,23 @@
 """U-Nets of one support scan: a baseline, or a help beside the network.
 
-They are what a practitioner would try first. Source: Ronneberger et al., "U-Net: Convolutional networks for
-biomedical image segmentation", MICCAI 2015, in MONAI's implementation with residual units and instance
-normalisation.
+They are what a practitioner would try first.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from config_ssl_upload import Config
 from dataloaders.evaluation_sets import EvaluationScan, Job
 from dataloaders.framed_scans import FramedSupport
-from dataloaders.labelled_slices import iterate_labelled_slices
 from models.inference.scan import resize_slices
-from util.engine.seeding import derive_seed
+from script.workflows.unet_training import check_monai, find_or_train, segment_slices
 from util.errors import UserError
-from util.parallel.ranks import find_ranks
-from util.progress import progress_bar
-
-BATCH_SIZE = 4
-CHANNELS = (32, 64, 128, 256)
-_STRIDES = (2, 2, 2)
-_MULTIPLE = 2 ** len(_STRIDES)  # of which padded slices have a size
-_LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 1e-2
-
-
-def check_monai(key: str) -> None:
-    """Raise `UserError`, which names the key, if MONAI is not installed."""
-    if find_spec("monai") is None:
-        raise UserError(
-            f"{key}: the package monai is not installed; run pip install monai in the environment, or leave "
-            "the key out"
-        )
 
 
 class SupportUNets:
@@ -51,10 +30,18 @@ class SupportUNets:
         jobs: all that may be segmented.
         config: of the evaluation.
         device: where U-Nets train and segment.
+        cache_dir: folder that keeps trained U-Nets; None: none.
     """
 
-    def __init__(self, jobs: Sequence[Job], *, config: Config, device: torch.device) -> None:
-        self._config, self._device = config, device
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        *,
+        config: Config,
+        device: torch.device,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self._config, self._device, self._cache_dir = config, device, cache_dir
         self._labels: dict[int, list[int]] = {}
         organs = {(job.support.scan_id, job.label) for job in jobs if job.main_support}
         for support_id, label in sorted(organs):
@@ -89,13 +76,14 @@ class SupportUNets:
             classes = np.zeros(support.support_labels.shape, np.int64)
             for position, label in enumerate(labels, start=1):
                 classes[support.support_labels == label] = position
-            self._models[support.scan_id] = _train(
+            self._models[support.scan_id] = find_or_train(
                 support.images[:, 0].numpy(),
                 classes,
                 n_classes=1 + len(labels),
                 title=f"training a U-Net on scan {support.scan_id}",
                 config=self._config,
                 device=self._device,
+                cache_dir=self._cache_dir,
             )
         return self._models[support.scan_id]
 
@@ -104,62 +92,8 @@ def _pair(job: Job) -> tuple[int, int]:
     return job.support.scan_id, job.query.scan_id
 
 
-def train_unet(
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    n_batches: int,
-    n_classes: int,
-    seed: int,
-    device: torch.device,
-) -> nn.Module:
-    """Train a U-Net with the sum of Dice and cross-entropy losses.
-
-    AdamW, with a learning rate of one cycle.
-
-    Args:
-        batches: slices `(N, H, W)` and their classes `(N, H, W)`, int64, 0 the background.
-        n_batches: their number.
-        n_classes: with the background.
-        seed: of the initial weights.
-        device: where to train.
-
-    Returns:
-        The network in evaluation mode; see `segment_slices`.
-
-    Raises:
-        ImportError: MONAI is not installed.
-    """
-    from monai.losses import DiceCELoss
-    from monai.networks.nets import UNet
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = UNet(2, 1, n_classes, CHANNELS, _STRIDES, num_res_units=2, norm="instance").to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=n_batches)
-    criterion = DiceCELoss(softmax=True, to_onehot_y=True)
-    model.train()
-    for images, classes in batches:
-        loss = criterion(_logits(model, images.to(device)), classes[:, None].to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
-
-
-@torch.inference_mode()
-def segment_slices(model: nn.Module, images: Tensor) -> Tensor:
-    """Return each class's probability in slices `(n, H, W)`, one at a time.
-
-    Returns:
-        `(n, C, H, W)`, summing to 1 over the classes.
-    """
-    return torch.cat([_logits(model, image[None]).softmax(1) for image in images])
-
-
 def make_unet_training(
-    config: Config, n_steps: int, *, device: torch.device
+    config: Config, n_steps: int, *, device: torch.device, cache_dir: str | Path | None
 ) -> Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor]] | None:
     """Return `train_on_supports` for so many steps; None for 0.
 
@@ -169,13 +103,18 @@ def make_unet_training(
         return None
     check_monai("unet_steps")
     evaluation = config.evaluation.model_copy(update={"unet_steps": n_steps})
-    return partial(
-        train_on_supports, config=config.model_copy(update={"evaluation": evaluation}), device=device
-    )
+    config = config.model_copy(update={"evaluation": evaluation})
+    cache_dir = None if cache_dir is None else Path(cache_dir)
+    return partial(train_on_supports, config=config, device=device, cache_dir=cache_dir)
 
 
 def train_on_supports(
-    supports: Sequence[FramedSupport], n_labels: int, *, config: Config, device: torch.device
+    supports: Sequence[FramedSupport],
+    n_labels: int,
+    *,
+    config: Config,
+    device: torch.device,
+    cache_dir: Path | None,
 ) -> Callable[[Tensor], Tensor]:
     """Train one U-Net on all slices of several supports.
 
@@ -184,6 +123,7 @@ def train_on_supports(
         n_labels: their number.
         config: with `evaluation.unet_steps`, the augmentation of `adaptation`, and the seed.
         device: where to train and to segment.
+        cache_dir: folder that keeps the trained U-Net; None: none.
 
     Returns:
         A function from slices `(n, 1, h, w)` to each class's probability, `(n, 1 + n_labels, h, w)`, on the
@@ -195,51 +135,13 @@ def train_on_supports(
     images = [support.scan.images[:, 0].numpy() for support in supports]
     if len({scan.shape[1:] for scan in images}) > 1:
         raise UserError("unet_steps: needs supports with slices of one size; leave it out, or some supports")
-    model = _train(
+    model = find_or_train(
         np.concatenate(images),
         np.concatenate([support.network_labels for support in supports]),
         n_classes=1 + n_labels,
         title=f"training a U-Net on {', '.join(support.scan.name for support in supports)}",
         config=config,
         device=device,
+        cache_dir=cache_dir,
     )
     return lambda slices: segment_slices(model, slices[:, 0].to(device)).cpu()
-
-
-def _train(
-    images: np.ndarray,
-    classes: np.ndarray,
-    *,
-    n_classes: int,
-    title: str,
-    config: Config,
-    device: torch.device,
-) -> nn.Module:
-    """Train a U-Net on slices `(n, h, w)` and their classes."""
-    n_batches = config.evaluation.unet_steps
-    batches = iterate_labelled_slices(
-        images,
-        classes,
-        batch_size=BATCH_SIZE,
-        n_batches=n_batches,
-        ranges=config.adaptation.augmentation,
-        seed=derive_seed(config.seed, "adaptation"),
-    )
-    with progress_bar(
-        batches, total=n_batches, desc=title, unit="step", disable=not find_ranks().is_main
-    ) as bar:
-        return train_unet(
-            (tuple(map(torch.from_numpy, batch)) for batch in bar),
-            n_batches=n_batches,
-            n_classes=n_classes,
-            seed=derive_seed(config.seed, "weights"),
-            device=device,
-        )
-
-
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Pad slices to the size that the U-Net needs, and cut its output to theirs."""
-    height, width = images.shape[-2:]
-    padding = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
-    padded = F.pad(images[:, None], padding, mode="replicate")
-    return model(padded)[..., :height, :width]

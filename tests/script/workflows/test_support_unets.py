@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from dataloaders.episode_settings import AugmentationRanges
-from script.workflows import support_unets
-from script.workflows.support_unets import SupportUNets, segment_slices, train_unet
+from script.workflows import support_unets, unet_training
+from script.workflows.support_unets import SupportUNets
+from script.workflows.unet_training import segment_slices, train_unet
 
 pytest.importorskip("monai", reason="MONAI, which U-Nets need, is not installed")
 
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch):
-    monkeypatch.setattr(support_unets, "CHANNELS", (8, 16, 32, 64))
+    monkeypatch.setattr(unet_training, "CHANNELS", (8, 16, 32, 64))
 
 
 def _batches(n_batches):
@@ -90,7 +91,7 @@ def test_each_main_support_trains_one_unet_and_each_query_is_segmented_once(monk
         _job(scans[0], scans[3], 7, [1, 2]),
     ]
     trained, segmented = [], []
-    train, segment = support_unets.train_unet, support_unets.segment_slices
+    train, segment = unet_training.train_unet, support_unets.segment_slices
 
     def counting_train(*args, **options):
         trained.append(options["n_classes"])
@@ -100,7 +101,7 @@ def test_each_main_support_trains_one_unet_and_each_query_is_segmented_once(monk
         segmented.append(segment(model, images))
         return segmented[-1]
 
-    monkeypatch.setattr(support_unets, "train_unet", counting_train)
+    monkeypatch.setattr(unet_training, "train_unet", counting_train)
     monkeypatch.setattr(support_unets, "segment_slices", counting_segment)
     other = _job(scans[2], scans[3], 2, [0], main_support=False)
     unets = SupportUNets([*jobs, other], config=config, device=torch.device("cpu"))
@@ -114,3 +115,40 @@ def test_each_main_support_trains_one_unet_and_each_query_is_segmented_once(monk
     np.testing.assert_array_equal(of_job[id(jobs[1])], segmented[1][[0], 1])
     np.testing.assert_array_equal(unets.segment_job(jobs[1]), of_job[id(jobs[1])])
     assert trained == [3, 2]
+
+
+def _train_on(support, cache_dir, **changes):
+    config = SimpleNamespace(
+        seed=changes.pop("seed", 0),
+        evaluation=SimpleNamespace(unet_steps=changes.pop("steps", 2)),
+        adaptation=SimpleNamespace(augmentation=AugmentationRanges(**changes)),
+    )
+    job = _job(support, _scan(9), 7, [1, 2])
+    return SupportUNets([job], config=config, device=torch.device("cpu"), cache_dir=cache_dir).segment_job(
+        job
+    )
+
+
+def test_a_trained_unet_is_kept_and_only_for_what_trained_it(tmp_path, monkeypatch):
+    trained, train = [], unet_training.train_unet
+
+    def counting_train(*args, **options):
+        trained.append(options["n_batches"])
+        return train(*args, **options)
+
+    monkeypatch.setattr(unet_training, "train_unet", counting_train)
+    first, again = _train_on(_scan(0), tmp_path), _train_on(_scan(0), tmp_path)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, _train_on(_scan(0), None))
+    assert trained == [2, 2]  # the second without a cache
+    [path] = tmp_path.iterdir()
+    others = [(_scan(1), {}), (_scan(0), {"seed": 1}), (_scan(0), {"steps": 3}), (_scan(0), {"noise": 0.3})]
+    for support, changes in others:
+        assert not np.array_equal(_train_on(support, tmp_path, **changes), first)
+    assert trained == [2, 2, 2, 2, 3, 2]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is damaged .*; the U-Net is trained again"):
+        np.testing.assert_array_equal(_train_on(_scan(0), tmp_path), first)
+    assert len(trained) == 7
+    np.testing.assert_array_equal(_train_on(_scan(0), tmp_path), first)
+    assert len(trained) == 7
