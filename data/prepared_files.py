@@ -14,7 +14,7 @@ from data.label_maps import format_value, to_label_ids
 from data.layout import DatasetLayout
 from data.processes import usable_cores
 from util.errors import UserError, shorten_list
-from util.io.grids import orient_like_majority, orientation, slice_axis
+from util.io.grids import orient_like_majority, orientation, reorient_to_grid, slice_axis
 from util.io.image_io import Geometry, read_geometry, read_volume
 from util.io.json_files import read_json
 
@@ -69,7 +69,7 @@ def read_prepared_files(
         layout: paths of the files.
         scan_id: the scan.
         with_image: read the image's voxels, not just its header.
-        with_labels: read the label map, whose grid must be the image's.
+        with_labels: read the label map, whose grid must be the image's, but for order and direction of axes.
         with_supervoxels: read the supervoxels, whose shape must be the image's.
 
     Raises:
@@ -87,7 +87,7 @@ def read_prepared_files(
 
 def _read_label_map(layout: DatasetLayout, scan_id: int, geometry: Geometry) -> np.ndarray:
     path = layout.label_path(scan_id)
-    voxels, label_geometry = read_volume(path)
+    voxels, label_geometry = reorient_to_grid(*read_volume(path), geometry)
     if not label_geometry.same_grid(geometry):
         label_grid, image_grid = (
             str(grid.shape) if label_geometry.shape != geometry.shape else f"({_describe_grid(grid)})"

@@ -21,7 +21,7 @@ from dataloaders.evaluation_sets import Assignment, assign_by_height, choose_sup
 from dataloaders.prepared_scans import PreparedScan, normalise_slices, resize_in_plane
 from dataloaders.warped_masks import WarpedSupport, resized_grid, warp_labels
 from util.errors import ProblemList, UserError
-from util.io.grids import find_reorientation_like, reorient_grid, reorient_volume
+from util.io.grids import reorient_to_grid
 from util.io.image_io import Geometry
 
 
@@ -168,22 +168,11 @@ def read_supports(
 def _label_ids(image: InputScan, mask: InputScan) -> np.ndarray:
     """Return a mask's label ids; raises `UserError` if mask and image do not match or are unusable."""
     check_image(image)
-    mask = _turn_to_grid(mask, image.geometry)
-    problems = grid_problems(
-        Path(mask.name), mask.geometry, image_file=Path(image.name), image=image.geometry
-    )
+    voxels, geometry = reorient_to_grid(mask.voxels, mask.geometry, image.geometry)
+    problems = grid_problems(Path(mask.name), geometry, image_file=Path(image.name), image=image.geometry)
     if problems:
         raise UserError(problems[0])
-    return to_label_map(mask)
-
-
-def _turn_to_grid(mask: InputScan, grid: Geometry) -> InputScan:
-    """Permute and flip a mask's axes if it then lies on the grid."""
-    turn = find_reorientation_like(mask.geometry, grid)
-    turned = reorient_grid(mask.geometry, turn)
-    if not turned.same_grid(grid):
-        return mask
-    return replace(mask, voxels=reorient_volume(mask.voxels, turn), geometry=turned)
+    return to_label_map(replace(mask, voxels=voxels, geometry=geometry))
 
 
 def warp_support(support: FramedSupport, query: FramedScan) -> WarpedSupport:

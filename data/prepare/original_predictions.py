@@ -17,7 +17,8 @@ from data.prepare.original_grids import OriginalGrid, find_original_grids
 from data.specs import DatasetSpec
 from util.errors import ProblemList, UserError, shorten_list
 from util.io.folders import check_folder
-from util.io.image_io import read_volume
+from util.io.grids import reorient_to_grid
+from util.io.image_io import Geometry, read_volume
 from util.io.nifti_names import NIFTI_ENDINGS
 from util.remarks import printed_remarks, remark
 
@@ -120,13 +121,17 @@ def _check(
     return are_labels
 
 
+def _read(prediction: _Prediction, grid: OriginalGrid) -> tuple[np.ndarray, Geometry]:
+    return reorient_to_grid(*read_volume(prediction.path), grid.prepared)
+
+
 def _is_label_map(prediction: _Prediction, grid: OriginalGrid, *, spec: DatasetSpec, kind: str) -> bool:
     """Return whether a prediction holds label ids, and not probabilities.
 
     Raises:
         UserError: it is on another grid, or holds neither.
     """
-    voxels, geometry = read_volume(prediction.path)
+    voxels, geometry = _read(prediction, grid)
     if not geometry.same_grid(grid.prepared):
         raise UserError(
             f"{prediction.path}: must be on the prepared grid of scan {prediction.scan_id}, "
@@ -167,7 +172,7 @@ def _are_probabilities(values: Sequence[float]) -> bool:
 
 
 def _restore(prediction: _Prediction, grid: OriginalGrid, target: Path, *, is_label_map: bool) -> None:
-    voxels, _ = read_volume(prediction.path)
+    voxels, _ = _read(prediction, grid)
     if is_label_map:
         dtype = np.uint8 if voxels.max() <= np.iinfo(np.uint8).max else np.uint16
         grid.write(target, grid.restore_labels(voxels.astype(dtype)))

@@ -16,6 +16,7 @@ from data.raw.raw_scans import Inspection, RawScan, RawVolume
 from data.raw.scan_checks import grid_problems, image_problems, organ_problems
 from data.specs import DatasetSpec
 from util.errors import UserError
+from util.io.grids import reorient_to_grid
 from util.io.image_io import Geometry, read_raw_geometry, read_raw_volume
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -117,6 +118,8 @@ def inspect_pair(
 ) -> Inspection:
     """Read a scan's image and label map, and list their problems.
 
+    The label map's axes may be in another order or direction than the image's.
+
     Args:
         scan: with one image file and at most one label file.
         spec: the dataset.
@@ -140,10 +143,12 @@ def inspect_pair(
     stored = read(label_file)
     if stored is None:
         return None, problems
+    voxels, geometry = stored
     if image is not None:
-        problems += grid_problems(label_file, stored[1], image_file=image_file, image=image[1])
+        voxels, geometry = reorient_to_grid(voxels, geometry, image[1])
+        problems += grid_problems(label_file, geometry, image_file=image_file, image=image[1])
     try:
-        label_map = to_label_ids(stored[0], spec, path=label_file, is_raw=True)
+        label_map = to_label_ids(voxels, spec, path=label_file, is_raw=True)
     except UserError as error:
         return None, [*problems, str(error)]
     problems += organ_problems(label_file, label_map, spec)

@@ -9,7 +9,9 @@ import pytest
 from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.prepared_files import map_scans, read_case_names, read_prepared_files
+from tests.oriented_scans import lps_grid
 from util.errors import UserError
+from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import Geometry, write_volume
 
 SHAPE = (2, 3, 4)
@@ -43,6 +45,17 @@ def test_labels_and_supervoxels_may_be_missing(layout):
     files = read_prepared_files(layout, 7)
     assert files.label_map is None
     assert files.supervoxels is None
+
+
+@pytest.mark.parametrize("letters", ["LPS", "RAS", "SLA", "IRP"])
+@pytest.mark.parametrize("direction", [GEOMETRY.direction, lps_grid(is_oblique=True).direction])
+def test_a_label_map_may_have_its_axes_in_another_order_and_direction(layout, letters, direction):
+    geometry = replace(GEOMETRY, direction=direction)
+    label_map = (np.arange(24) % 5).astype(np.uint8).reshape(SHAPE)
+    write_volume(layout.image_path(7), np.arange(24, dtype=np.int16).reshape(SHAPE), geometry)
+    turn = find_reorientation(geometry, letters)
+    write_volume(layout.label_path(7), reorient_volume(label_map, turn), reorient_grid(geometry, turn))
+    assert np.array_equal(read_prepared_files(layout, 7).label_map, label_map)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,19 @@ def reorient_grid(geometry: Geometry, transform: np.ndarray) -> Geometry:
     return reoriented.with_axes(geometry.axes[:, order] * np.where(is_flipped, -1.0, 1.0))
 
 
+def reorient_to_grid(volume: np.ndarray, geometry: Geometry, grid: Geometry) -> tuple[np.ndarray, Geometry]:
+    """Swap and flip a volume's axes if its voxels are then those of another grid.
+
+    Returns:
+        The volume and its geometry, both unchanged if the volume lies elsewhere or needs resampling.
+    """
+    turn = find_reorientation_like(geometry, grid)
+    reoriented = reorient_grid(geometry, turn)
+    if not reoriented.same_grid(grid):
+        return volume, geometry
+    return reorient_volume(volume, turn), reoriented
+
+
 def crop_volume(
     volume: np.ndarray, start: tuple[int, int, int], shape: tuple[int, int, int], *, fill: float
 ) -> np.ndarray:

@@ -22,6 +22,7 @@ from tests.data.raw.raw_sets import write_chaos, write_custom_numbered
 from tests.oriented_scans import ORIENTATIONS, is_bright, l_scan
 from util.errors import UserError
 from util.evaluation.metrics import dice_and_iou
+from util.io.grids import find_reorientation, reorient_grid, reorient_volume
 from util.io.image_io import read_volume, write_volume
 
 OWN = {"name": "Turned", "labels": {"background": 0, "organ": 1}, "supervoxel_min_size_vox": 9}
@@ -99,6 +100,24 @@ def test_resampled_predictions_return_to_their_position(tmp_path):
     assert probability.dtype == np.float32
     assert probability.max() == pytest.approx(0.75)
     assert dice_and_iou(probability > 0.375, mask)[0] > 0.95
+
+
+def test_predictions_that_another_program_stored_with_other_axes_return_the_same(tmp_path):
+    _write_turned(tmp_path / "raw", RESAMPLED, ["LPS", "PSR"])  # the second one is oblique
+    layout = prepare_volumes("Turned", tmp_path / "raw", tmp_path / "Turned")
+    _copy_labels(layout, tmp_path / "masks")
+    label_map, geometry = read_volume(layout.label_path(1))
+    write_volume(tmp_path / "masks/image_1_probability_organ.nii.gz", 0.75 * np.float32(label_map), geometry)
+    expected = [read_volume(path) for path in _restore(layout, tmp_path / "masks")]
+    for path, letters in zip(sorted((tmp_path / "masks").iterdir()), ["RIP", "SAR", "ALI"], strict=True):
+        voxels, geometry = read_volume(path)
+        turn = find_reorientation(geometry, letters)
+        write_volume(path, reorient_volume(voxels, turn), reorient_grid(geometry, turn))
+    restored = [read_volume(path) for path in _restore(layout, tmp_path / "masks", out=str(tmp_path / "out"))]
+    assert len(restored) == 3
+    for (voxels, grid), (expected_voxels, expected_grid) in zip(restored, expected, strict=True):
+        assert np.array_equal(voxels, expected_voxels)
+        assert grid == expected_grid
 
 
 def test_only_label_ids_and_probabilities_return_unless_requested(tmp_path):

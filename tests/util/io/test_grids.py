@@ -18,6 +18,7 @@ from util.io.grids import (
     orient_slices,
     orientation,
     reorient_grid,
+    reorient_to_grid,
     reorient_volume,
     same_axes,
 )
@@ -96,6 +97,37 @@ def test_a_reoriented_voxel_keeps_its_position(letters):
         for value in (0, 7, 33, 59):
             expected = position_of(volume, present, value)
             assert position_of(reoriented, grid, value) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_volume_is_reoriented_to_a_grid_of_the_same_voxels():
+    volume = np.arange(60, dtype=np.int16).reshape(SHAPE)
+    for direction in directions():
+        grid = geometry_of(direction)
+        for letters in ("LPS", "SRP", "AIL"):
+            turn = find_reorientation(grid, letters)
+            stored = reorient_volume(volume, turn), reorient_grid(grid, turn)
+            restored, geometry = reorient_to_grid(*stored, grid)
+            assert geometry.same_grid(grid)
+            assert np.array_equal(restored, volume)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"origin_mm": (10.0, -20.0, 30.1)},
+        {"spacing_mm": (7.7, 1.25, 1.6)},
+        {"shape": (3, 4, 6)},
+        {"direction": tuple(oblique().ravel().tolist())},
+    ],
+)
+def test_a_volume_that_lies_elsewhere_is_left_as_it_is(change):
+    grid = geometry_of(AXIAL)
+    for letters in ("LPS", "SRP", "AIL"):
+        elsewhere = reorient_grid(grid, find_reorientation(grid, letters))
+        volume = np.zeros(elsewhere.shape)
+        unchanged, geometry = reorient_to_grid(volume, elsewhere, replace(grid, **change))
+        assert unchanged is volume
+        assert geometry is elsewhere
 
 
 @pytest.mark.parametrize("letters", ["LPS", "RAS", "PIR"])
