@@ -30,6 +30,7 @@ from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import NO_GUIDE
 from util.evaluation.postprocess import THRESHOLD
 from util.io.resampling import assign_label
+from util.parallel.wait_policy import AdaptiveWaitPolicy
 
 
 class Segmenter:
@@ -151,6 +152,7 @@ class Segmenter:
         """Whether a network segments, and not registration alone."""
         return self._slices is not None
 
+    @AdaptiveWaitPolicy()
     def set_support(
         self,
         images: Any,
@@ -194,6 +196,7 @@ class Segmenter:
             self._slices, supports, selected, options=self._options, device=self.device, unet=self._unet
         )
 
+    @AdaptiveWaitPolicy()
     def compare_supports(self, *, progress: bool = False) -> list[SupportScore]:
         """Segment every support from the others, to measure how much each of them helps.
 
@@ -233,6 +236,7 @@ class Segmenter:
         """Names of the supports that hold a label to segment."""
         return [support.scan.name for support in self.supports]
 
+    @AdaptiveWaitPolicy()
     def segment(
         self, image: Any, *, slices: tuple[int, int | None] | None = None, confidence: bool = False
     ) -> Segmentation:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ContextDecorator
 from pathlib import Path
 
 _SAMPLE_S = 0.5
@@ -23,37 +24,80 @@ _QUIET_SAMPLES = 10
 _USER_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
-class AdaptiveWaitPolicy:
-    """Context in which OpenMP threads spin on free cores and sleep on busy ones.
+class AdaptiveWaitPolicy(ContextDecorator):
+    """Let OpenMP threads spin on free cores and sleep on busy ones.
 
-    Does nothing with other OpenMP libraries, outside Linux, or if the environment sets the waiting policy.
+    A context or a decorator. It holds for the whole process: contexts inside others, or in several threads at
+    a time, share one watcher, which ends with the last of them. Does nothing with other OpenMP libraries,
+    outside Linux, or if the environment sets the waiting policy.
 
     Attributes:
         sleeps: whether threads sleep at the moment.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        is_set_by_user = any(environment.get(name) for name in _USER_SETTINGS)
-        is_known = _seconds_without_core() is not None
-        self._run_region = _find_empty_region() if is_known and not is_set_by_user else None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._idle_team: _IdleTeam | None = None
+        self._environment = environment
 
     @property
     def sleeps(self) -> bool:  # noqa: D102 - documented by the class
-        return self._idle_team is not None
+        return _SHARED.watcher is not None and _SHARED.watcher.sleeps
 
     def __enter__(self) -> "AdaptiveWaitPolicy":
-        if self._run_region is not None:
-            self._thread = threading.Thread(target=self._watch, name="OpenMP wait policy", daemon=True)
-            self._thread.start()
+        is_set_by_user = any(self._environment.get(name) for name in _USER_SETTINGS)
+        _SHARED.join(may_start=not is_set_by_user)
         return self
 
     def __exit__(self, *_error: object) -> None:
+        _SHARED.leave()
+
+
+class _SharedWatcher:
+    """The watcher of all contexts of the process: the first starts it, the last ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_contexts = 0
+        self.watcher: _Watcher | None = None
+
+    def join(self, *, may_start: bool) -> None:
+        with self._lock:
+            if self.watcher is None and may_start:
+                self.watcher = _start_watcher()
+            self._n_contexts += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n_contexts -= 1
+            if self._n_contexts == 0 and self.watcher is not None:
+                watcher, self.watcher = self.watcher, None
+                watcher.end()
+
+
+_SHARED = _SharedWatcher()
+
+
+def _start_watcher() -> "_Watcher | None":
+    run_region = None if _seconds_without_core() is None else _find_empty_region()
+    return None if run_region is None else _Watcher(run_region)
+
+
+class _Watcher:
+    """A thread that lets OpenMP threads spin or sleep, by the load of the cores, until `end`."""
+
+    def __init__(self, run_region: Callable[[int], None]) -> None:
+        self._run_region = run_region
+        self._stop = threading.Event()
+        self._idle_team: _IdleTeam | None = None
+        self._thread = threading.Thread(target=self._watch, name="OpenMP wait policy", daemon=True)
+        self._thread.start()
+
+    @property
+    def sleeps(self) -> bool:
+        return self._idle_team is not None
+
+    def end(self) -> None:
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         self._spin()
 
     def _watch(self) -> None:

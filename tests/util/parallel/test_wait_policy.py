@@ -4,6 +4,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
@@ -38,6 +40,10 @@ def wait_until(condition):
         time.sleep(0.005)
 
 
+def watcher_threads():
+    return [thread for thread in threading.enumerate() if thread.name.endswith(("policy", "team"))]
+
+
 def n_tasks():
     return len(list(wait_policy.Path("/proc/self/task").iterdir()))
 
@@ -56,7 +62,7 @@ def test_threads_sleep_on_busy_cores_and_spin_again_on_free_ones(load):
         assert policy.sleeps
         load["share"] = 0.0
         wait_until(lambda: not policy.sleeps)
-    assert not any(thread.name.endswith(("policy", "team")) for thread in threading.enumerate())
+    assert watcher_threads() == []
 
 
 def test_nothing_is_left_behind_when_it_ends_on_busy_cores(load):
@@ -64,7 +70,51 @@ def test_nothing_is_left_behind_when_it_ends_on_busy_cores(load):
     with AdaptiveWaitPolicy({}) as policy:
         wait_until(lambda: policy.sleeps)
     assert not policy.sleeps
-    assert not any(thread.name.endswith(("policy", "team")) for thread in threading.enumerate())
+    assert watcher_threads() == []
+
+
+def test_a_context_inside_of_another_starts_no_thread_and_ends_nothing(load):
+    load["share"] = 1.0
+    with AdaptiveWaitPolicy({}) as policy:
+        wait_until(lambda: policy.sleeps)
+        threads = watcher_threads()
+        with suppress(KeyError), AdaptiveWaitPolicy({}) as inner:
+            assert inner.sleeps
+            assert watcher_threads() == threads
+            raise KeyError
+        assert policy.sleeps
+        assert watcher_threads() == threads
+    assert watcher_threads() == []
+
+
+def test_contexts_of_several_threads_share_a_watcher_until_the_last_ends(load):
+    with ExitStack() as first, ExitStack() as second, ThreadPoolExecutor(1) as other:
+        first.enter_context(AdaptiveWaitPolicy({}))
+        [watcher] = watcher_threads()
+        other.submit(second.enter_context, AdaptiveWaitPolicy({})).result()
+        assert watcher_threads() == [watcher]
+        first.close()
+        assert watcher_threads() == [watcher]
+        load["share"] = 1.0
+        wait_until(lambda: AdaptiveWaitPolicy().sleeps)
+        other.submit(second.close).result()
+        assert watcher_threads() == []
+
+
+def test_a_decorated_function_runs_within_the_policy_at_each_call(load):
+    policy = AdaptiveWaitPolicy({})
+
+    @policy
+    def add_until_asleep(one, *, other):
+        """Return the sum."""
+        wait_until(lambda: policy.sleeps)
+        return one + other
+
+    load["share"] = 1.0
+    assert (add_until_asleep.__doc__, watcher_threads()) == ("Return the sum.", [])
+    for _ in range(2):
+        assert add_until_asleep(1, other=2) == 3
+        assert watcher_threads() == []
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
@@ -73,6 +123,7 @@ def test_the_users_policy_is_left_alone(load, name):
     with AdaptiveWaitPolicy({name: "active"}) as policy:
         time.sleep(0.1)
         assert not policy.sleeps
+        assert watcher_threads() == []
 
 
 def test_without_gnu_openmp_or_scheduler_statistics_it_does_nothing(load, monkeypatch):
