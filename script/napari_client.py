@@ -1,6 +1,7 @@
 """Segment napari's layers with a running server (`script/serve.sh`).
 
-This file needs no other of the repository: napari, nibabel and the standard library. In napari's console:
+This file needs no other of the repository, only napari with Qt, nibabel and the standard library;
+docs/server.md says how to install them. In napari's console:
 
     import sys; sys.path.append("<folder of this file>")
     import napari_client; viewer.window.add_dock_widget(napari_client.make_widget(viewer))
