@@ -239,6 +239,7 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
         time_scan=partial(_time_scan, config, queries),
         n_queries=len(queries),
         with_adaptation=config.adaptation == "auto",
+        **({"time_unet_step": partial(_time_unet_step, config)} if config.unet_steps == "auto" else {}),
     )
     return train_on_scans(config.work_dir, request, progress=sys.stderr.isatty())
 
@@ -254,6 +255,18 @@ def _time_scan(config: PredictConfig, queries: Sequence[Path], snapshot: Path) -
             segmenter.segment(path, slices=config.slices)
             return time.perf_counter() - started
     return None
+
+
+def _time_unet_step(config: PredictConfig, snapshot: Path) -> float:
+    """Return the seconds that a training step of the supports' U-Net takes."""
+    n_steps, seconds = 10, []
+    for steps in (1, 1, 1 + n_steps):  # the first imports MONAI
+        options = config.model_dump(include=set(SEGMENTER_KEYS)) | {"adaptation": 0, "unet_steps": steps}
+        segmenter = Segmenter.from_snapshot(snapshot, **options)
+        started = time.perf_counter()
+        segmenter.set_support(list(config.support_image), list(config.support_label), labels=config.labels)
+        seconds.append(time.perf_counter() - started)
+    return max(0.0, seconds[2] - seconds[1]) / n_steps
 
 
 def _start_page(segmenter: Segmenter) -> PredictionPage:

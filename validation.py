@@ -77,9 +77,9 @@ def check_request(config: Config) -> None:
     choose_device(config.device, find_ranks())
     if config.method == NETWORK:
         _choose_training(config)
-    if config.evaluation.unet_steps:
+    if _trains_unets(config):
         check_monai("evaluation.unet_steps")
-    elif config.evaluation.unet_joins:
+    if config.evaluation.unet_joins and config.evaluation.unet_steps == 0:
         raise UserError("evaluation.unet_joins=True: no U-Net is trained; set evaluation.unet_steps")
     split = config.find_split()
     if not split.held_out:
@@ -404,9 +404,15 @@ def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedMasks:
     return warp_supports(jobs, cache_dir=cache_dir, progress=find_ranks().is_main)
 
 
+def _trains_unets(config: Config) -> bool:
+    """Return whether U-Nets are scored, or help a network; without one, these are not trained."""
+    options = config.evaluation
+    return options.unet_steps > 0 and (config.method == NETWORK or not options.unet_joins)
+
+
 def _make_unets(config: Config, jobs: Sequence[Job], *, device: torch.device) -> SupportUNets | None:
     """Return the U-Nets of the supports, if the configuration trains any."""
-    if config.evaluation.unet_steps == 0:
+    if not _trains_unets(config):
         return None
     cache_dir = Path(config.path.log_dir) / config.dataset / "unets"
     return SupportUNets(jobs, config=config, device=device, cache_dir=cache_dir)

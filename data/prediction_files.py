@@ -85,7 +85,7 @@ def probability_names(result_name: str, labels: Mapping[int, str]) -> dict[int, 
 
 
 def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mapping[int, str]) -> None:
-    """Write volumes in ml and agreements as CSV, the most doubtful scan first.
+    """Write volumes in ml with confidences, and agreements, as CSV.
 
     Args:
         out: the folder.
@@ -93,21 +93,21 @@ def write_tables(out: Path, summaries: Mapping[str, ScanSummary], labels: Mappin
         labels: id -> name.
     """
     volumes = [
-        (name, label, labels[label], ml)
+        (name, label, labels[label], ml, summary.confidences[label])
         for name, summary in summaries.items()
         for label, ml in summary.volumes_ml.items()
     ]
-    _write_table(out / VOLUMES_CSV, ("scan", "label", "name", "volume_ml"), volumes)
+    _write_table(out / VOLUMES_CSV, ("scan", "label", "name", "volume_ml", "confidence"), volumes)
     agreements = [
         (
-            *(name, summaries[name].agreement, row.label, labels[row.label], row.support),
+            *(name, summaries[name].confidence, row.label, labels[row.label], row.support),
             *(*row.values, summaries[name].similarities.get(row.support)),
             summaries[name].failures.get(row.support),
         )
         for name in sort_by_doubt(summaries)
         for row in summaries[name].agreements
     ]
-    header = ("scan", "agreement_of_scan", "label", "name", "support", "dice_network_registration")
+    header = ("scan", "confidence_of_scan", "label", "name", "support", "dice_network_registration")
     header += ("dice_network_unet", "dice_between_versions", "dice_support_joint")
     header += ("registration_similarity", "registration_failure")
     _write_table(out / AGREEMENT_CSV, header, agreements)

@@ -120,7 +120,8 @@ class PredictionPage:
         return {
             "name": name,
             "is_open": is_open,
-            "agreement": summary.agreement,
+            "confidence": summary.confidence,
+            "confidences": {label: _format(value) for label, value in summary.confidences.items()},
             "volumes": {label: f"{ml:.1f}" for label, ml in summary.volumes_ml.items()},
             "agreements": [self._describe_agreement(agreement) for agreement in summary.agreements],
             "failures": summary.failures,

@@ -91,12 +91,12 @@ class ScanSummary:
 
     Attributes:
         volumes_ml: label -> volume.
-        agreement: see `Segmentation.agreement`.
-        agreements, failures, similarities: see `Segmentation`.
+        confidence, confidences, agreements, failures, similarities: see `Segmentation`.
     """
 
     volumes_ml: Mapping[int, float]
-    agreement: float | None
+    confidence: float
+    confidences: Mapping[int, float]
     agreements: Sequence[Agreement]
     failures: Mapping[str, str]
     similarities: Mapping[str, float] = field(default_factory=dict)
@@ -110,6 +110,7 @@ class Segmentation:
         label_map: `(Z, H, W)` uint8, or uint16 for ids above 255; 0 = background.
         geometry: the grid.
         labels: id -> name of the requested organs.
+        confidences: id -> mean probability in the organ's mask, 1/2 to 1; 0 if nothing was found.
         agreements: one per label and support.
         failures: name of the support -> why its registration failed.
         similarities: name of the support -> squared correlation of scan and registered support, 0 to 1.
@@ -120,6 +121,7 @@ class Segmentation:
     label_map: np.ndarray
     geometry: Geometry
     labels: Mapping[int, str]
+    confidences: Mapping[int, float] = field(default_factory=dict)
     agreements: Sequence[Agreement] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     similarities: Mapping[str, float] = field(default_factory=dict)
@@ -133,24 +135,19 @@ class Segmentation:
         return {label: np.count_nonzero(self.label_map == label) * voxel_ml for label in self.labels}
 
     @property
-    def agreement(self) -> float | None:
-        """Mean agreement of network, registration, U-Net and supports; None: unknown.
+    def confidence(self) -> float:
+        """Mean of the organs' confidences, times the share of registered supports.
 
-        It is 0 to 1; low means doubtful. A failed registration counts as 0. Without any agreement it is the
-        mean similarity. Versions of a scan do not count: they agree where the mask is wrong, too.
+        It is 0 to 1; low means doubtful. Where sources of the joint probability disagree, that is lower.
         """
-        agreements = [
-            value
-            for entry in self.agreements
-            for value in (entry.with_registration, entry.with_unet, entry.with_joint)
-        ]
-        agreements += [0.0 for entry in self.agreements if entry.support in self.failures]
-        known = [value for value in agreements if value is not None] or list(self.similarities.values())
-        return float(np.mean(known)) if known else None
+        n_supports = len({entry.support for entry in self.agreements})
+        share = 1 - len(self.failures) / n_supports if n_supports else 1.0
+        return float(np.mean(list(self.confidences.values()))) * share
 
     def summarise(self) -> ScanSummary:
         """Return what remains of interest without the voxels."""
-        return ScanSummary(self.volumes_ml, self.agreement, self.agreements, self.failures, self.similarities)
+        results = (self.confidences, self.agreements, self.failures, self.similarities)
+        return ScanSummary(self.volumes_ml, self.confidence, *results)
 
     def to_sitk(self) -> sitk.Image:
         """Return the label map as a SimpleITK image."""
@@ -173,24 +170,22 @@ def overlap(probabilities: np.ndarray, other_probabilities: np.ndarray) -> float
     return float(dice_and_iou(mask, other)[0]) if mask.any() or other.any() else 0.0
 
 
+def measure_confidence(probabilities: np.ndarray) -> float:
+    """Return the mean probability in the mask; 0 if it is empty."""
+    inside = probabilities[probabilities > THRESHOLD]
+    return float(inside.mean(dtype=np.float64)) if inside.size else 0.0
+
+
 def sort_by_doubt(summaries: Mapping[str, ScanSummary]) -> list[str]:
-    """List scans, the most doubtful first; those of unknown agreement come last."""
-    unknown = 2.0  # above any agreement
-
-    def doubt(name: str) -> float:
-        agreement = summaries[name].agreement
-        return unknown if agreement is None else agreement
-
-    return sorted(summaries, key=doubt)
+    """List scans, the most doubtful first."""
+    return sorted(summaries, key=lambda name: summaries[name].confidence)
 
 
 def describe_doubtful(summaries: Mapping[str, ScanSummary], *, n_named: int = 3) -> str:
     """List the scans to check first, in one line."""
-    names = [name for name in sort_by_doubt(summaries) if summaries[name].agreement is not None][:n_named]
-    if not names:
-        return "agreement unknown, as there is nothing to compare with: check every mask"
-    text = ", ".join(f"{name} ({summaries[name].agreement:.2f})" for name in names)
-    return f"check the masks of lowest agreement first: {text}"
+    names = sort_by_doubt(summaries)[:n_named]
+    text = ", ".join(f"{name} ({summaries[name].confidence:.2f})" for name in names)
+    return f"check the masks of lowest confidence first: {text}"
 
 
 def describe_supports(scores: Sequence[SupportScore], *, by: str) -> list[str]:

@@ -114,10 +114,11 @@ class PredictConfig(Settings):
         f"without reload_model_path, half of the steps that `minutes` allows, at most {MAX_ADAPTATION_STEPS}",
         must_be="a whole number of steps, or auto",
     )
-    unet_steps: Whole = key(
-        0,
-        "above 0: a U-Net, trained in so many steps on the supports, helps the network (600 in our study); "
-        "needs MONAI, and time beside `minutes`",
+    unet_steps: Whole | Literal["auto"] = key(
+        "auto",
+        "training steps of a U-Net of the supports, which helps the network; 0: none; auto: as many as "
+        "adaptation takes",
+        must_be="a whole number of steps, or auto",
     )
     compare_supports: bool = key(
         True, "segment each of several supports from the others: how much does each help?"

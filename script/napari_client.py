@@ -68,7 +68,7 @@ class Client:
     def segment(self, image: bytes, *, name: str) -> tuple[bytes, dict[str, Any]]:
         """Return the label map of a NIfTI file, and the server's description of it.
 
-        That is a compressed NIfTI file, and `labels`, `volumes_ml` and `agreement`.
+        That is a compressed NIfTI file, and `labels`, `volumes_ml` and `confidence`.
         """
         content, headers = self._call("POST", "/segment", *encode_form({}, {"image": (f"{name}.nii", image)}))
         return content, json.loads(headers["X-Result"])

@@ -41,8 +41,8 @@ agreement.csv and prediction.json.
   adaptation=          steps in which the network learns from the supports first, such as 150 (1.6 s each on a CPU
                        core at 128 px); auto (default): 150 on a GPU, 0 without one; for a network trained on the
                        scans, half of the steps that minutes allows, at most 600
-  unet_steps=          600: a U-Net, trained in so many steps on the supports, helps the network (four minutes on a CPU
-                       core at 128 px, beside minutes; needs `pip install monai`); default 0
+  unet_steps=          steps in which a U-Net learns from the supports, to help the network (600 take four minutes on a CPU
+                       core at 128 px); auto (default): as many as adaptation takes, within minutes; 0: no U-Net
   compare_supports=    False: do not segment each of several supports from the others first, which shows how much each
                        helps and takes as long as so many further scans
   test_time_augmentation= 3: average over three versions of each scan (itself, and shifted, scaled and brightened

@@ -176,10 +176,8 @@ def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
     assert not joint.failures
     assert [agreement.label for agreement in joint.agreements] == [1, 2]
     assert all(0.05 < agreement.with_registration < 0.95 for agreement in joint.agreements)
-    assert joint.agreement == pytest.approx(
-        np.mean([agreement.with_registration for agreement in joint.agreements])
-    )
-    assert alone.agreement is None
+    assert alone.confidence == pytest.approx(0.7, abs=0.02)  # what the network is sure of, sharpened a little
+    assert 0.5 < joint.confidence < 1
 
 
 def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
@@ -211,8 +209,10 @@ def test_registration_alone_gives_the_warped_masks_of_the_evaluation():
         assert np.array_equal(refined.probabilities[label], expected)
         assert not np.array_equal(expected, warped[label])
         assert dice_and_iou(result.label_map == label, scans[1][1] == label)[0] > 0.85
-    assert result.agreement == result.similarities[scans[0][0].name]  # nothing else is known
-    assert 0.5 < result.agreement <= 1
+    assert 0.5 < result.similarities[scans[0][0].name] <= 1
+    expected = [warped[label][warped[label] > 0.5].mean() for label in (1, 2)]
+    assert list(result.confidences.values()) == pytest.approx(expected)
+    assert result.confidence == pytest.approx(np.mean(expected))
 
 
 def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeypatch):
@@ -228,7 +228,8 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     assert np.allclose(slices, [0, 0, 0.45, 0.45, 0.7, 0.7, 0.25, 0.25, 0, 0, 0, 0])
     assert result.label_map[:, 0, 0].tolist() == [0, 0, 0, 0, 1, 1, *[0] * 6]
     assert [agreement.with_joint for agreement in result.agreements] == [pytest.approx(2 / 3), 0.0, None]
-    assert result.agreement == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert result.confidences == {1: pytest.approx(0.7)}
+    assert result.confidence == pytest.approx(0.7 * 2 / 3)  # one of three registrations failed
     assert result.failures == {"c": "bodies hardly overlap"}
 
 
@@ -243,7 +244,7 @@ def test_supports_are_averaged_and_compared_with_the_joint_result():
     assert np.array_equal(result.label_map, halves[0])  # two of three agree
     assert np.allclose(result.probabilities[1], np.mean(halves, axis=0))
     assert [agreement.with_joint for agreement in result.agreements] == [1.0, 1.0, 0.0]
-    assert result.agreement == pytest.approx(2 / 3)
+    assert result.confidence == pytest.approx(2 / 3)  # the third lowers the joint probability
 
 
 def test_each_voxel_gets_the_most_probable_label():
@@ -505,9 +506,9 @@ def test_doubtful_scans_stand_first(workspace, bright, capsys):
     assert main(WORDS) == 0
     rows = list(csv.DictReader((workspace / "masks/agreement.csv").open()))
     assert [row["scan"] for row in rows] == ["z.nii.gz", "b.nii.gz"]
-    assert float(rows[0]["agreement_of_scan"]) == 0
+    assert float(rows[0]["confidence_of_scan"]) == 0
     assert "at least 4 voxels" in rows[0]["registration_failure"]
-    assert "check the masks of lowest agreement first: z.nii.gz (0.00)" in capsys.readouterr().out
+    assert "check the masks of lowest confidence first: z.nii.gz (0.00)" in capsys.readouterr().out
 
 
 REGISTRATION = {"reload_model_path": None, "method": "registration", "modality": "MR"}
@@ -525,9 +526,10 @@ def test_registration_alone_needs_no_network(workspace, monkeypatch, capsys):
     assert "clipped at the 99.5th percentile" in out
     assert "adaptation" not in out
     rows = list(csv.DictReader((workspace / "masks/agreement.csv").open()))
-    similarities = [float(row["registration_similarity"]) for row in rows]
-    assert similarities == sorted(similarities) == [float(row["agreement_of_scan"]) for row in rows]
-    assert f"check the masks of lowest agreement first: {rows[0]['scan']} ({similarities[0]:.2f})" in out
+    confidences = [float(row["confidence_of_scan"]) for row in rows]
+    assert all(0.5 < float(row["registration_similarity"]) <= 1 for row in rows)
+    assert confidences == sorted(confidences)
+    assert f"check the masks of lowest confidence first: {rows[0]['scan']} ({confidences[0]:.2f})" in out
     for name in ("b.nii.gz", "c.nrrd", "d.mha"):
         mask, scan = read_scan(workspace / "masks" / name), read_scan(workspace / "scans" / name)
         assert mask.geometry.same_grid(scan.geometry, tolerance_mm=1e-5)
@@ -544,7 +546,7 @@ def test_nothing_segmented_is_exit_code_2_and_no_old_result_stays(workspace, bri
         (workspace / "masks" / name).write_bytes(b"of an earlier call")
     assert main(_set(query="scans/b.nii.gz")) == 2
     assert not list((workspace / "masks").glob("b*"))
-    assert "agreement" not in capsys.readouterr().out
+    assert "confidence" not in capsys.readouterr().out
 
 
 def test_supports_in_the_queries_folder_are_left_out(workspace, bright, capsys):
@@ -691,7 +693,7 @@ def test_the_network_learns_from_all_supports_and_is_cached_for_a_second_call(wo
     assert "adapting to support image 1, support image 2: 2 steps" not in capsys.readouterr().err
     assert set(trained) == set(adapted) == {3, 7}
     assert not any(np.allclose(trained[label], adapted[label], atol=1e-4) for label in (3, 7))
-    [cached] = (workspace / "kept").iterdir()
+    [cached] = [path for path in (workspace / "kept").iterdir() if not path.name.startswith("unet_")]
     written = cached.stat().st_mtime_ns
     again = _probabilities(adaptation=2, cache_dir="kept")
     assert all(np.array_equal(again[label], adapted[label]) for label in (3, 7))
@@ -744,10 +746,9 @@ def test_network_and_unet_are_compared():
     expected = dice_and_iou(half, is_bright(scan))[0]
     assert 0 < expected < 1
     assert [entry.with_unet for entry in result.agreements] == [pytest.approx(expected)]
-    assert result.agreement == pytest.approx(expected)
 
 
-def test_versions_of_a_scan_are_averaged_and_compared_but_tell_no_doubt():
+def test_versions_of_a_scan_are_averaged_and_compared():
     segmenters = [
         _segmenter(BrightSegmenter(0.7), guiding=EvaluationConfig(test_time_augmentation=n)) for n in (1, 3)
     ]
@@ -756,7 +757,7 @@ def test_versions_of_a_scan_are_averaged_and_compared_but_tell_no_doubt():
     assert not np.array_equal(alone.probabilities[1], averaged.probabilities[1])
     assert alone.agreements[0].between_versions is None
     assert 0.5 < averaged.agreements[0].between_versions < 1
-    assert alone.agreement is averaged.agreement is None
+    assert alone.confidence != averaged.confidence
 
 
 def test_a_unet_is_trained_on_all_supports_repeatably(workspace, monkeypatch):
@@ -798,12 +799,13 @@ def test_the_command_adapts_once_and_prints_the_duration(workspace, capsys):
     words = _set(guide="none", query="scans/c.nrrd", adaptation="2")
     assert main(words) == 0
     assert "adapting to a.nii.gz: 2 steps in" in capsys.readouterr().out
-    [cached] = (workspace / "masks/work/adapted").iterdir()
+    cached = sorted((workspace / "masks/work/adapted").iterdir())
+    assert [path.name.startswith("unet_") for path in cached] == [False, True]  # as many steps of a U-Net
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "steps in" not in out
     assert "is not adapted" not in out
-    assert [cached] == list((workspace / "masks/work/adapted").iterdir())
+    assert cached == sorted((workspace / "masks/work/adapted").iterdir())
     assert main([*_set(guide="none", query="scans/c.nrrd")]) == 0
     assert "adaptation=150 does so" in capsys.readouterr().out
 

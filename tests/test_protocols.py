@@ -145,7 +145,7 @@ def test_a_unet_without_monai_is_refused_before_the_run(overrides_for, tmp_path,
     monkeypatch.setattr(unet_training, "find_spec", lambda name: None)
     words = [*overrides_for(tmp_path)[1:], "method=registration", "evaluation.unet_steps=2"]
     assert evaluate(*words) == 2
-    assert "monai is not installed; run pip install monai" in capsys.readouterr().err
+    assert "monai is not installed; run pip install -r requirements.txt" in capsys.readouterr().err
     assert not (tmp_path / "PHANTOM").exists()
 
 

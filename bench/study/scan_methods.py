@@ -166,7 +166,7 @@ def _evaluate(
 
     switches = ("every_support", "baselines", "save_predictions", "report")
     minimal = {**dict.fromkeys(switches, False), "chunks": True, "all_slices": True, "guide": "none"}
-    minimal |= {"unet_steps": 0, "intensity_weight": RECOMMENDED_WEIGHT}
+    minimal |= {"unet_steps": 0, "unet_joins": False, "intensity_weight": RECOMMENDED_WEIGHT}
     steps = config.adaptation.steps if adapted else 0
     changes = {
         "resume": None,

@@ -247,7 +247,7 @@ def _evaluate(config: Config, snapshot: Path, **settings: Any) -> list[VolumeSco
     import validation
 
     switches = ("all_slices", "every_support", "baselines", "save_predictions", "report")
-    minimal = {**dict.fromkeys(switches, False), "guide": "none"}
+    minimal = {**dict.fromkeys(switches, False), "guide": "none", "unet_steps": 0, "unet_joins": False}
     evaluation = config.evaluation.model_copy(update={**minimal, **settings})
     changes = {"resume": None, "reload_model_path": str(snapshot), "evaluation": evaluation}
     return validation.evaluate(config.model_copy(update=changes), Path(config.path.log_dir) / "evaluation")

@@ -178,7 +178,7 @@ def _add_calls(app: FastAPI, service: SegmentationService) -> None:
     @app.post("/segment")
     def segment(image: Annotated[UploadFile, File()]) -> Response:
         content, result = service.segment(image)
-        summary = {"labels": result.labels, "volumes_ml": result.volumes_ml, "agreement": result.agreement}
+        summary = {"labels": result.labels, "volumes_ml": result.volumes_ml, "confidence": result.confidence}
         return Response(content, media_type="application/gzip", headers={RESULT_HEADER: json.dumps(summary)})
 
 

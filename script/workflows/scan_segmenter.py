@@ -12,7 +12,7 @@ from torch import Tensor
 from config_ssl_upload import EvaluationConfig
 from data.label_choice import choose_labels, renumber_labels
 from data.model_frame import ModelFrame, find_frame, registration_frame
-from data.prediction_results import Segmentation, SupportScore
+from data.prediction_results import Segmentation, SupportScore, measure_confidence
 from data.prediction_settings import SegmenterConfig
 from data.raw.input_scans import check_slices, to_scan
 from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
@@ -81,7 +81,7 @@ class Segmenter:
         guide: str = "registration",
         adaptation: int | str = "auto",
         auto_steps: int | None = None,
-        unet_steps: int = 0,
+        unet_steps: int | str = "auto",
         test_time_augmentation: int = 1,
         cache_dir: str | Path | None = None,
         largest_component: bool = False,
@@ -95,32 +95,32 @@ class Segmenter:
         """Load a snapshot, or the latest or best of a run folder.
 
         `PredictConfig` describes the settings; with `auto_steps`, `adaptation="auto"` takes so many steps on
-        any device. Adapted networks are kept in `cache_dir`, if there is one. The
+        any device. Adapted networks and U-Nets are kept in `cache_dir`, if there is one. The
         process then has PyTorch's deterministic kernels, and as many threads as are useful.
 
         Raises:
             UserError: a setting is invalid, the snapshot is missing, damaged or of another version, the
                 device is missing, or the frame of its training scans is unknown.
         """
-        parse_values(SegmenterConfig, {"guide": guide, "adaptation": adaptation, "precision": precision})
-        values = {"intensity_weight": intensity_weight, "unet_steps": unet_steps}
-        values["test_time_augmentation"] = test_time_augmentation
+        values = {"guide": guide, "adaptation": adaptation, "unet_steps": unet_steps, "precision": precision}
+        parse_values(SegmenterConfig, values)
+        values = {"intensity_weight": intensity_weight, "test_time_augmentation": test_time_augmentation}
         guiding = parse_values(EvaluationConfig, values)
         snapshot = load_snapshot(find_selected_snapshot(str(path)))
         config = trained_config(snapshot, data_dir)
         frame = find_frame(config.layout, orientation_letters=orientation, are_prepared=prepared)
         config, device = start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
-        options = Options(guide != NO_GUIDE, largest_component, guiding=guiding)
+        adapt = SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps)
+        n_unet_steps = adapt.n_steps if unet_steps == "auto" else unet_steps
         segmenter = cls(
-            slices,
-            frame,
+            *(slices, frame),
             device=device,
             image_size_px=config.image_size_px,
-            options=options,
+            options=Options(guide != NO_GUIDE, largest_component, guiding=guiding),
             training_names=config.spec.labels,
-            adapt=SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps),
-            train_unet=make_unet_training(config, unet_steps, device=device, cache_dir=cache_dir),
+            adapt=adapt,
+            train_unet=make_unet_training(config, n_unet_steps, device=device, cache_dir=cache_dir),
         )
         segmenter.source = snapshot.source
         return segmenter
@@ -264,9 +264,10 @@ class Segmenter:
             raise UserError(f"{scan.name}: registration failed ({'; '.join(failures.values())})")
         best = np.full(scan.geometry.shape, THRESHOLD, np.float32)
         label_map = np.zeros(scan.geometry.shape, np.uint16 if max(self.labels) > 255 else np.uint8)
-        agreements, probabilities = [], {}
+        confidences, agreements, probabilities = {}, [], {}
         for label, joint, label_agreements in self._ensemble.segment(query, indices, warped):
             agreements += label_agreements
+            confidences[label] = measure_confidence(joint)
             full = np.zeros(query.geometry.shape, np.float32)
             full[indices] = joint
             restored = query.restore(full)
@@ -280,6 +281,7 @@ class Segmenter:
             label_map,
             scan.geometry,
             self.labels,
+            confidences=confidences,
             agreements=agreements,
             failures=failures,
             similarities=similarities,

@@ -54,6 +54,8 @@ class TrainingRequest:
         time_scan: takes a snapshot; returns the seconds that it takes to segment a scan, None if unknown.
         n_queries: number of scans to segment afterwards.
         with_adaptation: whether the time also serves to adapt the network to the supports.
+        time_unet_step: takes a snapshot; returns the seconds of a step of the U-Net that trains for as many
+            steps as the network adapts.
     """
 
     sources: Sequence[Path]
@@ -64,6 +66,7 @@ class TrainingRequest:
     time_scan: Callable[[Path], float | None] = lambda snapshot: None
     n_queries: int = 0
     with_adaptation: bool = False
+    time_unet_step: Callable[[Path], float] = lambda snapshot: 0.0
 
 
 @dataclass(frozen=True)
@@ -200,14 +203,23 @@ def _plan_steps(
     info = json.loads((run_dir / "info.json").read_text(encoding="utf-8"))
     step_s = info["training_seconds"] / n_timed
     start_s = time.monotonic() - started - info["training_seconds"]  # Python, PyTorch, scans
-    scan_s = request.time_scan(snapshot_path(run_dir, n_timed))
+    snapshot = snapshot_path(run_dir, n_timed)
+    scan_s = request.time_scan(snapshot)
+    unet_step_s = request.time_unet_step(snapshot) if request.with_adaptation else 0.0
     shutil.rmtree(timing, ignore_errors=True)
-    left_s = ends - time.monotonic() - start_s
-    n_steps = max(int(SHARE_OF_TIME * left_s / step_s), MIN_STEPS)
-    n_adaptation = min(n_steps // 2, MAX_ADAPTATION_STEPS) if request.with_adaptation else 0
-    adaptation = f" and {n_adaptation} of adaptation to the supports" if n_adaptation else ""
+    left_s = SHARE_OF_TIME * (ends - time.monotonic() - start_s)
+    n_adaptation = 0
+    if request.with_adaptation:
+        n_fitting = int(left_s / (2 * step_s + unet_step_s))
+        n_adaptation = min(max(n_fitting, MIN_STEPS // 2), MAX_ADAPTATION_STEPS)
+    learning_s = n_adaptation * (step_s + unet_step_s)
+    n_training = max(int((left_s - learning_s) / step_s), MIN_STEPS - n_adaptation)
+    n_steps, adaptation = n_training + n_adaptation, ""
+    if n_adaptation:
+        adaptation = f" and {n_adaptation} of adaptation to the supports"
+        adaptation += f", {n_adaptation} of a U-Net" if unet_step_s else ""
     print(
-        f"training: {n_steps - n_adaptation} steps{adaptation}, about {n_steps * step_s / 60:.1f} min "
+        f"training: {n_training} steps{adaptation}, about {(n_training * step_s + learning_s) / 60:.1f} min "
         f"({step_s:.2f} s a step)",
         flush=True,
     )
@@ -219,7 +231,7 @@ def _plan_steps(
             f"minutes: leaves time for {n_steps} steps, and fewer than {FEW_STEPS} teach so little that the "
             "network may worsen what registration gives; give more"
         )
-    return n_steps - n_adaptation, n_adaptation
+    return n_training, n_adaptation
 
 
 def _find_trained(folder: Path, plan: _Plan) -> Path | None:

@@ -113,12 +113,18 @@ class SupportAdaptation:
     cache_dir: str | Path | None
     auto_steps: int | None = None
 
+    @property
+    def n_steps(self) -> int:
+        """Number of steps, if the supports are large enough."""
+        if self.steps != "auto":
+            return self.steps
+        if self.auto_steps is not None:
+            return self.auto_steps
+        return GPU_ADAPTATION_STEPS if self.device.type == "cuda" else 0
+
     def __call__(self, supports: Sequence[FramedSupport], n_labels: int) -> SupportSegmenter:
         """Return the segmenter of the adapted network, or of the trained one."""
-        auto_steps = self.auto_steps
-        if auto_steps is None:
-            auto_steps = GPU_ADAPTATION_STEPS if self.device.type == "cuda" else 0
-        steps = auto_steps if self.steps == "auto" else self.steps
+        steps = self.n_steps
         if steps == 0:
             return self.trained
         settings = self.config.adaptation.model_copy(update={"steps": steps})

@@ -40,8 +40,8 @@ def check_monai(key: str) -> None:
     """Raise `UserError`, which names the key, if MONAI is not installed."""
     if find_spec("monai") is None:
         raise UserError(
-            f"{key}: the package monai is not installed; run pip install monai in the environment, or leave "
-            "the key out"
+            f"{key}: the package monai is not installed; run pip install -r requirements.txt in the "
+            "environment, or set it to 0"
         )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tests.util.evaluation.test_html_report import FETCHING, Page, add_script, o
 
 ODD = '<script>alert("x")</script> & gland'
 LABELS = {1: "liver", 500: ODD}
-AGREEMENTS = {"good.nii.gz": 0.9, "odd <i>.nii.gz": 0.2, "unknown.nii.gz": None, "fair.nii.gz": 0.5}
+CONFIDENCES = {"good.nii.gz": 0.9, "odd <i>.nii.gz": 0.2, "best.nii.gz": 0.95, "fair.nii.gz": 0.5}
 NOTICE = "research use only: not a medical device"
 
 
@@ -22,11 +21,13 @@ def _make_page(folder, labels=LABELS):
     page, summaries, scan = PredictionPage(labels), {}, l_scan("RSA")
     label_map = is_bright(scan).astype(np.uint16) * list(labels)[-1]
     page.add_support("a.nii.gz", scan.voxels, label_map, scan.geometry)
-    for name, agreement in AGREEMENTS.items():
-        agreements = [Agreement(1, "a.nii.gz", agreement, None)]
+    for name, confidence in CONFIDENCES.items():
+        agreements = [Agreement(1, support, 0.25, None) for support in ("a.nii.gz", "b.nii.gz")]
         failures = {"b.nii.gz": "the bodies hardly overlap"} if name == "fair.nii.gz" else {}
-        result = Segmentation(label_map, scan.geometry, labels, agreements, failures)
-        summaries[name] = replace(result.summarise(), agreement=agreement)
+        # A failed registration of one of two supports halves the scan's confidence.
+        confidences = dict.fromkeys(labels, 2 * confidence if failures else confidence)
+        result = Segmentation(label_map, scan.geometry, labels, confidences, agreements, failures)
+        summaries[name] = result.summarise()
         page.add_scan(name, scan.voxels, label_map, scan.geometry)
     return page.write(folder, summaries, failed={"bad.nii": "bad.nii: cannot be read"}, notice=NOTICE)
 
@@ -42,24 +43,23 @@ def page(written):
 
 
 def test_doubtful_scans_come_first_and_three_are_named_and_open(page):
-    order = ["odd <i>.nii.gz", "fair.nii.gz", "good.nii.gz", "unknown.nii.gz"]
+    order = ["odd <i>.nii.gz", "fair.nii.gz", "good.nii.gz", "best.nii.gz"]
     assert [result["data-scan"] for result in page.of_class("thumbnail")] == order
     assert [row[0] for row in page.tables[0][1:]] == order
     assert ["open" in result for result in page.of_class("case")] == [True, True, True, False]
     text = " ".join(page.texts)
-    assert "lowest agreement first: odd <i>.nii.gz (0.20), fair.nii.gz (0.50), good.nii.gz (0.90)" in text
-    assert "agreement unknown" in text
+    assert "lowest confidence first: odd <i>.nii.gz (0.20), fair.nii.gz (0.50), good.nii.gz (0.90)" in text
 
 
 def test_volumes_failures_and_the_notice_are_reported(page):
     volume_ml = f"{int(is_bright(l_scan()).sum()) * 5.0 * 1.5 * 1.5 / 1000:.1f}"
-    assert page.tables[0][0] == ["scan", "liver", ODD, "agreement"]
+    assert page.tables[0][0] == ["scan", "liver", ODD, "confidence"]
     assert page.tables[0][1][1:] == ["0.0", volume_ml, "0.20"]
-    assert page.tables[0][-1][-1] == "-"
+    assert page.tables[0][-1][-1] == "0.95"
     text = " ".join(page.texts)
     for part in (NOTICE, "not segmented: bad.nii: cannot be read", "the bodies hardly overlap"):
         assert part in text
-    assert ["liver", "a.nii.gz", "0.20", "-", "-", "-"] in page.tables[1]
+    assert ["liver", "a.nii.gz", "0.25", "-", "-", "-"] in page.tables[1]
 
 
 def test_nothing_is_fetched_or_run_and_every_picture_has_a_text(written, page):
@@ -105,8 +105,8 @@ def test_a_browser_shows_it_without_errors_and_exports_marks(tmp_path):
     assert messages == []
     [body] = [result for tag, result in shown.attributes if tag == "body"]
     assert json.loads(body["data-exported"])["marks"] == [
-        {"scan": "odd <i>.nii.gz", "agreement": 0.2, "mark": "fail"},
-        {"scan": "fair.nii.gz", "agreement": 0.5, "mark": "pass"},
-        {"scan": "good.nii.gz", "agreement": 0.9, "mark": None},
-        {"scan": "unknown.nii.gz", "mark": None},
+        {"scan": "odd <i>.nii.gz", "confidence": 0.2, "mark": "fail"},
+        {"scan": "fair.nii.gz", "confidence": 0.5, "mark": "pass"},
+        {"scan": "good.nii.gz", "confidence": 0.9, "mark": None},
+        {"scan": "best.nii.gz", "confidence": 0.95, "mark": None},
     ]

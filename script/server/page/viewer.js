@@ -213,8 +213,7 @@ const segment = () => attempt("Segmenting …", async () => {
   URL.revokeObjectURL(byId("download").href);
   const name = query.imageFile.name.replace(/(\.nii)?(\.gz)?$/i, "_mask.nii.gz");
   Object.assign(byId("download"), { hidden: false, href: URL.createObjectURL(result), download: name });
-  const agreement = summary.agreement === null ? "" : ` Agreement with registration: ${summary.agreement.toFixed(2)}.`;
-  say(`Segmented ${query.imageFile.name}.${agreement} Check the mask.`);
+  say(`Segmented ${query.imageFile.name}. Confidence: ${summary.confidence.toFixed(2)}. Check the mask.`);
 });
 
 support.take = (files) => {

@@ -1,6 +1,7 @@
 """No network yet: one command trains it on the scans themselves, and later calls find it."""
 
 import json
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -57,7 +58,8 @@ def test_one_command_trains_and_segments_and_the_next_one_uses_the_network(train
     assert prediction.main(WORDS) == 0
     out = capsys.readouterr().out
     assert "no network given: one is trained on 3 scans, without labels" in out
-    assert "training: 2 steps and 1 of adaptation to the supports, about" in out
+    assert re.search(r"training: 2 steps and 1 of adaptation to the supports(, 1 of a U-Net)?, about", out)
+    assert len(list((FOLDER.parent / "adapted").glob("unet_*.pt"))) == 1
     assert "adapting to a.nii.gz: 1 steps in" in out
     assert "segmentation after it: about 0." in out
     assert "minutes: leaves time for 3 steps, and fewer than 500 teach so little" in out
@@ -126,10 +128,18 @@ def test_an_interrupted_training_on_other_scans_is_planned_again(interrupted, tm
 
 # 1 s a step and 8 s to start: of the `ends` - 120 - 8 s that are left, 90 % are 252 or 1800 s.
 @pytest.mark.parametrize(
-    ("with_adaptation", "ends", "steps"),
-    [(False, 408.0, (252, 0)), (True, 408.0, (126, 126)), (True, 2128.0, (1200, 600))],
+    ("with_adaptation", "unet_step_s", "ends", "steps"),
+    [
+        (False, 0.5, 408.0, (252, 0)),
+        (True, 0.0, 408.0, (126, 126)),
+        (True, 0.0, 2128.0, (1200, 600)),
+        (True, 0.5, 408.0, (102, 100)),
+        (True, 0.5, 2128.0, (900, 600)),
+    ],
 )
-def test_the_steps_fill_the_time_that_is_left(tmp_path, monkeypatch, capsys, with_adaptation, ends, steps):
+def test_the_steps_fill_the_time_that_is_left(
+    tmp_path, monkeypatch, capsys, with_adaptation, unet_step_s, ends, steps
+):
     clock = iter([100.0, 118.0, 120.0])  # seconds: timing starts, it ends, a scan was segmented
     run_dir = tmp_path / "timing/OwnScans/fold_0/training/1"
 
@@ -142,7 +152,10 @@ def test_the_steps_fill_the_time_that_is_left(tmp_path, monkeypatch, capsys, wit
     used = []
     options = {"n_queries": 60, "with_adaptation": with_adaptation}
     request = TrainingRequest(
-        [], np.ones(1), "MR", 5.0, "cpu", time_scan=lambda path: used.append(path) or 1.5, **options
+        *([], np.ones(1), "MR", 5.0, "cpu"),
+        time_scan=lambda path: used.append(path) or 1.5,
+        time_unet_step=lambda path: unet_step_s,
+        **options,
     )
     assert scan_training._plan_steps(tmp_path, [], request, n_timed=10, ends=ends) == steps
     assert used == [run_dir / "snapshots/snapshot_000010.pt"]

@@ -65,7 +65,7 @@ for (const item of thumbnails) {
 }
 
 function exportMarks() {
-  const numeric = ["fold", "query", "dice", "agreement"];
+  const numeric = ["fold", "query", "dice", "confidence"];
   const value = ([name, text]) => [name, numeric.includes(name) ? Number(text) : text];
   const fields = ({ key, marked, ...facts }) =>
     ({ ...Object.fromEntries(Object.entries(facts).map(value)), mark: marked || null });
