@@ -11,6 +11,8 @@ from util.evaluation.metrics import dice_and_iou
 from util.evaluation.postprocess import THRESHOLD
 from util.io.image_io import Geometry, to_sitk
 
+HARM = 0.05  # of mean Dice, above which a support is said to harm
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -197,8 +199,11 @@ def describe_supports(scores: Sequence[SupportScore], *, by: str) -> list[str]:
         line = f"  from {support} alone: {_mean(score.alone for score in own)}"
         others = [score for score in own if score.without is not None and score.together is not None]
         if others:
-            line += f"; all with it {_mean(score.together for score in others)}, "
-            line += f"without it {_mean(score.without for score in others)}"
+            together, without = (
+                np.mean([getattr(score, name) for score in others]) for name in ("together", "without")
+            )
+            line += f"; all with it {together:.2f}, without it {without:.2f}"
+            line += ": it harms, consider leaving it out" if without - together > HARM else ""
         lines.append(line)
     return lines
 
