@@ -112,7 +112,7 @@ class Segmentation:
         label_map: `(Z, H, W)` uint8, or uint16 for ids above 255; 0 = background.
         geometry: the grid.
         labels: id -> name of the requested organs.
-        confidences: id -> mean probability in the organ's mask, 1/2 to 1; 0 if nothing was found.
+        confidences: id -> mean probability in the organ's mask, 1/2 to 1; 0 if the mask is empty.
         agreements: one per label and support.
         failures: name of the support -> why its registration failed.
         similarities: name of the support -> squared correlation of scan and registered support, 0 to 1.

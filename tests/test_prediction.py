@@ -176,7 +176,8 @@ def test_registration_guides_the_network_and_tells_how_far_both_agree(guided):
     assert not joint.failures
     assert [agreement.label for agreement in joint.agreements] == [1, 2]
     assert all(0.05 < agreement.with_registration < 0.95 for agreement in joint.agreements)
-    assert alone.confidence == pytest.approx(0.7, abs=0.02)  # what the network is sure of, sharpened a little
+    # What the network is sure of, sharpened a little; to it both labels are alike, and the first gets all.
+    assert alone.confidences == {1: pytest.approx(0.7, abs=0.02), 2: 0.0}
     assert 0.5 < joint.confidence < 1
 
 
@@ -258,6 +259,19 @@ def test_each_voxel_gets_the_most_probable_label():
     row = segmenter.segment(scan).label_map[3, 6, :13]
     # Label 1 is in two supports: 1 in columns 0-7, 1/2 in 8 and 9; label 2 is in two: 1 in columns 8-11.
     assert row.tolist() == [1] * 8 + [2] * 4 + [0]
+
+
+@pytest.mark.parametrize(("columns", "confidence"), [(slice(5, 12), 1.0), (slice(5, 10), 0.0)])
+def test_confidence_is_that_of_the_mask_that_is_written(columns, confidence):
+    scan = l_scan("LAS")
+    masks = np.zeros((2, *scan.geometry.shape), np.uint8)
+    masks[0][:, 5:9, 0:10], masks[1][:, 5:9, columns] = 1, 2  # where both are as probable, 1 is chosen
+    segmenter = Segmenter(CopySegmenter(), TURNED, device=CPU, options=Options(guided=False))
+    segmenter.set_support([scan] * 2, [InputScan(mask, scan.geometry, "mask") for mask in masks])
+    result = segmenter.segment(scan)
+    assert (result.volumes_ml[2] > 0) == (confidence > 0)
+    assert result.confidences == {1: 1.0, 2: confidence}
+    assert result.confidence == (1 + confidence) / 2
 
 
 def test_supports_must_be_set_first():

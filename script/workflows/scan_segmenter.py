@@ -264,10 +264,9 @@ class Segmenter:
             raise UserError(f"{scan.name}: registration failed ({'; '.join(failures.values())})")
         best = np.full(scan.geometry.shape, THRESHOLD, np.float32)
         label_map = np.zeros(scan.geometry.shape, np.uint16 if max(self.labels) > 255 else np.uint8)
-        confidences, agreements, probabilities = {}, [], {}
+        agreements, probabilities = [], {}
         for label, joint, label_agreements in self._ensemble.segment(query, indices, warped):
             agreements += label_agreements
-            confidences[label] = measure_confidence(joint)
             full = np.zeros(query.geometry.shape, np.float32)
             full[indices] = joint
             restored = query.restore(full)
@@ -275,6 +274,7 @@ class Segmenter:
             assign_label(label_map, label, restored, best)
             if confidence:
                 probabilities[label] = restored
+        confidences = {label: measure_confidence(best[label_map == label]) for label in self.labels}
         alike = {name: w.similarity for name, w in zip(names, warped, strict=True) if w}
         similarities = {name: value for name, value in alike.items() if value is not None}
         return Segmentation(
