@@ -21,8 +21,8 @@ class Agreement:
     Attributes:
         label: the organ.
         support: name of the support.
-        with_registration: the network's mask and the mask that registration warped; None without one of both,
-            or if registration failed.
+        with_registration: the network's mask (joined by the U-Net's) and the mask that registration warped;
+            None without one of both, or if registration failed.
         with_joint: this support's mask and that of all supports together; None with a single support.
         with_unet: the network's mask and the U-Net's; None without a U-Net.
         between_versions: the network's masks in changed versions of the query; None with a single version.

@@ -23,6 +23,7 @@ from dataloaders.warped_masks import WarpedSupport, resized_grid, warp_labels
 from util.errors import ProblemList, UserError
 from util.io.grids import reorient_to_grid
 from util.io.image_io import Geometry
+from util.remarks import remark
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,14 @@ def frame_support(
             )
         support_slices[label] = choose_support_slices(slices, n_part)
     return FramedSupport(scan, prepared, network_labels, support_slices)
+
+
+def leave_out_unlabelled(supports: list[FramedSupport]) -> list[FramedSupport]:
+    """Leave out supports that hold no label to segment, with a remark."""
+    names = [support.scan.name for support in supports if not support.support_slices]
+    if names:
+        remark(f"{', '.join(names)}: left out, as the mask holds none of the labels to segment")
+    return [support for support in supports if support.support_slices]
 
 
 def read_supports(

@@ -15,7 +15,13 @@ from data.model_frame import ModelFrame, find_frame, registration_frame
 from data.prediction_results import Segmentation, SupportScore, measure_confidence
 from data.prediction_settings import SegmenterConfig
 from data.raw.input_scans import check_slices, to_scan
-from dataloaders.framed_scans import FramedSupport, frame_query, frame_support, read_supports
+from dataloaders.framed_scans import (
+    FramedSupport,
+    frame_query,
+    frame_support,
+    leave_out_unlabelled,
+    read_supports,
+)
 from models.inference.segmenters import SupportSegmenter
 from script.workflows.networks import load_segmenter, start_computing, trained_config
 from script.workflows.support_adaptation import SupportAdaptation
@@ -60,7 +66,7 @@ class Segmenter:
         options: Options | None = None,
         training_names: Mapping[int, str] | None = None,
         adapt: Callable[[Sequence[FramedSupport], int], SupportSegmenter] | None = None,
-        train_unet: Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor]] | None = None,
+        train_unet: Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor] | None] | None = None,
     ) -> None:
         self.frame, self.device = frame, device
         self._slices = self._unadapted = slices
@@ -112,7 +118,7 @@ class Segmenter:
         config, device = start_computing(config, frame, device=device, precision=precision)
         slices = load_segmenter(config, snapshot, device=device)
         adapt = SupportAdaptation(slices, snapshot, config, adaptation, device, cache_dir, auto_steps)
-        n_unet_steps = adapt.n_steps if unet_steps == "auto" else unet_steps
+        unet = {"auto_steps": adapt.n_steps, "device": device, "cache_dir": cache_dir}
         segmenter = cls(
             *(slices, frame),
             device=device,
@@ -120,7 +126,7 @@ class Segmenter:
             options=Options(guide != NO_GUIDE, largest_component, guiding=guiding),
             training_names=config.spec.labels,
             adapt=adapt,
-            train_unet=make_unet_training(config, n_unet_steps, device=device, cache_dir=cache_dir),
+            train_unet=make_unet_training(config, unet_steps, **unet),
         )
         segmenter.source = snapshot.source
         return segmenter
@@ -188,10 +194,9 @@ class Segmenter:
             for scan, ids in zip(scans, maps, strict=True)
         ]
         problems.raise_all()
-        supports = [support for support in supports if support.support_slices]
-        self._slices = self._adapt(supports, len(selected))
-        self._unet = self._train_unet(supports, len(selected))
-        self.labels = selected
+        supports = leave_out_unlabelled(supports)
+        slices, unet = (learn(supports, len(selected)) for learn in (self._adapt, self._train_unet))
+        self._slices, self._unet, self.labels = slices, unet, selected
         self._ensemble = SupportEnsemble(
             self._slices, supports, selected, options=self._options, device=self.device, unet=self._unet
         )

@@ -18,6 +18,7 @@ from dataloaders.framed_scans import FramedSupport
 from models.inference.scan import resize_slices
 from script.workflows.unet_training import check_monai, find_or_train, segment_slices
 from util.errors import UserError
+from util.remarks import remark
 
 
 class SupportUNets:
@@ -93,19 +94,22 @@ def _pair(job: Job) -> tuple[int, int]:
 
 
 def make_unet_training(
-    config: Config, n_steps: int, *, device: torch.device, cache_dir: str | Path | None
-) -> Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor]] | None:
+    config: Config, steps: int | str, *, auto_steps: int, device: torch.device, cache_dir: str | Path | None
+) -> Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor] | None] | None:
     """Return `train_on_supports` for so many steps; None for 0.
 
-    Raises `UserError` if MONAI is not installed.
+    With "auto" these are `auto_steps`, and the U-Net is optional. Raises `UserError` if MONAI is not installed.
     """
+    is_optional = steps == "auto"
+    n_steps = auto_steps if is_optional else steps
     if n_steps == 0:
         return None
     check_monai("unet_steps")
     evaluation = config.evaluation.model_copy(update={"unet_steps": n_steps})
     config = config.model_copy(update={"evaluation": evaluation})
     cache_dir = None if cache_dir is None else Path(cache_dir)
-    return partial(train_on_supports, config=config, device=device, cache_dir=cache_dir)
+    options = {"config": config, "is_optional": is_optional, "device": device, "cache_dir": cache_dir}
+    return partial(train_on_supports, **options)
 
 
 def train_on_supports(
@@ -113,30 +117,31 @@ def train_on_supports(
     n_labels: int,
     *,
     config: Config,
+    is_optional: bool,
     device: torch.device,
     cache_dir: Path | None,
-) -> Callable[[Tensor], Tensor]:
+) -> Callable[[Tensor], Tensor] | None:
     """Train one U-Net on all slices of several supports.
 
     Args:
         supports: their labels are 1 to `n_labels`.
         n_labels: their number.
         config: with `evaluation.unet_steps`, the augmentation of `adaptation`, and the seed.
+        is_optional: do not train on supports that do not suit a U-Net.
         device: where to train and to segment.
         cache_dir: folder that keeps the trained U-Net; None: none.
 
     Returns:
         A function from slices `(n, 1, h, w)` to each class's probability, `(n, 1 + n_labels, h, w)`, on the
-        CPU.
+        CPU; None if the supports do not suit a U-Net, which a remark explains.
 
     Raises:
-        UserError: the supports' slices differ in size.
+        UserError: the supports' slices differ in size, and the U-Net is not optional.
     """
-    images = [support.scan.images[:, 0].numpy() for support in supports]
-    if len({scan.shape[1:] for scan in images}) > 1:
-        raise UserError("unet_steps: needs supports with slices of one size; leave it out, or some supports")
+    if not _suit_unet(supports, n_labels, n_steps=config.evaluation.unet_steps, is_optional=is_optional):
+        return None
     model = find_or_train(
-        np.concatenate(images),
+        np.concatenate([support.scan.images[:, 0].numpy() for support in supports]),
         np.concatenate([support.network_labels for support in supports]),
         n_classes=1 + n_labels,
         title=f"training a U-Net on {', '.join(support.scan.name for support in supports)}",
@@ -145,3 +150,24 @@ def train_on_supports(
         cache_dir=cache_dir,
     )
     return lambda slices: segment_slices(model, slices[:, 0].to(device)).cpu()
+
+
+def _suit_unet(supports: Sequence[FramedSupport], n_labels: int, *, n_steps: int, is_optional: bool) -> bool:
+    """Return whether to train on supports; a remark says what does not suit.
+
+    Raises `UserError` if slices differ in size and the U-Net is not optional.
+    """
+    incomplete = [support.scan.name for support in supports if len(support.support_slices) < n_labels]
+    has_sizes = len({support.scan.images.shape[2:] for support in supports}) > 1
+    if has_sizes and not is_optional:
+        raise UserError(
+            f"unet_steps={n_steps}: the supports' slices differ in size; set unet_steps=0, or leave some "
+            "supports out"
+        )
+    if not has_sizes and not incomplete:
+        return True
+    problem = "the supports' slices differ in size"
+    if not has_sizes:
+        problem = f"it takes labels that a support lacks ({', '.join(incomplete)}) for absent there"
+    remark(f"no U-Net is trained: {problem}" if is_optional else f"unet_steps={n_steps}: {problem}")
+    return not is_optional
