@@ -36,6 +36,7 @@ from data.raw.input_scans import read_scan
 from dataloaders.framed_scans import read_supports
 from script.workflows.scan_segmenter import Segmenter
 from script.workflows.scan_training import TrainedOnScans, TrainingRequest, train_on_scans
+from script.workflows.unet_training import check_monai
 from util.config.key_value_words import parse_words
 from util.config.settings import plain_values
 from util.engine.word_command import describe_usage, run_word_command
@@ -123,7 +124,13 @@ def _compare_supports(
 ) -> None:
     """Print and write how much each of several supports helps; an earlier table is removed."""
     remove_file(Path(config.out) / SUPPORTS_CSV)
-    scores = segmenter.compare_supports(progress=progress) if config.compare_supports else []
+    if not config.compare_supports:
+        return
+    try:
+        scores = segmenter.compare_supports(progress=progress)
+    except (UserError, MemoryError, torch.OutOfMemoryError) as error:
+        remark(f"supports are not compared: {(str(error) or 'not enough memory').splitlines()[0]}")
+        return
     if not scores:
         return
     write_support_table(Path(config.out), scores, segmenter.labels)
@@ -231,13 +238,15 @@ def _train(config: PredictConfig, queries: Sequence[Path], problems: ProblemList
         choose = partial(choose_labels, names=names, training_names={})
         problems.attempt(partial(choose, config.labels, present))
     problems.attempt(partial(choose_device, config.device))
+    if config.unet_steps and (config.unet_steps != "auto" or config.adaptation):
+        problems.attempt(partial(check_monai, "unet_steps"))
     problems.attempt(partial(check_folder, config.work_dir, key="work", for_writing=True))
     problems.raise_all()
     sources = list(dict.fromkeys([*map(Path, config.support_image), *queries]))
     request = TrainingRequest(
         *(sources, maps[0], config.modality, config.minutes, config.device),
         time_scan=partial(_time_scan, config, queries),
-        n_queries=len(queries),
+        n_queries=len(queries) + (len(maps) if config.compare_supports and len(maps) > 1 else 0),
         with_adaptation=config.adaptation == "auto",
         **({"time_unet_step": partial(_time_unet_step, config)} if config.unet_steps == "auto" else {}),
     )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, create_model
 from data.custom_rules import Orientation
 from data.model_frame import CLIPPING
 from util.config.path_values import PathText
-from util.config.settings import Amount, Count, MustBe, Settings, Text, Whole, copy_key, key
+from util.config.settings import Amount, MustBe, Settings, Text, Whole, copy_key, key
 from util.evaluation.intensity_refinement import RECOMMENDED_WEIGHT
 from util.evaluation.method_names import GUIDES, METHODS
 from util.parallel.hardware import AUTO, PRECISIONS
@@ -20,6 +20,7 @@ NOTICE = "research use only: not a medical device, check every mask"
 GPU_ADAPTATION_STEPS = 150
 # Of the steps that `minutes` allows, adaptation to the supports takes half, but no more than these.
 MAX_ADAPTATION_STEPS = 600
+MAX_VERSIONS = 5  # those of models.inference.test_time_augmentation, which data does not import
 # How a trained network serves, in prediction and on a server.
 SEGMENTER_KEYS = (
     *("guide", "adaptation", "unet_steps", "test_time_augmentation", "largest_component"),
@@ -123,8 +124,11 @@ class PredictConfig(Settings):
     compare_supports: bool = key(
         True, "segment each of several supports from the others: how much does each help?"
     )
-    test_time_augmentation: Count = key(
-        1, "versions of each scan to average over, at most 5: itself and shifted, scaled and brightened ones"
+    test_time_augmentation: int = key(
+        1,
+        "versions of each scan to average over, at most 5: itself and shifted, scaled and brightened ones",
+        ge=1,
+        le=MAX_VERSIONS,
     )
     work: PathText | None = key(None, "folder of what a second call reuses; None: `<out>/work`")
     slices: SliceRange | None = key(

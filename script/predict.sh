@@ -22,7 +22,7 @@ device, check every mask. The first call prepares the Python environment, see sc
 
 Scans are NIfTI, NRRD or MetaImage files, or folders of a DICOM series. Every mask lies on the grid of its scan
 and has its name. out also holds predictions.html (pictures to check, doubtful scans first), volumes.csv (ml),
-agreement.csv and prediction.json.
+agreement.csv, supports.csv (of several annotated scans) and prediction.json.
 
   reload_model_path=   the trained network: a snapshot, a run folder, or <run folder>/best for the snapshot of its best
                        validation; without it, one is trained on the scans

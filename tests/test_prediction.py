@@ -18,12 +18,14 @@ from config_ssl_upload import EvaluationConfig, dataset_defaults, parse_config
 from data.dicom_seg import REQUIREMENTS
 from data.model_frame import ModelFrame
 from data.prediction_files import RECORD_NAMES, SUPPORTS_CSV
+from data.prediction_settings import MAX_VERSIONS
 from data.raw.input_scans import InputScan, read_scan
 from data.transforms import Preparation
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
 from dataloaders.evaluation_sets import EvaluationScan
 from dataloaders.prepared_scans import normalise_slices
 from dataloaders.warped_masks import WarpedSupport, warp_supports
+from models.inference import test_time_augmentation
 from models.inference.segmenters import CopySegmenter, NetworkSegmenter
 from prediction import main
 from script.workflows import networks, refinement, support_ensemble, unet_training
@@ -794,6 +796,59 @@ def test_a_unet_is_trained_on_all_supports_repeatably(workspace, monkeypatch):
     assert (classes, n_batches) == ([0, 1, 2], 3)
     assert all(np.array_equal(joined[label], again[label]) for label in (3, 7))
     assert not any(np.allclose(joined[label], alone[label], atol=1e-4) for label in (3, 7))
+
+
+@pytest.mark.parametrize("case", ["sizes", "labels"])
+def test_supports_that_do_not_suit_a_unet_train_none_unless_requested(workspace, monkeypatch, case):
+    pytest.importorskip("monai", reason="MONAI, which U-Nets need, is not installed")
+    monkeypatch.setattr(unet_training, "CHANNELS", (4, 4, 4, 4))
+    if case == "sizes":
+        own = {name: value for name, value in OWN.items() if name != "size_px"}
+        (workspace / "data/dataset.json").write_text(json.dumps(own | {"supervoxel_min_size_vox": 9}))
+    scans = [l_scan("LPS"), l_scan("LPS", shape=(12, 34, 40) if case == "sizes" else (12, 30, 32))]
+    masks = [_mask(scan, 1 if case == "sizes" else n) for n, scan in enumerate(scans, start=1)]
+    options = {"device": "cpu", "guide": "none", "auto_steps": 1}
+    segmenter = Segmenter.from_snapshot("net.pt", **options)
+    text = "slices differ in size" if case == "sizes" else "labels that a support lacks"
+    with pytest.warns(UserWarning, match=f"no U-Net is trained: .*{text}"):
+        segmenter.set_support(scans, masks)
+    assert segmenter.segment(scans[1]).agreements[0].with_unet is None
+    segmenter = Segmenter.from_snapshot("net.pt", adaptation=0, unet_steps=1, **options)
+    if case == "sizes":
+        with pytest.raises(UserError, match="unet_steps=1: the supports' slices differ in size; set"):
+            segmenter.set_support(scans, masks)
+        return
+    with pytest.warns(UserWarning, match=f"unet_steps=1: .*{text}"):
+        segmenter.set_support(scans, masks)
+    assert segmenter.segment(scans[1]).agreements[0].with_unet is not None
+
+
+def test_a_support_without_a_label_to_segment_is_named():
+    scan, segmenter = l_scan("PSR"), _segmenter()
+    with pytest.warns(UserWarning, match="empty: left out, as the mask holds none of the labels"):
+        segmenter.set_support([scan, replace(scan, name="empty")], [_mask(scan), _mask(scan, label=0)])
+    assert segmenter.support_names == [scan.name]
+
+
+def test_mistakes_are_found_before_a_network_is_trained(workspace, monkeypatch, capsys):
+    monkeypatch.setattr(unet_training, "find_spec", lambda name: None)
+    before = sorted(workspace.rglob("*"))
+    words = {"reload_model_path": None, "modality": "MR"}
+    assert main(_set(**words)) == 2
+    assert capsys.readouterr().err.startswith("error: unet_steps: the package monai is not installed;")
+    assert main(_set(**words, test_time_augmentation="6")) == 2
+    assert "error: test_time_augmentation=6: must be" in capsys.readouterr().err
+    assert sorted(workspace.rglob("*")) == before
+    assert MAX_VERSIONS == test_time_augmentation.MAX_VERSIONS
+
+
+def test_a_comparison_that_fails_does_not_stop_the_segmentation(workspace, bright, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Segmenter, "compare_supports", fail)
+    assert main(_set(guide="none", query="scans/b.nii.gz")) == 0
+    assert "supports are not compared: not enough memory" in capsys.readouterr().out
 
 
 def test_a_unet_without_monai_is_refused_before_any_work(workspace, monkeypatch, capsys):
