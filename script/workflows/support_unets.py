@@ -98,7 +98,10 @@ def make_unet_training(
 ) -> Callable[[Sequence[FramedSupport], int], Callable[[Tensor], Tensor] | None] | None:
     """Return `train_on_supports` for so many steps; None for 0.
 
-    With "auto" these are `auto_steps`, and the U-Net is optional. Raises `UserError` if MONAI is not installed.
+    With "auto" these are `auto_steps`, and the U-Net is optional.
+
+    Raises:
+        UserError: MONAI is not installed.
     """
     is_optional = steps == "auto"
     n_steps = auto_steps if is_optional else steps
