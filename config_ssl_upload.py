@@ -58,13 +58,14 @@ from util.evaluation.method_names import GUIDES, METHODS, REGISTRATION
 from util.parallel.hardware import AUTO, PRECISIONS
 
 REPOSITORY = Path(__file__).resolve().parent
+_HELPING_UNET = {"unet_steps": 150, "unet_joins": True}
 # What a recipe changes of the defaults, the dataset's among them; see bench/study/RESULTS.md.
 RECIPES: dict[str, dict[str, Any]] = {
     "published": {},
     "strong": {
         "optim": {"name": "adamw", "lr": 3e-4, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.05},
         "adaptation": {"steps": 150},
-        "evaluation": {"guide": REGISTRATION, "intensity_weight": RECOMMENDED_WEIGHT},
+        "evaluation": {"guide": REGISTRATION, "intensity_weight": RECOMMENDED_WEIGHT, **_HELPING_UNET},
     },
 }
 
@@ -101,10 +102,8 @@ class EvaluationConfig(Settings):
     baselines: bool = key(
         False, "also score the untrained network, copied masks, plain cosine matching and registration"
     )
-    unet_steps: Whole = key(
-        0, "above 0: also score a U-Net, trained in so many steps on the support scan alone; needs MONAI"
-    )
-    unet_joins: bool = key(False, "average the network's log-odds and those of that U-Net")
+    unet_steps: Whole = key(0, "above 0: also score a U-Net, trained so many steps on the support scan alone")
+    unet_joins: bool = key(False, "average the network's log-odds and that U-Net's, if there is a network")
     guide: Literal[GUIDES] = key(
         "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
     )

@@ -23,7 +23,8 @@ SUMMARISED_METHODS = (
     f"{REGISTRATION}, intensities",
     "registration guides, intensities",
     "adapted, registration, intensities",
-    "only adapted, registration, intensities",
+    "adapted, U-Net joins, intensities",
+    "only adapted, U-Net joins, intensities",
 )
 _CONFIDENCE = 0.95
 
