@@ -119,7 +119,7 @@ def train_on_scans(work: Path, request: TrainingRequest, *, progress: bool = Tru
     plan = _read_plan(folder)
     snapshot = plan and _find_trained(folder, plan)
     if snapshot:
-        _describe_reuse(folder, plan, scans)
+        _describe_reuse(folder, plan, scans, with_adaptation=request.with_adaptation)
         return TrainedOnScans(snapshot, plan.adaptation_steps)
     _prepare(folder, request, progress=progress)
     words = _training_words(folder, request.device, kind)
@@ -240,8 +240,15 @@ def _find_trained(folder: Path, plan: _Plan) -> Path | None:
     return next((path for path in snapshots if path.is_file()), None)
 
 
-def _describe_reuse(folder: Path, plan: _Plan, scans: Sequence[Sequence[Any]]) -> None:
+def _describe_reuse(
+    folder: Path, plan: _Plan, scans: Sequence[Sequence[Any]], *, with_adaptation: bool
+) -> None:
     print(f"the network of an earlier call is used: {folder}", flush=True)
+    if with_adaptation and plan.adaptation_steps == 0:
+        remark(
+            "the network is not adapted to the supports, as that call left no time for it; set the steps, "
+            f"as in adaptation={MAX_ADAPTATION_STEPS}"
+        )
     n_new = sum(list(scan) not in plan.scans for scan in scans)
     if n_new:
         remark(

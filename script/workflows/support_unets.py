@@ -3,6 +3,7 @@
 They are what a practitioner would try first.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -18,6 +19,7 @@ from dataloaders.framed_scans import FramedSupport
 from models.inference.scan import resize_slices
 from script.workflows.unet_training import check_monai, find_or_train, segment_slices
 from util.errors import UserError
+from util.parallel.ranks import find_ranks
 from util.remarks import remark
 
 
@@ -31,7 +33,7 @@ class SupportUNets:
         jobs: all that may be segmented.
         config: of the evaluation.
         device: where U-Nets train and segment.
-        cache_dir: folder that keeps trained U-Nets; None: none.
+        cache_dir: cache of trained U-Nets; None: no cache.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class SupportUNets:
                 config=self._config,
                 device=self._device,
                 cache_dir=self._cache_dir,
+                progress=find_ranks().is_main,
             )
         return self._models[support.scan_id]
 
@@ -132,7 +135,7 @@ def train_on_supports(
         config: with `evaluation.unet_steps`, the augmentation of `adaptation`, and the seed.
         is_optional: do not train on supports that do not suit a U-Net.
         device: where to train and to segment.
-        cache_dir: folder that keeps the trained U-Net; None: none.
+        cache_dir: cache of trained U-Nets; None: no cache.
 
     Returns:
         A function from slices `(n, 1, h, w)` to each class's probability, `(n, 1 + n_labels, h, w)`, on the
@@ -151,6 +154,7 @@ def train_on_supports(
         config=config,
         device=device,
         cache_dir=cache_dir,
+        progress=sys.stderr.isatty(),
     )
     return lambda slices: segment_slices(model, slices[:, 0].to(device)).cpu()
 

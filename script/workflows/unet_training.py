@@ -24,7 +24,6 @@ from util.engine.seeding import derive_seed
 from util.errors import UserError
 from util.io.tensor_files import first_line, read_tensors, write_tensors
 from util.io.volume_hash import hash_volume
-from util.parallel.ranks import find_ranks
 from util.progress import progress_bar
 from util.remarks import remark
 
@@ -113,6 +112,7 @@ def find_or_train(
     config: Config,
     device: torch.device,
     cache_dir: Path | None,
+    progress: bool,
 ) -> nn.Module:
     """Train a U-Net on slices and their classes, or find it in the cache.
 
@@ -123,7 +123,8 @@ def find_or_train(
         title: of the progress bar.
         config: with `evaluation.unet_steps`, the augmentation of `adaptation`, and the seed.
         device: where to train.
-        cache_dir: folder that keeps trained U-Nets; None: none.
+        cache_dir: cache of trained U-Nets; None: no cache.
+        progress: show a progress bar.
 
     Returns:
         The network in evaluation mode; see `segment_slices`.
@@ -138,9 +139,7 @@ def find_or_train(
     if model:
         return model.to(device)
     batches = iterate_labelled_slices(images, classes, batch_size=BATCH_SIZE, n_batches=n_batches, **drawing)
-    with progress_bar(
-        batches, total=n_batches, desc=title, unit="step", disable=not find_ranks().is_main
-    ) as bar:
+    with progress_bar(batches, total=n_batches, desc=title, unit="step", disable=not progress) as bar:
         model = train_unet(
             (tuple(map(torch.from_numpy, batch)) for batch in bar),
             n_batches=n_batches,

@@ -119,6 +119,13 @@ def test_an_interrupted_training_resumes_with_its_number_of_steps(interrupted, t
     assert snapshot.name == f"snapshot_{planned:06d}.pt"
 
 
+def test_a_network_without_time_for_adaptation_is_reused_with_a_remark(interrupted, tmp_path):
+    request, _ = interrupted  # without adaptation
+    train_on_scans(tmp_path, request)
+    with pytest.warns(UserWarning, match="is not adapted to the supports.* adaptation=600"):
+        assert train_on_scans(tmp_path, replace(request, with_adaptation=True)).adaptation_steps == 0
+
+
 def test_an_interrupted_training_on_other_scans_is_planned_again(interrupted, tmp_path):
     request, done = interrupted
     train_on_scans(tmp_path, replace(request, sources=[*request.sources, tmp_path / "b.nii"]))
