@@ -105,13 +105,14 @@ class EvaluationConfig(Settings):
     unet_steps: Whole = key(0, "above 0: also score a U-Net, trained so many steps on the support scan alone")
     unet_joins: bool = key(False, "average the network's log-odds and that U-Net's, if there is a network")
     guide: Literal[GUIDES] = key(
-        "none", "registration: the support's mask, warped to each query, joins the network's log-odds"
+        "none", "registration: the support's warped mask joins the network's log-odds"
     )
     guide_weight: Amount = key(0.75, "weight of the warped mask's log-odds")
     guide_smoothing_mm: Amount = key(6.0, "Gaussian that smooths the warped mask within slices")
     guide_offset: float = key(0.5, "added to the warped mask's log-odds; above 0 widens it", ge=-20, le=20)
-    guide_shift_mm: Amount = key(
-        30.0, "scale of the shifts that align each organ's warped mask with the result; 0: none"
+    guide_shift_mm: Amount = key(30.0, "scale of shifts that align each warped mask with the result; 0: none")
+    guide_measures: int = key(
+        2, "1: register by correlation alone; 2: by mutual information, too, and choose per organ", ge=1, le=2
     )
     intensity_weight: Amount = key(
         0.0,

@@ -401,7 +401,9 @@ def _select_jobs(jobs: Sequence[Job], method: str, config: Config) -> list[Job]:
 def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedMasks:
     """Register the main supports to the queries of jobs."""
     cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
-    return warp_supports(jobs, cache_dir=cache_dir, progress=find_ranks().is_main)
+    options = config.evaluation
+    by_both = config.method == NETWORK and options.guide == REGISTRATION and options.guide_measures > 1
+    return warp_supports(jobs, by_both=by_both, cache_dir=cache_dir, progress=find_ranks().is_main)
 
 
 def _trains_unets(config: Config) -> bool:

@@ -14,7 +14,8 @@ from data.modality import check_modality, remark_on_intensities
 from data.model_frame import ModelFrame, restore_probabilities
 from data.raw.input_scans import InputScan, check_image, to_label_map, to_scan
 from data.raw.scan_checks import grid_problems
-from data.registration.pairwise_registration import ScanVolume, register
+from data.registration.pairwise_registration import Registration, ScanVolume, register
+from data.registration.registration_stages import MEASURES
 from data.registration.spatial_transform import SpatialTransform, nearest_support_slice
 from data.transforms import Preparation
 from dataloaders.evaluation_sets import Assignment, assign_by_height, choose_support_slices, find_organ_slices
@@ -184,14 +185,21 @@ def _label_ids(image: InputScan, mask: InputScan) -> np.ndarray:
     return to_label_map(replace(mask, voxels=voxels, geometry=geometry))
 
 
-def warp_support(support: FramedSupport, query: FramedScan) -> WarpedSupport:
-    """Register a support to a query, and warp its labels; failures are returned."""
+def warp_support(support: FramedSupport, query: FramedScan, *, by_both: bool = False) -> WarpedSupport:
+    """Register a support to a query, and warp its labels; failures are returned.
+
+    With `by_both`, see `warp_supports`.
+    """
+    registrations: list[Registration] = []
     try:
-        registration = register(support.scan.to_volume(), query.to_volume())
+        for measure in MEASURES:
+            registrations.append(register(support.scan.to_volume(), query.to_volume(), measure=measure))
+            if registrations[-1].quality.failure is None and not by_both:
+                break
     except UserError as error:  # such as too few slices
         return WarpedSupport(None, {}, str(error))
     grids = (support.label_map, support.scan.geometry, query.geometry)
-    return warp_labels(registration, *grids, labels=support.support_slices)
+    return warp_labels(registrations, *grids, labels=support.support_slices)
 
 
 def assign_support_slices(

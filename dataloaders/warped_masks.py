@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from data.registration.pairwise_registration import Registration, ScanVolume
 from data.registration.registration_cache import register_pairs
+from data.registration.registration_stages import MEASURES
 from data.registration.spatial_transform import SpatialTransform, warp_label_map
 from dataloaders.evaluation_sets import EvaluationScan, Job
 from util.io.image_io import Geometry
@@ -23,34 +24,45 @@ class WarpedSupport:
         masks: label -> probability, `(Z, H, W)` float32 of 0 to 1 on the query's full grid; else empty.
         failure: why, in a few words; None if it succeeded.
         similarity: of the registered scans, see `Quality`; None if it failed.
+        alternative: the same by another measure of similarity, if that succeeded, too.
     """
 
     transform: SpatialTransform | None
     masks: Mapping[int, np.ndarray]
     failure: str | None
     similarity: float | None = None
+    alternative: "WarpedSupport | None" = None
+
+    def candidates(self, label: int) -> list[np.ndarray]:
+        """Return the label's mask by each registration that succeeded."""
+        warped = (self,) if self.alternative is None else (self, self.alternative)
+        return [each.masks[label] for each in warped if label in each.masks]
 
 
 def warp_labels(
-    registration: Registration,
+    registrations: Sequence[Registration],
     label_map: np.ndarray,
     geometry: Geometry,
     query_geometry: Geometry,
     *,
     labels: Iterable[int],
 ) -> WarpedSupport:
-    """Warp labels of a support to a query's grid, unless registration failed.
+    """Warp labels of a support to a query's grid, unless all registrations failed.
 
     Args:
-        registration: of the support to the query.
+        registrations: of the support to the query, by one or both measures; the first that succeeded serves,
+            with the next one as its alternative.
         label_map: the support's labels, `(Z, H, W)`.
         geometry, query_geometry: the grids.
         labels: the labels to warp.
     """
-    if registration.quality.failure is not None:
-        return WarpedSupport(None, {}, registration.quality.failure)
-    masks = warp_label_map(label_map, geometry, registration.transform, query_geometry, labels=list(labels))
-    return WarpedSupport(registration.transform, masks, None, registration.quality.similarity)
+    warped, labels = None, list(labels)
+    for registration in reversed(registrations):
+        if registration.quality.failure is None:
+            transform = registration.transform
+            masks = warp_label_map(label_map, geometry, transform, query_geometry, labels=labels)
+            warped = WarpedSupport(transform, masks, None, registration.quality.similarity, warped)
+    return warped or WarpedSupport(None, {}, registrations[0].quality.failure)
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,11 @@ class WarpedMasks:
 
     def mask_of_query(self, job: Job) -> np.ndarray:
         """Return the mask of a job's organ in all slices of its query; see `mask_of_job`."""
-        return self.by_pair[job.support.scan_id, job.query.scan_id].masks[job.label]
+        return self.candidates(job)[0]
+
+    def candidates(self, job: Job) -> list[np.ndarray]:
+        """Return the same by each registration; see `WarpedSupport.candidates`."""
+        return self.by_pair[job.support.scan_id, job.query.scan_id].candidates(job.label)
 
     def segment(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, np.ndarray]]:
         """Yield jobs with their masks; a failed registration finds nothing."""
@@ -97,11 +113,15 @@ class WarpedMasks:
         ]
 
 
-def warp_supports(jobs: Sequence[Job], *, cache_dir: Path | None, progress: bool = True) -> WarpedMasks:
+def warp_supports(
+    jobs: Sequence[Job], *, by_both: bool = False, cache_dir: Path | None, progress: bool = True
+) -> WarpedMasks:
     """Register the main supports of jobs to their queries, and warp their organs.
 
     Args:
         jobs: of any queries, whose labels are not used.
+        by_both: register every pair by both measures of similarity; False: by the second one only where the
+            first failed.
         cache_dir: see `register_pairs`.
         progress: show a progress bar.
 
@@ -115,15 +135,17 @@ def warp_supports(jobs: Sequence[Job], *, cache_dir: Path | None, progress: bool
             pairs[job.support.scan_id, job.query.scan_id] = (job.support, job.query)
             labels.setdefault(job.support.scan_id, {})[job.label] = None
     volumes = {scan.scan_id: _volume(scan) for pair in pairs.values() for scan in pair}
-    registrations = register_pairs(
-        [(volumes[support_id], volumes[query_id]) for support_id, query_id in pairs],
-        cache_dir=cache_dir,
-        progress=progress,
-    )
+    registrations: dict[tuple[int, int], list[Registration]] = {pair: [] for pair in pairs}
+    for measure in MEASURES:
+        missing = [pair for pair, done in registrations.items() if by_both or not any(map(_succeeded, done))]
+        scans = [(volumes[support_id], volumes[query_id]) for support_id, query_id in missing]
+        results = register_pairs(scans, measure=measure, cache_dir=cache_dir, progress=progress)
+        for pair, registration in zip(missing, results, strict=True):
+            registrations[pair].append(registration)
     by_pair = {}
-    for (key, (support, query)), registration in zip(pairs.items(), registrations, strict=True):
+    for key, (support, query) in pairs.items():
         grids = (support.label_map, support.geometry, query.geometry)
-        by_pair[key] = warp_labels(registration, *grids, labels=labels[support.scan_id])
+        by_pair[key] = warp_labels(registrations[key], *grids, labels=labels[support.scan_id])
     return WarpedMasks(by_pair)
 
 
@@ -135,6 +157,10 @@ def smooth_in_plane(
         return mask
     _, *in_plane_mm = spacing_mm
     return gaussian_filter(mask, (0.0, *(smoothing_mm / step for step in in_plane_mm)), mode="constant")
+
+
+def _succeeded(registration: Registration) -> bool:
+    return registration.quality.failure is None
 
 
 def _volume(scan: EvaluationScan) -> ScanVolume:

@@ -223,7 +223,9 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     masks[0][2:6], masks[1][4:8] = 0.9, 0.5
     results = {name: WarpedSupport(None, {1: mask}, None) for name, mask in zip("ab", masks, strict=True)}
     results["c"] = WarpedSupport(None, {}, "bodies hardly overlap")
-    monkeypatch.setattr(support_ensemble, "warp_support", lambda support, query: results[support.scan.name])
+    monkeypatch.setattr(
+        support_ensemble, "warp_support", lambda support, query, **_: results[support.scan.name]
+    )
     segmenter, scan = Segmenter.by_registration("MR"), l_scan("LPS")
     segmenter.set_support([replace(scan, name=name) for name in "abc"], [_mask(scan)] * 3)
     result = segmenter.segment(scan, confidence=True)
@@ -234,6 +236,26 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     assert result.confidences == {1: pytest.approx(0.7)}
     assert result.confidence == pytest.approx(0.7 * 2 / 3)  # one of three registrations failed
     assert result.failures == {"c": "bodies hardly overlap"}
+
+
+@pytest.mark.parametrize("guide_measures", [1, 2])
+def test_the_registration_that_agrees_with_the_network_guides(monkeypatch, guide_measures):
+    scan = l_scan("LAS")
+    organ = is_bright(scan).astype(np.float32)
+    missing, right = (WarpedSupport(None, {1: mask}, None) for mask in (np.roll(organ, 20, axis=2), organ))
+    by_both = []
+
+    def warp_support(support, query, **options):
+        by_both.append(options["by_both"])
+        return replace(missing, alternative=right) if options["by_both"] else missing
+
+    monkeypatch.setattr(support_ensemble, "warp_support", warp_support)
+    guiding = EvaluationConfig(guide_measures=guide_measures, guide_shift_mm=5.0)
+    segmenter = Segmenter(BrightSegmenter(), TURNED, device=CPU, options=Options(guiding=guiding))
+    segmenter.set_support(scan, _mask(scan))
+    (agreement,) = segmenter.segment(scan).agreements
+    assert by_both == [guide_measures == 2]
+    assert agreement.with_registration == pytest.approx(1.0 if guide_measures == 2 else 0.0, abs=0.2)
 
 
 def test_supports_are_averaged_and_compared_with_the_joint_result():

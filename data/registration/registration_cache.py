@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from data.processes import run_in_processes
 from data.registration import ALGORITHM_VERSION
 from data.registration.pairwise_registration import Quality, Registration, ScanVolume, check_scan, register
+from data.registration.registration_stages import CORRELATION
 from data.registration.spatial_transform import SpatialTransform
 from util.errors import UserError
 from util.io.files import remove_leftovers, write_text
@@ -28,12 +29,14 @@ class _Task:
 
     support: ScanVolume
     query: ScanVolume
+    measure: str
     path: Path | None
 
 
 def register_pairs(
     pairs: Sequence[tuple[ScanVolume, ScanVolume]],
     *,
+    measure: str = CORRELATION,
     cache_dir: Path | None = None,
     n_workers: int | None = None,
     progress: bool = True,
@@ -42,8 +45,9 @@ def register_pairs(
 
     Args:
         pairs: support and query of each.
-        cache_dir: folder with one file per pair, named by a hash of both volumes and their geometry; created
-            if missing. A damaged file is replaced. None: no cache.
+        measure: see `register`.
+        cache_dir: folder with one file per pair and measure, named by a hash of both volumes and their
+            geometry; created if missing. A damaged file is replaced. None: no cache.
         n_workers, progress: see `run_in_processes`.
 
     Returns:
@@ -56,28 +60,36 @@ def register_pairs(
         check_scan(scan)
     if cache_dir is not None:
         remove_leftovers(cache_dir)
-    tasks = [_Task(*pair, None if cache_dir is None else cache_path(cache_dir, *pair)) for pair in pairs]
+    paths = [None if cache_dir is None else cache_path(cache_dir, *pair, measure=measure) for pair in pairs]
+    tasks = [_Task(*pair, measure, path) for pair, path in zip(pairs, paths, strict=True)]
     cached = [None if task.path is None else _read(task.path) for task in tasks]
     missing = [task for task, registration in zip(tasks, cached, strict=True) if registration is None]
     computed = iter(
         run_in_processes(
-            _register_and_store, missing, description="register", n_workers=n_workers, progress=progress
+            _register_and_store,
+            missing,
+            description=f"register by {measure}",
+            n_workers=n_workers,
+            progress=progress,
         )
     )
     return [next(computed) if registration is None else registration for registration in cached]
 
 
-def cache_path(cache_dir: Path, support: ScanVolume, query: ScanVolume) -> Path:
+def cache_path(
+    cache_dir: Path, support: ScanVolume, query: ScanVolume, *, measure: str = CORRELATION
+) -> Path:
     """Return a pair's cache file, named by all that affects its registration."""
     key = {
         "scans": [[hash_volume(scan.voxels), asdict(scan.geometry)] for scan in (support, query)],
+        "measure": measure,
         "versions": [ALGORITHM_VERSION, sitk.Version.VersionString()],
     }
     return Path(cache_dir) / f"{_digest(key)}.json"
 
 
 def _register_and_store(task: _Task) -> Registration:
-    registration = register(task.support, task.query)
+    registration = register(task.support, task.query, measure=task.measure)
     if task.path is not None:
         content = asdict(registration)
         # Python writes the shortest decimals that give the same float again.

@@ -143,6 +143,15 @@ def _displacement_field(transform: sitk.Transform, grid: sitk.Image) -> sitk.Ima
     )
 
 
+def max_stretch(transform: SpatialTransform) -> float:
+    """Return the largest factor by which the affine part changes a length.
+
+    Shrinking counts by the inverse factor, so it is at least 1.
+    """
+    factors = np.linalg.svd(np.reshape(transform.affine[:9], (3, 3)), compute_uv=False)
+    return float(max(factors[0], 1 / max(factors[-1], np.finfo(float).tiny)))
+
+
 def min_jacobian(transform: SpatialTransform, grid: sitk.Image, region: np.ndarray) -> float:
     """Return the smallest Jacobian determinant of a transform's B-spline.
 

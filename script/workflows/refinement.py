@@ -1,5 +1,7 @@
 """Improve a segmentation by warped masks and by the scan's own intensities."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import special
@@ -10,12 +12,13 @@ from dataloaders.evaluation_sets import Job
 from dataloaders.warped_masks import WarpedMasks, smooth_in_plane
 from models.inference.scan import resize_slices
 from util.evaluation.intensity_refinement import refine_by_intensities
-from util.evaluation.mask_alignment import find_shift, shift_mask
+from util.evaluation.mask_alignment import find_shift, measure_agreement, shift_mask
 from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 
 MIN_PROBABILITY = 1e-4  # bounds the log-odds of positions that neither source considers
 NO_SHIFT, MAX_ALIGNMENTS = (0.0, 0.0, 0.0), 3
 MAX_LOG_ODDS = 4.0  # so that a few certain voxels do not decide where a mask lies
+MIN_ADVANTAGE = 0.1  # of a further registration's mask over the first one's, in units of log-odds
 
 
 def join(probabilities: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -42,15 +45,42 @@ def guide_job(
     """
     if not warped.covers(job):
         return probabilities
-    guided = guide_by_mask(
-        probabilities,
-        warped.mask_of_query(job),
-        job.query.images,
-        slices=job.assignment.slices,
-        spacing_mm=job.query.geometry.spacing_mm,
-        options=options,
-    )
+    grid = {"slices": job.assignment.slices, "spacing_mm": job.query.geometry.spacing_mm}
+    mask = choose_mask(probabilities, warped.candidates(job), job.query.images, **grid, options=options)
+    guided = guide_by_mask(probabilities, mask, job.query.images, **grid, options=options)
     return keep_largest_component(guided) if options.largest_component else guided
+
+
+def choose_mask(
+    probabilities: np.ndarray,
+    masks: Sequence[np.ndarray],
+    images: torch.Tensor,
+    *,
+    slices: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    options: EvaluationConfig,
+) -> np.ndarray:
+    """Choose, of an organ's warped masks, the one that agrees best with a network.
+
+    See `measure_agreement`; the network's result is refined by intensities for it. A further mask must be
+    better than the first one by `MIN_ADVANTAGE`. Without shifts, or if the network finds nothing, the first
+    one is returned.
+
+    Args:
+        probabilities, images, slices, spacing_mm: see `guide_by_mask`.
+        masks: at least one, each in the whole scan, `(Z, H, W)`.
+        options: see `guide_by_mask`.
+    """
+    if len(masks) == 1 or options.guide_shift_mm == 0 or not (probabilities > THRESHOLD).any():
+        return masks[0]
+    network = _spread(probabilities, slices, len(masks[0]))
+    log_odds = _bounded_log_odds(refine_by_slices(network, images, spacing_mm=spacing_mm, options=options))
+    agreements = [
+        measure_agreement(mask, log_odds, spacing_mm=spacing_mm, scale_mm=options.guide_shift_mm)
+        for mask in masks
+    ]
+    agreements[0] += MIN_ADVANTAGE
+    return masks[int(np.argmax(agreements))]
 
 
 def guide_by_mask(
@@ -76,15 +106,14 @@ def guide_by_mask(
         spacing_mm: `(z, y, x)` of the scan.
         options: weight and offset of the mask, how it is smoothed within slices, and the scale of shifts.
     """
-    network = np.zeros(mask.shape, probabilities.dtype)
-    network[slices] = probabilities
+    network = _spread(probabilities, slices, len(mask))
     guided = _guide_by_aligned(network, mask, spacing_mm=spacing_mm, options=options)
     if options.guide_shift_mm == 0 or not (probabilities > THRESHOLD).any():
         return guided[slices]
     shift = NO_SHIFT
     for _ in range(MAX_ALIGNMENTS):
         refined = refine_by_slices(guided, images, spacing_mm=spacing_mm, options=options)
-        log_odds = np.clip(special.logit(refined), -MAX_LOG_ODDS, MAX_LOG_ODDS)
+        log_odds = _bounded_log_odds(refined)
         previous = shift
         shift = find_shift(mask, log_odds, spacing_mm=spacing_mm, scale_mm=options.guide_shift_mm)
         if shift == previous:
@@ -92,6 +121,17 @@ def guide_by_mask(
         aligned = shift_mask(mask, shift)
         guided = _guide_by_aligned(network, aligned, spacing_mm=spacing_mm, options=options)
     return guided[slices]
+
+
+def _spread(probabilities: np.ndarray, slices: np.ndarray, n_slices: int) -> np.ndarray:
+    """Put probabilities `(n, H, W)` into a whole scan `(n_slices, H, W)`; elsewhere 0."""
+    whole = np.zeros((n_slices, *probabilities.shape[1:]), probabilities.dtype)
+    whole[slices] = probabilities
+    return whole
+
+
+def _bounded_log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return np.clip(special.logit(probabilities), -MAX_LOG_ODDS, MAX_LOG_ODDS)
 
 
 def _guide_by_aligned(

@@ -20,7 +20,7 @@ from dataloaders.framed_scans import (
 from models.inference.scan import OrganQuery, resize_slices, segment_queries
 from models.inference.segmenters import SupportSegmenter
 from models.inference.supports import SupportBank
-from script.workflows.refinement import guide_by_mask, join, refine_by_slices
+from script.workflows.refinement import choose_mask, guide_by_mask, join, refine_by_slices
 from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 
 
@@ -104,7 +104,10 @@ class SupportEnsemble:
 
     def warp(self, query: FramedScan) -> list[WarpedSupport | None]:
         """Register each support to a query; None without registration."""
-        return [warp_support(support, query) if self._options.guided else None for support in self.supports]
+        if not self._options.guided:
+            return [None] * len(self.supports)
+        by_both = self._slices is not None and self._options.guiding.guide_measures > 1
+        return [warp_support(support, query, by_both=by_both) for support in self.supports]
 
     def segment(
         self, query: FramedScan, slices: np.ndarray, warped: Sequence[WarpedSupport | None]
@@ -152,8 +155,8 @@ class SupportEnsemble:
             sources = []
             for number in [number for number, label_position in pairs if label_position == position]:
                 network = next(results)
-                mask = warped[number].masks.get(position) if warped[number] else None
-                result = self._guide(network, mask, query, slices)
+                masks = warped[number].candidates(position) if warped[number] else []
+                mask, result = self._guide(network, masks, query, slices)
                 cropped = None if mask is None else mask[slices]
                 sources.append(SupportResult(self.supports[number].scan.name, network, cropped, result))
             yield label, sources
@@ -238,17 +241,18 @@ class SupportEnsemble:
         )
 
     def _guide(
-        self, network: NetworkResult | None, mask: np.ndarray | None, query: FramedScan, slices: np.ndarray
-    ) -> np.ndarray | None:
-        if mask is None:
-            return None if network is None else network.probabilities
+        self,
+        network: NetworkResult | None,
+        masks: Sequence[np.ndarray],
+        query: FramedScan,
+        slices: np.ndarray,
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the warped mask that serves, in the whole scan, and the result in the slices."""
+        if not masks:
+            return None, None if network is None else network.probabilities
         if network is None:
-            return mask[slices]
-        return guide_by_mask(
-            network.probabilities,
-            mask,
-            query.images,
-            slices=slices,
-            spacing_mm=query.geometry.spacing_mm,
-            options=self._options.guiding,
-        )
+            return masks[0], masks[0][slices]
+        grid = {"slices": slices, "spacing_mm": query.geometry.spacing_mm}
+        options, images = self._options.guiding, query.images
+        mask = choose_mask(network.probabilities, masks, images, **grid, options=options)
+        return mask, guide_by_mask(network.probabilities, mask, images, **grid, options=options)

@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from data.registration.pairwise_registration import Quality, Registration
+from data.registration.registration_stages import CORRELATION, MEASURES, MUTUAL_INFORMATION
 from data.registration.spatial_transform import SpatialTransform
 from dataloaders import warped_masks
 from dataloaders.evaluation_folds import EvaluationFold, plan_jobs
@@ -42,7 +43,7 @@ def _registered(monkeypatch):
     def register_pairs(pairs, **options):
         pairs_seen.extend(pairs)
         transform = SpatialTransform((1.0, 0, 0, 0, 1, 0, 0, 0, 1, 4.0, 0.0, 6.0), (0.0, 0.0, 0.0))
-        return [Registration(transform, BAD if index == 1 else GOOD) for index in range(len(pairs))]
+        return [Registration(transform, BAD if query.name == "scan 8" else GOOD) for _, query in pairs]
 
     monkeypatch.setattr(warped_masks, "register_pairs", register_pairs)
     return pairs_seen
@@ -95,19 +96,30 @@ def test_resized_slices_keep_the_area_that_they_cover(warped, registered):
         np.testing.assert_allclose(grid.position_mm(small), full.position_mm(large))
 
 
-@pytest.fixture(name="calls")
-def _calls(monkeypatch):
-    """Replace registration and warping: masks are full of the support's id; query 3 fails."""
-    calls = []
+@pytest.fixture(name="failing")
+def _failing():
+    """The queries to which no support registers, by measure."""
+    return {measure: {"scan 3"} for measure in MEASURES}
 
-    def register_pairs(pairs, **options):
-        calls.extend((support.name, query.name) for support, query in pairs)
+
+@pytest.fixture(name="calls")
+def _calls(monkeypatch, failing):
+    """Replace registration and warping: masks are full of the support's id, plus 10 by the second measure.
+
+    Returns the pairs that were registered, by measure.
+    """
+    calls = {}
+
+    def register_pairs(pairs, *, measure, **options):
+        calls[measure] = [(support.name, query.name) for support, query in pairs]
         return [
-            Registration(support.name, BAD if query.name == "scan 3" else GOOD) for support, query in pairs
+            Registration(f"{support.name} by {measure}", BAD if query.name in failing[measure] else GOOD)
+            for support, query in pairs
         ]
 
     def warp_label_map(label_map, geometry, transform, query_geometry, *, labels):
-        mask = np.full(query_geometry.shape, int(transform.removeprefix("scan ")), np.float32)
+        scan, measure = transform.removeprefix("scan ").split(" by ")
+        mask = np.full(query_geometry.shape, int(scan) + 10 * MEASURES.index(measure), np.float32)
         return dict.fromkeys(labels, mask)
 
     monkeypatch.setattr(warped_masks, "register_pairs", register_pairs)
@@ -128,7 +140,7 @@ def test_each_job_gets_the_mask_of_its_own_support(calls):
     jobs = plan()
     warped = warp_supports(jobs, cache_dir=None, progress=False)
     pairs = [(1, 2), (1, 3), (2, 1), (2, 3)]
-    assert calls == [(f"scan {support}", f"scan {query}") for support, query in pairs]
+    assert calls[CORRELATION] == [(f"scan {support}", f"scan {query}") for support, query in pairs]
     assert {pair: list(result.masks) for pair, result in warped.by_pair.items()} == {
         (1, 2): [1],
         (1, 3): [],
@@ -147,11 +159,44 @@ def test_each_job_gets_the_mask_of_its_own_support(calls):
 def test_other_supports_are_not_registered(calls):
     jobs = plan(every_support=True, all_slices=False)
     warped = warp_supports(jobs, cache_dir=None, progress=False)
-    assert {support for support, _ in calls} == {"scan 1", "scan 2"}
+    assert {support for support, _ in calls[CORRELATION]} == {"scan 1", "scan 2"}
     assert [job.main_support for job in jobs if job.support.scan_id == 3] == [False] * 4
     assert not any(warped.covers(job) for job in jobs if job.support.scan_id == 3)
 
 
 def test_without_jobs_nothing_is_registered(calls):
     assert warp_supports([], cache_dir=None).by_pair == {}
-    assert calls == []
+    assert not any(calls.values())
+
+
+def test_the_second_measure_serves_where_the_first_failed(calls, failing):
+    failing[MUTUAL_INFORMATION] = set()
+    warped = warp_supports(plan(), cache_dir=None, progress=False)
+    assert calls[MUTUAL_INFORMATION] == [("scan 1", "scan 3"), ("scan 2", "scan 3")]
+    assert {pair: each.masks.popitem()[1].max() for pair, each in warped.by_pair.items()} == {
+        (1, 2): 1,
+        (1, 3): 11,
+        (2, 1): 2,
+        (2, 3): 12,
+    }
+    assert all(each.alternative is None for each in warped.by_pair.values())
+    assert warped.describe() == []
+
+
+def test_both_measures_give_candidates_where_both_succeed(calls, failing):
+    failing.update({CORRELATION: {"scan 3"}, MUTUAL_INFORMATION: {"scan 1"}})
+    jobs = plan()
+    warped = warp_supports(jobs, by_both=True, cache_dir=None, progress=False)
+    assert calls[MUTUAL_INFORMATION] == calls[CORRELATION]
+    candidates = {
+        (job.support.scan_id, job.query.scan_id): [mask.max() for mask in warped.candidates(job)]
+        for job in jobs
+    }
+    assert candidates == {(1, 2): [1, 11], (1, 3): [11], (2, 1): [2], (2, 3): [12]}
+    assert warped.mask_of_query(jobs[0]).max() == warped.candidates(jobs[0])[0].max()
+
+
+def test_the_failure_of_both_measures_is_that_of_the_first(calls):
+    warped = warp_supports(plan(), by_both=True, cache_dir=None, progress=False)
+    assert warped.by_pair[1, 3].failure == BAD.failure
+    assert warped.by_pair[1, 3].candidates(1) == []

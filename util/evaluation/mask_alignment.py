@@ -25,22 +25,39 @@ def find_shift(
     Returns:
         The shift `(z, y, x)` in voxels, for `shift_mask`; zeros for an empty mask.
     """
+    _, shift = _find_best(mask, log_odds, spacing_mm, scale_mm)
+    return shift
+
+
+def measure_agreement(
+    mask: np.ndarray, log_odds: np.ndarray, *, spacing_mm: tuple[float, float, float], scale_mm: float
+) -> float:
+    """Return the maximum that `find_shift` finds; -inf for an empty mask."""
+    agreement, _ = _find_best(mask, log_odds, spacing_mm, scale_mm)
+    return agreement
+
+
+def _find_best(
+    mask: np.ndarray, log_odds: np.ndarray, spacing_mm: tuple[float, float, float], scale_mm: float
+) -> tuple[float, tuple[float, float, float]]:
+    """Return the best agreement, and its shift; see `find_shift`."""
     coarse = _shrink(mask, spacing_mm)
     support = np.argwhere(coarse > 0)
     if not len(support):
-        return (0.0, 0.0, 0.0)
+        return -np.inf, (0.0, 0.0, 0.0)
     low, high = support.min(0), support.max(0) + 1
     step_mm = np.multiply(spacing_mm, mask.shape) / coarse.shape
     reach = (MAX_SCALES * scale_mm / step_mm).astype(int)
-    values = _shrink(log_odds, spacing_mm)
-    padded = np.pad(values, [(n, n) for n in reach], constant_values=values.min())
+    coarse_log_odds = _shrink(log_odds, spacing_mm)
+    padded = np.pad(coarse_log_odds, [(n, n) for n in reach], constant_values=coarse_log_odds.min())
     window = padded[tuple(slice(a, b + 2 * n) for a, b, n in zip(low, high, reach, strict=True))]
     kernel = coarse[tuple(map(slice, low, high))]
     agreement = _correlate(window, kernel) / kernel.sum()
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     cost = ((steps * step_mm / scale_mm) ** 2).sum(axis=-1)
-    best = np.unravel_index(np.argmax(agreement - cost), cost.shape)
-    return tuple((steps[best] * step_mm / spacing_mm).tolist())
+    values = agreement - cost
+    best = np.unravel_index(np.argmax(values), cost.shape)
+    return float(values[best]), tuple((steps[best] * step_mm / spacing_mm).tolist())
 
 
 def shift_mask(mask: np.ndarray, shift: tuple[float, float, float]) -> np.ndarray:

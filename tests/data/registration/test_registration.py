@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from data.registration.pairwise_registration import Quality, ScanVolume, register
+from data.registration.registration_stages import CORRELATION, MEASURES, ScanPair, choose_start, evaluate
 from data.registration.spatial_transform import SpatialTransform, warp_label_map
 from tests.data.registration.synthetic_bodies import (
     ORGANS,
@@ -19,6 +20,7 @@ from tests.data.registration.synthetic_bodies import (
     rotation,
 )
 from util.errors import UserError
+from util.io.image_io import to_sitk
 
 OBLIQUE = rotation(0, 12) @ rotation(2, -9)
 
@@ -121,6 +123,31 @@ def test_a_scan_registered_to_itself_stays_where_it_is():
     assert result.quality.failure is None
 
 
+def test_mutual_information_succeeds_where_a_bright_cyst_misleads_correlation():
+    to_support, to_query = linear_map(rotation(2, 6), np.array((6.0, 0.0, 25.0)))
+    query_grid = grid((20, 40, 44), (9.0, 4.0, 4.0))
+    support, healthy = body_scan(query_grid, to_query, seed=1), body_scan(query_grid)
+    is_cyst = np.linalg.norm(positions_mm(query_grid) - (25, -20, -35), axis=-1) < 30
+    query = healthy._replace(voxels=np.where(is_cyst, np.float32(10), healthy.voxels))
+    misled, result = (register(support, query, measure=measure) for measure in MEASURES)
+    assert misled.quality.failure is not None
+    assert result.quality.failure is None
+    assert mean_error_mm(result.transform, to_support, query_grid) < 3
+    assert misled.quality.metric_before == result.quality.metric_before  # both are judged by the correlation
+
+
+def test_a_start_that_covers_little_of_the_query_does_not_win():
+    voxels = np.random.default_rng(0).random((20, 10, 10)).astype(np.float32)
+    noisy = voxels + np.random.default_rng(1).normal(0, 0.2, voxels.shape).astype(np.float32)
+    noisy[-4:] = voxels[:4]  # the support's last slices equal the query's first ones
+    support, query = (to_sitk(each, grid(each.shape, (5.0, 5.0, 5.0))) for each in (noisy, voxels))
+    pair = ScanPair(support, query, sitk.Image(query.GetSize(), sitk.sitkUInt8) + 1, CORRELATION)
+    pair.region.CopyInformation(query)
+    aligned, distant = (sitk.TranslationTransform(3, (0.0, 0.0, 5.0 * n)) for n in (0, 16))
+    assert evaluate(distant, pair) < evaluate(aligned, pair) < -0.3
+    assert choose_start([distant, aligned], pair) is aligned
+
+
 @pytest.mark.parametrize("filled", [np.s_[8:11, 5:35, 5:9], np.s_[:]])
 def test_an_unrelated_volume_fails(filled, capfd):
     noise = np.zeros((20, 40, 40), np.float32)
@@ -139,6 +166,8 @@ def test_an_unrelated_volume_fails(filled, capfd):
         ({"metric_after": -0.1}, "metric got worse"),
         ({"metric_before": 0.0, "metric_after": -0.01}, "hardly related"),
         ({"min_jacobian": -0.2}, "folds"),
+        ({"stretch": 3.9}, "stretched by 3.9, above 2"),
+        ({"stretch": float("nan")}, "stretched"),
     ],
 )
 def test_the_rule_names_what_failed(change, message):

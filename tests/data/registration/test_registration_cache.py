@@ -9,6 +9,7 @@ import pytest
 from data.registration import registration_cache
 from data.registration.pairwise_registration import ScanVolume, register
 from data.registration.registration_cache import cache_path, register_pairs
+from data.registration.registration_stages import MUTUAL_INFORMATION
 from tests.data.registration.synthetic_bodies import body_scan, grid
 from util.errors import UserError
 from util.remarks import Remark
@@ -32,7 +33,7 @@ def _fresh():
 def _folder(tmp_path, fresh, monkeypatch):
     """A cache with the pair's file, written without registering again."""
     with monkeypatch.context() as patch:
-        patch.setattr(registration_cache, "register", lambda *_: fresh)
+        patch.setattr(registration_cache, "register", lambda *_, **__: fresh)
         run(tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -41,7 +42,7 @@ def _folder(tmp_path, fresh, monkeypatch):
 def _calls(monkeypatch, fresh):
     """The registrations that are computed."""
     calls = []
-    monkeypatch.setattr(registration_cache, "register", lambda *task: calls.append(task) or fresh)
+    monkeypatch.setattr(registration_cache, "register", lambda *task, **_: calls.append(task) or fresh)
     return calls
 
 
@@ -121,6 +122,14 @@ def test_a_new_version_of_the_algorithm_registers_again(folder, calls, monkeypat
     monkeypatch.setattr(registration_cache, "ALGORITHM_VERSION", 0)
     run(folder)
     assert len(calls) == 1
+
+
+def test_each_measure_has_a_file_of_its_own(folder, fresh):
+    (other,) = run(folder, measure=MUTUAL_INFORMATION)
+    assert other == register(SUPPORT, QUERY, measure=MUTUAL_INFORMATION)
+    assert other != fresh
+    assert len(list(folder.iterdir())) == 2
+    assert run(folder) == [fresh]
 
 
 def test_names_and_dtypes_change_nothing(folder, calls):

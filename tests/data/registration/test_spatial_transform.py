@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from data.registration.spatial_transform import (
     SpatialTransform,
+    max_stretch,
     min_jacobian,
     nearest_support_slice,
     warp_label_map,
@@ -110,6 +111,19 @@ def test_the_jacobian_of_a_linear_displacement_is_that_of_its_matrix():
     matrix = np.array([[0.1, 0.2, 0.0], [0.0, -0.3, 0.1], [0.05, 0.0, 0.2]])
     bent = with_bspline(GRID, np.moveaxis(control_mm @ matrix.T, -1, 0))
     assert jacobian_of(bent) == pytest.approx(np.linalg.det(np.eye(3) + matrix), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        (rotation(0, 30), 1.0),
+        (rotation(1, 20) @ np.diag([1.5, 1.0, 0.8]) @ rotation(2, 50), 1.5),
+        (np.diag([1.1, 0.5, -1.0]), 2.0),  # shrinking counts by its inverse, a mirror does not
+        (np.diag([1.0, 1.0, 0.0]), np.inf),
+    ],
+)
+def test_the_stretch_is_the_largest_along_any_direction(matrix, expected):
+    assert min(max_stretch(affine(matrix)), 1e9) == pytest.approx(min(expected, 1e9))
 
 
 def test_folding_gives_a_negative_jacobian_only_where_it_counts():

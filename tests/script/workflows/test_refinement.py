@@ -8,7 +8,7 @@ import torch
 
 from config_ssl_upload import EvaluationConfig
 from dataloaders.warped_masks import WarpedMasks, WarpedSupport
-from script.workflows.refinement import guide, guide_by_mask, guide_job, join
+from script.workflows.refinement import MIN_ADVANTAGE, choose_mask, guide, guide_by_mask, guide_job, join
 
 
 def test_two_segmentations_are_joined_by_their_mean_log_odds():
@@ -102,3 +102,38 @@ def test_a_mask_in_other_slices_than_the_job_is_aligned_before_it_is_cropped():
 def test_a_network_that_finds_nothing_shifts_nothing():
     mask = _box((4, 19, 11))
     np.testing.assert_array_equal(_guide(np.full_like(mask, 0.4), mask, guide_shift_mm=30.0), mask)
+
+
+def _choose(network, masks, **settings):
+    options = EvaluationConfig(**settings)
+    return choose_mask(
+        network, masks, IMAGES, slices=np.arange(len(network)), spacing_mm=SPACING_MM, options=options
+    )
+
+
+def test_the_mask_that_agrees_better_with_the_network_is_chosen():
+    organ, distant = _box((3, 15, 15)), _box((3, 15, 2))  # by 39 mm, further than alignment reaches
+    network = 1e-3 + 0.998 * organ
+    for masks in ([organ, distant], [distant, organ]):
+        assert _choose(network, masks) is organ
+
+
+def test_the_first_mask_serves_unless_another_is_clearly_better():
+    organ = _box((3, 15, 15))
+    network = 0.5 + 0.1 * organ  # log-odds of 0.41 in the organ, 0 around it
+    smaller, larger = organ * 0.9, _box((3, 15, 15), (3, 10, 12))  # the mean log-odds, 0.41 and 0.34
+    assert MIN_ADVANTAGE > 0.41 - 0.34
+    assert _choose(network, [larger, smaller]) is larger
+    assert _choose(network, [smaller, larger]) is smaller
+    assert _choose(0.5 + 0.3 * organ, [larger, smaller]) is smaller  # 1.39 and 1.16
+
+
+def test_nothing_is_chosen_without_shifts_or_a_network_that_finds_the_organ():
+    organ, distant = _box((3, 15, 15)), _box((3, 15, 2))
+    assert _choose(1e-3 + 0.998 * organ, [distant, organ], guide_shift_mm=0.0) is distant
+    assert _choose(0.4 * organ, [distant, organ]) is distant
+
+
+def test_an_empty_mask_gives_way():
+    organ = _box((3, 15, 15))
+    assert _choose(1e-3 + 0.998 * organ, [np.zeros_like(organ), organ]) is organ

@@ -87,7 +87,7 @@ def test_the_network_has_not_learnt_from_the_masks_that_it_is_to_find():
 
 
 def test_a_failed_registration_leaves_a_gap_where_nothing_else_segments(monkeypatch):
-    def warp(support, query):
+    def warp(support, query, **_):
         if support.scan.name == "b":
             return WarpedSupport(None, {}, "the bodies hardly overlap")
         return WarpedSupport(None, {1: (support.label_map == 1).astype(np.float32)}, None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from util.evaluation.mask_alignment import _correlate, find_shift, shift_mask
+from util.evaluation.mask_alignment import _correlate, find_shift, measure_agreement, shift_mask
 
 SPACING_MM = (6.0, 3.0, 3.0)
 
@@ -46,6 +46,14 @@ def test_a_shift_must_pay_for_its_length():
     options = {"spacing_mm": SPACING_MM}
     assert find_shift(mask, 2 * organ - 1, scale_mm=5.0, **options) == (0.0, 0.0, 0.0)
     assert find_shift(mask, 2 * organ - 1, scale_mm=12.0, **options) == (1.0, 0.0, 0.0)
+
+
+def test_the_agreement_is_the_mean_log_odds_less_the_shifts_cost():
+    mask, organ = _box((4, 16, 20)), _box((5, 16, 20))  # a shift by 6 mm
+    options = {"spacing_mm": SPACING_MM, "scale_mm": 12.0}
+    assert measure_agreement(organ, _log_odds(organ), **options) == pytest.approx(5.0)
+    assert measure_agreement(mask, _log_odds(organ), **options) == pytest.approx(5.0 - 0.25)
+    assert measure_agreement(np.zeros_like(mask), _log_odds(organ), **options) == -np.inf
 
 
 def test_an_empty_mask_stays():
