@@ -64,7 +64,7 @@ class Quality:
     metric_before: float
     metric_after: float
     min_jacobian: float
-    stretch: float = 1.0
+    stretch: float
 
     @property
     def similarity(self) -> float:

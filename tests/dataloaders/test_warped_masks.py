@@ -17,8 +17,8 @@ from util.io.image_io import Geometry
 FULL, SMALL = (10, 24, 32), (12, 16)
 SPACING_MM = (6.0, 1.5, 2.0)
 LABEL = 3
-GOOD = Quality(body_overlap=0.9, metric_before=-0.2, metric_after=-0.5, min_jacobian=1.0)
-BAD = Quality(body_overlap=0.1, metric_before=-0.2, metric_after=-0.5, min_jacobian=1.0)
+GOOD = Quality(body_overlap=0.9, metric_before=-0.2, metric_after=-0.5, min_jacobian=1.0, stretch=1.0)
+BAD = Quality(body_overlap=0.1, metric_before=-0.2, metric_after=-0.5, min_jacobian=1.0, stretch=1.0)
 
 
 def make_scan(scan_id, *, size_px=SMALL):

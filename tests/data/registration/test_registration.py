@@ -171,7 +171,7 @@ def test_an_unrelated_volume_fails(filled, capfd):
     ],
 )
 def test_the_rule_names_what_failed(change, message):
-    good = Quality(body_overlap=0.95, metric_before=-0.3, metric_after=-0.6, min_jacobian=0.4)
+    good = Quality(body_overlap=0.95, metric_before=-0.3, metric_after=-0.6, min_jacobian=0.4, stretch=1.0)
     failure = replace(good, **change).failure
     assert failure is None if message is None else message in failure
 
