@@ -35,6 +35,7 @@ from script.workflows.case_recording import record_case, record_prior_masks
 from script.workflows.evaluation_methods import improve, make_methods, make_split
 from script.workflows.experiment import make_experiment
 from script.workflows.networks import adopt_network
+from script.workflows.refinement import chooses_mask
 from script.workflows.support_adaptation import adapt_to_supports
 from script.workflows.support_unets import SupportUNets
 from script.workflows.unet_training import check_monai
@@ -402,7 +403,7 @@ def _warp_supports(config: Config, jobs: Sequence[Job]) -> WarpedMasks:
     """Register the main supports to the queries of jobs."""
     cache_dir = Path(config.path.log_dir) / config.dataset / "registrations"
     options = config.evaluation
-    by_both = config.method == NETWORK and options.guide == REGISTRATION and options.guide_measures > 1
+    by_both = config.method == NETWORK and options.guide == REGISTRATION and chooses_mask(options)
     return warp_supports(jobs, by_both=by_both, cache_dir=cache_dir, progress=find_ranks().is_main)
 
 

@@ -238,8 +238,8 @@ def test_registration_alone_averages_supports_and_leaves_out_failed_ones(monkeyp
     assert result.failures == {"c": "bodies hardly overlap"}
 
 
-@pytest.mark.parametrize("guide_measures", [1, 2])
-def test_the_registration_that_agrees_with_the_network_guides(monkeypatch, guide_measures):
+@pytest.mark.parametrize(("measures", "shift_mm", "chooses"), [(1, 5, False), (2, 5, True), (2, 0, False)])
+def test_the_registration_that_agrees_with_the_network_guides(monkeypatch, measures, shift_mm, chooses):
     scan = l_scan("LAS")
     organ = is_bright(scan).astype(np.float32)
     missing, right = (WarpedSupport(None, {1: mask}, None) for mask in (np.roll(organ, 20, axis=2), organ))
@@ -250,12 +250,12 @@ def test_the_registration_that_agrees_with_the_network_guides(monkeypatch, guide
         return replace(missing, alternative=right) if options["by_both"] else missing
 
     monkeypatch.setattr(support_ensemble, "warp_support", warp_support)
-    guiding = EvaluationConfig(guide_measures=guide_measures, guide_shift_mm=5.0)
+    guiding = EvaluationConfig(guide_measures=measures, guide_shift_mm=shift_mm)
     segmenter = Segmenter(BrightSegmenter(), TURNED, device=CPU, options=Options(guiding=guiding))
     segmenter.set_support(scan, _mask(scan))
     (agreement,) = segmenter.segment(scan).agreements
-    assert by_both == [guide_measures == 2]
-    assert agreement.with_registration == pytest.approx(1.0 if guide_measures == 2 else 0.0, abs=0.2)
+    assert by_both == [chooses]
+    assert agreement.with_registration == pytest.approx(1.0 if chooses else 0.0, abs=0.2)
 
 
 def test_supports_are_averaged_and_compared_with_the_joint_result():

@@ -51,6 +51,11 @@ def guide_job(
     return keep_largest_component(guided) if options.largest_component else guided
 
 
+def chooses_mask(options: EvaluationConfig) -> bool:
+    """Return whether each mask is chosen from two registrations."""
+    return options.guide_measures > 1 and options.guide_shift_mm > 0
+
+
 def choose_mask(
     probabilities: np.ndarray,
     masks: Sequence[np.ndarray],
@@ -63,15 +68,15 @@ def choose_mask(
     """Choose, of an organ's warped masks, the one that agrees best with a network.
 
     See `measure_agreement`; the network's result is refined by intensities for it. A further mask must be
-    better than the first one by `MIN_ADVANTAGE`. Without shifts, or if the network finds nothing, the first
-    one is returned.
+    better than the first one by `MIN_ADVANTAGE`. If there is no choice, or the network finds nothing, the
+    first one is returned.
 
     Args:
         probabilities, images, slices, spacing_mm: see `guide_by_mask`.
         masks: at least one, each in the whole scan, `(Z, H, W)`.
         options: see `guide_by_mask`.
     """
-    if len(masks) == 1 or options.guide_shift_mm == 0 or not (probabilities > THRESHOLD).any():
+    if len(masks) == 1 or not chooses_mask(options) or not (probabilities > THRESHOLD).any():
         return masks[0]
     network = _spread(probabilities, slices, len(masks[0]))
     log_odds = _bounded_log_odds(refine_by_slices(network, images, spacing_mm=spacing_mm, options=options))

@@ -20,7 +20,7 @@ from dataloaders.framed_scans import (
 from models.inference.scan import OrganQuery, resize_slices, segment_queries
 from models.inference.segmenters import SupportSegmenter
 from models.inference.supports import SupportBank
-from script.workflows.refinement import choose_mask, guide_by_mask, join, refine_by_slices
+from script.workflows.refinement import choose_mask, chooses_mask, guide_by_mask, join, refine_by_slices
 from util.evaluation.postprocess import THRESHOLD, keep_largest_component
 
 
@@ -106,7 +106,7 @@ class SupportEnsemble:
         """Register each support to a query; None without registration."""
         if not self._options.guided:
             return [None] * len(self.supports)
-        by_both = self._slices is not None and self._options.guiding.guide_measures > 1
+        by_both = self._slices is not None and chooses_mask(self._options.guiding)
         return [warp_support(support, query, by_both=by_both) for support in self.supports]
 
     def segment(
