@@ -16,16 +16,25 @@ REFERENCE_RATE, DECAY_AT, DECAY = 3e-3, 0.8, 0.1
 
 ABLATION, PRIOR, RECIPE, WHOLE = "ablation", "prior", "recipe", "whole"
 REFERENCE = "start"  # the key of its records
+TWIN = "strong"  # what the arms of `STARTS` are compared with
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting to compare with the reference: changed values, or a recipe."""
+    """One setting to compare with the reference: changed values, or a recipe.
 
-    group: str  # ABLATION, PRIOR, RECIPE or WHOLE
+    Attributes:
+        group: ABLATION, PRIOR, RECIPE or WHOLE.
+        changes: nested values.
+        recipe: others than `published` keep their own learning rate.
+        first_half: further nested values, of the first half of the steps alone.
+    """
+
+    group: str
     meaning: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    recipe: str = "published"  # others keep their own learning rate
+    recipe: str = "published"
+    first_half: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Profile:
         more_sv: sizes of the additional supervoxels of the arm that mixes them.
         for_selection: whether settings may be selected by its scores; other folds are scored once.
         adaptation_steps: if above 0, the last snapshot is scored with registration and after adaptation too.
+        compares_starts: whether this is done with several arms, in a few rows each, not with one in all.
     """
 
     meaning: str
@@ -50,6 +60,7 @@ class Profile:
     more_sv: tuple[int, ...] = ()
     for_selection: bool = True
     adaptation_steps: int = 0
+    compares_starts: bool = False
 
     def named_arms(self) -> dict[str, Arm]:
         """Return the profile's arms by name."""
@@ -65,6 +76,10 @@ def _prior(form: str, gradient: str = "none") -> Arm:
     return Arm(PRIOR, meaning, {"model": {"prior_form": form, "prior_gradient": gradient}})
 
 
+def _strong(meaning: str, first_half: Mapping[str, Any] | None = None, **task: Any) -> Arm:
+    return Arm(RECIPE, meaning, {"task": task} if task else {}, recipe="strong", first_half=first_half or {})
+
+
 def _batch_4(factor: int) -> Arm:
     changes = {"batch_size": 4, "optim": {"lr": factor * REFERENCE_RATE, "warmup": 0.1}}
     return Arm(RECIPE, f"batch size 4, {factor} times the rate, warm-up over a tenth", changes)
@@ -73,8 +88,23 @@ def _batch_4(factor: int) -> Arm:
 _COSINE = {"schedule": "cosine", "warmup": 0.05}
 _PUBLISHED_RATE = {"optim": {"lr": 1e-3}, "max_iters_per_load": 10_000, "lr_step_gamma": 0.98}
 _INTENSITIES = {"contrast": [0.7, 1.4], "brightness": 0.3, "noise": 0.2, "bias": 0.3}
+_GEOMETRY = {"rotation_deg": 15.0, "shift_px": 20.0, "scale": [0.7, 1.4]}
 _STRONG = "`recipe=strong`: AdamW, rate 3e-4, weight decay 1e-2, warm-up, cosine schedule"
 
+STARTS = {
+    "strong_gaps": _strong("support and query up to 3 slices apart", max_gap=3),
+    "strong_intensities": _strong("contrast, brightness, noise and bias-field augmentation", **_INTENSITIES),
+    "strong_sizes": _strong("supervoxels of three sizes", more_sv=()),
+    "strong_varied": _strong(
+        "gaps, intensities, and rotation, shift and scale as in adaptation",
+        max_gap=3,
+        **_GEOMETRY,
+        **_INTENSITIES,
+    ),
+    "strong_small_first": _strong(
+        "the first half of the steps at 32 x 32 px", first_half={"image_size_px": [32, 32]}
+    ),
+}
 ARMS = {
     "published": Arm(WHOLE, "the published rate: 1e-3, times 0.98 every 10 000 steps", _PUBLISHED_RATE),
     REFERENCE: Arm(WHOLE, "the reference: rate 3e-3, reduced to a tenth after four fifths"),
@@ -102,6 +132,7 @@ ARMS = {
     "group_norm": Arm(RECIPE, "GroupNorm in place of BatchNorm", {"model": {"norm": "group"}}),
     "frozen_norm": Arm(RECIPE, "frozen BatchNorm statistics", {"model": {"frozen_batchnorm": True}}),
     "fp32": Arm(RECIPE, "float32; the other arms use bfloat16 for speed", {"precision": "fp32"}),
+    **STARTS,
 }
 
 _SMALL = {
@@ -139,7 +170,18 @@ PROFILES = {
         **_PHANTOM,
         n_episodes=1000,
         values=_SMALL,
+        arms=tuple(name for name in ARMS if name not in STARTS),
         more_sv=(90, 360),
+    ),
+    "phantom_start": Profile(
+        "PHANTOM, fold 0, 64 px, ResNet-18 of width 64: single changes to `strong`, for selection",
+        **_PHANTOM,
+        n_episodes=1000,
+        values=_AUTO,
+        arms=(TWIN, *STARTS),
+        more_sv=(90, 360),
+        adaptation_steps=150,
+        compares_starts=True,
     ),
     "chaost2_choice": Profile(
         "CHAOST2, fold 2 held out, 128 px, ResNet-18 of width 64: for selection",

@@ -29,6 +29,7 @@ FULL = (
     "chaost2_choice",
     "chaost2",
     "phantom_scan",
+    "phantom_start",
     "chaost2_scan_choice",
     "chaost2_scan",
 )
@@ -116,7 +117,8 @@ def prepare(profile: str, options: argparse.Namespace) -> None:
     from data.supervoxels.generation import generate_supervoxels
 
     arms = list(PROFILES[profile].named_arms())
-    for arm in dict.fromkeys([arms[0], *(arm for arm in arms if arm == "mixed_sizes")]):
+    with_further_sizes = [arm for arm in arms if "more_sv" in ARMS[arm].changes.get("task", {})]
+    for arm in dict.fromkeys([arms[0], *with_further_sizes]):
         config = Trial(profile, arm, 1).config(options)
         ensure_volumes(config.layout, phantom=config.phantom.settings, n_phantom_scans=config.phantom.n_scans)
         for layout in (config.layout, *config.further_layouts):

@@ -77,6 +77,14 @@ REFINED = (
     "only adapted, U-Net joins",
 )
 BASELINES = (UNTRAINED, COSINE, COPIED_MASK)
+# Rows by which trainings are compared.
+START_ROWS = (
+    NETWORK,
+    "adapted",
+    "registration guides, intensities",
+    "U-Net joins, intensities",
+    "adapted, U-Net joins, intensities",
+)
 
 
 def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
@@ -130,6 +138,31 @@ def score_scan_methods(config: Config, snapshot: Path) -> dict[str, Any]:
         "methods": {name: _tabulate(scores, method) for name, (scores, method) in rows.items()},
         "method_seconds": {name: round(s / n_queries, 1) for name, s in seconds.items()} if is_fresh else {},
     }
+
+
+def score_start(config: Config, snapshot: Path) -> dict[str, Any]:
+    """Score a network by `START_ROWS`.
+
+    Arguments and result are those of `score_scan_methods`, without the seconds.
+    """
+    by_registration, _ = _evaluate(config, snapshot, guide="registration")
+    with_unet, _ = _evaluate(
+        config,
+        snapshot,
+        guide="registration",
+        adapted=True,
+        unet_steps=config.adaptation.steps,
+        unet_joins=True,
+    )
+    methods = (
+        (by_registration, TRAINED),
+        (with_unet, ADAPTED),
+        (by_registration, refined(guided(TRAINED))),
+        (with_unet, refined(guided(joined(TRAINED)))),
+        (with_unet, refined(guided(joined(ADAPTED)))),
+    )
+    rows = {name: _tabulate(*method) for name, method in zip(START_ROWS, methods, strict=True)}
+    return {"methods": rows, "method_seconds": {}}
 
 
 def _score_with_unet(

@@ -1,15 +1,15 @@
-"""The page's section on all that one annotated scan gives."""
+"""The page's sections on one annotated scan, and on stronger starts."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scipy import stats
 
 from bench import formatting
-from bench.study.arms import PROFILES
-from bench.study.measures import Record, read_records
-from bench.study.scan_methods import LABELS, NETWORK, PROTOCOLS
+from bench.study.arms import ARMS, PROFILES, TWIN
+from bench.study.measures import Record, group_by_arm, read_records
+from bench.study.scan_methods import LABELS, NETWORK, PROTOCOLS, START_ROWS
 from util.evaluation.method_names import COPIED_MASK, REGISTRATION, UNET
 
 SUMMARISED = ("phantom_scan", "chaost2_scan")
@@ -37,7 +37,6 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
     header = ["method", *records[0]["methods"][NETWORK]["chunks"]["organs"], "mean, chunks"]
     header += ["mean, all slices", "vs. trained, all slices", "time per query"]
     rows = [_row(method, records) for method in LABELS if _having(records, method)]
-    machines = sorted({f"{r['machine']['processor']}, threads: {r['threads']}" for r in records})
     return (
         f"## {name}\n"
         "\n"
@@ -48,8 +47,48 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
         "\n"
         f"{formatting.table(header, rows)}\n"
         "\n"
-        f"Measured on {'; '.join(machines)}.\n"
+        f"{_describe_machines(records)}"
     )
+
+
+def describe_starts(records: Sequence[Record]) -> str:
+    """Return the section of a profile that `compares_starts`.
+
+    It has a table for each of `START_ROWS`.
+    """
+    name = records[0]["profile"]
+    profile, arms = PROFILES[name], group_by_arm(records)
+    parts = [
+        f"## {name}\n"
+        "\n"
+        f"{profile.meaning}; {profile.n_episodes} episodes, then {profile.adaptation_steps} steps where the "
+        f"network adapts or a U-Net joins. `vs. {TWIN}`: mean difference over seeds from the same row of "
+        f"`{TWIN}`, with its 95 % t-interval. `training`: the shortest one, on cores shared with other "
+        "processes.\n"
+    ]
+    header = ["arm", "setting", "seeds", "chunks", f"vs. {TWIN}", "all slices", f"vs. {TWIN}", "training"]
+    for method in START_ROWS:
+        rows = [_start_row(arm, method, arms) for arm in arms]
+        title = LABELS[method][0].upper() + LABELS[method][1:]
+        parts.append(f"### {title}\n\n{formatting.table(header, rows)}\n")
+    parts.append(_describe_machines(records))
+    return "\n".join(parts)
+
+
+def _start_row(arm: str, method: str, arms: Mapping[str, Sequence[Record]]) -> list[str]:
+    """Return an arm's row of one method, with its differences from `TWIN` over shared seeds."""
+    records = arms[arm]
+    twins = {record["seed"]: record for record in arms.get(TWIN, ())}
+    pairs = [(record, twins[record["seed"]]) for record in records if record["seed"] in twins]
+    cells = []
+    for protocol in PROTOCOLS:
+        difference = ""
+        if arm != TWIN and pairs:
+            values, reference = (mean_of(group, method, protocol) for group in zip(*pairs, strict=True))
+            difference = _difference(values, reference)
+        cells += [f"**{formatting.spread(mean_of(records, method, protocol))}**", difference]
+    minutes = min(record["train_seconds"] for record in records) / 60
+    return [f"`{arm}`", ARMS[arm].meaning, str(len(records)), *cells, f"{minutes:.1f} min"]
 
 
 def summarise_scans(results: Path) -> str:
@@ -113,10 +152,8 @@ def _row(method: str, all_records: Sequence[Record]) -> list[str]:
     tables = [record["methods"][method]["chunks"] for record in records]
     organs = [formatting.spread([t["organs"][organ] for t in tables]) for organ in tables[0]["organs"]]
     chunks, all_slices = (mean_of(records, method, protocol) for protocol in ("chunks", "all_slices"))
-    difference = ""
-    if method != NETWORK:
-        mean, half_width = paired_interval(all_slices, mean_of(records, NETWORK, "all_slices"))
-        difference = f"{mean:+.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
+    is_reference = method == NETWORK
+    difference = "" if is_reference else _difference(all_slices, mean_of(records, NETWORK, "all_slices"))
     seconds = [r["method_seconds"][method] for r in records if method in r["method_seconds"]]
     return [
         LABELS[method] + n_seeds,
@@ -126,3 +163,14 @@ def _row(method: str, all_records: Sequence[Record]) -> list[str]:
         difference,
         f"{min(seconds):.0f} s" if seconds else "",
     ]
+
+
+def _difference(values: Sequence[float], reference: Sequence[float]) -> str:
+    """Format the mean of paired differences, with its interval if there are several."""
+    mean, half_width = paired_interval(values, reference)
+    return f"{mean:+.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
+
+
+def _describe_machines(records: Sequence[Record]) -> str:
+    machines = sorted({f"{r['machine']['processor']}, threads: {r['threads']}" for r in records})
+    return f"Measured on {'; '.join(machines)}.\n"

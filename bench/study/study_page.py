@@ -2,11 +2,11 @@
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench import formatting
-from bench.study.arms import ABLATION, ARMS, PRIOR, PROFILES, RECIPE, REFERENCE, WHOLE
+from bench.study.arms import ABLATION, ARMS, PRIOR, PROFILES, RECIPE, REFERENCE, WHOLE, Profile
 from bench.study.curves import plot_curves, plot_priors
 from bench.study.measures import (
     Record,
@@ -19,7 +19,7 @@ from bench.study.measures import (
     read_records,
     support_mean,
 )
-from bench.study.scan_report import describe_scan_profile
+from bench.study.scan_report import describe_scan_profile, describe_starts
 from bench.study.trial import DiceTable, add_results_option
 from util.io.files import write_text
 
@@ -63,10 +63,16 @@ def write_page(results: Path) -> None:
     parts = [path.read_text(encoding="utf-8") for path in (INTRODUCTION, conclusions) if path.is_file()]
     page = results.parent / "RESULTS.md"
     for name, records in all_records.items():
-        describe = describe_scan_profile if PROFILES[name].adaptation_steps else describe_profile
-        parts.append(describe(records))
+        parts.append(_describe(PROFILES[name])(records))
     write_text(page, "\n".join(parts).rstrip() + "\n")
     print(f"wrote {page}: {sum(map(len, all_records.values()))} trials")
+
+
+def _describe(profile: Profile) -> Callable[[Sequence[Record]], str]:
+    """Return what writes the section of a profile."""
+    if profile.compares_starts:
+        return describe_starts
+    return describe_scan_profile if profile.adaptation_steps else describe_profile
 
 
 def describe_profile(records: Sequence[Record]) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.study.arms import ARMS, PROFILES, REFERENCE, changes_of, make_config
+from bench.study.arms import ARMS, PROFILES, REFERENCE, STARTS, TWIN, changes_of, make_config
 from bench.study.trial import Trial
 from config_ssl_upload import DATASETS, RECIPES, dataset_defaults, parse_config
 from util.config.settings import merge_values, plain_values
@@ -50,6 +50,22 @@ def test_every_arm_is_a_valid_configuration_with_the_profiles_number_of_episodes
 )
 def test_an_arm_differs_from_the_reference_only_as_described(arm, differences):
     assert _differences(arm) == differences
+
+
+@pytest.mark.parametrize("arm", STARTS)
+def test_a_start_differs_from_its_twin_in_its_episodes_alone(arm):
+    differences = _differences(arm, TWIN, "phantom_start")
+    assert all(name.startswith("task.") for name in differences)
+    assert bool(differences) != bool(ARMS[arm].first_half)
+    assert differences.get("task.more_sv", [90, 360]) == [90, 360]
+
+
+def test_the_twin_trains_like_the_strong_arm_that_has_all_rows():
+    twin, strong = (
+        make_config(PROFILES[name], ARMS["strong"], 3, overrides={})
+        for name in ("phantom_start", "phantom_scan")
+    )
+    assert twin == strong
 
 
 def test_the_phantom_s_strong_arm_trains_like_a_command_without_arguments():

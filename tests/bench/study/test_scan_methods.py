@@ -30,21 +30,26 @@ TRAINED, UNTRAINED = "snapshot_000004", "untrained"
 def _methods(config):
     """Name the methods that an evaluation scores."""
     methods = ["trained"] + ["adapted"] * (config.adaptation.steps > 0)
+    alone = []
     if config.evaluation.unet_joins:
         assert config.evaluation.unet_steps == config.adaptation.steps > 0
-        methods = [f"{method} + U-Net" for method in methods]
+        alone, methods = methods, [f"{method} + U-Net" for method in methods]
     guided = [f"{method} + registration" for method in methods] * (config.evaluation.guide == "registration")
     assert config.evaluation.intensity_weight > 0
     methods = [name for method in methods for name in (method, f"{method} + intensities")]
     guided = [name for method in guided for name in (method, f"{method} + intensities")]
     unet = ["one-scan U-Net", "one-scan U-Net + registration", "one-scan U-Net + registration + intensities"]
     unet *= config.evaluation.unet_steps == config.adaptation.steps > 0
-    return methods + guided + unet + list(BASELINES) * config.evaluation.baselines
+    return alone + methods + guided + unet + list(BASELINES) * config.evaluation.baselines
 
 
 @pytest.fixture(name="origins")
 def _origins(tmp_path, monkeypatch):
     """Run the comparison with an evaluation that only notes its settings: row -> (settings, method)."""
+    return _compare(tmp_path, monkeypatch, scan_methods.score_scan_methods)
+
+
+def _compare(tmp_path, monkeypatch, score):
     profile = replace(
         PROFILES["chaost2_scan"],
         adaptation_steps=7,
@@ -82,7 +87,7 @@ def _origins(tmp_path, monkeypatch):
         next(trained.parameters()).add_(1)
     snapshot = tmp_path / f"{TRAINED}.pt"
     save_snapshot(snapshot, Snapshot(4, trained.state_dict(), {"seed": 1}, {}))
-    record = scan_methods.score_scan_methods(config, snapshot)
+    record = score(config, snapshot)
     assert not any(c.evaluation.save_predictions or c.evaluation.report for c in configs)
     origins = {
         name: {protocol: answers[table["mean"]] for protocol, table in tables.items()}
@@ -117,6 +122,20 @@ def test_rows_come_from_their_snapshot_method_and_protocol(origins):
     for name, origin in expected.items():
         assert rows[name] == {protocol: (*origin, protocol) for protocol in ("chunks", "all_slices")}
     assert set(record["method_seconds"]) == {"network", "registration guides", "adapted"}
+
+
+def test_starts_are_compared_by_the_same_rows(tmp_path, monkeypatch):
+    rows, _, _, _ = _compare(tmp_path, monkeypatch, scan_methods.score_start)
+    expected = {
+        "network": "trained",
+        "adapted": "adapted",
+        "registration guides, intensities": "trained + registration + intensities",
+        "U-Net joins, intensities": "trained + U-Net + registration + intensities",
+        "adapted, U-Net joins, intensities": "adapted + U-Net + registration + intensities",
+    }
+    assert tuple(rows) == scan_methods.START_ROWS == tuple(expected)
+    for name, method in expected.items():
+        assert rows[name] == {p: (TRAINED, 1, method, p) for p in ("chunks", "all_slices")}
 
 
 def test_the_untrained_network_has_the_weights_before_training(origins):

@@ -6,7 +6,7 @@ import pytest
 
 from bench.study import scan_report
 from bench.study.scan_methods import NETWORK
-from bench.study.scan_report import describe_scan_profile, paired_interval, summarise_scans
+from bench.study.scan_report import describe_scan_profile, describe_starts, paired_interval, summarise_scans
 from bench.study.trial import RECORDED, Trial
 
 
@@ -44,6 +44,25 @@ def test_rows_have_both_protocols_the_difference_and_the_time():
     assert "**0.500 (0.400-0.600)** | **0.400 (0.300-0.500)** |  | 21 s |" in network
     assert "**0.700 (0.600-0.800)** | **0.600 (0.500-0.700)** | +0.200 ± 0.000 |  |" in adapted
     assert "3 seeds" in page
+
+
+def test_starts_are_compared_with_their_twin_of_the_same_seed(monkeypatch):
+    monkeypatch.setattr(scan_report, "START_ROWS", (NETWORK,))
+    twins = [_record(1, 0.3, 0.5), _record(2, 0.5, 0.6), _record(3, 0.7, 0.6)]
+    others = [_record(1, 0.35, 0.5), _record(3, 0.75, 0.6)]
+    records = [
+        {**record, "profile": "phantom_start", "arm": arm, "train_seconds": 60.0 * seconds}
+        for arm, records, seconds in (("strong", twins, 2), ("strong_gaps", others, 3))
+        for record in records
+    ]
+    page = describe_starts(records)
+    twin, other = (line for line in page.splitlines() if line.startswith("| `strong"))
+    assert "| 3 | **0.600 (0.400-0.800)** |  | **0.500 (0.300-0.700)** |  | 2.0 min |" in twin
+    assert (
+        "| 2 | **0.650 (0.450-0.850)** | +0.050 ± 0.000 | **0.550 (0.350-0.750)** | +0.050 ± 0.000 |" in other
+    )
+    assert other.endswith("| 3.0 min |")
+    assert "### Trained on supervoxels (`strong`)" in page
 
 
 def test_the_readme_has_the_table_of_the_recorded_results():
