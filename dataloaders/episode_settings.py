@@ -49,6 +49,7 @@ class EpisodeConfig:
         n_episodes: length of the data set.
         n_shots: support slices per episode.
         max_gap: maximum step between neighbouring slices of an episode, constant within it; 1: consecutive.
+        n_half_size: the first episodes, whose slices have half the height and width.
         min_size_px: minimum area of the target in one of the slices, at 256 x 256; scales with `H * W`.
         augmentation: strength of the augmentation.
         use_gt: train on manual labels instead of supervoxels.
@@ -64,6 +65,7 @@ class EpisodeConfig:
     n_episodes: int
     n_shots: int = 1
     max_gap: int = 1
+    n_half_size: int = 0
     min_size_px: float = 200.0
     augmentation: AugmentationRanges = field(default_factory=AugmentationRanges)
     use_gt: bool = False
@@ -72,7 +74,7 @@ class EpisodeConfig:
     exclude_rule: str = "any"
 
     def __post_init__(self) -> None:
-        minima = {"seed": 0, "n_episodes": 1, "n_shots": 1, "max_gap": 1, "min_size_px": 1}
+        minima = {"seed": 0, "n_episodes": 1, "n_shots": 1, "max_gap": 1, "n_half_size": 0, "min_size_px": 1}
         for name, bound in minima.items():
             if not getattr(self, name) >= bound:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {bound}")
@@ -106,6 +108,13 @@ class TaskConfig(AugmentationRanges):
         1, "maximum distance, in slices, between consecutive slices of an episode; 1: only neighbours"
     )
     more_sv: Counts = key((), "minimum sizes of additional supervoxels to train on, beside `n_sv`")
+    half_size_share: float = key(
+        0.0,
+        "share of the steps, the first ones, with slices of half the height and width, which train faster "
+        "(progressive resizing); 0: none",
+        ge=0,
+        lt=1,
+    )
 
     @property
     def augmentation(self) -> AugmentationRanges:

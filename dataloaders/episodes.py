@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from data.layout import DatasetLayout
 from dataloaders.augmentation import augment_episode
 from dataloaders.episode_index import EpisodeIndex, build_index, find_excluded_slices
 from dataloaders.episode_settings import EpisodeConfig
-from dataloaders.prepared_scans import PreparedScan, load_scans
+from dataloaders.prepared_scans import PreparedScan, load_scans, resize_scan
 from dataloaders.sharding import episodes_of_rank
 from dataloaders.splits import Split, describe_split
 from dataloaders.warps import REFERENCE_SIZE_PX
@@ -19,11 +20,14 @@ from dataloaders.worker_batches import BatchLoader, PackedBatch, init_worker, me
 from util.errors import UserError
 from util.remarks import remark
 
+MIN_HALF_SIZE_PX = 16  # two rows and columns of features
+
 
 class EpisodeDataset(Dataset):
     """Episodes over prepared scans; episode i is a function of (seed, i) alone.
 
-    Windows are sampled by `EpisodeIndex.draw` and augmented by `augment_episode`.
+    Windows are sampled by `EpisodeIndex.draw` and augmented by `augment_episode`. The first episodes may have
+    smaller slices, see `config.n_half_size`: progressive resizing.
 
     Args:
         scans: loaded with labels and supervoxels as `config.needs_labels` and `config.needs_supervoxels`
@@ -37,7 +41,7 @@ class EpisodeDataset(Dataset):
         index: every eligible window, built once.
 
     Raises:
-        UserError: no scans, slices of different sizes, or no eligible window.
+        UserError: no scans, slices of different sizes or too small to be halved, or no eligible window.
         ValueError: a scan lacks the labels or supervoxels that the configuration needs.
     """
 
@@ -49,6 +53,9 @@ class EpisodeDataset(Dataset):
         self._images = [scan.image for scan in scans]
         self._targets = [_target_volumes(scan, config) for scan in scans]
         self.index = _build_checked_index(scans, self._targets, config)
+        self._half_size = None
+        if config.n_half_size > 0:
+            self._half_size = EpisodeDataset(_halve(scans), replace(config, n_half_size=0))
 
     def __len__(self) -> int:
         return self.config.n_episodes
@@ -68,15 +75,17 @@ class EpisodeDataset(Dataset):
         Returns:
             `support_images` `(n_shots, 1, H, W)` and `support_masks` `(n_shots, H, W)` float32,
             `query_images` `(1, 1, H, W)` float32 and `query_masks` `(1, H, W)` int64 (the leading axis counts
-            query slices), masks of 0 and 1; and int64 `episode_index` `()`, `scan_id` `()`, `supervoxel_id`
-            `()` (within its set; the label with `use_gt`) and `slice_indices` `(n_shots + 1,)`, the support's
-            first.
+            query slices), masks of 0 and 1, `H` and `W` of `slice_size_px` or half of it; and int64
+            `episode_index` `()`, `scan_id` `()`, `supervoxel_id` `()` (within its set; the label with
+            `use_gt`) and `slice_indices` `(n_shots + 1,)`, the support's first.
 
         Raises:
             IndexError: `index` is not in 0 to `len(self) - 1`.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index}: must be 0 to {len(self) - 1}")
+        if index < self.config.n_half_size:
+            return self._half_size[index]
         generator = np.random.default_rng(np.random.SeedSequence([self.config.seed, index]))
         window = self.index.draw(generator)
         # Indexing with an array copies, so the volumes stay as they are.
@@ -208,6 +217,17 @@ def _require_one_size(scans: Sequence[PreparedScan]) -> None:
                 f"{first.scan_id} and {scan.image.shape[1:]} in scan {scan.scan_id}; "
                 "set image_size_px to resize them"
             )
+
+
+def _halve(scans: Sequence[PreparedScan]) -> list[PreparedScan]:
+    """Return the scans with slices of half the height and width, rounded down."""
+    height, width = size_px = tuple(n // 2 for n in scans[0].image.shape[1:])
+    if min(size_px) < MIN_HALF_SIZE_PX:
+        raise UserError(
+            f"task.half_size_share: slices of half the size would have {height} x {width} px; they need at "
+            f"least {MIN_HALF_SIZE_PX} on each side; leave it at 0"
+        )
+    return [resize_scan(scan, size_px) for scan in scans]
 
 
 def _target_volumes(scan: PreparedScan, config: EpisodeConfig) -> tuple[np.ndarray, ...]:

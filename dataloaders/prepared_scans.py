@@ -1,7 +1,7 @@
 """Load prepared scans as network input, on one checked grid."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,23 @@ def load_scans(
     # Closed by `with`, so that an error message starts on a clean line.
     with tqdm(scan_ids, desc=desc, unit="scan", disable=not progress, leave=False) as bar:
         return [load_scan(layout, scan_id, **options) for scan_id in bar]
+
+
+def resize_scan(scan: PreparedScan, size_px: tuple[int, int]) -> PreparedScan:
+    """Return a scan with slices of another size; see `resize_in_plane`.
+
+    Args:
+        scan: with its image; unchanged.
+        size_px: `(H, W)`.
+    """
+    image = normalise_slices(scan.image, size_px, source=f"scan {scan.scan_id}")
+    label_map, supervoxels, *further = (
+        None if volume is None else resize_in_plane(volume, size_px)
+        for volume in (scan.label_map, scan.supervoxels, *scan.more_supervoxels)
+    )
+    return replace(
+        scan, image=image, label_map=label_map, supervoxels=supervoxels, more_supervoxels=tuple(further)
+    )
 
 
 def resize_in_plane(volume: np.ndarray, size_px: tuple[int, int] | None) -> np.ndarray:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("narrow_encoder")
 STEPS = ("n_steps=6", "print_interval=2", "save_snapshot_every=4", "checkpoint_minutes=0")
 # All that a checkpoint has to hold: momentum, averages, a running meter, shots, batches.
 FULL = ("optim.ema_decay=0.9", "batch_size=2", "optim.schedule=cosine", "optim.warmup=0.3")
+RESIZING = ("task.half_size_share=0.5",)
 
 
 @pytest.fixture(name="folder")
@@ -89,8 +90,8 @@ def final(folder, number, step=6):
 
 @pytest.mark.parametrize(
     ("words", "step"),
-    [((), 1), (FULL, 1), (FULL, 3), (("optim.name=adamw", "num_workers=1"), 3)],
-    ids=["sgd-1", "full-1", "full-3", "adamw-3"],
+    [((), 1), (FULL, 1), (FULL, 3), (RESIZING, 1), (RESIZING, 4), (("optim.name=adamw", "num_workers=1"), 3)],
+    ids=["sgd-1", "full-1", "full-3", "resizing-1", "resizing-4", "adamw-3"],
 )
 def test_a_resumed_training_equals_an_unbroken_one(
     tiny_overrides, folder, unbroken, stopped_after, monkeypatch, words, step

@@ -202,6 +202,20 @@ def test_further_supervoxels_gaps_and_intensities_train_too(tiny_overrides, tmp_
     assert any(not torch.equal(first[name], plain[name]) for name in first)
 
 
+def test_the_first_steps_may_have_slices_of_half_the_size(tiny_overrides, monkeypatch, capsys):
+    sizes = []
+
+    def note(model, batch, **options):
+        sizes.append((options["step"], *batch["query_images"].shape[:1], *batch["query_images"].shape[-2:]))
+        return training_losses(model, batch, **options)
+
+    training_losses = training.training_losses
+    monkeypatch.setattr(training, "training_losses", note)
+    train(tiny_overrides, "n_steps=5", "batch_size=2", "task.half_size_share=0.7")
+    assert sizes == [(1, 2, 24, 24), (2, 2, 24, 24), (3, 2, 24, 24), (4, 2, 48, 48), (5, 2, 48, 48)]
+    assert "scans; slices of half the size up to step 3\n" in capsys.readouterr().out
+
+
 def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):
     train(tiny_overrides, "setting=2", "organ_group=1", "task.exclude_rule=all", "min_size=50")
     assert weights_of(tmp_path / "runs" / "PHANTOM_setting2_group1" / "fold_0" / "training" / "1")

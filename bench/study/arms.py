@@ -21,20 +21,12 @@ TWIN = "strong"  # what the arms of `STARTS` are compared with
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting to compare with the reference: changed values, or a recipe.
+    """One setting to compare with the reference: changed values, or a recipe."""
 
-    Attributes:
-        group: ABLATION, PRIOR, RECIPE or WHOLE.
-        changes: nested values.
-        recipe: others than `published` keep their own learning rate.
-        first_half: further nested values, of the first half of the steps alone.
-    """
-
-    group: str
+    group: str  # ABLATION, PRIOR, RECIPE or WHOLE
     meaning: str
     changes: Mapping[str, Any] = field(default_factory=dict)
-    recipe: str = "published"
-    first_half: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = "published"  # others keep their own learning rate
 
 
 @dataclass(frozen=True)
@@ -76,8 +68,8 @@ def _prior(form: str, gradient: str = "none") -> Arm:
     return Arm(PRIOR, meaning, {"model": {"prior_form": form, "prior_gradient": gradient}})
 
 
-def _strong(meaning: str, first_half: Mapping[str, Any] | None = None, **task: Any) -> Arm:
-    return Arm(RECIPE, meaning, {"task": task} if task else {}, recipe="strong", first_half=first_half or {})
+def _strong(meaning: str, **task: Any) -> Arm:
+    return Arm(RECIPE, meaning, {"task": task}, recipe="strong")
 
 
 def _batch_4(factor: int) -> Arm:
@@ -101,9 +93,7 @@ STARTS = {
         **_GEOMETRY,
         **_INTENSITIES,
     ),
-    "strong_small_first": _strong(
-        "the first half of the steps at 32 x 32 px", first_half={"image_size_px": [32, 32]}
-    ),
+    "strong_small_first": _strong("slices of half the size for 70 % of the steps", half_size_share=0.7),
 }
 ARMS = {
     "published": Arm(WHOLE, "the published rate: 1e-3, times 0.98 every 10 000 steps", _PUBLISHED_RATE),

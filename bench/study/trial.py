@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +18,17 @@ from typing import Any, NamedTuple
 from bench.machine import describe_machine, describe_versions
 from bench.study.arms import ARMS, PROFILES, REFERENCE, changes_of, make_config
 from bench.study.scan_methods import score_scan_methods, score_start
-from bench.study.trial_training import train_trial
-from config_ssl_upload import REPOSITORY, Config, parse_config
+from config_ssl_upload import REPOSITORY, Config
 from util.config.command_line import run_guarded
-from util.config.settings import merge_values, plain_values
-from util.engine.runs import list_runs
+from util.config.settings import plain_values
+from util.engine.runs import list_checkpoints, list_runs
+from util.errors import NothingToDo
 from util.evaluation.method_names import SLICE_MEANINGS, TRAINED
 from util.evaluation.metrics import VolumeScore
 from util.evaluation.report import organ_means, overall_mean, select
+from util.io.files import write_text
 from util.io.json_files import write_json
 
-_NEVER = 1e6  # minutes
 FORMAT = 1  # of the records; a change invalidates all of them
 BUILD_DIR = REPOSITORY / "build" / "study"
 RECORDED = REPOSITORY / "bench" / "study" / "results"  # records under version control
@@ -61,8 +62,8 @@ class Trial(NamedTuple):
         or data: after changes to those, use another results folder.
         """
         changes = changes_of(PROFILES[self.profile], ARMS[self.arm], self.seed)
-        further = (PROFILES[self.profile].adaptation_steps, ARMS[self.arm].first_half)
-        return _digest(FORMAT, changes, self.test_time_settings, *filter(None, further))
+        steps = PROFILES[self.profile].adaptation_steps
+        return _digest(FORMAT, changes, self.test_time_settings, *([steps] if steps else []))
 
     @property
     def test_time_settings(self) -> Mapping[str, Mapping]:
@@ -81,7 +82,7 @@ class Trial(NamedTuple):
         return results / self.profile / f"{self.arm}_{self.seed}.json"
 
     def config(self, options: argparse.Namespace) -> Config:
-        """Return the configuration, of some the second half's."""
+        """Return the configuration."""
         profile = PROFILES[self.profile]
         # The options' folders are those of real scans; synthetic ones keep their default.
         names = () if profile.dataset == "PHANTOM" else ("data_dir", "supervoxel_dir")
@@ -94,18 +95,8 @@ class Trial(NamedTuple):
             "path": {profile.dataset: folders, "log_dir": str(work_dir)},
             "device": options.device,
             "resume": "latest",
-            "resume_changed": bool(ARMS[self.arm].first_half),
         }
         return make_config(profile, ARMS[self.arm], self.seed, overrides=overrides)
-
-    def first_config(self, config: Config) -> Config | None:
-        """Return the configuration of the first half, if it is another.
-
-        Its only checkpoints are those of snapshots, the last of them after half of the steps.
-        """
-        changes = {"checkpoint_minutes": _NEVER, **ARMS[self.arm].first_half}
-        is_other = bool(ARMS[self.arm].first_half)
-        return parse_config(merge_values(plain_values(config), changes)) if is_other else None
 
 
 def main() -> None:
@@ -163,7 +154,7 @@ def run_trial(trial: Trial, options: argparse.Namespace) -> Path:
         "n_steps": config.n_steps,
         "batch_size": config.batch_size,
         "threads": n_threads,
-        **train_trial(config, trial.first_config(config)),
+        **_train(config),
         **(_score_methods(config, trial) if profile.adaptation_steps else _score(config, trial)),
         "machine": describe_machine(options.device),
         "versions": describe_versions(),
@@ -176,6 +167,40 @@ def run_trial(trial: Trial, options: argparse.Namespace) -> Path:
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _train(config: Config) -> dict[str, Any]:
+    """Train or resume; returns the logged values, the data's fingerprint and the time."""
+    import training  # late: other commands of the study need no network
+
+    training_dir = config.fold_dir / "training"
+    runs = list_runs(training_dir)
+    for run in runs:
+        if (run / "trained.json").is_file():  # interrupted during scoring
+            return json.loads((run / "trained.json").read_text(encoding="utf-8"))
+    resumed_steps = [int(path.stem.split("_")[1]) for run in runs for path in list_checkpoints(run)]
+    log: dict[str, dict[str, list[float]]] = {}
+    info: dict[str, Any] = {}
+
+    def append(name: str, value: float, step: int) -> None:
+        metric = log.setdefault(name, {"steps": [], "values": []})
+        metric["steps"].append(step)
+        metric["values"].append(round(value, 6))
+
+    run_dir = training_dir / str(len(runs) + 1)
+    write_text(run_dir / "config.json", json.dumps(plain_values(config)))
+    started = time.perf_counter()
+    try:
+        training.train(config, run_dir, log=append, info=info)
+    except NothingToDo:  # killed after its last step, before its log was written
+        shutil.rmtree(training_dir)
+        return _train(config)
+    # The time of a resumed training is extrapolated from its last part.
+    share = 1 - max(resumed_steps, default=0) / config.n_steps
+    seconds = (time.perf_counter() - started) / share
+    result = {"train_seconds": round(seconds, 1), "data": info["data_fingerprint"], "training": log}
+    write_text(run_dir / "trained.json", json.dumps(result))
+    return result
 
 
 def _score(config: Config, trial: Trial) -> dict[str, Any]:

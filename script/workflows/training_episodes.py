@@ -1,5 +1,7 @@
 """Make the episodes that a training's configuration describes."""
 
+import math
+
 from config_ssl_upload import Config
 from data.preparation import ensure_volumes
 from data.supervoxels.generation import generate_supervoxels
@@ -20,9 +22,11 @@ def make_training_episodes(config: Config, *, n_ranks: int = 1) -> EpisodeDatase
         for source in (layout, *config.further_layouts):
             print(f"supervoxels: {source.supervoxels_dir}", flush=True)
             generate_supervoxels(source)
+    n_of_step = config.batch_size * n_ranks
     episode_config = config.task.episode_config(
         seed=config.seed,
-        n_episodes=config.n_steps * config.batch_size * n_ranks,
+        n_episodes=config.n_steps * n_of_step,
+        n_half_size=math.floor(config.task.half_size_share * config.n_steps) * n_of_step,
         n_shots=config.n_shot,
         min_size_px=config.min_size,
         use_gt=config.use_gt,

@@ -88,6 +88,7 @@ def test_the_configuration_determines_what_scans_need():
         ({"n_episodes": 0}, "n_episodes=0: must be at least 1"),
         ({"n_shots": 0}, "n_shots=0: must be at least 1"),
         ({"max_gap": 0}, "max_gap=0: must be at least 1"),
+        ({"n_half_size": -1}, "n_half_size=-1: must be at least 0"),
         ({"min_size_px": float("nan")}, "min_size_px=nan: must be at least 1"),
         ({"exclude_rule": "most"}, "exclude_rule=most: must be any or all"),
         ({"use_gt": True}, "use_gt=True: no label is left"),

@@ -10,6 +10,9 @@ import torch
 from dataloaders.episode_settings import AugmentationRanges, EpisodeConfig
 from dataloaders.episodes import EpisodeDataset
 from dataloaders.intensities import apply_gamma
+from dataloaders.prepared_scans import resize_scan
+from tests.dataloaders.test_episode_loader import assert_equal_episodes
+from util.errors import UserError
 
 PLAIN = AugmentationRanges.disabled()
 CONFIG = EpisodeConfig(seed=11, n_episodes=60)
@@ -42,6 +45,23 @@ def test_an_episode_has_the_promised_shapes_and_types(scans):
         "slice_indices": ((3,), torch.int64),
     }
     assert episode["episode_index"] == 5
+
+
+def test_the_first_episodes_may_have_slices_of_half_the_size(scans):
+    dataset = EpisodeDataset(scans, replace(CONFIG, n_half_size=5))
+    small = EpisodeDataset([resize_scan(scan, (16, 16)) for scan in scans], CONFIG)
+    full = EpisodeDataset(scans, CONFIG)
+    assert small[0]["query_images"].shape[-2:] == (16, 16)
+    for index in (0, 4, 5, 59):
+        assert_equal_episodes(dataset[index], (small if index < 5 else full)[index])
+    assert dataset.slice_size_px == (32, 32)
+    assert dataset.content_hash() == full.content_hash()
+
+
+def test_slices_too_small_to_be_halved_are_refused(make_scan):
+    scan = make_scan(1, shape=(6, 31, 64))
+    with pytest.raises(UserError, match=r"half_size_share: slices .* 15 x 32 px; they need at least 16"):
+        EpisodeDataset([scan], replace(CONFIG, n_half_size=1))
 
 
 @pytest.mark.parametrize("n_shots", [1, 2])

@@ -8,7 +8,7 @@ import pytest
 from data.datasets import find_spec
 from data.layout import DatasetLayout
 from data.supervoxels.supervoxel_records import supervoxel_record_path
-from dataloaders.prepared_scans import load_scan, load_scans, resize_in_plane
+from dataloaders.prepared_scans import load_scan, load_scans, resize_in_plane, resize_scan
 from util.errors import UserError
 from util.io.image_io import Geometry, write_volume
 
@@ -179,6 +179,18 @@ def test_shrinking_counts_every_pixel_not_only_those_near_the_new_centres():
     volume = np.zeros((1, 4, 4), np.float32)
     volume[0, 0, 0] = 16
     np.testing.assert_allclose(resize_in_plane(volume, (1, 1)), [[[1.0]]])
+
+
+def test_a_scan_is_resized_with_all_that_it_holds(layout):
+    whole = load_scan(layout, 7, with_labels=True)
+    further = np.arange(whole.image.size, dtype=np.int32).reshape(whole.image.shape)
+    small = resize_scan(replace(whole, more_supervoxels=(further,)), (2, 3))
+    assert small.image.shape == small.label_map.shape == (len(whole.image), 2, 3)
+    assert small.supervoxels is None
+    np.testing.assert_array_equal(small.label_map, resize_in_plane(whole.label_map, (2, 3)))
+    np.testing.assert_array_equal(small.more_supervoxels, [resize_in_plane(further, (2, 3))])
+    np.testing.assert_allclose([small.image.mean(), small.image.std()], [0, 1], atol=1e-5)
+    assert small.geometry == whole.geometry
 
 
 def test_growing_interpolates_images_and_repeats_labels():

@@ -9,7 +9,7 @@ import pytest
 
 import training
 from bench.study import arms, run, trial
-from bench.study.arms import ARMS, N_SEEDS, PROFILES, REFERENCE
+from bench.study.arms import N_SEEDS, PROFILES, REFERENCE
 from bench.study.run import list_trials, missing_trials, parse_arguments, run_trials
 from bench.study.trial import Trial
 
@@ -200,36 +200,6 @@ def test_an_interrupted_trial_resumes_with_the_record_of_an_uninterrupted_one(
     times = {"train_seconds": None}
     assert resumed | times == uninterrupted | times
     assert not work_dir.exists()
-
-
-@pytest.mark.usefixtures("tiny_quick")
-@pytest.mark.parametrize("interrupted_at", [None, 1, 3])
-def test_the_first_half_of_the_steps_may_have_other_settings(interrupted_at, tmp_path, monkeypatch):
-    arm = replace(ARMS["angle_only"], first_half={"image_size_px": [32, 32]})
-    monkeypatch.setitem(ARMS, "angle_only", arm)
-    monkeypatch.setattr(trial, "_score", lambda *_args, **_options: {})
-    take_step, steps = training.take_step, []
-
-    def note(config, model, state, batch, **options):
-        if interrupted_at == state.step and interrupted_at not in interrupted:
-            interrupted.append(state.step)
-            raise KeyboardInterrupt
-        steps.append((state.step + 1, batch["query_images"].shape[-1], config.n_steps))
-        take_step(config, model, state, batch, **options)
-
-    monkeypatch.setattr(training, "take_step", note)
-    interrupted = []
-    options = parse_arguments(["quick", "--results", str(tmp_path / "results")])
-    if interrupted_at is not None:
-        with pytest.raises(KeyboardInterrupt):
-            trial.run_trial(Trial("quick", "angle_only", 1), options)
-    record = trial.read_record(trial.run_trial(Trial("quick", "angle_only", 1), options))
-    # A step follows the half before its log stops the training; it is done again at full size.
-    first, second = [(1, 32, 4), (2, 32, 4), (3, 32, 4)], [(3, 48, 4), (4, 48, 4)]
-    assert steps == [*first[:1] * (interrupted_at == 1), *first, *second]
-    assert record["training"]["loss"]["steps"] == [1, 2, 3, 4]
-    assert record["train_seconds"] > 0
-    assert not list((tmp_path / "build" / "trainings").iterdir())
 
 
 def test_another_number_of_adaptation_steps_makes_another_key(monkeypatch):
