@@ -388,14 +388,14 @@ def _announce(
 ) -> None:
     n_parameters, index = sum(p.numel() for p in network.parameters()), dataset.index
     n_small = dataset.config.n_half_size // (config.batch_size * ranks.n_ranks)
-    resizing = f"; slices of half the size up to step {n_small}" if n_small else ""
+    resizing = f"slices of half the size up to step {n_small}, so the time left seems too short\n"
     on_ranks = f" on each of {ranks.n_ranks} ranks" if ranks.is_distributed else ""
     print(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "
         f"{config.n_steps} steps of batch {config.batch_size}{on_ranks} in {config.precision} on {device}\n"
         f"threads: {threads}\nnetwork: {config.model.encoder}, {n_parameters / 1e6:.1f} million parameters\n"
-        f"episodes: {len(index.target_ids)} targets in {len(index.scan_positions)} scans{resizing}\n"
-        f"run: {run_dir}",
+        f"episodes: {len(index.target_ids)} targets in {len(index.scan_positions)} scans\n"
+        f"{resizing if n_small else ''}run: {run_dir}",
         flush=True,
     )
 

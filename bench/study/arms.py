@@ -16,7 +16,7 @@ REFERENCE_RATE, DECAY_AT, DECAY = 3e-3, 0.8, 0.1
 
 ABLATION, PRIOR, RECIPE, WHOLE = "ablation", "prior", "recipe", "whole"
 REFERENCE = "start"  # the key of its records
-TWIN = "strong"  # what the arms of `STARTS` are compared with
+SMALL_FIRST = "strong_small_first"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Profile:
         more_sv: sizes of the additional supervoxels of the arm that mixes them.
         for_selection: whether settings may be selected by its scores; other folds are scored once.
         adaptation_steps: if above 0, the last snapshot is scored with registration and after adaptation too.
-        compares_starts: whether this is done with several arms, in a few rows each, not with one in all.
+        twin: if given, the arm with which the others are compared, in a few rows each.
+        has_all_rows: whether arms of such a profile are scored in all rows, not just in those few.
     """
 
     meaning: str
@@ -52,7 +53,8 @@ class Profile:
     more_sv: tuple[int, ...] = ()
     for_selection: bool = True
     adaptation_steps: int = 0
-    compares_starts: bool = False
+    twin: str | None = None
+    has_all_rows: bool = True
 
     def named_arms(self) -> dict[str, Arm]:
         """Return the profile's arms by name."""
@@ -93,7 +95,7 @@ STARTS = {
         **_GEOMETRY,
         **_INTENSITIES,
     ),
-    "strong_small_first": _strong("slices of half the size for 70 % of the steps", half_size_share=0.7),
+    SMALL_FIRST: _strong("slices of half the size in 70 % of the steps, the first ones", half_size_share=0.7),
 }
 ARMS = {
     "published": Arm(WHOLE, "the published rate: 1e-3, times 0.98 every 10 000 steps", _PUBLISHED_RATE),
@@ -168,10 +170,11 @@ PROFILES = {
         **_PHANTOM,
         n_episodes=1000,
         values=_AUTO,
-        arms=(TWIN, *STARTS),
+        arms=("strong", *STARTS),
         more_sv=(90, 360),
         adaptation_steps=150,
-        compares_starts=True,
+        twin="strong",
+        has_all_rows=False,
     ),
     "chaost2_choice": Profile(
         "CHAOST2, fold 2 held out, 128 px, ResNet-18 of width 64: for selection",
@@ -210,8 +213,9 @@ PROFILES = {
         **_HELD_OUT,
         n_episodes=2000,
         values=_AUTO_128,
-        arms=("strong",),
+        arms=("strong", SMALL_FIRST),
         adaptation_steps=600,
+        twin="strong",
     ),
     "chaost2_gpu_choice": Profile(
         "CHAOST2, fold 2 held out, 256 px, ResNet-101 of width 512, for a GPU: for selection",

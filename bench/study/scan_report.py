@@ -7,7 +7,7 @@ from pathlib import Path
 from scipy import stats
 
 from bench import formatting
-from bench.study.arms import ARMS, PROFILES, TWIN
+from bench.study.arms import ARMS, PROFILES
 from bench.study.measures import Record, group_by_arm, read_records
 from bench.study.scan_methods import LABELS, NETWORK, PROTOCOLS, START_ROWS
 from util.evaluation.method_names import COPIED_MASK, REGISTRATION, UNET
@@ -29,10 +29,14 @@ SUMMARISED_METHODS = (
 _CONFIDENCE = 0.95
 
 
-def describe_scan_profile(records: Sequence[Record]) -> str:
-    """Return the section of the records of a profile with `adaptation_steps`."""
-    name = records[0]["profile"]
+def describe_scan_profile(all_records: Sequence[Record]) -> str:
+    """Return the section of the records of a profile with `adaptation_steps`.
+
+    It has all rows of the profile's first arm, and a few of the others, if there are any.
+    """
+    name = all_records[0]["profile"]
     profile = PROFILES[name]
+    records = _first_arm(all_records)
     seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
     header = ["method", *records[0]["methods"][NETWORK]["chunks"]["organs"], "mean, chunks"]
     header += ["mean, all slices", "vs. trained, all slices", "time per query"]
@@ -47,48 +51,62 @@ def describe_scan_profile(records: Sequence[Record]) -> str:
         "\n"
         f"{formatting.table(header, rows)}\n"
         "\n"
+        f"{_describe_machines(records)}{_compare_arms(all_records)}"
+    )
+
+
+def _first_arm(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records of a profile's first arm that has any."""
+    return next(iter(group_by_arm(records).values()))
+
+
+def describe_starts(records: Sequence[Record]) -> str:
+    """Return the section of a profile whose arms are scored in a few rows."""
+    name = records[0]["profile"]
+    profile = PROFILES[name]
+    return (
+        f"## {name}\n"
+        "\n"
+        f"{profile.meaning}; {profile.n_episodes} episodes, then {profile.adaptation_steps} steps where the "
+        "network adapts or a U-Net joins.\n"
+        f"{_compare_arms(records)}\n"
         f"{_describe_machines(records)}"
     )
 
 
-def describe_starts(records: Sequence[Record]) -> str:
-    """Return the section of a profile that `compares_starts`.
-
-    It has a table for each of `START_ROWS`.
-    """
-    name = records[0]["profile"]
-    profile, arms = PROFILES[name], group_by_arm(records)
+def _compare_arms(records: Sequence[Record]) -> str:
+    """Return a table for each of `START_ROWS`, with the arms' differences from their twin, if any."""
+    twin, arms = PROFILES[records[0]["profile"]].twin, group_by_arm(records)
+    if twin not in arms or len(arms) == 1:
+        return ""
+    settings = "".join(f"- `{arm}`: {ARMS[arm].meaning}\n" for arm in arms)
     parts = [
-        f"## {name}\n"
-        "\n"
-        f"{profile.meaning}; {profile.n_episodes} episodes, then {profile.adaptation_steps} steps where the "
-        f"network adapts or a U-Net joins. `vs. {TWIN}`: mean difference over seeds from the same row of "
-        f"`{TWIN}`, with its 95 % t-interval. `training`: the shortest one, on cores shared with other "
-        "processes.\n"
+        "",
+        f"{settings}\n`vs. {twin}`: mean difference over seeds from the same row of `{twin}`, with its 95 % "
+        "t-interval. `training`: the shortest one, on cores shared with other processes.\n",
     ]
-    header = ["arm", "setting", "seeds", "chunks", f"vs. {TWIN}", "all slices", f"vs. {TWIN}", "training"]
+    header = ["arm", "seeds", "chunks", f"vs. {twin}", "all slices", f"vs. {twin}", "training"]
     for method in START_ROWS:
-        rows = [_start_row(arm, method, arms) for arm in arms]
+        rows = [_start_row(arm, method, arms, twin) for arm in arms]
         title = LABELS[method][0].upper() + LABELS[method][1:]
         parts.append(f"### {title}\n\n{formatting.table(header, rows)}\n")
-    parts.append(_describe_machines(records))
     return "\n".join(parts)
 
 
-def _start_row(arm: str, method: str, arms: Mapping[str, Sequence[Record]]) -> list[str]:
-    """Return an arm's row of one method, with its differences from `TWIN` over shared seeds."""
+def _start_row(arm: str, method: str, arms: Mapping[str, Sequence[Record]], twin: str) -> list[str]:
+    """Return an arm's row of one method, with its differences from `twin` over shared seeds."""
     records = arms[arm]
-    twins = {record["seed"]: record for record in arms.get(TWIN, ())}
+    twins = {record["seed"]: record for record in arms[twin]}
     pairs = [(record, twins[record["seed"]]) for record in records if record["seed"] in twins]
     cells = []
     for protocol in PROTOCOLS:
         difference = ""
-        if arm != TWIN and pairs:
+        if arm != twin and pairs:
             values, reference = (mean_of(group, method, protocol) for group in zip(*pairs, strict=True))
             difference = _difference(values, reference)
         cells += [f"**{formatting.spread(mean_of(records, method, protocol))}**", difference]
     minutes = min(record["train_seconds"] for record in records) / 60
-    return [f"`{arm}`", ARMS[arm].meaning, str(len(records)), *cells, f"{minutes:.1f} min"]
+    return [f"`{arm}`", str(len(records)), *cells, f"{minutes:.1f} min"]
 
 
 def summarise_scans(results: Path) -> str:
@@ -97,7 +115,7 @@ def summarise_scans(results: Path) -> str:
     It has a column for each dataset and protocol.
     """
     names = [name for name in SUMMARISED if list((results / name).glob("*.json"))]
-    by_profile = {name: read_records(results, name) for name in names}
+    by_profile = {name: _first_arm(read_records(results, name)) for name in names}
     header = [""]
     for name, records in by_profile.items():
         seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"

@@ -70,7 +70,7 @@ def write_page(results: Path) -> None:
 
 def _describe(profile: Profile) -> Callable[[Sequence[Record]], str]:
     """Return what writes the section of a profile."""
-    if profile.compares_starts:
+    if not profile.has_all_rows:
         return describe_starts
     return describe_scan_profile if profile.adaptation_steps else describe_profile
 
