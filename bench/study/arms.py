@@ -41,7 +41,7 @@ class Profile:
         for_selection: whether settings may be selected by its scores; other folds are scored once.
         adaptation_steps: if above 0, the last snapshot is scored with registration and after adaptation too.
         twin: if given, the arm with which the others are compared, in a few rows each.
-        has_all_rows: whether arms of such a profile are scored in all rows, not just in those few.
+        has_all_rows: whether the twin, or the only arm, is scored in all rows, not just in those few.
     """
 
     meaning: str

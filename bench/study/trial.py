@@ -230,7 +230,9 @@ def _score(config: Config, trial: Trial) -> dict[str, Any]:
 def _score_methods(config: Config, trial: Trial) -> dict[str, Any]:
     """Score the last snapshot alone, guided and adapted."""
     snapshots = _list_snapshots(config)
-    score = score_scan_methods if PROFILES[trial.profile].has_all_rows else score_start
+    profile = PROFILES[trial.profile]
+    has_all_rows = profile.has_all_rows and profile.twin in (None, trial.arm)
+    score = score_scan_methods if has_all_rows else score_start
     return score(config, snapshots[max(snapshots)])
 
 

@@ -202,6 +202,23 @@ def test_an_interrupted_trial_resumes_with_the_record_of_an_uninterrupted_one(
     assert not work_dir.exists()
 
 
+@pytest.mark.parametrize(
+    ("profile", "arm", "scored_by"),
+    [
+        ("phantom_scan", "strong", "score_scan_methods"),
+        ("chaost2_scan", "strong", "score_scan_methods"),
+        ("chaost2_scan", "strong_small_first", "score_start"),
+        ("phantom_start", "strong", "score_start"),
+        ("phantom_start", "strong_gaps", "score_start"),
+    ],
+)
+def test_an_arm_with_a_twin_is_scored_in_a_few_rows(monkeypatch, profile, arm, scored_by):
+    for name in ("score_scan_methods", "score_start"):
+        monkeypatch.setattr(trial, name, lambda config, snapshot, name=name: {name: snapshot})
+    monkeypatch.setattr(trial, "_list_snapshots", lambda config: {500: "half", 1000: "last"})
+    assert trial._score_methods(None, Trial(profile, arm, 1)) == {scored_by: "last"}
+
+
 def test_another_number_of_adaptation_steps_makes_another_key(monkeypatch):
     result = Trial("chaost2_scan", "strong", 1)
     key = result.key
