@@ -388,7 +388,9 @@ def _announce(
 ) -> None:
     n_parameters, index = sum(p.numel() for p in network.parameters()), dataset.index
     n_small = dataset.config.n_half_size // (config.batch_size * ranks.n_ranks)
-    resizing = f"slices of half the size up to step {n_small}: until then the time left is told too short\n"
+    resizing = (
+        f"slices of half the size up to step {n_small}; until then, the reported time left is too short\n"
+    )
     on_ranks = f" on each of {ranks.n_ranks} ranks" if ranks.is_distributed else ""
     print(
         f"training {config.dataset}, fold {config.eval_fold}, setting {config.setting}: "

@@ -213,7 +213,7 @@ def test_the_first_steps_may_have_slices_of_half_the_size(tiny_overrides, monkey
     monkeypatch.setattr(training, "training_losses", note)
     train(tiny_overrides, "n_steps=5", "batch_size=2", "task.half_size_share=0.7")
     assert sizes == [(1, 2, 24, 24), (2, 2, 24, 24), (3, 2, 24, 24), (4, 2, 48, 48), (5, 2, 48, 48)]
-    assert "\nslices of half the size up to step 3: until" in capsys.readouterr().out
+    assert "\nslices of half the size up to step 3; until" in capsys.readouterr().out
 
 
 def test_setting_2_and_manual_labels_train_too(tiny_overrides, tmp_path):
